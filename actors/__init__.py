@@ -1,0 +1,1 @@
+"""The running system: supervision, one module per actor, the tree. Imports ``coxswain``, never the reverse."""

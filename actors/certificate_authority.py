@@ -1,0 +1,173 @@
+"""``certificate_authority``: the only holder of CA keys. It signs, renews and revokes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+
+from actors.supervision import Actor, Context
+from coxswain.audit import record
+from coxswain.errors import InvalidInput, NotFound
+from coxswain.inventory import host_of
+from coxswain.keyring import Keyring
+from coxswain.messages import ca as m
+from coxswain.messages.audit import Caller, Committed, OutboxGrew
+from coxswain.messages.fleet import CertificatesChanged
+from coxswain.pki import Authority, Leaf, Role, fingerprint, issue_controller_leaf, issue_node_leaf, read_csr, renewal_due_at
+from coxswain.store import Durability, Store
+from coxswain.store import fleet as fleet_rows
+from coxswain.store import pki as rows
+
+__all__ = ["CertificateAuthority"]
+
+_RENEWAL_CHECK_S = 3600.0
+
+
+class _CheckRenewal:
+    """To itself: is the controller's leaf due?"""
+
+
+class CertificateAuthority(Actor):
+    """See the module."""
+
+    def __init__(self, context: Context, *, store: Store, keyring: Keyring) -> None:
+        super().__init__(context)
+        self._store = store
+        self._keyring = keyring
+        self._authorities: dict[Role, Authority] = {}
+        self._leaf: Leaf | None = None
+        self._due_at = 0.0
+
+    def started(self) -> None:
+        self._authorities = rows.ensure_authorities(self._store, self._keyring, self.context.clock)
+        with self._store.read() as tx:
+            leaf = rows.newest_controller_leaf(tx, self._keyring)
+        self._use(leaf) if leaf is not None else self._renew()
+        self._check_renewal()
+        self.context.tell("fleet", CertificatesChanged())
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case m.GetLinkCredentials():
+                return self._credentials()
+            case m.IssueNodeCertificate(caller, node_id, csr_pem):
+                return self._issue(caller, node_id, csr_pem)
+            case m.RevokeNodeCertificates(caller, node_id, serial, reason):
+                return self._revoke(caller, node_id, serial, reason)
+            case m.DescribeCa():
+                return self._describe()
+            case _CheckRenewal():
+                self._check_renewal()
+        return None
+
+    # -- the controller's leaf
+
+    def _check_renewal(self) -> None:
+        if self._now() >= self._due_at:
+            self._renew()
+            self.context.tell("node_links", m.LinkCredentialsRenewed())
+        self.context.after(_RENEWAL_CHECK_S, _CheckRenewal())
+
+    def _renew(self) -> None:
+        leaf = issue_controller_leaf(self._authorities[Role.CONTROL], self._now())
+        with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            rows.save_controller_leaf(tx, self._keyring, leaf, self._now())
+            system = Caller("certificate_authority", "system")
+            target = ("certificate", "controller")
+            record(tx, system, "ca.renew", target, {"serial": leaf.serial}, now=self._now())
+        self.context.tell("audit_writer", OutboxGrew())
+        self.context.log.info("the controller's certificate was renewed; serial %s", leaf.serial)
+        self._use(leaf)
+
+    def _use(self, leaf: Leaf) -> None:
+        certificate = leaf.certificate
+        self._leaf = leaf
+        self._due_at = renewal_due_at(
+            certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp(), self.context.rng
+        )
+
+    def _credentials(self) -> m.LinkCredentials:
+        leaf = self._leaf
+        if leaf is None or leaf.key is None:
+            raise NotFound("the controller has no certificate yet")
+        key_pem = leaf.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return m.LinkCredentials(
+            root_pem=self._authorities[Role.ROOT].pem,
+            chain_pem=leaf.pem + self._authorities[Role.CONTROL].pem,
+            key_pem=key_pem,
+            not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+        )
+
+    # -- nodes' leaves
+
+    def _issue(self, caller: Caller, node_id: str, csr_pem: bytes) -> Committed[m.IssuedNodeCertificate]:
+        csr = read_csr(csr_pem)
+        with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            node = fleet_rows.get_node(tx, node_id, now=self._now())
+            if node is None:
+                raise NotFound(f"node: there is no node with the id {node_id[:80]!r}", remedy="See: cox nodes list")
+            if not node.control_addr:
+                raise InvalidInput(f"node {node.name} has no address to put into its certificate; edit it first")
+            leaf = issue_node_leaf(self._authorities[Role.FLEET], csr.public_key, host_of(node.control_addr), self._now())
+            rows.insert_node_cert(tx, node_id, leaf, self._now())
+            detail = {"name": node.name, "serial": leaf.serial, "ignored": list(csr.ignored)}
+            outbox_id = record(tx, caller, "node.enroll", ("node", node_id), detail, now=self._now())
+        self._announce(node_id)
+        issued = m.IssuedNodeCertificate(
+            node_id=node_id,
+            serial=leaf.serial,
+            server_name=leaf.server_name,
+            not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+            node_crt=leaf.pem + self._authorities[Role.FLEET].pem,
+            ca_crt=self._authorities[Role.CONTROL].pem,
+            ignored=csr.ignored,
+        )
+        return Committed(issued, outbox_id)
+
+    def _revoke(self, caller: Caller, node_id: str, serial: str | None, reason: str) -> Committed[tuple[str, ...]]:
+        with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            if fleet_rows.get_node(tx, node_id, now=self._now()) is None:
+                raise NotFound(f"node: there is no node with the id {node_id[:80]!r}", remedy="See: cox nodes list")
+            revoked = rows.revoke_node_certs(tx, node_id, serial, reason, self._now())
+            if not revoked:
+                which = "valid certificate" if serial is None else f"valid certificate with the serial {serial[:60]}"
+                raise NotFound(f"node {node_id} has no {which}", remedy="See: cox ca show")
+            detail = {"serials": list(revoked), "reason": reason}
+            outbox_id = record(tx, caller, "node.revoke", ("node", node_id), detail, now=self._now())
+        self._announce(node_id)
+        return Committed(revoked, outbox_id)
+
+    def _announce(self, node_id: str) -> None:
+        self.context.tell("fleet", CertificatesChanged(node_id))
+        self.context.tell("audit_writer", OutboxGrew())
+
+    # -- questions
+
+    def _describe(self) -> m.CaView:
+        authorities = tuple(
+            m.AuthorityView(
+                role=role.value,
+                subject=authority.certificate.subject.rfc4514_string(),
+                serial=str(authority.certificate.serial_number),
+                not_before=authority.certificate.not_valid_before_utc.timestamp(),
+                not_after=authority.certificate.not_valid_after_utc.timestamp(),
+                fingerprint=fingerprint(authority.certificate),
+            )
+            for role, authority in sorted(self._authorities.items())
+        )
+        leaves = []
+        if self._leaf is not None:
+            end = self._leaf.certificate.not_valid_after_utc.timestamp()
+            due = self._now() >= self._due_at
+            leaves.append(m.LeafView("controller", self._leaf.serial, "", end, due, None))
+        with self._store.read() as tx:
+            for c in rows.node_certs(tx, self._now()):
+                due = self._now() >= c.not_before + (c.not_after - c.not_before) * 2 / 3
+                leaves.append(m.LeafView(c.node_id, c.serial, c.server_name, c.not_after, due, c.revoked_at))
+        return m.CaView(authorities, tuple(leaves), self._keyring.source.value)
+
+    def _now(self) -> float:
+        return self.context.clock.now()

@@ -1,0 +1,125 @@
+"""``control_socket``: the API on a unix socket, for the CLI. Whoever may open the socket, may do everything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import waitress.channel
+import waitress.server
+
+from actors.supervision import Actor, Context
+from coxswain.api.app import PEER_UID
+from coxswain.api.bodies import MAX_BODY_BYTES
+from coxswain.errors import Refused
+
+__all__ = ["ControlSocket"]
+
+_CHECK_S = 0.5
+_THREADS = 12
+"""Workers; more than the API lets wait for nodes at once, so that there is always one for a query."""
+
+_STOP_S = 3.0
+_UCRED = struct.Struct("3i")
+
+
+class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    """Lets the kernel say who is at the other end; the audit names them."""
+
+    def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
+        with contextlib.suppress(OSError):
+            _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            addr = (f"{PEER_UID}{uid}", None)
+        super().__init__(server, sock, addr, adj, map)
+
+
+class _CheckServer:
+    """To itself: does the serving thread live?"""
+
+
+class ControlSocket(Actor):
+    """Serves ``app`` on ``path``, mode 0600, from threads of its own; the actor only watches them."""
+
+    def __init__(self, context: Context, *, path: Path, app: Callable[..., Any]) -> None:
+        super().__init__(context)
+        self._path = path
+        self._app = app
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def started(self) -> None:
+        _remove_stale(self._path)
+        server = waitress.server.create_server(
+            self._app,
+            unix_socket=str(self._path),
+            unix_socket_perms="600",
+            threads=_THREADS,
+            asyncore_use_poll=True,
+            asyncore_loop_timeout=1,
+            channel_timeout=120,
+            connection_limit=500,
+            max_request_body_size=MAX_BODY_BYTES,
+            ident=None,
+        )
+        server.channel_class = _Channel
+        self._thread = threading.Thread(target=self._serve, args=(server,), name="control-socket", daemon=True)
+        self._thread.start()
+        self.context.on_void(self._stopping.set)
+        self.context.after(_CHECK_S, _CheckServer())
+
+    def receive(self, message: Any) -> Any:
+        if isinstance(message, _CheckServer):
+            if self._thread is None or not self._thread.is_alive():
+                raise RuntimeError("the serving thread ended")
+            self.context.after(_CHECK_S, message)
+
+    def stopping(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+        # Only after an orderly stop: after a failure a successor may have bound the path already.
+        self._path.unlink(missing_ok=True)
+
+    def _serve(self, server: Any) -> None:
+        try:
+            while not self._stopping.is_set():
+                server.asyncore.loop(timeout=0.2, map=server._map, use_poll=True, count=1)  # noqa: SLF001 - as its run() does
+        finally:
+            server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
+            server.close()
+            server.asyncore.close_all(server._map, ignore_all=True)  # noqa: SLF001 - the server's pipe is closed already
+
+
+def _remove_stale(path: Path) -> None:
+    """Takes away what an earlier run, or an earlier incarnation, left behind.
+
+    Raises ``Refused`` when another process answers there: with ``control.socket`` two daemons may have been given one path.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.is_socket():
+        raise Refused(f"{path} is in the way of the control socket and is no socket", remedy=f"Move {path} away.")
+    pid = _listener(path)
+    if pid is not None and pid != os.getpid():
+        raise Refused(
+            f"another process (pid {pid}) serves on {path}", remedy="Give this daemon a control.socket of its own."
+        )
+    path.unlink(missing_ok=True)
+
+
+def _listener(path: Path) -> int | None:
+    """The process that listens there; None: nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+            pid, _, _ = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        except OSError:
+            return None
+    return int(pid)

@@ -1,0 +1,161 @@
+"""The one asyncio loop on which all network I/O of all links runs, and the actor that owns its thread.
+
+Actors hold the state and take the decisions; the loop holds the sockets. An actor starts an operation with ``submit``
+and gets its result as a message. Why one loop: 1,000 links cost nine threads and 3 % of a core this way, and grpc.aio
+does not bear two loops (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from actors.supervision import Actor, Context
+from coxswain.clock import Clock
+from coxswain.errors import Unavailable
+
+__all__ = ["IoLoop", "IoLoopActor"]
+
+T = TypeVar("T")
+
+_BEAT_S = 0.25
+
+
+class IoLoop:
+    """An asyncio loop on a thread of its own. Every method is safe on every thread.
+
+    ``start`` after ``stop`` gives a new loop and a new thread; what ran on the old one is cancelled.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._beat_at = 0.0
+        self._setups: list[Callable[[], None]] = []
+
+    def on_start(self, setup: Callable[[], None]) -> None:
+        """Registers what runs on the loop's thread, first thing, each time a loop starts."""
+        self._setups.append(setup)
+
+    def start(self) -> None:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="io-loop", daemon=True)
+        self._thread.start()
+        if not ready.wait(10):
+            raise Unavailable("the I/O loop did not start within 10 s")
+
+    def stop(self) -> None:
+        """Cancels what runs and ends the thread, within two seconds or not at all (it is a daemon)."""
+        loop, thread = self._loop, self._thread
+        self._loop = None
+        if loop is not None and thread is not None and thread.is_alive():
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(2)
+
+    @property
+    def alive(self) -> bool:
+        """False when the thread ended or no loop was started."""
+        return self._loop is not None and self._thread is not None and self._thread.is_alive()
+
+    def lag(self) -> float:
+        """Seconds that the loop is late, seen from outside: the age of its last beat beyond the beat's interval."""
+        if not self.alive:
+            return 0.0
+        return max(0.0, self._clock.monotonic() - self._beat_at - _BEAT_S)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Starts a coroutine on the loop. Raises ``Unavailable`` when there is no loop just now."""
+        loop = self._loop
+        if loop is None:
+            work.close()
+            raise Unavailable("the I/O loop is restarting")
+        return asyncio.run_coroutine_threadsafe(work, loop)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Runs a function on the loop's thread soon; dropped when there is no loop."""
+        loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(function)
+            except RuntimeError:  # closed in between
+                return
+
+    def _run(self, ready: threading.Event) -> None:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        self._beat_at = self._clock.monotonic()
+        self._loop = loop
+        loop.call_soon(self._beat, loop)
+        for setup in self._setups:
+            loop.call_soon(setup)
+        loop.call_soon(ready.set)
+        try:
+            loop.run_forever()
+        finally:
+            if self._loop is loop:
+                self._loop = None
+            _cancel_all(loop)
+            loop.close()
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._beat_at = self._clock.monotonic()
+        loop.call_later(_BEAT_S, self._beat, loop)
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+
+
+class _CheckLoop:
+    """To itself: is the thread still there?"""
+
+
+class IoLoopActor(Actor):
+    """Starts the loop, watches that its thread lives, and stops it. First child of ``network``: when it fails, the links
+    that stood on the loop are started anew with it.
+    """
+
+    _CHECK_S = 0.5
+    _DRAIN_S = 2.0
+
+    def __init__(
+        self, context: Context, *, io: IoLoop, waiting: Callable[[], int] = lambda: 0, behind_s: float = 10.0
+    ) -> None:
+        """``waiting``: how many events are on the loop that are not durable yet. ``behind_s``: that late, the loop hangs."""
+        super().__init__(context)
+        self._io = io
+        self._waiting = waiting
+        self._behind_s = behind_s
+        self._was_behind = False
+
+    def started(self) -> None:
+        self._io.stop()
+        self._io.start()
+        self.context.on_void(self._io.stop)
+        self.context.after(self._CHECK_S, _CheckLoop())
+
+    def stopping(self) -> None:
+        """All links are gone by now; what they still heard is let through first, and acknowledged by way of the loop."""
+        until = self.context.clock.monotonic() + self._DRAIN_S
+        while self._io.alive and self._waiting() and self.context.clock.monotonic() < until:
+            time.sleep(0.02)
+
+    def receive(self, message: Any) -> Any:
+        if isinstance(message, _CheckLoop):
+            if not self._io.alive:
+                raise RuntimeError("the I/O loop's thread ended")
+            lag = self._io.lag()
+            if lag > self._behind_s and self._was_behind:  # twice: after a sleep of the whole machine it looks so once
+                raise RuntimeError(f"the I/O loop has been stuck for {lag:.0f} s")
+            self._was_behind = lag > self._behind_s
+            self.context.after(self._CHECK_S, message)
+        return None

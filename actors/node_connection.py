@@ -1,0 +1,290 @@
+"""The loop's half of a node link: one connection with its channel, its calls and the reader of its event stream.
+
+Everything here runs on the I/O loop (``actors/io_loop.py``) and decides nothing: results and failures go back to the
+link actor, events go to the funnel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+
+from actors.event_funnel import EventFunnel
+from coxswain.clock import Clock
+from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, Unavailable
+from coxswain.messages.ca import LinkCredentials
+from coxswain.messages.sessions import PeersSnapshot, StreamLost
+from coxswain.reconcile import codec
+from coxswain.wire.node_control import (
+    Deadlines,
+    NodeControl,
+    RpcFailed,
+    channel_options,
+    explain,
+    is_foreign_certificate,
+)
+from coxswain.wire.pharos.node.v1 import control_pb2 as pb
+
+__all__ = ["Change", "Changed", "Dialer", "Look", "NodeConnection", "Target", "open_connection"]
+
+FIRST_TRY_LANES = 48
+RETRY_LANES = 16
+"""Handshakes at once: 64 in all. Nodes that failed last time have lanes of their own, so that dead ones, each of which
+holds its lane until the deadline, never keep healthy ones waiting."""
+
+_RETRIES_PER_S = 250.0
+_KNOCK_S = 5.0
+_KNOCKS = 2_000
+"""TCP connects at once to nodes that failed last time; more than come within the time that one may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom to dial: ``address`` is ``host:port``; ``server_names`` are tried in order. ``retry``: it failed last time."""
+
+    node_id: str
+    address: str
+    server_names: tuple[str, ...]
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at a node brought: its status and its peers."""
+
+    status: pb.GetStatusResponse
+    peers: pb.ListPeersResponse = field(repr=False)  # has preshared keys
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to do to a node, in this order. ``verify``: read the peers back at the end."""
+
+    push: pb.PushConfigRequest | None = field(default=None, repr=False)  # has preshared keys
+    policy: pb.NetworkConfig | None = None
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """How far a change came. ``failure`` None: all of it; else ``failed_at`` names the step."""
+
+    pushed: pb.PushConfigResponse | None = None
+    policy_applied: bool = False
+    look: Look | None = None
+    failure: NodeFailure | None = None
+    failed_at: str = ""
+
+
+class Dialer:
+    """Credentials and pacing that all links share."""
+
+    def __init__(self, deadlines: Deadlines, clock: Clock) -> None:
+        self.deadlines = deadlines
+        self.clock = clock
+        self._credentials: grpc.ChannelCredentials | None = None
+        self._first = asyncio.Semaphore(FIRST_TRY_LANES)
+        self._retry = asyncio.Semaphore(RETRY_LANES)
+        self._knocks = asyncio.Semaphore(_KNOCKS)
+        self._next_retry_at = 0.0
+
+    def reset(self) -> None:
+        """A new loop: nobody holds a lane of the old one any more."""
+        self._first = asyncio.Semaphore(FIRST_TRY_LANES)
+        self._retry = asyncio.Semaphore(RETRY_LANES)
+        self._knocks = asyncio.Semaphore(_KNOCKS)
+        self._next_retry_at = 0.0
+
+    def use(self, credentials: LinkCredentials) -> None:
+        """From now on new connections present these; running ones stay as they are. Any thread."""
+        self._credentials = grpc.ssl_channel_credentials(
+            root_certificates=credentials.root_pem,
+            private_key=credentials.key_pem,
+            certificate_chain=credentials.chain_pem,
+        )
+
+    def channel(self, target: Target, server_name: str) -> grpc.aio.Channel:
+        if self._credentials is None:
+            raise Unavailable("the certificate authority gave no credentials yet")
+        host = target.address.rpartition(":")[0].strip("[]")
+        return grpc.aio.secure_channel(target.address, self._credentials, channel_options(host, server_name))
+
+    @asynccontextmanager
+    async def lane(self, target: Target) -> AsyncIterator[None]:
+        """A place among those who shake hands. A node that failed last time is knocked at first: a bare TCP connect costs
+        a tenth of a channel, and a thousand dead nodes must cost next to nothing.
+        """
+        if not target.retry:
+            async with self._first:
+                yield
+            return
+        await self._pace()
+        async with self._knocks:  # not in a lane: an address that swallows packets holds its place for seconds
+            await _knock(target.address)
+        async with self._retry:
+            yield
+
+    async def _pace(self) -> None:
+        """However many nodes are down, retries come at a bounded rate."""
+        now = asyncio.get_running_loop().time()
+        at = max(now, self._next_retry_at)
+        self._next_retry_at = at + 1 / _RETRIES_PER_S
+        if at > now:
+            await asyncio.sleep(at - now)
+
+
+class NodeConnection:
+    """One connection to one node. ``server_name`` is the certificate's name under which it was made, ``heard_at`` when its
+    last event came (monotonic seconds; readable on any thread).
+    """
+
+    def __init__(self, node_id: str, server_name: str, channel: grpc.aio.Channel, dialer: Dialer) -> None:
+        self.node_id = node_id
+        self.server_name = server_name
+        self._channel = channel
+        self._clock = dialer.clock
+        self._control = NodeControl(channel, dialer.deadlines)
+        self._reader: asyncio.Task[None] | None = None
+        self.heard_at = 0.0
+
+    async def first_status(self) -> pb.GetStatusResponse:
+        return await self._control.get_status()
+
+    async def subscribe(
+        self, status: pb.GetStatusResponse, funnel: EventFunnel, on_end: Callable[[str], None]
+    ) -> pb.ListPeersResponse:
+        """Opens the event stream, then takes the snapshot that closes the gap before it, then starts reading.
+
+        What happens between the two is in the snapshot and comes again as events; sessions bear that.
+        """
+        stream = self._control.watch_events()
+        peers = await self._control.list_peers(pb.PROTOCOL_AMNEZIAWG)
+        await self._hand_over(status, peers, funnel)
+        self._reader = asyncio.create_task(self._read(stream, funnel, on_end))
+        return peers
+
+    async def look(self, funnel: EventFunnel) -> Look:
+        """Raises ``NodeFailure``. Both questions go out together: of what a look costs, most is being woken up."""
+        asked = asyncio.gather(self._control.get_status(), self._control.list_peers(pb.PROTOCOL_AMNEZIAWG))
+        try:
+            status, peers = await asked
+        except RpcFailed as failure:
+            raise explain(failure) from None
+        await self._hand_over(status, peers, funnel)
+        return Look(status, peers)
+
+    async def change(self, change: Change, funnel: EventFunnel) -> Changed:
+        """Carries a change out, up to the first step that fails."""
+        pushed: pb.PushConfigResponse | None = None
+        policy_applied = False
+        step = ""
+        try:
+            if change.push is not None:
+                step = "PushConfig"
+                pushed = await self._control.push_config(change.push)
+            if change.policy is not None:
+                step = "SetNetworkConfig"
+                await self._control.set_network_config(change.policy)
+                policy_applied = True
+            step = "verify"
+            look = await self.look(funnel) if change.verify else None
+        except RpcFailed as failure:
+            return Changed(pushed, policy_applied, failure=explain(failure), failed_at=step)
+        except NodeFailure as failure:
+            return Changed(pushed, policy_applied, failure=failure, failed_at=step)
+        return Changed(pushed, policy_applied, look)
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+        await self._channel.close()
+
+    async def _hand_over(self, status: pb.GetStatusResponse, peers: pb.ListPeersResponse, funnel: EventFunnel) -> None:
+        now = self._clock.now()
+        node_now = codec.node_clock(status, peers, now)
+        await funnel.put(PeersSnapshot(self.node_id, now, node_now, codec.counters(peers)))
+
+    async def _read(
+        self,
+        stream: grpc.aio.UnaryStreamCall[pb.WatchEventsRequest, pb.Event],
+        funnel: EventFunnel,
+        on_end: Callable[[str], None],
+    ) -> None:
+        reason = "the link was closed"
+        try:
+            async for event in stream:
+                if event is None:  # what grpc.aio gives for bytes that it cannot decode
+                    raise NodeMisbehaved("WatchEvents: an event cannot be read")
+                self.heard_at = self._clock.monotonic()
+                item = codec.event(self.node_id, event, self._clock.now())
+                if item is not None and not funnel.put_at_once(item):
+                    await funnel.put(item)
+            reason = "the agent ended its event stream"
+        except grpc.aio.AioRpcError as error:
+            reason = str(explain(RpcFailed("WatchEvents", error.code(), error.details() or "")))
+        except CoxswainError as error:
+            reason = str(error)
+        finally:
+            stream.cancel()
+            funnel.put_nowait(StreamLost(self.node_id, self._clock.now()))
+            on_end(reason)
+
+
+async def open_connection(
+    dialer: Dialer, funnel: EventFunnel, target: Target, on_end: Callable[[str], None]
+) -> tuple[NodeConnection, Look]:
+    """Connects, checks that the node answers, subscribes.
+
+    Raises:
+        NodeFailure: what to tell the operator.
+        Unavailable: there are no credentials yet.
+    """
+    connection, status = await _dial(dialer, target)
+    try:
+        peers = await connection.subscribe(status, funnel, on_end)
+    except BaseException as error:
+        await connection.close()
+        if isinstance(error, RpcFailed):
+            raise explain(error) from None
+        raise
+    return connection, Look(status, peers)
+
+
+async def _knock(address: str) -> None:
+    """Raises ``NodeUnreachable`` if nobody listens there."""
+    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_KNOCK_S):
+            transport, _ = await loop.create_connection(asyncio.Protocol, host.strip("[]"), int(port))
+    except TimeoutError:
+        raise NodeUnreachable(f"{address} does not answer: no TCP connection within {_KNOCK_S:g} s") from None
+    except OSError as error:
+        refused = isinstance(error, ConnectionRefusedError)
+        why = "connection refused: no agent listens there" if refused else (error.strerror or str(error))
+        raise NodeUnreachable(f"{address}: {why}") from None
+    transport.abort()
+
+
+async def _dial(dialer: Dialer, target: Target) -> tuple[NodeConnection, pb.GetStatusResponse]:
+    names: Sequence[str] = target.server_names
+    for position, name in enumerate(names):
+        async with dialer.lane(target):
+            channel = dialer.channel(target, name)
+            connection = NodeConnection(target.node_id, name, channel, dialer)
+            try:
+                return connection, await connection.first_status()
+            except RpcFailed as failure:
+                await connection.close()
+                # A host that was enrolled again may still present its earlier certificate, which is good until revoked.
+                if not is_foreign_certificate(failure) or position == len(names) - 1:
+                    raise explain(failure) from None
+            except BaseException:
+                await connection.close()
+                raise
+    raise Unavailable(f"no certificate was issued to node {target.node_id} yet")

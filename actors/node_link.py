@@ -1,0 +1,713 @@
+"""One node's link: an explicit state machine that keeps one node connected and as it should be.
+
+Runs on its own thread, which sleeps in its inbox nearly always; the network is the loop's business
+(``actors/node_connection.py``). At most one operation of a link is under way, so a node has one writer. Whatever says that
+something changed (a commit, a clock, an operator) is only a hint: the intent is read late, from ``fleet``.
+
+States (``coxswain.model.LinkState``)::
+
+    disabled ──enable──▶ connecting ──status, peers, stream──▶ syncing ──nothing left to do──▶ live
+                             ▲                                    │  ▲                         │  ▲
+                             │                                    ▼  │ heal, change           ▼  │ healed
+                        backing_off ◀──────── lost ──────────── degraded ◀───── cannot be mended, or a poll was missed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from actors.event_funnel import EventFunnel
+from actors.io_loop import IoLoop
+from actors.node_connection import Change, Changed, Dialer, Look, NodeConnection, Target, open_connection
+from actors.supervision import Actor, Context
+from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NodeMisbehaved, NodeUnreachable, NotFound, Unavailable
+from coxswain.messages import links
+from coxswain.messages.fleet import BumpRevision, GetIntent, Intent, LinkReport, intent_mark
+from coxswain.model import LinkState, Node, NodeStatus, Protocol
+from coxswain.reconcile import codec
+from coxswain.reconcile.desired import desired as desired_state
+from coxswain.reconcile.desired import policy_fingerprint
+from coxswain.reconcile.pacing import heal_delay, reconnect_delay, verify_delay
+from coxswain.reconcile.plan import describe, plan, remember
+from coxswain.reconcile.types import (
+    Desired,
+    Finding,
+    LinkMemory,
+    Observed,
+    Plan,
+    PushPeers,
+    Reason,
+    SetPolicy,
+)
+
+__all__ = ["LinkServices", "NodeLink", "link_name", "node_of_link"]
+
+_MISSES_UNTIL_UNREACHABLE = 3
+"""node-contract.md 11.5; management-plane.md 13.2.19."""
+
+_FLEET_DEADLINE_S = 2.0
+"""Less than a link may take for a message (``LINK_HANG_S``): where ``fleet`` is slow, links wait and do not fall."""
+
+_LAST_CHANGE_S = 8.0
+"""At shutdown a change that is under way may finish within this time: a cancelled one kills the agent's tools halfway
+(node-contract.md 4.1)."""
+
+
+def link_name(node_id: str) -> str:
+    """The name of a node's link in the directory."""
+    return f"node_link:{node_id}"
+
+
+def node_of_link(name: str) -> str:
+    """The node id of a link's name; empty if it is no link's."""
+    prefix, _, node_id = name.partition(":")
+    return node_id if prefix == "node_link" else ""
+
+
+@dataclass(frozen=True)
+class LinkServices:
+    """What all links share: the loop and what lives on it."""
+
+    io: IoLoop
+    dialer: Dialer
+    funnel: EventFunnel
+
+
+class _Operation(Enum):
+    """What is under way on the loop."""
+
+    OPEN = auto()
+    LOOK = auto()
+    CHANGE = auto()
+    PREVIEW = auto()
+    FORCED_PUSH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """An operation ended. ``generation`` tells whether it was one of the present connection."""
+
+    generation: int
+    operation: _Operation
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamEnded:
+    generation: int
+    reason: str
+
+
+class _Wake(Enum):
+    """Timers."""
+
+    CONNECT = auto()
+    LOOK = auto()
+    INTENT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeout:
+    generation: int
+    wake: _Wake
+
+
+class NodeLink(Actor):
+    """See the module. Its supervisor restarts it with a backoff and never gives up on it."""
+
+    mailbox_capacity = 1_000
+
+    def __init__(self, context: Context, *, node_id: str, services: LinkServices) -> None:
+        super().__init__(context)
+        self._node_id = node_id
+        self._io = services.io
+        self._dialer = services.dialer
+        self._funnel = services.funnel
+        self._state = LinkState.CONNECTING
+        self._intent: Intent | None = None
+        self._desired: Desired | None = None
+        self._intent_findings: tuple[Finding, ...] = ()
+        self._memory = LinkMemory()
+        self._observed: Observed | None = None
+        self._peers_online: int | None = None
+        self._connection: NodeConnection | None = None
+        self._generation = 0
+        self._operation: _Operation | None = None
+        self._future: Future[Any] | None = None
+        self._asked_at = 0.0
+        self._intent_is_stale = False
+        self._ended: str | None = None
+        self._missed = 0
+        self._lost_at: float | None = None
+        self._heal_failures = 0
+        self._timer: Any = None
+        self._asked: list[tuple[_Operation, Future[Any]]] = []
+        self._last_report: LinkReport | None = None
+
+    # -- life
+
+    def started(self) -> None:
+        self.context.on_void(self._abandon)
+        self._begin()
+
+    def stopping(self) -> None:
+        future, operation = self._future, self._operation
+        if future is not None and operation in (_Operation.CHANGE, _Operation.FORCED_PUSH):
+            try:
+                future.result(_LAST_CHANGE_S)
+            except Exception as error:
+                self.context.log.info("the last change of node %s did not finish: %s", self._node_id, error)
+
+    def _abandon(self) -> None:
+        """This incarnation is over, in whatever way. On the supervisor's thread."""
+        connection = self._connection
+        if connection is not None:
+            self._close(connection)
+        for _, reply in self._asked:
+            reply.cancel()
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case _Done():
+                self._on_done(message)
+            case _StreamEnded(generation, reason) if generation == self._generation:
+                if self._operation in (_Operation.CHANGE, _Operation.FORCED_PUSH):
+                    self._ended = reason  # a call that changes something is never cancelled (node-contract.md 11.4, rule 2)
+                else:
+                    self._lose(reason)
+            case _Timeout(generation, wake) if generation == self._generation:
+                self._on_timeout(wake)
+            case links.IntentChanged(intent):
+                self._on_intent_changed(intent)
+            case links.CertificatesRenewed(server_names):
+                self._on_certificates(server_names)
+            case links.Look():
+                self._look()
+            case links.ReportAgain():
+                self._report_again()
+            case links.PreviewPlan():
+                return self._ask(_Operation.PREVIEW)
+            case links.PushNow():
+                return self._ask(_Operation.FORCED_PUSH)
+            case _:
+                pass
+        return None
+
+    # -- intent
+
+    def _begin(self) -> None:
+        """Reads the intent and does what it says about the link itself. One that is not to be had is as before: a node is
+        not cut off because ``fleet`` or the database is away.
+        """
+        self._read_intent()
+        if self._intent is not None:
+            self._obey()
+
+    def _obey(self) -> None:
+        """Does what the intent says about the link itself: hold it, wait, or connect."""
+        node = self._require_intent().node
+        if not node.enabled:
+            self._disconnect()
+            self._enter(LinkState.DISABLED, "disabled by the operator", NodeStatus.STOPPED)
+        elif not node.control_addr or not node.server_names:
+            self._disconnect()
+            self._enter(LinkState.BACKING_OFF, "no valid certificate: enrol it with cox nodes enroll", NodeStatus.PENDING)
+        else:
+            if self._connection is not None and self._connection.server_name not in node.server_names:
+                self._disconnect()
+                self._enter(LinkState.BACKING_OFF, "the certificate of this connection was revoked")
+            if self._connection is None and self._operation is None:
+                self._connect()
+
+    def _read_intent(self) -> None:
+        """Where it is not to be had just now, it is tried again soon."""
+        try:
+            intent: Intent = self.context.ask("fleet", GetIntent(self._node_id), deadline=_FLEET_DEADLINE_S)
+        except NotFound:
+            self._gone()
+        except Unavailable as error:
+            self.context.log.warning("the intent of node %s is not to be had just now: %s", self._node_id, error)
+            self._intent_is_stale = True
+            self._wake(1.0, _Wake.INTENT)
+        else:
+            self._take_intent(intent)
+
+    def _gone(self) -> None:
+        """The node was taken out of the inventory; whoever holds this link ends it in a moment."""
+        self._intent = self._desired = None
+        self._disconnect()
+
+    def _take_intent(self, intent: Intent) -> None:
+        self._intent = intent
+        self._desired, self._intent_findings = desired_state(intent.node, intent.peers, self._desired)
+        node, memory = intent.node, self._memory
+        if memory.policy_confirmed == "" and not memory.policy_suspect:
+            memory = dataclasses.replace(memory, policy_confirmed=node.policy_confirmed)
+        if memory.wg_public_key == "":  # what an earlier run saw
+            memory = dataclasses.replace(memory, wg_public_key=node.wg_public_key, applied_revision=node.applied_revision)
+        self._memory = memory
+        self._intent_is_stale = False
+
+    def _is_newer(self, node: Node) -> bool:
+        """Beyond doubt: neither asked for nor counted up in the meantime."""
+        known, desired = self._intent, self._desired
+        if known is None or desired is None:
+            return False
+        return node.config_revision > desired.revision and node.version >= known.node.version
+
+    def _require_intent(self) -> Intent:
+        if self._intent is None:
+            raise Unavailable(f"the intent of node {self._node_id} was not read yet")
+        return self._intent
+
+    def _on_intent_changed(self, intent: Intent | None = None) -> None:
+        """``intent``: what it was when this was sent; None: to be asked for."""
+        if self._operation is not None:
+            self._intent_is_stale = True
+            return
+        before = self._intent.node if self._intent else None
+        if intent is not None and self._is_newer(intent.node):
+            self._take_intent(intent)
+            self._obey()
+        else:
+            self._begin()
+        if self._connection is None or self._intent is None:
+            return
+        after = self._intent.node
+        if before is not None and before.control_addr != after.control_addr:
+            self._disconnect()
+            self._connect()
+            return
+        self._reconcile()
+
+    def _on_certificates(self, server_names: tuple[str, ...]) -> None:
+        if self._connection is not None and self._connection.server_name not in server_names:
+            self._disconnect()
+            self._enter(LinkState.BACKING_OFF, "the certificate of this connection was revoked")
+        elif self._connection is None and self._operation is _Operation.OPEN:
+            self._disconnect()  # it may just be shaking hands with a certificate that is now void
+        if self._operation is None:
+            self._begin()
+        else:
+            self._intent_is_stale = True
+
+    # -- connecting
+
+    def _connect(self) -> None:
+        node = self._require_intent().node
+        self._next_generation()
+        if self._state is not LinkState.BACKING_OFF or self._lost_at is None:
+            self._enter(LinkState.CONNECTING, "")
+        target = Target(self._node_id, node.control_addr, node.server_names, retry=self._lost_at is not None)
+        generation = self._generation
+
+        def on_end(reason: str) -> None:
+            self.context.tell_self(_StreamEnded(generation, reason))
+
+        self._start(_Operation.OPEN, open_connection(self._dialer, self._funnel, target, on_end))
+
+    def _opened(self, connection: NodeConnection, look: Look) -> None:
+        self._connection = connection
+        self._lost_at = None
+        self._missed = 0
+        if self._state is not LinkState.LIVE:
+            self._enter(LinkState.SYNCING, "", report=False)
+        self._absorb(look)
+        self._reconcile()
+
+    def _lose(self, reason: str, status: NodeStatus | None = None) -> None:
+        """The connection is of no use any more."""
+        self._disconnect()
+        if self._lost_at is None:
+            self._lost_at = self.context.clock.monotonic()
+        self._missed += 1
+        if status is None and self._missed >= _MISSES_UNTIL_UNREACHABLE:
+            status = NodeStatus.UNREACHABLE
+        self._enter(LinkState.BACKING_OFF, reason, status)
+        lost_for = self.context.clock.monotonic() - self._lost_at
+        self._wake(reconnect_delay(lost_for, self.context.rng), _Wake.CONNECT)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._next_generation()
+        self._observed = None
+        if connection is not None:
+            self._close(connection)
+        for _, reply in self._asked:
+            reply.set_exception(NodeUnreachable(f"node {self._node_id}: the connection was lost"))
+        self._asked.clear()
+
+    def _close(self, connection: NodeConnection) -> None:
+        try:
+            self._io.submit(connection.close())
+        except Unavailable:
+            return  # the loop is gone, and the connection with it
+
+    def _next_generation(self) -> None:
+        self._generation += 1
+        self._operation = None
+        self._future = None
+        self._ended = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- looking, planning, changing
+
+    def _look(self) -> None:
+        if self._operation is not None:
+            return
+        if self._connection is not None:
+            self._start(_Operation.LOOK, self._connection.look(self._funnel))
+
+    def _absorb(self, look: Look) -> None:
+        """Takes in what a look brought. Raises ``NodeMisbehaved``."""
+        observed = codec.observed(look.status, look.peers, self.context.clock.now())
+        self._memory = remember(self._memory, observed, self.context.clock.monotonic())
+        self._observed = observed
+        self._peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
+        self._missed = 0
+
+    def _plan(self) -> Plan:
+        if self._desired is None or self._observed is None:
+            raise Unavailable(f"node {self._node_id} was not looked at yet")
+        made = plan(self._desired, self._observed, self._memory, self.context.clock.monotonic())
+        return Plan(made.steps, (*self._intent_findings, *made.findings))
+
+    def _reconcile(self) -> None:
+        made = self._plan()
+        if not made.steps:
+            self._settle(made)
+            return
+        change = self._change(made)
+        if change is not None and self._connection is not None:
+            if self._state is LinkState.DEGRADED:
+                self._enter(LinkState.SYNCING, describe(made)[0], report=False)
+            self._start(_Operation.CHANGE, self._connection.change(change, self._funnel))
+
+    def _change(self, made: Plan, *, verify: bool | None = None) -> Change | None:
+        """The calls of a plan; None: a fresh revision is not to be had just now (tried again soon)."""
+        desired = self._desired
+        if desired is None:
+            return None
+        change = Change(verify=self._state is not LinkState.LIVE if verify is None else verify)
+        for step in made.steps:
+            match step:
+                case PushPeers():
+                    if step.fresh_revision:
+                        self._bump(step.at_least)
+                        desired = self._desired
+                        if desired is None or desired.revision < step.at_least:
+                            return None
+                    if step.reason is Reason.STALLED:
+                        now = self.context.clock.monotonic()
+                        self._memory = dataclasses.replace(self._memory, last_stall_heal_at=now)
+                    change = dataclasses.replace(change, push=codec.push_request(desired))
+                case SetPolicy():
+                    change = dataclasses.replace(change, policy=codec.policy_request(desired.policy))
+        if change.policy is not None:
+            self._doubt_policy()
+        return change
+
+    def _doubt_policy(self) -> None:
+        """From here until it is confirmed the node may have the one, the other or half of it (node-contract.md 7.5),
+        whatever becomes of this connection, this actor or this daemon meanwhile.
+        """
+        self._memory = dataclasses.replace(self._memory, policy_confirmed="", policy_suspect=True)
+        if self._last_report is not None and self._last_report.policy_confirmed:
+            self._last_report = dataclasses.replace(self._last_report, policy_confirmed="")
+            self._report_again()
+
+    def _bump(self, at_least: int) -> None:
+        """Takes over the intent with a fresh revision, if one is to be had. Raises ``NodeMisbehaved`` for a number of the
+        node's after which none can be counted.
+        """
+        try:
+            intent: Intent = self.context.ask("fleet", BumpRevision(self._node_id, at_least), deadline=_FLEET_DEADLINE_S)
+        except NotFound:
+            self._gone()
+        except InvalidInput as error:
+            raise NodeMisbehaved(f"GetStatus: {error}") from None
+        except Unavailable as error:
+            self.context.log.warning("no fresh revision for node %s just now: %s", self._node_id, error)
+            self._wake(1.0, _Wake.LOOK)
+        else:
+            self._take_intent(intent)
+
+    def _changed(self, change: Changed) -> None:
+        desired = self._desired
+        if desired is None or self._observed is None:
+            return
+        if change.pushed is not None:
+            applied = change.pushed.applied_revision
+            if applied != desired.revision:
+                raise NodeMisbehaved(f"PushConfig: revision {desired.revision} was pushed, {applied} was acknowledged")
+            self._observed = dataclasses.replace(self._observed, applied_revision=applied, peers=None)
+        self._note_policy(change, desired)
+        if change.failure is not None:
+            self._stuck(f"{change.failure}", change.failure)
+            return
+        if change.look is not None:
+            self._absorb(change.look)
+            left = self._plan()
+            if left.steps and not self._intent_is_stale:
+                self._stuck(f"still to do after a change: {describe(left)[0]}")
+                return
+        if self._intent_is_stale:
+            self._on_intent_changed()
+            return
+        self._settle(self._plan())
+        if change.look is None:
+            self._wake(verify_delay(self.context.rng), _Wake.LOOK)
+
+    def _note_policy(self, change: Changed, desired: Desired) -> None:
+        if change.policy_applied:
+            confirmed = policy_fingerprint(desired.policy)
+            self._memory = dataclasses.replace(self._memory, policy_confirmed=confirmed, policy_suspect=False)
+
+    def _settle(self, made: Plan) -> None:
+        """Nothing is left to do that would help."""
+        if made.steps:
+            self._stuck(describe(made)[0])
+            return
+        self._heal_failures = 0
+        worst = next((f.text for f in made.findings if f.degraded), None)
+        state = LinkState.LIVE if worst is None else LinkState.DEGRADED
+        self._enter(state, worst or "", NodeStatus.ACTIVE, findings=made.findings)
+
+    def _stuck(self, reason: str, failure: NodeFailure | None = None) -> None:
+        """The node answers, but is not what it should be. Tried again, ever more slowly."""
+        if isinstance(failure, NodeUnreachable):
+            self._lose(reason)
+            return
+        self._heal_failures += 1
+        self._enter(LinkState.DEGRADED, reason, NodeStatus.ERROR)
+        self._wake(heal_delay(self._heal_failures, self.context.rng), _Wake.LOOK)
+
+    # -- operators' questions
+
+    def _ask(self, operation: _Operation) -> Future[Any]:
+        if self._connection is None:
+            reason = self._last_report.reason if self._last_report else "not connected yet"
+            raise NodeUnreachable(f"node {self._node_id} is {self._state.value.replace('_', ' ')}: {reason}")
+        reply: Future[Any] = Future()
+        self._asked.append((operation, reply))
+        if self._operation is None:
+            self._answer_next()
+        return reply
+
+    def _answer_next(self) -> None:
+        if not self._asked or self._connection is None:
+            return
+        operation, _ = self._asked[0]
+        if operation is _Operation.PREVIEW:
+            self._start(operation, self._connection.look(self._funnel))
+            return
+        observed, desired = self._observed, self._desired
+        if observed is None or desired is None:
+            return
+        forced = PushPeers(Reason.OPERATOR, True, max(observed.applied_revision, desired.revision) + 1)
+        change = self._change(Plan((forced, SetPolicy(Reason.OPERATOR)), ()), verify=False)
+        if change is not None:
+            self._start(operation, self._connection.change(change, self._funnel))
+
+    def _previewed(self, look: Look) -> None:
+        _, reply = self._asked.pop(0)
+        try:
+            self._absorb(look)
+            made = self._plan()
+        except CoxswainError as error:
+            reply.set_exception(error)
+            return
+        desired, observed = self._desired, self._observed
+        if desired is None or observed is None:
+            return
+        findings = tuple(f.text for f in made.findings)
+        reply.set_result(
+            links.PlanView(self._node_id, desired.revision, observed.applied_revision, describe(made), findings)
+        )
+
+    def _pushed(self, change: Changed) -> None:
+        self._answer_push(change)
+        self._changed(change)
+
+    def _answer_push(self, change: Changed) -> None:
+        _, reply = self._asked.pop(0)
+        desired = self._desired
+        if change.failure is not None:
+            reply.set_exception(change.failure)
+        elif change.pushed is not None and desired is not None:
+            peers = sum(p.protocol is Protocol.AMNEZIAWG for p in desired.peers)
+            pushed = change.pushed
+            reply.set_result(
+                links.PushOutcome(peers, desired.revision, pushed.applied_revision, pushed.reloaded, change.policy_applied)
+            )
+
+    # -- operations
+
+    def _start(self, operation: _Operation, work: Coroutine[Any, Any, Any]) -> None:
+        generation = self._generation
+        self._operation = operation
+        self._asked_at = self.context.clock.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            future: Future[Any] = self._io.submit(work)
+        except Unavailable:
+            self._operation = None
+            raise  # the loop is gone: so are its links; the supervisor starts them anew with it
+        self._future = future
+        future.add_done_callback(self._deliver(generation, operation))
+
+    def _deliver(self, generation: int, operation: _Operation) -> Callable[[Future[Any]], None]:
+        def on_done(future: Future[Any]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            result = None if error is not None else future.result()
+            self.context.tell_self(_Done(generation, operation, result, error))
+
+        return on_done
+
+    def _on_done(self, done: _Done) -> None:
+        if done.generation != self._generation:
+            if done.operation is _Operation.OPEN and done.result is not None:
+                self._close(done.result[0])
+            return
+        self._operation = None
+        self._future = None
+        if self._ended is not None:
+            self._finish_lost(done, self._ended)
+            return
+        try:
+            if done.error is not None:
+                self._failed(done.operation, done.error)
+            else:
+                self._succeeded(done.operation, done.result)
+        except NodeMisbehaved as error:
+            self._lose(str(error), NodeStatus.ERROR)
+        # First what is wanted now: an operator's push must not carry what was wanted before under the newest number.
+        if self._operation is None and self._connection is not None and self._intent_is_stale:
+            self._on_intent_changed()
+        if self._operation is None and self._connection is not None and self._asked:
+            self._answer_next()
+
+    def _finish_lost(self, done: _Done, reason: str) -> None:
+        """A change that was under way when the stream ended is done; now the connection can go."""
+        if isinstance(done.result, Changed) and self._desired is not None:
+            self._note_policy(done.result, self._desired)
+            if done.operation is _Operation.FORCED_PUSH:
+                self._answer_push(done.result)
+        self._lose(reason)
+
+    def _succeeded(self, operation: _Operation, result: Any) -> None:
+        match operation:
+            case _Operation.OPEN:
+                self._opened(*result)
+            case _Operation.LOOK:
+                self._absorb(result)
+                self._reconcile()
+            case _Operation.CHANGE:
+                self._changed(result)
+            case _Operation.PREVIEW:
+                self._previewed(result)
+            case _Operation.FORCED_PUSH:
+                self._pushed(result)
+
+    def _failed(self, operation: _Operation, error: BaseException) -> None:
+        if not isinstance(error, CoxswainError):
+            raise error  # a bug of ours: let the supervisor see it
+        if operation in (_Operation.PREVIEW, _Operation.FORCED_PUSH) and self._asked:
+            self._asked.pop(0)[1].set_exception(error)
+        match operation:
+            case _Operation.OPEN:
+                status = None if isinstance(error, (NodeUnreachable, Unavailable)) else NodeStatus.ERROR
+                self._lose(str(error), status)
+            case _ if isinstance(error, NodeMisbehaved):
+                raise error
+            case _ if isinstance(error, NodeUnreachable) and self._was_heard():
+                self._enter(LinkState.DEGRADED, f"{error}, but its events still come")
+                self._wake(self.context.rng.uniform(1.0, 3.0), _Wake.LOOK)
+            case _ if isinstance(error, NodeUnreachable) and self._missed + 1 < _MISSES_UNTIL_UNREACHABLE:
+                self._missed += 1
+                missed = f"{error} ({self._missed} of {_MISSES_UNTIL_UNREACHABLE} polls missed)"
+                self._enter(LinkState.DEGRADED, missed)
+                self._wake(self.context.rng.uniform(1.0, 3.0), _Wake.LOOK)
+            case _ if isinstance(error, NodeUnreachable):
+                self._lose(str(error), NodeStatus.UNREACHABLE)
+            case _:
+                self._stuck(str(error))
+
+    def _was_heard(self) -> bool:
+        """Events came while an answer did not: a busy node, not a lost one, and its events would be lost with the link."""
+        return self._connection is not None and self._connection.heard_at > self._asked_at
+
+    # -- timers and reports
+
+    def _wake(self, delay: float, wake: _Wake) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.context.after(delay, _Timeout(self._generation, wake))
+
+    def _on_timeout(self, wake: _Wake) -> None:
+        self._timer = None
+        if self._operation is not None:
+            return
+        match wake:
+            case _Wake.CONNECT | _Wake.INTENT:
+                self._begin()
+                if wake is _Wake.INTENT and self._connection is not None and self._intent is not None:
+                    self._reconcile()
+            case _Wake.LOOK:
+                self._look()
+
+    def _enter(
+        self,
+        state: LinkState,
+        reason: str,
+        status: NodeStatus | None = None,
+        *,
+        findings: tuple[Finding, ...] = (),
+        report: bool = True,
+    ) -> None:
+        self._state = state
+        if report:
+            self._report(reason, status, findings)
+
+    def _report(self, reason: str, status: NodeStatus | None, findings: tuple[Finding, ...]) -> None:
+        observed, desired = self._observed, self._desired
+        live = self._state is LinkState.LIVE and observed is not None and desired is not None
+        report = LinkReport(
+            node_id=self._node_id,
+            incarnation=self.context.incarnation,
+            at=0.0,
+            link_state=self._state,
+            reason=reason,
+            status=status,
+            agent_version=observed.agent_version if observed else None,
+            uptime_s=observed.uptime_s if observed else None,
+            wg_public_key=observed.wg_public_key if observed else None,
+            obfuscation=observed.obfuscation if observed else None,
+            xray_public_key=observed.xray_public_key if observed else None,
+            applied_revision=observed.applied_revision if observed else None,
+            policy_confirmed=self._memory.policy_confirmed,
+            peers_configured=len(desired.peers) if desired else None,
+            peers_online=self._peers_online if observed else None,
+            in_sync=bool(live and observed and desired and observed.applied_revision == desired.revision),
+            findings=tuple(f.text for f in findings),
+            intent=intent_mark(self._intent.node, desired.revision) if self._intent and desired else None,
+        )
+        if report != self._last_report:
+            self._last_report = report
+            self._report_again()
+
+    def _report_again(self) -> None:
+        if self._last_report is not None:
+            self.context.tell("fleet", dataclasses.replace(self._last_report, at=self.context.clock.now()))

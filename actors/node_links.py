@@ -1,0 +1,78 @@
+"""``node_links``: the dynamic supervisor of all node links. It holds exactly the links of the nodes that are ours.
+
+The set is read late, from ``fleet``, whenever something says that it changed. A dead node is ordinary life, so links never
+count towards a restart intensity: they back off with jitter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.node_link import LinkServices, NodeLink, link_name
+from actors.ownership import Ownership
+from actors.supervision import Backoff, ChildSpec, Context, DynamicSupervisor
+from coxswain.errors import Unavailable
+from coxswain.messages.ca import GetLinkCredentials, LinkCredentials, LinkCredentialsRenewed
+from coxswain.messages.fleet import ListNodes, NodeView
+from coxswain.messages.links import NodeSetChanged
+
+__all__ = ["LINK_HANG_S", "NodeLinks"]
+
+LINK_HANG_S = 3.0
+"""A link only ever waits for ``fleet``; one that is busy longer than this hangs."""
+
+_LINK_BACKOFF = Backoff(min_s=0.05, max_s=20.0, factor=2.0, reset_after_s=30.0)
+_ASK_S = 5.0
+_RETRY_S = 1.0
+
+
+class _ReadAgain:
+    """To itself: the last attempt to read the set of nodes or the credentials failed."""
+
+
+class NodeLinks(DynamicSupervisor):
+    """See the module."""
+
+    def __init__(self, context: Context, *, services: LinkServices, ownership: Ownership) -> None:
+        super().__init__(context)
+        self._services = services
+        self._ownership = ownership
+        self._held: set[str] = set()
+
+    def started(self) -> None:
+        super().started()
+        self._read()
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case NodeSetChanged() | _ReadAgain() | LinkCredentialsRenewed():
+                self._read()
+                return None
+            case _:
+                return super().receive(message)
+
+    def _read(self) -> None:
+        try:
+            credentials: LinkCredentials = self.context.ask("certificate_authority", GetLinkCredentials(), deadline=_ASK_S)
+            views: list[NodeView] = self.context.ask("fleet", ListNodes(), deadline=_ASK_S)
+        except Unavailable as error:
+            self.context.log.warning("the set of nodes is not to be had just now: %s", error)
+            self.context.after(_RETRY_S, _ReadAgain())
+            return
+        self._services.dialer.use(credentials)
+        wanted = self._ownership.owned(view.node.id for view in views)
+        for node_id in sorted(self._held - wanted):
+            self.terminate_child(link_name(node_id))
+        for node_id in sorted(wanted - self._held):
+            self.start_child(self._spec(node_id))
+        self._held = set(wanted)
+
+    def _spec(self, node_id: str) -> ChildSpec:
+        return ChildSpec(
+            id=link_name(node_id),
+            actor=NodeLink,
+            kwargs={"node_id": node_id, "services": self._services},
+            shutdown_s=10.0,
+            hang_s=LINK_HANG_S,
+            backoff=_LINK_BACKOFF,
+        )

@@ -1,0 +1,94 @@
+"""``cox serve``: opens the state, builds the tree, runs it until a signal."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import re
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import coxswain
+from actors.tree import Parts, build
+from coxswain import __version__
+from coxswain.config import Config
+from coxswain.keyring import KeySource, load_secret, open_keyring
+from coxswain.statedir import open_state_directory
+from coxswain.store import Durability, open_store
+
+__all__ = ["serve"]
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_BUILD_ID = re.compile("[0-9a-f-]{16,64}")
+_STACK_BYTES = 512 * 1024
+"""Of each actor's thread. Only touched pages count, but thousands of default 8 MB stacks exhaust address space limits."""
+
+_log = logging.getLogger("coxswain")
+
+
+def serve(config: Config, *, allow_chaos: bool = False) -> int:
+    """Runs the daemon in this process. Returns its exit code.
+
+    Raises:
+        CoxswainError: the state cannot be opened; nothing was started.
+    """
+    _set_up_process(config)
+    with ExitStack() as opened:
+        state = open_state_directory(config.state_dir)
+        opened.callback(state.close)
+        _delete_stale_unpackings()
+        source = KeySource(config["ca.key_source"])
+        secret = load_secret(source, key_file=config.key_file, environ=dict(os.environ))
+        store = open_store(config.database, exclusive=True)
+        opened.callback(store.close)
+        with store.write(Durability.ACKNOWLEDGED) as tx:
+            keyring = open_keyring(tx, secret)
+        system = build(
+            Parts(
+                store=store,
+                keyring=keyring,
+                state_dir=config.state_dir,
+                socket=config.socket,
+                reconcile_interval_s=float(config["fleet.reconcile_interval"]),
+                allow_chaos=allow_chaos,
+            )
+        )
+        _log.info("coxswain %s, pid %d, %s, state in %s", __version__, os.getpid(), store.kind, config.state_dir)
+        code = system.run()
+        if system.failure is not None:
+            _log.error("the service tree gave up: %s", system.failure)
+        _log.info("stopped")
+        return code
+
+
+def _delete_stale_unpackings() -> None:
+    """A zipapp unpacks each of its builds beside the last one, and nobody else ever cleans up.
+
+    Called when this daemon holds the state, so no earlier build serves it any more.
+    """
+    mine = Path(coxswain.__file__).resolve().parents[2]
+    name, _, build = mine.name.rpartition("_")
+    root = os.environ.get("SHIV_ROOT")
+    if not root or Path(root).resolve() != mine.parent or not _BUILD_ID.fullmatch(build):
+        return
+    for other in mine.parent.iterdir():
+        its_name, _, its_build = other.name.rpartition("_")
+        if its_name == name and its_build != build and _BUILD_ID.fullmatch(its_build):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _set_up_process(config: Config) -> None:
+    import threading  # noqa: PLC0415 - beside its one use
+
+    threading.stack_size(_STACK_BYTES)
+    # Thousands of long-lived objects make full collections long; they are rarely worth it.
+    gc.set_threshold(20_000, 20, 50)
+    os.umask(0o077)
+    logging.basicConfig(
+        level=_LEVELS[config["log.level"]],
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s %(message)s",
+    )

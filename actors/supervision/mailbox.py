@@ -1,0 +1,79 @@
+"""A bounded mailbox that can be closed, for Pykka actors (whose own inbox is unbounded and open for ever)."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+from pykka._envelope import Envelope
+
+from actors.supervision.signals import Wake
+
+__all__ = ["Mailbox", "MailboxClosed", "MailboxFull"]
+
+
+class MailboxFull(Exception):
+    """The receiver does not keep up."""
+
+
+class MailboxClosed(Exception):
+    """The receiver is gone."""
+
+
+class Mailbox:
+    """First in, first out. Safe on every thread; only ``get`` ever waits.
+
+    A message is taken out exactly once: by the actor through ``get``, or by whoever closed the mailbox. So nobody can put
+    a question into the mailbox of an actor that ended and wait for an answer that never comes.
+
+    Attributes:
+        taken: how many were taken out, so that a watcher sees progress without touching the lock.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: deque[Any] = deque()
+        self._filled = threading.Condition(threading.Lock())
+        self._closed = False
+        self.taken = 0
+
+    def put(self, item: Any, /, *, urgent: bool = False) -> None:
+        """Appends an envelope; ``urgent`` ones get in whatever the depth.
+
+        Raises:
+            MailboxFull: at capacity.
+            MailboxClosed: after ``close``.
+        """
+        with self._filled:
+            if self._closed:
+                raise MailboxClosed
+            if len(self._items) >= self._capacity and not urgent:
+                raise MailboxFull(f"{len(self._items)} messages wait")
+            self._items.append(item)
+            self._filled.notify()
+
+    def get(self) -> Any:
+        """Waits for the next one. Once closed there is only ``Wake``, which lets the actor's loop look around and end."""
+        with self._filled:
+            while not self._items and not self._closed:
+                self._filled.wait()
+            if not self._items:
+                return Envelope(Wake())
+            self.taken += 1
+            return self._items.popleft()
+
+    def close(self) -> list[Any]:
+        """Lets nothing more in, and returns what was still waiting; nothing the second time."""
+        with self._filled:
+            self._closed = True
+            left = list(self._items)
+            self._items.clear()
+            self._filled.notify_all()
+            return left
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def __len__(self) -> int:
+        return len(self._items)

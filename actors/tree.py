@@ -1,0 +1,202 @@
+"""The service tree: which actors there are, in which order they start, what falls with what.
+
+    root (one_for_one)
+    ├── event_hub                live fan-out to whoever watches
+    ├── audit_writer             the only writer of the audit log
+    ├── fleet                    the inventory and its intent
+    ├── certificate_authority    the only holder of CA keys
+    ├── session_tracker          node events in, sessions out
+    ├── network (rest_for_one)   what stands on the I/O loop falls with it
+    │   ├── io_loop
+    │   ├── node_links           dynamic: one node_link per node
+    │   └── reconcile_clock
+    └── control_socket           the API on a unix socket
+
+Started in that order, stopped in reverse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from actors.audit_writer import AuditWriter
+from actors.certificate_authority import CertificateAuthority
+from actors.control_socket import ControlSocket
+from actors.event_funnel import EventFunnel
+from actors.event_hub import EventHub
+from actors.fleet import Fleet
+from actors.io_loop import IoLoop, IoLoopActor
+from actors.node_connection import Dialer
+from actors.node_link import LinkServices, node_of_link
+from actors.node_links import NodeLinks
+from actors.ownership import SoloOwnership
+from actors.reconcile_clock import ReconcileClock
+from actors.session_tracker import SessionTracker
+from actors.supervision import (
+    ChildSpec,
+    Harm,
+    Intensity,
+    LifecycleEvent,
+    LifecycleRecord,
+    Strategy,
+    Supervisor,
+    System,
+    TreeNode,
+)
+from coxswain import __version__
+from coxswain.api.app import create_app
+from coxswain.api.services import Identity
+from coxswain.clock import Clock, SystemClock
+from coxswain.errors import InvalidInput, NotFound, Refused
+from coxswain.keyring import Keyring
+from coxswain.messages.fleet import LinkFell
+from coxswain.messages.hub import Publish
+from coxswain.messages.sessions import EventBatch
+from coxswain.store import Store
+from coxswain.wire.node_control import Deadlines
+
+__all__ = ["Parts", "build"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the tree is built from; all of it outlives every actor.
+
+    Attributes:
+        reconcile_interval_s: seconds between two looks at a node.
+        hang_s: for how long a service may work on one message before it counts as hung.
+        intensity: of the root; the network beneath it gives up at the same rate, and so takes the root with it in the end.
+    """
+
+    store: Store
+    keyring: Keyring
+    state_dir: Path
+    socket: Path
+    reconcile_interval_s: float = 45.0
+    deadlines: Deadlines = Deadlines()
+    hang_s: float = 15.0
+    intensity: Intensity = Intensity(max_restarts=20, period_s=60.0)
+    allow_chaos: bool = False
+
+
+def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None = None) -> System:
+    """Puts the system together; nothing runs until ``start`` or ``run``."""
+    clock = clock or SystemClock()
+    io = IoLoop(clock)
+    dialer = Dialer(parts.deadlines, clock)
+    doors = _Doors(parts, clock)
+
+    def send(batch: EventBatch) -> object:
+        return system.tell("session_tracker", batch)
+
+    funnel = EventFunnel(secrets.token_hex(8), send)
+
+    def acknowledge(epoch: str, number: int) -> None:
+        io.call(lambda: funnel.acknowledge(epoch, number))
+
+    io.on_start(dialer.reset)
+    io.on_start(funnel.reset)
+    links = LinkServices(io, dialer, funnel)
+    store = {"store": parts.store}
+    spec = partial(ChildSpec, hang_s=parts.hang_s)
+    network = (
+        spec("io_loop", IoLoopActor, {"io": io, "waiting": lambda: funnel.depth}),
+        spec(
+            "node_links",
+            NodeLinks,
+            {"services": links, "ownership": SoloOwnership()},
+            shutdown_s=20.0,
+            hang_s=2 * parts.hang_s,
+        ),
+        spec("reconcile_clock", ReconcileClock, {"interval_s": parts.reconcile_interval_s}),
+    )
+    rest_for_one = {"children": network, "strategy": Strategy.REST_FOR_ONE, "intensity": parts.intensity}
+    children = (
+        spec("event_hub", EventHub),
+        spec("audit_writer", AuditWriter, store),
+        spec("fleet", Fleet, store),
+        spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
+        spec(
+            "session_tracker",
+            SessionTracker,
+            store | {"epoch": funnel.epoch, "acknowledge": acknowledge},
+            hang_s=2 * parts.hang_s,
+        ),
+        spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
+        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors)}),
+    )
+    system = System(
+        children=children,
+        strategy=Strategy.ONE_FOR_ONE,
+        intensity=parts.intensity,
+        clock=clock,
+        rng=rng or random.Random(secrets.randbits(64)),  # noqa: S311 - jitter
+        allow_chaos=parts.allow_chaos,
+        shutdown_s=40.0,
+    )
+    system.add_lag_source(io.lag)
+    system.on_record(_publisher(system))
+    doors.system = system
+    return system
+
+
+def _publisher(system: System) -> Callable[[LifecycleRecord], None]:
+    def publish(record: LifecycleRecord) -> None:
+        if record.event not in (LifecycleEvent.STARTED, LifecycleEvent.STOPPED):
+            data = {"actor": record.name, "incarnation": record.incarnation, "reason": record.reason}
+            system.tell("event_hub", Publish(f"tree.{record.event.value}", record.at, data))
+        node_id = node_of_link(record.name)
+        if node_id and record.event in (LifecycleEvent.CRASHED, LifecycleEvent.HUNG):
+            system.tell("fleet", LinkFell(node_id, record.incarnation, record.at, record.reason))
+
+    return publish
+
+
+class _Doors:
+    """The running system as doors see it (``coxswain.api.services.Services``)."""
+
+    def __init__(self, parts: Parts, clock: Clock) -> None:
+        self._parts = parts
+        self._identity = Identity(__version__, os.getpid(), clock.now(), parts.store.kind, str(parts.state_dir))
+        self.system: System | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    def ask(self, name: str, message: Any, *, deadline: float) -> Any:
+        return self._running().ask(name, message, deadline=deadline)
+
+    def tree(self) -> dict[str, Any]:
+        return _tree(self._running().tree())
+
+    def harm(self, name: str, how: str, seconds: float) -> None:
+        if not self._parts.allow_chaos:
+            raise Refused("this daemon does not let itself be harmed", remedy="Start it with: cox serve --allow-chaos")
+        ways = {harm.value: harm for harm in Harm}
+        if how == "fail_start":
+            self._running().fail_next_start(name)
+            how = "raise"
+        if how not in ways:
+            raise InvalidInput(f"how: {how[:40]!r} is not a way; {', '.join([*ways, 'fail_start'])}")
+        if not self._running().harm(name, ways[how], seconds):
+            raise NotFound(f"actor: there is no {name[:80]!r} just now", remedy="See: cox tree")
+
+    def _running(self) -> System:
+        if self.system is None:
+            raise NotFound("the system is not put together yet")
+        return self.system
+
+
+def _tree(node: TreeNode) -> dict[str, Any]:
+    fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node) if f.name != "children"}
+    fields["state"] = node.state.value
+    return fields | {"children": [_tree(child) for child in node.children]}

@@ -1,0 +1,440 @@
+"""``pharos.node.v1.NodeControl``: the eleven RPCs with the truth values, codes and quirks of node-contract.md 4, 9.1.
+
+Runs on the agent's event loop. Reading calls never wait for a change in progress; changes run one at a time and to
+their end whatever becomes of their RPC (``writer.py``). Status texts are diagnostics and hold no key material.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from coxswain.agent import requests as convert
+from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, Dump
+from coxswain.agent.events import EventHub, StreamCut
+from coxswain.agent.identity import AwgIdentity, XrayIdentity
+from coxswain.agent.observer import FRESH_S, Observer
+from coxswain.agent.redact import scrub
+from coxswain.agent.state import State
+from coxswain.agent.writer import Writer
+from coxswain.agent.xray import Stale, XrayInbound
+from coxswain.clock import Clock
+from coxswain.errors import CoxswainError, InvalidInput
+from coxswain.netpolicy import Policy
+from coxswain.wire import validate
+from coxswain.wire.pharos.node.v1 import control_pb2 as pb
+
+__all__ = ["SERVICE", "Hook", "NodeService", "RpcRefused"]
+
+SERVICE = "pharos.node.v1.NodeControl"
+AWG = pb.PROTOCOL_AMNEZIAWG
+XRAY = pb.PROTOCOL_XRAY_REALITY
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+class RpcRefused(Exception):
+    """Ends an RPC with a status."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Hook(Protocol):
+    """Comes between the wire and the service, in tests and simulators."""
+
+    async def around(self, method: str, request: bytes, proceed: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Returns the serialised answer, from ``proceed`` or of its own. May raise ``RpcRefused``, or never return."""
+        ...
+
+
+class NodeService:
+    """One node's service. Give ``handler`` to a ``grpc.aio`` server.
+
+    Args:
+        allowed_clients: common names of client certificates that may call; empty: every certificate that TLS let in.
+        hook: see ``Hook``.
+    """
+
+    def __init__(  # noqa: PLR0917 - the parts of one node, assembled in one place (node.py)
+        self,
+        state: State,
+        plane: DataPlane,
+        observer: Observer,
+        hub: EventHub,
+        awg: AwgIdentity,
+        xray: XrayIdentity,
+        clock: Clock,
+        *,
+        version: str,
+        allowed_clients: frozenset[str] = frozenset(),
+        hook: Hook | None = None,
+    ) -> None:
+        self._state = state
+        self._plane = plane
+        self._observer = observer
+        self._hub = hub
+        self._awg = awg
+        self._xray_identity = xray
+        self._clock = clock
+        self._version = version
+        self._allowed = allowed_clients
+        self._hook = hook
+        self._started = clock.monotonic()
+        self._writer = Writer()
+        self._complaints: dict[str, str] = {}
+        self._policy = state.policy()
+        self.applied_revision = state.awg_revision()
+        self.xray = XrayInbound(state, self._save)
+        self._methods: dict[str, Callable[[bytes], Awaitable[Message]]] = {
+            "GetStatus": self._reads(pb.GetStatusRequest, self.get_status),
+            "GetMetrics": self._reads(pb.GetMetricsRequest, self.get_metrics),
+            "PushConfig": self._reads(pb.PushConfigRequest, self.push_config),
+            "AddPeer": self._reads(pb.AddPeerRequest, self.add_peer),
+            "RemovePeer": self._reads(pb.RemovePeerRequest, self.remove_peer),
+            "ListPeers": self._reads(pb.ListPeersRequest, self.list_peers),
+            "RestartService": self._reads(pb.RestartServiceRequest, self.restart_service),
+            "SetNetworkConfig": self._reads(pb.SetNetworkConfigRequest, self.set_network_config),
+            "ConfigureInnerLink": self._reads(pb.ConfigureInnerLinkRequest, self.configure_inner_link),
+            "RemoveInnerLink": self._reads(pb.RemoveInnerLinkRequest, self.remove_inner_link),
+        }
+
+    # -- start and stop
+
+    async def restore(self) -> None:
+        """The start sequence between loading and serving (node-contract.md 3.5, bettered by 9.2).
+
+        Inner links first, because transits need them; then the policy; then awg0. What fails is told in the status.
+        """
+        await self._writer.run(self._restore)
+
+    async def _restore(self) -> None:
+        for position, sentence in enumerate(await self._plane.restore_links()):
+            self._complain(f"link {position}", sentence)
+        if self._policy is not None:
+            try:
+                stored = await self._plane.apply_policy(self._policy.policy, self._policy)
+                await self._save(lambda: self._state.set_policy(stored))
+                self._policy = stored
+            except (DataPlaneFailed, OSError) as error:
+                self._complain("policy", f"network policy not applied: {error}")
+        try:
+            await self._plane.up()
+        except DataPlaneFailed as error:
+            self._complain("up", f"awg0 not restored: {error}")
+
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the wait ends, the changes do not
+        """Waits up to ``timeout`` seconds for changes still running; returns whether all ended."""
+        return await self._writer.drain(timeout)
+
+    # -- reading
+
+    async def get_status(self, _: pb.GetStatusRequest) -> pb.GetStatusResponse:
+        """Never fails (node-contract.md 4.2)."""
+        return pb.GetStatusResponse(
+            agent_version=self._version,
+            uptime_seconds=int(self._clock.monotonic() - self._started),
+            services=[await self._awg_status(), self._xray_status()],
+            amneziawg=pb.AmneziaWGInfo(
+                public_key=self._awg.public_key,
+                obfuscation=convert.obfuscation_message(self._awg.obfuscation),
+            ),
+            xray=pb.XRayRealityInfo(public_key=self._xray_identity.public_key),
+            applied_revision=self.applied_revision,
+        )
+
+    async def _awg_status(self) -> pb.ServiceStatus:
+        health = await self._plane.status()
+        status = pb.ServiceStatus(protocol=AWG, running=health.up, listening=health.up, newest_handshake_age_seconds=-1)
+        detail = health.error or "awg0 not up"
+        notes = [health.note] if health.note else []
+        if health.up:
+            try:
+                dump = await self._plane.dump()
+            except DataPlaneFailed as error:
+                detail = str(error)
+            else:
+                now = self._clock.now()
+                ages = [now - live.last_handshake for live in dump.values() if live.last_handshake]
+                status.peer_count = len(dump)
+                status.newest_handshake_age_seconds = max(0, int(min(ages))) if ages else -1
+                status.handshaking_peers = sum(age < FRESH_S for age in ages)
+                detail = f"awg0 up, {len(dump)} peers"
+        status.detail = scrub("; ".join([detail, *notes, *self._complaints.values()]))
+        return status
+
+    def _xray_status(self) -> pb.ServiceStatus:
+        config = self.xray.config if self._plane.has_xray else None
+        return pb.ServiceStatus(
+            protocol=XRAY,
+            running=config is not None,
+            listening=config is not None,
+            peer_count=len(config.clients) if config is not None else 0,
+            detail="not configured" if config is None else f"REALITY :{config.port}",
+            newest_handshake_age_seconds=-1,
+        )
+
+    async def list_peers(self, request: pb.ListPeersRequest) -> pb.ListPeersResponse:
+        """0 means AmneziaWG only (node-contract.md 4.9)."""
+        if request.protocol == XRAY and self._plane.has_xray:
+            return pb.ListPeersResponse(peers=[convert.xray_peer_state(client) for client in self.xray.clients])
+        if request.protocol not in (pb.PROTOCOL_UNSPECIFIED, AWG):
+            raise self._unimplemented(request.protocol)
+        return pb.ListPeersResponse(peers=await self._peers())
+
+    async def get_metrics(self, _: pb.GetMetricsRequest) -> pb.GetMetricsResponse:
+        peers = await self._peers()
+        return pb.GetMetricsResponse(
+            peers=peers,
+            total_rx_bytes=sum(peer.rx_bytes for peer in peers),
+            total_tx_bytes=sum(peer.tx_bytes for peer in peers),
+            handshakes_total=self._observer.handshakes_total,
+            errors_total=self._observer.errors_total,
+        )
+
+    async def _peers(self) -> list[pb.PeerState]:
+        configured = await self._plane.configured()
+        dump: Dump = {}
+        with suppress(DataPlaneFailed):  # configured peers are told even if the live ones cannot be
+            dump = await self._plane.dump()
+        return [convert.peer_state(config, dump) for config in configured]
+
+    # -- changing
+
+    async def push_config(self, request: pb.PushConfigRequest) -> pb.PushConfigResponse:
+        if request.protocol == AWG:
+            awg = _decode(pb.AmneziaWGConfig, request.config)
+            for position, peer in enumerate(awg.peers):
+                if not peer.public_key:
+                    raise InvalidInput(f"peers[{position}].public_key: is empty")
+            return await self._writer.run(lambda: self._push_awg(request.revision, awg))
+        if request.protocol == XRAY and self._plane.has_xray:
+            xray = _decode(pb.XRayRealityConfig, request.config)
+            if xray.port == 0:
+                raise InvalidInput("port: 0 is no port; 1 to 65535 would do")
+            for position, peer in enumerate(xray.peers):
+                if not convert.client_id(peer):
+                    raise InvalidInput(f"peers[{position}]: has neither public_key nor id")
+            return await self._writer.run(lambda: self._push_xray(request.revision, xray))
+        raise self._unimplemented(request.protocol)
+
+    async def _push_awg(self, revision: int, config: pb.AmneziaWGConfig) -> pb.PushConfigResponse:
+        applied = self.applied_revision
+        if revision < applied:
+            text = f"revision {revision} is older than the applied {applied}"
+            raise RpcRefused(grpc.StatusCode.FAILED_PRECONDITION, text)
+        if revision == applied and applied > 0:
+            return pb.PushConfigResponse(applied_revision=applied, reloaded=False)
+        await self._plane.replace_peers(convert.peer_configs(config.peers))
+        self._complaints.pop("up", None)
+        await self._save(lambda: self._state.set_awg_revision(revision))
+        self.applied_revision = revision
+        return pb.PushConfigResponse(applied_revision=revision, reloaded=True)
+
+    async def _push_xray(self, revision: int, config: pb.XRayRealityConfig) -> pb.PushConfigResponse:
+        try:
+            reloaded = await self.xray.push(revision, lambda: convert.xray_config(config))
+        except Stale:
+            text = f"revision {revision} is older than the applied {self.xray.revision}"
+            raise RpcRefused(grpc.StatusCode.INTERNAL, text) from None
+        return pb.PushConfigResponse(applied_revision=revision, reloaded=reloaded)
+
+    async def add_peer(self, request: pb.AddPeerRequest) -> pb.PeerResponse:
+        if not request.HasField("peer"):
+            raise InvalidInput("peer: is missing")
+        peer = request.peer
+        if peer.protocol == AWG:
+            if not peer.public_key:
+                raise RpcRefused(grpc.StatusCode.INTERNAL, "peer.public_key: is empty")
+            config = convert.peer_config("peer", peer)
+            await self._writer.run(lambda: self._plane.upsert_peer(config))
+            return pb.PeerResponse(peer_id=peer.id, applied=True)
+        if peer.protocol == XRAY and self._plane.has_xray:
+            if not convert.client_id(peer):
+                raise InvalidInput("peer: has neither public_key nor id")
+            client = convert.xray_client("peer", peer)
+            added = await self._writer.run(lambda: self.xray.add(client))
+            return pb.PeerResponse(peer_id=client.id, applied=added)
+        raise self._unimplemented(peer.protocol)
+
+    async def remove_peer(self, request: pb.RemovePeerRequest) -> pb.PeerResponse:
+        if request.protocol not in (AWG, XRAY) or (request.protocol == XRAY and not self._plane.has_xray):
+            raise self._unimplemented(request.protocol)
+        if not request.public_key:
+            raise InvalidInput("public_key: is empty")
+        key = request.public_key
+        if request.protocol == XRAY:
+            return pb.PeerResponse(applied=await self._writer.run(lambda: self.xray.remove(key)))
+        # No check of the key's form: a conf that another agent left may hold a bad one, and this is how it is cleaned.
+        validate.printable("public_key", key)
+        await self._writer.run(lambda: self._plane.remove_peer(key))
+        return pb.PeerResponse(applied=True)
+
+    async def restart_service(self, request: pb.RestartServiceRequest) -> pb.RestartServiceResponse:
+        if request.protocol == AWG:
+            await self._writer.run(self._plane.up)
+            self._complaints.pop("up", None)
+        elif request.protocol != XRAY or not self._plane.has_xray:
+            raise self._unimplemented(request.protocol)
+        return pb.RestartServiceResponse(restarted=True)
+
+    async def set_network_config(self, request: pb.SetNetworkConfigRequest) -> pb.SetNetworkConfigResponse:
+        if not request.HasField("config"):
+            raise InvalidInput("config: is missing")
+        policy = convert.policy_from(request.config)
+        await self._writer.run(lambda: self._set_policy(policy))
+        return pb.SetNetworkConfigResponse(applied=True)
+
+    async def _set_policy(self, policy: Policy) -> None:
+        try:
+            stored = await self._plane.apply_policy(policy, self._policy)
+            try:
+                await self._save(lambda: self._state.set_policy(stored))
+            except OSError:
+                # What is not on disk would be forgotten, teardown commands included: back to what is.
+                await self._plane.apply_policy(self._policy.policy if self._policy else Policy(), stored)
+                raise
+        except (DataPlaneFailed, OSError) as error:
+            self._complain("policy", f"network policy not applied: {error}")
+            raise
+        self._policy = stored
+        self._complaints.pop("policy", None)
+
+    async def configure_inner_link(self, request: pb.ConfigureInnerLinkRequest) -> pb.ConfigureInnerLinkResponse:
+        if not request.HasField("config"):
+            raise InvalidInput("config: is missing")
+        link = convert.link_config(request.config)
+        revision = request.revision
+
+        async def change() -> pb.ConfigureInnerLinkResponse:
+            applied = self._state.link_revision(link.interface)
+            if revision < applied:
+                text = f"revision {revision} of {link.interface} is older than the applied {applied}"
+                raise RpcRefused(grpc.StatusCode.FAILED_PRECONDITION, text)
+            if revision == applied and applied > 0:
+                return pb.ConfigureInnerLinkResponse(applied_revision=applied, reloaded=False)
+            await self._plane.configure_link(link)
+            await self._save(lambda: self._state.set_link_revision(link.interface, revision))
+            self._forget_link_complaints()
+            return pb.ConfigureInnerLinkResponse(applied_revision=revision, reloaded=True)
+
+        return await self._writer.run(change)
+
+    async def remove_inner_link(self, request: pb.RemoveInnerLinkRequest) -> pb.RemoveInnerLinkResponse:
+        if not request.interface:
+            raise InvalidInput("interface: is empty")
+        if request.interface == validate.CLIENT_INTERFACE:
+            raise RpcRefused(grpc.StatusCode.INTERNAL, f"{request.interface} is the clients' interface")
+        interface = validate.interface("interface", request.interface)
+
+        async def change() -> None:
+            await self._plane.remove_link(interface)
+            await self._save(lambda: self._state.forget_link(interface))
+            self._forget_link_complaints()
+
+        await self._writer.run(change)
+        return pb.RemoveInnerLinkResponse(removed=True)
+
+    # -- events
+
+    async def _watch(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        await self._admit(context)
+        subscription = self._hub.subscribe()
+        try:
+            # An acknowledgement that the existing agent does not give: the subscription is there (node-contract.md 9.1, 8).
+            await context.send_initial_metadata(())
+            while (event := await subscription.get()) is not None:
+                await context.write(event)
+                self._hub.sent += 1
+        except StreamCut:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the agent went away")
+        finally:
+            self._hub.unsubscribe(subscription)
+
+    # -- plumbing
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server adds. Messages pass as bytes, so that an event is serialised once for all its readers."""
+        methods: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(cast("Any", self._unary(name))) for name in self._methods
+        }
+        methods["WatchEvents"] = grpc.unary_stream_rpc_method_handler(cast("Any", self._watch))
+        return cast("grpc.GenericRpcHandler", grpc.method_handlers_generic_handler(SERVICE, methods))
+
+    def _unary(self, name: str) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
+        async def handle(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            await self._admit(context)
+            try:
+                if self._hook is None:
+                    return await self._answer(name, request)
+                return await self._hook.around(name, request, lambda: self._answer(name, request))
+            except RpcRefused as refused:
+                # Sentences about arguments are our own and name fields; those about failures may quote a tool.
+                text = scrub(refused.text) if refused.code is grpc.StatusCode.INTERNAL else refused.text
+                await context.abort(refused.code, f"{name}: {text}")
+                raise  # abort has raised
+
+        return handle
+
+    async def _answer(self, name: str, request: bytes) -> bytes:
+        try:
+            return (await self._methods[name](request)).SerializeToString()
+        except (RpcRefused, asyncio.CancelledError):
+            raise
+        except InvalidInput as error:
+            raise RpcRefused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
+        except DecodeError:
+            raise RpcRefused(grpc.StatusCode.INTERNAL, "the request cannot be decoded") from None
+        except (CoxswainError, OSError) as error:
+            _log.warning("%s: %s", name, scrub(str(error)))
+            raise RpcRefused(grpc.StatusCode.INTERNAL, str(error)) from None
+        except Exception as error:
+            _log.exception("%s: a defect of the agent", name)
+            raise RpcRefused(grpc.StatusCode.INTERNAL, f"a defect of the agent: {type(error).__name__}") from None
+
+    async def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        if not self._allowed:
+            return
+        names = {name.decode(errors="replace") for name in context.auth_context().get("x509_common_name", ())}
+        if not names & self._allowed:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this client certificate may not drive the node")
+
+    async def _save(self, write: Callable[[], None]) -> None:
+        if self._state.files.blocking:
+            await asyncio.to_thread(write)
+        else:
+            write()
+
+    def _complain(self, about: str, sentence: str) -> None:
+        _log.warning("%s", scrub(sentence))
+        self._complaints[about] = sentence
+
+    def _forget_link_complaints(self) -> None:
+        for about in [about for about in self._complaints if about.startswith("link ")]:
+            del self._complaints[about]
+
+    @staticmethod
+    def _reads(request: type[M], method: Callable[[M], Awaitable[Message]]) -> Callable[[bytes], Awaitable[Message]]:
+        return lambda content: method(request.FromString(content))
+
+    @staticmethod
+    def _unimplemented(protocol: int) -> RpcRefused:
+        return RpcRefused(grpc.StatusCode.UNIMPLEMENTED, f"protocol {protocol} is not served by this agent")
+
+
+def _decode(message: type[M], content: bytes) -> M:
+    try:
+        return message.FromString(content)
+    except DecodeError:
+        raise InvalidInput(f"config: cannot be decoded as {message.DESCRIPTOR.name}") from None

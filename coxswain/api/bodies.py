@@ -1,0 +1,238 @@
+"""Reading request bodies and query strings: strict, bounded, with errors that name the field."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+
+from coxswain.errors import InvalidInput
+from coxswain.model import Device, NetworkPolicy, Peer, Protocol, User
+
+__all__ = ["MAX_BODY_BYTES", "Body", "integer", "one_line", "peer_change", "policy", "read_body", "word"]
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""A change of peers for a whole fleet comes in one body."""
+
+_MAX_LINE = 500
+"""Characters of a text in one line: names, keys, reasons."""
+
+_MAX_INTEGER = 2**53 - 1
+"""What every JSON reader can hold exactly (RFC 8259, section 6); stores hold more."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Not in texts of one line. Surrogates come from JSON escapes; no encoding has them, and no store takes them."""
+
+_NEVER = re.compile(r"[\x00\ud800-\udfff]")
+
+_WORDS: dict[type[Any], str] = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "an object"}
+
+
+class Body:
+    """One JSON object, read key by key; ``done`` refuses what nobody asked for."""
+
+    def __init__(self, value: Any, where: str = "") -> None:
+        if not isinstance(value, dict):
+            raise InvalidInput(f"{where or 'body'}: a JSON object is needed")
+        self._value: dict[str, Any] = value
+        self._where = f"{where}." if where else ""
+        self._asked: set[str] = set()
+
+    def need(self, name: str, kind: type[Any]) -> Any:
+        """Like ``get``, but it has to be there."""
+        value = self.get(name, kind)
+        if value is None:
+            raise InvalidInput(f"{self._where}{name}: is missing; {_WORDS[kind]} is needed")
+        return value
+
+    def get(self, name: str, kind: type[Any]) -> Any:
+        """The value of a key, of that type; None if it is absent or null. Texts are one line, numbers are whole ones."""
+        value = self._typed(name, kind)
+        if kind is str and value is not None:
+            return one_line(f"{self._where}{name}", value)
+        if kind is int and value is not None and abs(value) > _MAX_INTEGER:
+            raise InvalidInput(f"{self._where}{name}: is out of range")
+        return value
+
+    def text(self, name: str) -> str:
+        """A text of any number of lines, which has to be there."""
+        value = self._typed(name, str)
+        if value is None:
+            raise InvalidInput(f"{self._where}{name}: is missing; text is needed")
+        if _NEVER.search(value):
+            raise InvalidInput(f"{self._where}{name}: holds characters that are none (NUL or half of a surrogate pair)")
+        return str(value)
+
+    def texts(self, name: str) -> tuple[str, ...] | None:
+        value = self._typed(name, list)
+        if value is None:
+            return None
+        if not all(isinstance(item, str) for item in value):
+            raise InvalidInput(f"{self._where}{name}: a list of texts is needed")
+        return tuple(one_line(f"{self._where}{name}[{i}]", item) for i, item in enumerate(value))
+
+    def _typed(self, name: str, kind: type[Any]) -> Any:
+        self._asked.add(name)
+        value = self._value.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InvalidInput(f"{self._where}{name}: {_short(value)} is not {_WORDS[kind]}")
+        return value
+
+    def objects(self, name: str) -> list[Body]:
+        return [Body(item, f"{self._where}{name}[{i}]") for i, item in enumerate(self.get(name, list) or [])]
+
+    def object(self, name: str) -> Body | None:
+        value = self.get(name, dict)
+        return None if value is None else Body(value, f"{self._where}{name}")
+
+    def done(self) -> None:
+        unknown = sorted(set(self._value) - self._asked)
+        if unknown:
+            accepted = ", ".join(sorted(self._asked))
+            name = unknown[0] if re.fullmatch(r"[\w.-]{1,80}", unknown[0]) else _short(unknown[0])
+            raise InvalidInput(f"{self._where}{name}: unknown key; accepted are {accepted or 'none'}")
+
+
+def one_line(name: str, value: str) -> str:
+    """Returns ``value``; raises ``InvalidInput`` if it is long, or holds what a line of text does not."""
+    if len(value) > _MAX_LINE:
+        raise InvalidInput(f"{name}: {len(value)} characters are too many; at most {_MAX_LINE}")
+    if _CONTROL.search(value):
+        raise InvalidInput(f"{name}: {_short(value)} holds control characters")
+    return value
+
+
+def _short(value: Any) -> str:
+    """For error sentences. Only texts and numbers are shown, as the others may hold anything."""
+    if isinstance(value, str):
+        return ascii(value[:80]) if _CONTROL.search(value) else repr(value[:80])
+    return str(value)[:80] if isinstance(value, (int, float)) else f"a value of type {type(value).__name__}"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        repeated = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise InvalidInput(f"{_short(repeated)}: stands twice in one object")
+    return value
+
+
+def read_body(request: falcon.Request) -> Body:
+    """The JSON object of a request; an absent body is an empty object."""
+    length = request.content_length or 0
+    if length > MAX_BODY_BYTES:
+        raise InvalidInput(f"body: {length} bytes are too many; at most {MAX_BODY_BYTES}")
+    raw = request.bounded_stream.read(MAX_BODY_BYTES + 1)
+    if not raw:
+        return Body({})
+    try:
+        value = json.loads(raw, object_pairs_hook=_object)
+    except (ValueError, RecursionError):
+        raise InvalidInput("body: this is not JSON") from None
+    return Body(value)
+
+
+def integer(
+    query: Mapping[str, Any], name: str, default: int | None, *, low: int = 0, high: int = _MAX_INTEGER
+) -> int | None:
+    """A whole number of the query string."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
+        raise InvalidInput(f"{name}: {_short(text)} is not a whole number from {low} to {high}")
+    return int(text)
+
+
+def word(query: Mapping[str, Any], name: str) -> str | None:
+    """A text of the query string; None if it is absent."""
+    value = query.get(name)
+    if isinstance(value, list):
+        raise InvalidInput(f"{name}: stands {len(value)} times")
+    return None if value is None else one_line(name, value)
+
+
+def policy(body: Body | None) -> NetworkPolicy | None:
+    """``{forwarding, masquerade, isolation}``; what is left out takes the default."""
+    if body is None:
+        return None
+    default = NetworkPolicy()
+    found = NetworkPolicy(
+        forwarding=_either(body.get("forwarding", bool), default.forwarding),
+        masquerade=_either(body.get("masquerade", bool), default.masquerade),
+        isolation=_either(body.get("isolation", bool), default.isolation),
+    )
+    body.done()
+    return found
+
+
+def _either(value: bool | None, default: bool) -> bool:  # noqa: FBT001
+    return default if value is None else value
+
+
+def peer_change(
+    body: Body,
+) -> tuple[tuple[User, ...], tuple[Device, ...], tuple[Peer, ...], tuple[tuple[str, Protocol, str], ...]]:
+    """``{users, devices, add, remove}`` of a change of peers."""
+    users = tuple(_user(b) for b in body.objects("users"))
+    devices = tuple(_device(b) for b in body.objects("devices"))
+    add = tuple(_peer(b) for b in body.objects("add"))
+    remove = tuple(_removal(b) for b in body.objects("remove"))
+    body.done()
+    return users, devices, add, remove
+
+
+def _user(body: Body) -> User:
+    user = User(body.need("id", str), body.get("name", str) or "", body.get("email", str) or "")
+    body.done()
+    return user
+
+
+def _device(body: Body) -> Device:
+    device = Device(
+        body.need("id", str), body.need("user_id", str), body.get("name", str) or "", body.get("platform", str) or ""
+    )
+    body.done()
+    return device
+
+
+def _peer(body: Body) -> Peer:
+    peer = Peer(
+        id=body.need("id", str),
+        node_id=body.need("node_id", str),
+        device_id=body.need("device_id", str),
+        protocol=_protocol(body.get("protocol", str) or "amneziawg"),
+        public_key=body.need("public_key", str),
+        allowed_ips=body.texts("allowed_ips") or (),
+        preshared_key=body.get("preshared_key", str) or "",
+        flow=body.get("flow", str) or "",
+    )
+    body.done()
+    if peer.protocol is Protocol.XRAY_REALITY:
+        raise InvalidInput("protocol: peers of xray-reality are not pushed to nodes yet; this release serves amneziawg")
+    return peer
+
+
+def _removal(body: Body) -> tuple[str, Protocol, str]:
+    removal = (
+        body.need("node_id", str),
+        _protocol(body.get("protocol", str) or "amneziawg"),
+        body.need("public_key", str),
+    )
+    body.done()
+    return removal
+
+
+def _protocol(name: str) -> Protocol:
+    match name:
+        case "amneziawg":
+            return Protocol.AMNEZIAWG
+        case "xray-reality":
+            return Protocol.XRAY_REALITY
+        case _:
+            raise InvalidInput(f"protocol: {_short(name)} is not a protocol; amneziawg or xray-reality")

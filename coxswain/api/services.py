@@ -1,0 +1,38 @@
+"""What the API needs of the running system, so that it knows nothing of actors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["Identity", "Services"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Facts of this run of the daemon. ``started_at``: epoch seconds."""
+
+    version: str
+    pid: int
+    started_at: float
+    store: str
+    state_dir: str
+
+
+class Services(Protocol):
+    """The running system, seen from a door."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def ask(self, name: str, message: Any, *, deadline: float) -> Any:
+        """Asks an actor; raises ``CoxswainError``."""
+        ...
+
+    def tree(self) -> dict[str, Any]:
+        """The service tree as JSON values; asks nobody."""
+        ...
+
+    def harm(self, name: str, how: str, seconds: float) -> None:
+        """Hurts an actor on purpose, where that is allowed. Raises ``Refused``, ``NotFound``, ``InvalidInput``."""
+        ...

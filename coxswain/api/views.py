@@ -1,0 +1,208 @@
+"""From values to JSON. Times are RFC 3339 in UTC; null: never or unknown. No secret passes here."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from coxswain.messages.audit import AuditEntry
+from coxswain.messages.ca import CaView, IssuedNodeCertificate
+from coxswain.messages.fleet import FleetSummary, NodeView
+from coxswain.messages.hub import EventsPage
+from coxswain.messages.links import PlanView, PushOutcome
+from coxswain.messages.sessions import SessionCounts, SessionView
+from coxswain.model import Node, Protocol
+
+__all__ = [
+    "audit_entry",
+    "ca",
+    "events",
+    "issued",
+    "node",
+    "node_brief",
+    "plan",
+    "push_outcome",
+    "session",
+    "session_counts",
+    "stamp",
+    "summary",
+]
+
+_PROTOCOLS = {Protocol.AMNEZIAWG: "amneziawg", Protocol.XRAY_REALITY: "xray-reality"}
+
+
+def stamp(seconds: float | None) -> str | None:
+    """RFC 3339; None for None and for 0, which stands for never."""
+    if not seconds:
+        return None
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def node_brief(n: Node) -> dict[str, Any]:
+    """The stored part (management-plane.md 3.3, Node)."""
+    return {
+        "id": n.id,
+        "name": n.name,
+        "region": n.region,
+        "status": n.status.value,
+        "enabled": n.enabled,
+        "control_addr": n.control_addr,
+        "public_ip": n.public_ip,
+        "endpoint_ips": list(n.endpoint_ips),
+        "agent_version": n.agent_version,
+        "wg_public_key": n.wg_public_key,
+        "forwarding": n.policy.forwarding,
+        "masquerade": n.policy.masquerade,
+        "isolation": n.policy.isolation,
+        "config_revision": n.config_revision,
+        "applied_revision": n.applied_revision,
+        "enrolled": bool(n.server_names),
+        "version": n.version,
+        "created_at": stamp(n.created_at),
+        "updated_at": stamp(n.updated_at),
+    }
+
+
+def node(view: NodeView, active: Mapping[str, int] | None) -> dict[str, Any]:
+    """A node with what its link reports. ``active``: node id to open sessions; None: not known just now, and then what the
+    node said at the last look has to do.
+    """
+    online = view.peers_online if active is None else active.get(view.node.id, 0)
+    return node_brief(view.node) | {
+        "link_state": view.link_state.value,
+        "link_reason": view.link_reason,
+        "link_since": stamp(view.since),
+        "last_seen": stamp(view.last_seen),
+        "uptime_seconds": view.uptime_s,
+        "peers_configured": view.peers_configured,
+        "peers_online": online,
+        "in_sync": view.in_sync,
+        "findings": list(view.findings),
+    }
+
+
+def plan(view: PlanView) -> dict[str, Any]:
+    return {
+        "node_id": view.node_id,
+        "intended_revision": view.intended_revision,
+        "applied_revision": view.applied_revision,
+        "steps": list(view.steps),
+        "findings": list(view.findings),
+    }
+
+
+def push_outcome(outcome: PushOutcome) -> dict[str, Any]:
+    return {
+        "amneziawg_peers": outcome.amneziawg_peers,
+        "pushed_revision": outcome.pushed_revision,
+        "applied_revision": outcome.applied_revision,
+        "reloaded": outcome.reloaded,
+        "policy_applied": outcome.policy_applied,
+    }
+
+
+def issued(certificate: IssuedNodeCertificate) -> dict[str, Any]:
+    return {
+        "node_id": certificate.node_id,
+        "serial": certificate.serial,
+        "server_name": certificate.server_name,
+        "not_after": stamp(certificate.not_after),
+        "node_crt": certificate.node_crt.decode(),
+        "ca_crt": certificate.ca_crt.decode(),
+        "ignored": list(certificate.ignored),
+    }
+
+
+def summary(found: FleetSummary) -> dict[str, Any]:
+    return {
+        "nodes": found.nodes,
+        "in_sync": found.in_sync,
+        "by_link_state": {k.value: v for k, v in sorted(found.by_link_state.items())},
+        "by_status": {k.value: v for k, v in sorted(found.by_status.items())},
+        "users": found.users,
+        "devices": found.devices,
+        "peers": found.peers,
+    }
+
+
+def session_counts(counts: SessionCounts) -> dict[str, Any]:
+    return {
+        "active": counts.active,
+        "opened": counts.opened,
+        "closed": counts.closed,
+        "events": counts.events,
+        "duplicates": counts.duplicates,
+    }
+
+
+def session(view: SessionView) -> dict[str, Any]:
+    return {
+        "id": view.id,
+        "node_id": view.node_id,
+        "protocol": _PROTOCOLS[view.protocol],
+        "peer_key": view.peer_key,
+        "device_id": view.device_id,
+        "user_id": view.user_id,
+        "opened_at": stamp(view.opened_at),
+        "closed_at": stamp(view.closed_at),
+        "endpoint": view.endpoint,
+        "rx_bytes": view.rx_bytes,
+        "tx_bytes": view.tx_bytes,
+        "reason": view.reason,
+    }
+
+
+def ca(view: CaView) -> dict[str, Any]:
+    return {
+        "key_source": view.key_source,
+        "authorities": [
+            {
+                "role": a.role,
+                "subject": a.subject,
+                "serial": a.serial,
+                "not_before": stamp(a.not_before),
+                "not_after": stamp(a.not_after),
+                "fingerprint": a.fingerprint,
+            }
+            for a in view.authorities
+        ],
+        "leaves": [
+            {
+                "holder": leaf.holder,
+                "serial": leaf.serial,
+                "server_name": leaf.server_name,
+                "not_after": stamp(leaf.not_after),
+                "renewal_due": leaf.renewal_due,
+                "revoked_at": stamp(leaf.revoked_at),
+            }
+            for leaf in view.leaves
+        ],
+    }
+
+
+def events(page: EventsPage) -> dict[str, Any]:
+    return {
+        "events": [{"seq": seq, "kind": e.kind, "at": stamp(e.at), **e.data} for seq, e in page.events],
+        "last_seq": page.last_seq,
+        "dropped": page.dropped,
+    }
+
+
+def audit_entry(seq: int, entry: AuditEntry) -> dict[str, Any]:
+    """management-plane.md 3.3, AuditRecord, with its sequence number."""
+    return {
+        "seq": seq,
+        "id": entry.id,
+        "at": stamp(entry.at / 1e6),
+        "actor": entry.actor,
+        "actor_kind": entry.actor_kind,
+        "action": entry.action,
+        "target_type": entry.target_type,
+        "target_id": entry.target_id,
+        "source_ip": entry.source_ip,
+        "detail": json.loads(entry.detail) if entry.detail else None,
+        "result": entry.result,
+        "error": entry.error,
+    }

@@ -1,0 +1,87 @@
+"""``cox``: the operator's command line. Each command's module is imported only when that command runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import click
+
+from coxswain import __version__
+from coxswain.errors import CoxswainError
+
+__all__ = ["LazyGroup", "cli"]
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named here and imported when needed: ``name`` to ``module:attribute`` and its help."""
+
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy: dict[str, tuple[str, str]] = dict(lazy or {})
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return [*self.lazy, *self.commands]
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return self.commands.get(cmd_name)
+        module, _, attribute = self.lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        rows = [(name, self.lazy[name][1]) for name in self.lazy]
+        rows += [(name, command.get_short_help_str()) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+        del ctx
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """A mistyped command is answered with the nearest one."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            import difflib  # noqa: PLC0415
+
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            hint = f" Did you mean {near[0]}?" if near else f" See: {ctx.command_path} --help"
+            raise click.UsageError(f"there is no command {name!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CoxswainError as error:
+            from coxswain.cli.output import fail  # noqa: PLC0415
+
+            fail(error)
+        except BrokenPipeError:
+            raise  # whoever read our output has gone; click knows what to do
+        except OSError as error:
+            from coxswain.cli.output import fail  # noqa: PLC0415
+
+            where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+            fail(CoxswainError(f"{error.strerror or error}{where}"))
+
+
+_COMMANDS = {
+    "init": ("coxswain.cli.init:init", "Make a configuration, a state directory and a CA."),
+    "status": ("coxswain.cli.queries:status", "How the fleet and the daemon are."),
+    "tree": ("coxswain.cli.queries:tree", "The service tree, live: states, restarts, mailboxes, failures."),
+    "nodes": ("coxswain.cli.nodes:nodes", "Add, enrol, show, plan, push, disable and remove nodes."),
+    "sessions": ("coxswain.cli.queries:sessions", "Who is, and was, connected."),
+    "watch": ("coxswain.cli.watch:watch", "The fleet, live."),
+    "ca": ("coxswain.cli.queries:ca", "The certificate authority."),
+    "audit": ("coxswain.cli.queries:audit", "Who changed what."),
+    "config": ("coxswain.cli.config:config", "Check and show the configuration."),
+    "version": ("coxswain.cli.config:version", "Print the version."),
+    "completion": ("coxswain.cli.config:completion", "Print a completion script for bash, zsh or fish."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(version)s")
+def cli() -> None:
+    """The private, always-on controller of a self-hosted VPN fleet."""

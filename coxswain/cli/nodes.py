@@ -1,0 +1,347 @@
+"""``cox nodes``: the inventory of nodes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coxswain.cli.output import (
+    Painted,
+    ago,
+    clean,
+    client,
+    config_option,
+    duration,
+    facts,
+    json_option,
+    node_path,
+    paint,
+    print_json,
+    table,
+)
+from coxswain.errors import InvalidInput
+
+__all__ = ["nodes"]
+
+_MAX_CSR_BYTES = 64 * 1024
+_FILES = ("node.crt", "ca.crt")
+
+
+@click.group()
+def nodes() -> None:
+    """Add, enrol, show, plan, push, disable and remove nodes."""
+
+
+@nodes.command("add")
+@config_option
+@json_option
+@click.argument("name")
+@click.option("--addr", required=True, metavar="HOST[:PORT]", help="Where the agent listens; the port defaults to 8444.")
+@click.option("--region", default="", help="Free text, e.g. fra.")
+@click.option("--public-ip", default="", help="Where clients connect, if not at HOST.")
+def add(config: str | None, name: str, addr: str, region: str, public_ip: str, *, as_json: bool) -> None:
+    """Take a node into the inventory."""
+    body = {"name": name, "control_addr": addr, "region": region, "public_ip": public_ip}
+    node = client(config).post("/api/nodes", body)
+    if as_json:
+        print_json(node)
+        return
+    facts([("id", node["id"]), ("name", node["name"]), ("region", node["region"]), ("address", node["control_addr"])])
+    click.echo(f"\nNext, on the host: cox-node gen-csr > {name}.csr")
+    click.echo(f"Then here:         cox nodes enroll {name} --csr {name}.csr")
+
+
+@nodes.command("enroll")
+@config_option
+@json_option
+@click.argument("node")
+@click.option("--csr", "csr_file", required=True, metavar="FILE", help="The host's certificate request; - reads stdin.")
+@click.option("--out", metavar="DIR", default=".", show_default=True, help="Where node.crt and ca.crt are written.")
+def enroll(config: str | None, node: str, csr_file: str, out: str, *, as_json: bool) -> None:
+    """Sign a host's certificate request. Writes node.crt and ca.crt; with --json, prints them instead."""
+    directory = Path(out)
+    request = _read_csr(csr_file)
+    if not as_json:  # before a certificate is issued that could not be written down
+        _check_writable(directory)
+    issued = client(config).post(node_path(node, "enroll"), {"csr": request})
+    if as_json:
+        print_json(issued)
+        return
+    for name in _FILES:
+        _write(directory / name, issued[name.replace(".", "_")])
+    facts(
+        [
+            ("serial", issued["serial"]),
+            ("valid until", issued["not_after"][:10]),
+            ("node.crt", directory / "node.crt"),
+            ("ca.crt", directory / "ca.crt"),
+        ]
+    )
+    if issued["ignored"]:
+        asked = clean("; ".join(issued["ignored"]))
+        click.echo(f"\nIgnored: the request asked for {asked}. The controller chooses names itself.")
+    click.echo("\nCopy both files to /etc/node/ on the host, and start the agent there (or restart it).")
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".cox-write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InvalidInput(f"out: {directory} cannot be written to: {error.strerror}") from None
+
+
+def _read_csr(name: str) -> str:
+    try:
+        if name == "-":
+            raw: bytes = sys.stdin.buffer.read(_MAX_CSR_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                raw = file.read(_MAX_CSR_BYTES + 1)
+        if len(raw) > _MAX_CSR_BYTES:
+            raise InvalidInput(f"csr: {name} is larger than {_MAX_CSR_BYTES} bytes; that is no certificate request")
+        return raw.decode("ascii")
+    except OSError as error:
+        raise InvalidInput(f"csr: {name} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"csr: {name} is no PEM file", remedy="Make one on the host with: cox-node gen-csr") from None
+
+
+def _write(path: Path, content: str) -> None:
+    """All or nothing."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(content, encoding="ascii")
+    os.replace(temporary, path)  # noqa: PTH105
+
+
+@nodes.command("list")
+@config_option
+@json_option
+def list_(config: str | None, *, as_json: bool) -> None:
+    """All nodes."""
+    found = client(config).get("/api/nodes")
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("There are no nodes yet. Add one with: cox nodes add NAME --addr HOST")
+        return
+    rows = [
+        [
+            n["name"],
+            n["region"],
+            n["status"],
+            n["link_state"],
+            f"{n['applied_revision']}/{n['config_revision']}" + ("" if n["in_sync"] else " *"),
+            f"{n['peers_online']}/{n['peers_configured']}",
+            n["agent_version"],
+            n["control_addr"],
+            n["link_reason"][:60],
+        ]
+        for n in found
+    ]
+    table(
+        ["NAME", "REGION", "STATUS", "LINK", "REVISION", "ONLINE", "AGENT", "ADDRESS", "REASON"],
+        rows,
+        styles={2: paint, 3: paint},
+    )
+
+
+@nodes.command("show")
+@config_option
+@json_option
+@click.argument("node")
+def show(config: str | None, node: str, *, as_json: bool) -> None:
+    """One node, as stored and as its link sees it."""
+    _show(config, node, as_json=as_json)
+
+
+@nodes.command("status")
+@config_option
+@json_option
+@click.argument("node")
+def status(config: str | None, node: str, *, as_json: bool) -> None:
+    """Look at one node now, and say how it is."""
+    found = client(config).get(node_path(node, "status"))
+    if as_json:
+        print_json(found)
+        return
+    _print_node(found)
+    click.echo()
+    _print_plan(found["plan"])
+
+
+def _show(config: str | None, node: str, *, as_json: bool) -> None:
+    found = client(config).get(node_path(node))
+    if as_json:
+        print_json(found)
+    else:
+        _print_node(found)
+
+
+def _print_node(n: dict[str, Any]) -> None:
+    policy = [word for word in ("forwarding", "masquerade", "isolation") if n[word]]
+    facts(
+        [
+            ("id", n["id"]),
+            ("name", n["name"]),
+            ("region", n["region"]),
+            ("address", n["control_addr"]),
+            ("status", paint(n["status"])),
+            ("link", Painted(paint(n["link_state"]) + (f" for {ago(n['link_since'])}" if n["link_since"] else ""))),
+            ("reason", n["link_reason"]),
+            ("revision", f"{n['applied_revision']} applied, {n['config_revision']} intended"),
+            ("in sync", n["in_sync"]),
+            ("peers", f"{n['peers_online']} online of {n['peers_configured']}"),
+            ("policy", ", ".join(policy) or "no forwarding"),
+            ("agent", f"{n['agent_version']}, up {duration(n['uptime_seconds'])}" if n["agent_version"] else ""),
+            ("AmneziaWG key", n["wg_public_key"]),
+            ("certificate", "valid" if n["enrolled"] else "none: enrol it with cox nodes enroll"),
+            ("version", n["version"]),
+        ]
+    )
+    for finding in n["findings"]:
+        click.echo(f"! {clean(finding)}")
+
+
+@nodes.command("plan")
+@config_option
+@json_option
+@click.argument("node")
+def plan(config: str | None, node: str, *, as_json: bool) -> None:
+    """What a reconcile would change on a node. Changes nothing."""
+    found = client(config).get(node_path(node, "plan"))
+    if as_json:
+        print_json(found)
+    else:
+        _print_plan(found)
+
+
+def _print_plan(found: dict[str, Any]) -> None:
+    if not found["steps"]:
+        click.echo(f"nothing to do: the node is at revision {found['applied_revision']}, as intended")
+    for number, step in enumerate(found["steps"], 1):
+        click.echo(f"{number}. {clean(step)}")
+    for finding in found["findings"]:
+        click.echo(f"! {clean(finding)}")
+
+
+@nodes.command("push")
+@config_option
+@json_option
+@click.argument("node")
+def push(config: str | None, node: str, *, as_json: bool) -> None:
+    """Push everything to a node now, needed or not."""
+    outcome = client(config).post(node_path(node, "push"))
+    if as_json:
+        print_json(outcome)
+        return
+    facts(
+        [
+            ("peers pushed", outcome["amneziawg_peers"]),
+            ("revision", f"{outcome['pushed_revision']} (applied {outcome['applied_revision']})"),
+            ("reloaded", outcome["reloaded"]),
+            ("policy applied", outcome["policy_applied"]),
+        ]
+    )
+
+
+@nodes.command("edit")
+@config_option
+@json_option
+@click.argument("node")
+@click.option("--name", "new_name", help="A new name.")
+@click.option("--region", help="A new region.")
+@click.option("--addr", metavar="HOST[:PORT]", help="A new address; enrol the node again if the host changes.")
+@click.option("--forwarding/--no-forwarding", default=None)
+@click.option("--masquerade/--no-masquerade", default=None)
+@click.option("--isolation/--no-isolation", default=None)
+def edit(
+    config: str | None,
+    node: str,
+    new_name: str | None,
+    region: str | None,
+    addr: str | None,
+    *,
+    forwarding: bool | None,
+    masquerade: bool | None,
+    isolation: bool | None,
+    as_json: bool,
+) -> None:
+    """Change a node's name, region, address or network policy."""
+    asking = client(config)
+    path = node_path(node)
+    found = asking.get(path)
+    body: dict[str, Any] = {"version": found["version"], "name": new_name, "region": region, "control_addr": addr}
+    given = {"forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
+    if any(value is not None for value in given.values()):
+        body["policy"] = {key: found[key] if value is None else value for key, value in given.items()}
+    changed = asking.call("PATCH", path, {key: value for key, value in body.items() if value is not None})
+    if as_json:
+        print_json(changed)
+    else:
+        click.echo(f"{changed['name']}: changed (version {changed['version']})")
+
+
+def _switch(config: str | None, node: str, action: str, *, as_json: bool) -> None:
+    found = client(config).post(node_path(node, action))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{found['name']}: {'enabled' if found['enabled'] else 'disabled; its link is closed'}")
+
+
+@nodes.command("disable")
+@config_option
+@json_option
+@click.argument("node")
+def disable(config: str | None, node: str, *, as_json: bool) -> None:
+    """Hold no link to a node. Its clients stay connected."""
+    _switch(config, node, "disable", as_json=as_json)
+
+
+@nodes.command("enable")
+@config_option
+@json_option
+@click.argument("node")
+def enable(config: str | None, node: str, *, as_json: bool) -> None:
+    """Hold a link to a node again."""
+    _switch(config, node, "enable", as_json=as_json)
+
+
+@nodes.command("revoke")
+@config_option
+@json_option
+@click.argument("node")
+@click.option("--serial", help="Only this certificate; default: all of the node's.")
+@click.option("--reason", default="", help="For the audit log.")
+def revoke(config: str | None, node: str, serial: str | None, reason: str, *, as_json: bool) -> None:
+    """Revoke a node's certificates; its link is closed at once."""
+    done = client(config).post(node_path(node, "revoke"), {"serial": serial, "reason": reason})
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"revoked: {', '.join(done['revoked'])}")
+
+
+@nodes.command("remove")
+@config_option
+@click.argument("node")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(config: str | None, node: str, *, yes: bool) -> None:
+    """Take a node out of the inventory, with its peers and certificates. The agent on the host is left as it is."""
+    asking = client(config)
+    found = asking.get(node_path(node))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput("remove: there is nobody to ask", remedy="Say --yes to remove without being asked.")
+        peers = found["peers_configured"]
+        click.confirm(f"Remove {found['name']} ({found['control_addr']}) with its {peers} peers?", abort=True)
+    asking.call("DELETE", f"/api/nodes/{found['id']}?version={found['version']}")
+    click.echo(f"{found['name']}: removed")

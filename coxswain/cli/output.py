@@ -1,0 +1,170 @@
+"""What commands print: tables, facts, JSON. Colours only on a terminal."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import click
+
+from coxswain.cli.client import Client, RemoteError, config_path, socket_path
+from coxswain.errors import CoxswainError, door_of
+
+__all__ = [
+    "Painted",
+    "ago",
+    "clean",
+    "client",
+    "config_option",
+    "duration",
+    "facts",
+    "fail",
+    "json_option",
+    "node_path",
+    "paint",
+    "print_json",
+    "size",
+    "table",
+]
+
+_COLOURS = {
+    "live": "green",
+    "active": "green",
+    "running": "green",
+    "connecting": "cyan",
+    "syncing": "cyan",
+    "pending": "cyan",
+    "starting": "cyan",
+    "degraded": "yellow",
+    "backing_off": "yellow",
+    "stopping": "yellow",
+    "unreachable": "red",
+    "error": "red",
+    "failed": "red",
+    "disabled": "bright_black",
+    "stopped": "bright_black",
+}
+
+config_option = click.option(
+    "--config", "config", metavar="PATH", help="Configuration file (default: $COX_CONFIG, or cox.yaml here)."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def node_path(node: str, action: str = "") -> str:
+    """The place of a node, by name or id, in the API."""
+    return f"/api/nodes/{quote(node, safe='')}" + (f"/{action}" if action else "")
+
+
+def client(config: str | None) -> Client:
+    """A client for the daemon of this configuration."""
+    return Client(socket_path(config_path(config)))
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not _encodable()))
+
+
+def clean(text: str) -> str:
+    """What a terminal may be given: names, versions and reasons come from nodes, and could hold its control sequences."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class Painted(str):
+    """Text that was cleaned, and may have got colours since."""
+
+    __slots__ = ()
+
+
+def paint(word: str) -> Painted:
+    """A state in its colour, if colours are wanted."""
+    colour = _COLOURS.get(word)
+    shown = clean(word.replace("_", " "))
+    return Painted(click.style(shown, fg=colour) if colour and _colours() else shown)
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, styles: dict[int, Callable[[str], str]] | None = None
+) -> None:
+    """Space-aligned columns with a gap of two; absent values print ``-``. ``styles`` colour columns, width unchanged."""
+    plain = [[_cell(value) for value in row] for row in rows]
+    widths = [max([len(h), *(len(row[i]) for row in plain)]) for i, h in enumerate(headings)]
+    click.echo("  ".join(h.ljust(w) for h, w in zip(headings, widths, strict=True)).rstrip())
+    for row in plain:
+        cells = []
+        for i, cell in enumerate(row):
+            style = (styles or {}).get(i)
+            shown = style(cell) if style else cell
+            cells.append(shown + " " * (widths[i] - len(cell)))
+        click.echo("  ".join(cells).rstrip())
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one a line, values aligned."""
+    shown = [(name, value if isinstance(value, Painted) else _cell(value)) for name, value in pairs]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        click.echo(f"{name.ljust(width)}  {value}")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value in ("", [], ()):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return clean(", ".join(str(item) for item in value))
+    return clean(str(value))
+
+
+def ago(stamp: str | None) -> str:
+    """How long ago an RFC 3339 time was."""
+    if not stamp:
+        return "-"
+    seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(stamp)).total_seconds()
+    return duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """A length of time, in its two largest units."""
+    left = max(0, int(seconds))
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def size(count: int | None) -> str:
+    """Bytes for people; ``-`` for unknown."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{int(value)} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def fail(error: CoxswainError) -> NoReturn:
+    """One line with what went wrong, one with the way out, and the exit code of its kind (docs/cli.md)."""
+    click.echo(f"cox: {clean(str(error))}", err=True)
+    if error.remedy:
+        click.echo(f"     {clean(error.remedy)}", err=True)
+    sys.exit(error.exit_code if isinstance(error, RemoteError) else door_of(error).exit_code)
+
+
+def _colours() -> bool:
+    """no-color.org: any value but an empty one says no."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _encodable() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,182 @@
+"""Every configuration key: its type, default, presets, check and meaning (management-plane.md 1.2, and ours).
+
+``docs/configuration.md`` is made from this table by ``tools/config-docs``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["KEYS", "Key", "Posture"]
+
+Posture = str
+"""``personal`` or ``enterprise``."""
+
+POSTURES = ("personal", "enterprise")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key.
+
+    Attributes:
+        name: dotted.
+        kind: ``str``, ``int``, ``float``, ``bool`` or ``list`` (of strings).
+        default: when neither preset, file nor environment say otherwise.
+        help: one line for the operator.
+        accepts: what ``check`` lets through, in words.
+        check: returns True for good values of the right type.
+        personal: preset, if it differs from the default.
+        enterprise: preset, if it differs from the default.
+        secret: never shown.
+        path: relative ones start at the file's directory.
+    """
+
+    name: str
+    kind: type[Any]
+    default: Any
+    help: str
+    accepts: str = ""
+    check: Callable[[Any], bool] = field(default=lambda _value: True)
+    personal: Any = None
+    enterprise: Any = None
+    secret: bool = False
+    path: bool = False
+
+    def preset(self, posture: Posture) -> Any:
+        """The value under a posture when nobody says otherwise."""
+        value = self.personal if posture == "personal" else self.enterprise
+        return self.default if value is None else value
+
+
+def _one_of(*choices: str) -> dict[str, Any]:
+    return {"accepts": " or ".join(c or '""' for c in choices), "check": lambda v: v in choices}
+
+
+def _between(low: int, high: int) -> dict[str, Any]:
+    return {"accepts": f"{low} to {high}", "check": lambda v: low <= v <= high}
+
+
+def _is_host(host: str) -> bool:
+    """A name, an IPv4 address, or an IPv6 address in brackets."""
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return ipaddress.IPv6Address(host[1:-1]) is not None
+        if re.fullmatch(r"[0-9.]+", host):
+            return ipaddress.IPv4Address(host) is not None
+    except ValueError:
+        return False
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= 253 and all(re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", label) for label in labels)
+
+
+def _listen(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return _is_port(port) and (host == "" or _is_host(host))
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
+
+
+def _cidr(value: str) -> bool:
+    try:
+        return ipaddress.ip_network(value).num_addresses >= 8
+    except ValueError:
+        return False
+
+
+def _url(value: str) -> bool:
+    if value == "":
+        return True
+    try:
+        parts = urlsplit(value)
+        return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
+    except ValueError:  # a port out of range, brackets that do not close
+        return False
+
+
+def _dsn(value: str) -> bool:
+    if value == "":
+        return True
+    try:
+        # No host is fine: libpq then takes its own default, or what the query says.
+        return urlsplit(value.strip()).scheme.lower() in ("postgres", "postgresql") and "://" in value
+    except ValueError:
+        return False
+
+
+def _endpoint(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return value == "" or (_is_port(port) and _is_host(host))
+
+
+_LISTEN: dict[str, Any] = {"accepts": "host:port or :port", "check": _listen}
+_LISTEN_OR_OFF: dict[str, Any] = {"accepts": "host:port, or empty for off", "check": lambda v: v == "" or _listen(v)}
+_URL: dict[str, Any] = {"accepts": "an https URL, or empty", "check": _url}
+_PORT = _between(1, 65535)
+_SECONDS = _between(1, 86_400)
+_DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
+
+KEYS: tuple[Key, ...] = (
+    Key("posture", str, "", "which presets apply to what is not set", **_one_of(*POSTURES)),
+    Key("state_dir", str, "./state", "where keys, the database and the control socket are", "a path", lambda v: v != "",
+        path=True),
+    Key(
+        "backend", str, "", "database; must fit database.dsn if given",
+        "sqlite, postgres (or pg, postgresql), or empty",
+        lambda v: v.lower() in ("", "sqlite", "postgres", "postgresql", "pg"),
+    ),
+    Key("database.dsn", str, "", "Postgres server; empty: SQLite in the state directory", "a postgres:// URL, or empty",
+        _dsn, secret=True),
+    Key("ca.key_source", str, "file", "what the CA's keys are sealed with", **_one_of("file", "credential", "passphrase")),
+    Key("ca.key_file", str, "", "for key_source file; empty: ca.key in the state directory", "a path, or empty", path=True),
+    Key("control.socket", str, "", "the control socket; empty: control.sock in the state directory",
+        "a path of at most 107 bytes, or empty", path=True),
+    Key("log.level", str, "info", "how much the log tells", **_one_of("debug", "info", "warn", "error")),
+    Key("fleet.reconcile_interval", int, 45, "seconds between two looks at a node", **_SECONDS),
+    Key("fleet.vpn_subnet", str, "10.86.0.0/16", "tunnel addresses of devices", "a network of at least 8 addresses", _cidr),
+    Key("fleet.endpoint_port_min", int, 2000, "lowest UDP port of node endpoints", **_PORT),
+    Key("fleet.endpoint_port_max", int, 60000, "highest UDP port of node endpoints", **_PORT),
+    Key("fleet.rotation.enabled", bool, False, "rotate client endpoints", enterprise=True),
+    Key("fleet.rotation.interval_seconds", int, 600, "seconds between two rotations", **_SECONDS),
+    Key("fleet.rotation.jitter_seconds", int, 120, "and how much that may vary", **_between(0, 86_400)),
+    Key("fleet.regions", list, [], "regions offered when nodes are added"),
+    Key("fleet.idle_nodes", bool, False, "keep idle nodes in reserve", enterprise=True),
+    Key("protocols.amneziawg", bool, True, "serve AmneziaWG"),
+    Key("protocols.xray", bool, False, "serve XRay/REALITY", enterprise=True),
+    Key("reality.decoy_site", str, "www.microsoft.com", "whom REALITY pretends to be", "a host name", _is_host),
+    Key("node.ssh_user", str, "root", "user for onboarding over SSH", "a user name", lambda v: v != ""),
+    Key("node.ssh_port", int, 22, "port for onboarding over SSH", **_PORT),
+    Key("node.node_binary_url", str, "", "where hosts fetch the node agent", **_URL),
+    Key("node.binary_path", str, "", "node agent to upload; wins over the URL", "a path, or empty", path=True),
+    Key("ui.listen", str, "127.0.0.1:8443", "address of the dashboard", **_LISTEN),
+    Key("ui.behind_tls_proxy", bool, False, "a TLS proxy stands in front: believe its X-Forwarded-Proto"),
+    Key("admin.password", str, "", "password of the built-in admin", secret=True),
+    Key("accounts.sync", bool, True, "serve accounts and profile sync"),
+    Key("relay.embedded", bool, True, "run a relay inside the daemon"),
+    Key("relay.remote", bool, False, "dial relay.remote_endpoints", enterprise=True),
+    Key("relay.remote_endpoints", list, [], "addresses of remote relays", "a list of host:port",
+        lambda v: all(_endpoint(e) and e for e in v)),
+    Key("relay.public_endpoint", str, "", "where clients reach the relay", "host:port, or empty", _endpoint),
+    Key("relay.client_listen", str, ":443", "address of the embedded relay", **_LISTEN),
+    Key("relay.binary_url", str, "", "where hosts fetch the relay", **_URL),
+    Key("relay.binary_path", str, "", "relay to upload; wins over the URL", "a path, or empty", path=True),
+    Key("analytics.disabled", bool, False, "switch the alert rules off"),
+    Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", **_SECONDS),
+    Key("analytics.window_hours", int, 24, "how far back the rules look, in hours", **_between(1, 8_760)),
+    Key("retention.audit_days", int, 0, "for how long audit payloads are kept", **_DAYS, personal=30, enterprise=365),
+    Key("retention.metrics_days", int, 0, "for how long sessions are kept", **_DAYS, personal=7, enterprise=90),
+    Key("siem.listen", str, "", "address of the SIEM stream", **_LISTEN_OR_OFF),
+    Key("siem.tls_cert", str, "", "its certificate", "a path, or empty", path=True),
+    Key("siem.tls_key", str, "", "its key", "a path, or empty", path=True),
+    Key("geoip_db", str, "", "a city database (MMDB) for the map", "a path, or empty", path=True),
+    Key("control_location.city", str, "", "where the controller stands on the map"),
+    Key("control_location.lat", float, 0.0, "its latitude", "-90 to 90", lambda v: -90 <= v <= 90),
+    Key("control_location.lon", float, 0.0, "its longitude", "-180 to 180", lambda v: -180 <= v <= 180),
+)  # fmt: skip

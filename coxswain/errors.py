@@ -1,0 +1,183 @@
+"""Every error that an operator, a script or another module may meet, and what each one means at each door.
+
+The tree::
+
+    CoxswainError
+    ├── InvalidInput            a value that cannot be accepted; names the field, the value and what would be
+    ├── NotFound                no such record
+    ├── Conflict                the change does not fit the present state
+    │   ├── StaleVersion        somebody else changed the record first
+    │   └── AlreadyExists       the name or key is taken
+    ├── Refused                 fail closed: permissions, a foreign certificate, a store of a newer schema
+    │   ├── LoosePermissions
+    │   ├── StoreTooNew
+    │   ├── StateDirectoryHeld
+    │   └── KeyUnavailable
+    ├── Unavailable             a part of the system is not there just now; trying again later may work
+    │   ├── DaemonNotRunning
+    │   ├── DeadlineExceeded
+    │   └── StoreUnavailable
+    └── NodeFailure             a node answered wrongly, or not at all
+        ├── NodeUnreachable
+        ├── NodeRefused
+        └── NodeMisbehaved
+
+``DOORS`` maps each class to its HTTP status and to the exit code of ``cox``. A class that is not in the table takes
+the row of its nearest ancestor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "DOORS",
+    "AlreadyExists",
+    "Conflict",
+    "CoxswainError",
+    "DaemonNotRunning",
+    "DeadlineExceeded",
+    "Door",
+    "InvalidInput",
+    "KeyUnavailable",
+    "LoosePermissions",
+    "NodeFailure",
+    "NodeMisbehaved",
+    "NodeRefused",
+    "NodeUnreachable",
+    "NotFound",
+    "Refused",
+    "StaleVersion",
+    "StateDirectoryHeld",
+    "StoreTooNew",
+    "StoreUnavailable",
+    "Unavailable",
+    "door_of",
+]
+
+
+class CoxswainError(Exception):
+    """Root of all expected errors. ``str(error)`` is one sentence for the operator; ``remedy`` says what to do next."""
+
+    remedy: str = ""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        if remedy:
+            self.remedy = remedy
+
+
+class InvalidInput(CoxswainError):
+    """A value that cannot be accepted. The message names the field, the value and what would be accepted."""
+
+
+class NotFound(CoxswainError):
+    """No such record."""
+
+
+class Conflict(CoxswainError):
+    """The change does not fit the present state."""
+
+
+class StaleVersion(Conflict):
+    """Somebody else changed the record since its author read it."""
+
+    remedy = "Read the record again, look at what changed, and repeat the change."
+
+    def __init__(self, message: str, *, current: int = 0) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class AlreadyExists(Conflict):
+    """The name or key is taken."""
+
+
+class Refused(CoxswainError):
+    """Fail closed."""
+
+
+class LoosePermissions(Refused):
+    """A file or directory that holds secrets can be read or written by others."""
+
+
+class StoreTooNew(Refused):
+    """The store was written by a newer release."""
+
+    remedy = "Run the release that wrote it, or restore a backup from before the upgrade."
+
+
+class StateDirectoryHeld(Refused):
+    """Another daemon works on this state."""
+
+
+class KeyUnavailable(Refused):
+    """The key that encrypts the CA at rest is missing or wrong."""
+
+
+class Unavailable(CoxswainError):
+    """A part of the system is not there just now."""
+
+
+class DaemonNotRunning(Unavailable):
+    """Nothing answers on the control socket."""
+
+    remedy = "Start it with: cox serve"
+
+
+class DeadlineExceeded(Unavailable):
+    """No answer in time."""
+
+
+class StoreUnavailable(Unavailable):
+    """The database does not answer."""
+
+
+class NodeFailure(CoxswainError):
+    """A node answered wrongly, or not at all."""
+
+
+class NodeUnreachable(NodeFailure):
+    """No connection, or no answer in time."""
+
+
+class NodeRefused(NodeFailure):
+    """The node answered with an error status."""
+
+
+class NodeMisbehaved(NodeFailure):
+    """The node broke the contract: an answer that cannot be true or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What one error class looks like from outside.
+
+    Attributes:
+        http: HTTP status.
+        exit_code: exit status of ``cox``.
+    """
+
+    http: int
+    exit_code: int
+
+
+DOORS: dict[type[CoxswainError], Door] = {
+    CoxswainError: Door(500, 1),
+    InvalidInput: Door(400, 2),
+    NotFound: Door(404, 4),
+    Conflict: Door(409, 5),
+    Refused: Door(403, 6),
+    Unavailable: Door(503, 7),
+    DaemonNotRunning: Door(503, 3),
+    DeadlineExceeded: Door(504, 7),
+    NodeFailure: Door(502, 8),
+}
+
+
+def door_of(error: CoxswainError) -> Door:
+    """Returns the row of the nearest ancestor of ``error`` in ``DOORS``."""
+    for cls in type(error).__mro__:
+        if cls in DOORS:
+            return DOORS[cls]
+    return DOORS[CoxswainError]

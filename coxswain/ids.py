@@ -1,0 +1,20 @@
+"""Record ids: ``<prefix>_<16 characters>``, 80 random bits in lower-case base32 (fleet-model.md 2.1)."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections.abc import Callable
+
+__all__ = ["ID_PATTERN", "RandomBytes", "new_id"]
+
+ID_PATTERN = re.compile(r"^[a-z]+_[a-z2-7]{16}$")
+
+RandomBytes = Callable[[int], bytes]
+"""A source of random bytes: takes a count, returns that many."""
+
+
+def new_id(prefix: str, random_bytes: RandomBytes = secrets.token_bytes) -> str:
+    """Returns a fresh id, e.g. ``nod_k3v7q2m5x4a6b2c7`` for prefix ``nod``."""
+    return f"{prefix}_{base64.b32encode(random_bytes(10)).decode('ascii').lower()}"

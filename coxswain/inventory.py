@@ -1,0 +1,104 @@
+"""What may enter the inventory: pure checks of names, addresses and policies, each with an error that names the way out."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from coxswain.errors import InvalidInput
+from coxswain.model import NetworkPolicy
+
+__all__ = [
+    "CONTROL_PORT",
+    "check_endpoint_ips",
+    "check_name",
+    "check_policy",
+    "check_region",
+    "host_of",
+    "parse_control_addr",
+]
+
+CONTROL_PORT = 8444
+"""Where agents listen (node-contract.md 2.1)."""
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+_HOST_LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)$")
+
+
+def check_name(name: str) -> str:
+    """Returns ``name``; raises ``InvalidInput`` if it is no good as a node's name."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"name: {name[:80]!r} is not a node name: 1 to 63 letters, digits, dots, dashes or underscores, "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+def check_region(region: str) -> str:
+    """Returns ``region``, which is free text; raises ``InvalidInput`` for control characters or more than 64."""
+    if len(region) > 64 or not region.isprintable():
+        raise InvalidInput(f"region: {region[:80]!r} is not a region: at most 64 printable characters")
+    return region
+
+
+def parse_control_addr(text: str) -> str:
+    """Normalises ``host``, ``host:port``, ``v6`` or ``[v6]:port`` to ``host:port``; the port defaults to 8444."""
+    problem = InvalidInput(
+        f"control_addr: {text[:120]!r} is not an address: a host name or IP, with :port if it is not {CONTROL_PORT}"
+    )
+    text = text.strip()
+    try:
+        if text.startswith("["):
+            inner, bracket, rest = text[1:].partition("]")
+            if not bracket or (rest and not rest.startswith(":")):
+                raise problem
+            host, port = str(ipaddress.IPv6Address(inner)), rest[1:]
+        elif text.count(":") > 1:
+            host, port = str(ipaddress.IPv6Address(text)), ""
+        else:
+            host, _, port = text.partition(":")
+            if not _is_host(host) or (not port and text.endswith(":")):
+                raise problem
+    except ValueError:
+        raise problem from None
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else None if port else CONTROL_PORT
+    if number is None or not 1 <= number <= 65535:
+        raise problem
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+
+
+def host_of(control_addr: str) -> str:
+    """The host of a normalised control address, without brackets: the pinned name of the node's certificate."""
+    return control_addr.rpartition(":")[0].strip("[]")
+
+
+def check_endpoint_ips(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """Trims, drops blanks and repeats, keeps the order; each must be an IP (fleet-model.md 2.5)."""
+    cleaned: dict[str, None] = {}
+    for address in addresses:
+        if not address.strip():
+            continue
+        try:
+            cleaned[str(ipaddress.ip_address(address.strip()))] = None
+        except ValueError:
+            raise InvalidInput(f"endpoint_ips: {address[:80]!r} is not an IP address") from None
+    return tuple(cleaned)
+
+
+def check_policy(policy: NetworkPolicy) -> NetworkPolicy:
+    """Masquerade and isolation need forwarding (node-contract.md 7.2)."""
+    for name in ("masquerade", "isolation"):
+        if getattr(policy, name) and not policy.forwarding:
+            raise InvalidInput(f"policy.{name}: needs forwarding; switch forwarding on, or {name} off")
+    return policy
+
+
+def _is_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        numeric = all(label.isdigit() for label in host.split("."))
+        labels = host.removesuffix(".").split(".")
+        return 0 < len(host) <= 253 and not numeric and all(_HOST_LABEL.fullmatch(label) for label in labels)
+    return True

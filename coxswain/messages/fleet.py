@@ -1,0 +1,237 @@
+"""Messages to ``fleet``, the owner of the inventory and its intent.
+
+Mutations carry a ``Caller`` and reply ``Committed``; what they changed is durable when the reply comes. They raise
+``InvalidInput``, ``NotFound``, ``AlreadyExists`` and, where a version is given, ``StaleVersion``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coxswain.messages.audit import Caller
+from coxswain.model import Device, LinkState, NetworkPolicy, Node, NodeStatus, Obfuscation, Peer, Protocol, User
+
+__all__ = [
+    "AddNode",
+    "ApplyPeers",
+    "BumpRevision",
+    "CertificatesChanged",
+    "EditNode",
+    "FleetSummary",
+    "GetIntent",
+    "GetNode",
+    "GetSummary",
+    "Intent",
+    "LinkFell",
+    "LinkReport",
+    "ListNodes",
+    "NodeView",
+    "RecordPush",
+    "RemoveNode",
+    "SetNodeEnabled",
+    "intent_mark",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AddNode:
+    """A host that will run an agent. Reply: ``Committed[Node]``.
+
+    ``control_addr`` is ``host:port``; the host becomes the pinned name of the node's certificate. ``policy`` None: the
+    default one.
+    """
+
+    caller: Caller
+    name: str
+    control_addr: str
+    region: str = ""
+    public_ip: str = ""
+    policy: NetworkPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EditNode:
+    """Changes what is not None. Reply: ``Committed[Node]``. A changed policy bumps the revision."""
+
+    caller: Caller
+    id: str
+    version: int
+    name: str | None = None
+    region: str | None = None
+    control_addr: str | None = None
+    endpoint_ips: tuple[str, ...] | None = None
+    policy: NetworkPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetNodeEnabled:
+    """``cox nodes disable`` and ``enable``. Reply: ``Committed[Node]``. ``version`` None: whatever it is now."""
+
+    caller: Caller
+    id: str
+    enabled: bool
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNode:
+    """Takes the node, its peers and certificates out of the inventory. Reply: ``Committed[Node]`` (the removed one)."""
+
+    caller: Caller
+    id: str
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyPeers:
+    """Upserts users and devices, adds and removes peers, in one transaction.
+
+    Every touched node's revision grows by one. Reply: ``Committed[dict[str, int]]``, node id to new revision.
+    ``remove`` holds ``(node_id, protocol, public_key)``. A peer whose (node, protocol, public key) is there is replaced.
+    """
+
+    caller: Caller
+    users: tuple[User, ...] = ()
+    devices: tuple[Device, ...] = ()
+    add: tuple[Peer, ...] = ()
+    remove: tuple[tuple[str, Protocol, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPush:
+    """Asked by doors after a push that an operator asked for: its audit record. Reply: ``Committed[None]``.
+
+    ``error``: what went wrong; then nobody knows for sure whether there is a ``revision``.
+    """
+
+    caller: Caller
+    node_id: str
+    revision: int | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GetNode:
+    """``key`` is an id or a name. Reply: ``NodeView``. Raises ``NotFound``, ``InvalidInput`` (an ambiguous name)."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListNodes:
+    """Reply: list of ``NodeView`` in name order, the first ``limit`` (None: all) after the name ``after``."""
+
+    after: str = ""
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetSummary:
+    """Reply: ``FleetSummary``."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSummary:
+    """Counts for ``cox status``. ``in_sync``: live, and the applied revision is the intended one."""
+
+    nodes: int
+    by_link_state: dict[LinkState, int]
+    by_status: dict[NodeStatus, int]
+    in_sync: int
+    peers: int
+    users: int
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as stored, with what its link last reported. Times are epoch seconds; 0: never."""
+
+    node: Node
+    link_state: LinkState
+    link_reason: str = ""
+    since: float = 0.0
+    last_seen: float = 0.0
+    uptime_s: int = 0
+    peers_configured: int = 0
+    peers_online: int = 0
+    in_sync: bool = False
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GetIntent:
+    """Asked by node links (late: after something said that it changed). Reply: ``Intent``. Raises ``NotFound``."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """All that a link needs to make a node what it should be."""
+
+    node: Node
+    peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BumpRevision:
+    """Asked by a link that must push although the node claims the intended revision (drift of content, or a revision
+    ahead of ours). Reply: ``Intent`` with the new revision, greater than the stored one and at least ``at_least``;
+    durable. The peers come with their number: what the link last read may be older than a change that has one already.
+    """
+
+    node_id: str
+    at_least: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """Told by node links on every change. What is None did not change. Written to the store in batches.
+
+    ``intent``: what the link goes by (``intent_mark``), so that one that a hint never reached is noticed.
+    """
+
+    node_id: str
+    incarnation: int
+    at: float
+    link_state: LinkState
+    reason: str = ""
+    status: NodeStatus | None = None
+    agent_version: str | None = None
+    uptime_s: int | None = None
+    wg_public_key: str | None = None
+    obfuscation: Obfuscation | None = None
+    xray_public_key: str | None = None
+    applied_revision: int | None = None
+    policy_confirmed: str | None = None
+    peers_configured: int | None = None
+    peers_online: int | None = None
+    in_sync: bool = False
+    findings: tuple[str, ...] = ()
+    intent: tuple[int, int, tuple[str, ...]] | None = None
+
+
+def intent_mark(node: Node, revision: int) -> tuple[int, int, tuple[str, ...]]:
+    """Whatever of a node's intent a link must not miss changes this."""
+    return node.version, revision, node.server_names
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFell:
+    """Told by the tree's observer: a link actor crashed or was fenced off; its successor may back off for a while."""
+
+    node_id: str
+    incarnation: int
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesChanged:
+    """Told by ``certificate_authority`` after it issued or revoked a node's certificate. The reader reads the store.
+
+    ``node_id`` None: told by one that starts; its predecessor may have fallen between a commit and telling of it.
+    """
+
+    node_id: str | None = None

@@ -1,0 +1,99 @@
+"""Messages to node links (``node_link:<node id>``) and to their supervisor ``node_links``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from coxswain.messages.fleet import Intent
+
+__all__ = [
+    "CertificatesRenewed",
+    "IntentChanged",
+    "Look",
+    "LookReason",
+    "NodeSetChanged",
+    "PlanView",
+    "PreviewPlan",
+    "PushNow",
+    "PushOutcome",
+    "ReportAgain",
+]
+
+
+class LookReason(StrEnum):
+    """Why a node is looked at."""
+
+    INTERVAL = "interval"
+    CHANGE = "change"
+    RECONNECT = "reconnect"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Told by ``reconcile_clock``: compare the node with its intent now and heal what differs."""
+
+    reason: LookReason
+
+
+@dataclass(frozen=True, slots=True)
+class IntentChanged:
+    """Told by ``fleet`` after a commit. Only a hint: a link that is busy reads the intent when it is not.
+
+    ``intent``: what it is now, where one change touched many nodes: a thousand links that all ask at once cost more than the
+    pushes themselves (docs/performance.md).
+    """
+
+    intent: Intent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesRenewed:
+    """Told by ``fleet`` (node certificates issued or revoked). ``server_names`` are the only ones now accepted; a link
+    whose present connection was made under another name closes it at once.
+    """
+
+    server_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewPlan:
+    """Asked by doors: what would a reconcile change? Changes nothing. Reply: ``PlanView``. Raises ``NodeFailure``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan as an operator reads it: one line per step with its reason, and what was noticed without a step."""
+
+    node_id: str
+    intended_revision: int
+    applied_revision: int
+    steps: tuple[str, ...]
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PushNow:
+    """Asked by doors: push the whole intent under a fresh revision, needed or not. Reply: ``PushOutcome``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """What a push did (management-plane.md 3.3, PushResult)."""
+
+    amneziawg_peers: int
+    pushed_revision: int
+    applied_revision: int
+    reloaded: bool
+    policy_applied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSetChanged:
+    """Told by ``fleet`` to ``node_links``: nodes were added, removed, enabled or disabled. The receiver reads late."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAgain:
+    """Told by ``fleet`` when it was restarted: what links reported before is forgotten."""

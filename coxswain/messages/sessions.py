@@ -1,0 +1,168 @@
+"""Messages to ``session_tracker``.
+
+Node links never send these themselves: what their streams read goes through the event funnel on the I/O loop
+(``actors/event_funnel.py``), which keeps the order per node, holds back when the tracker is slow, and sends a batch again
+until it is acknowledged. So a batch may come twice; its number says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from coxswain.model import Protocol
+
+__all__ = [
+    "EventBatch",
+    "EventKind",
+    "ForgetPeers",
+    "GetSessionCounts",
+    "ListSessions",
+    "NodeEvent",
+    "PeerCounters",
+    "PeersSnapshot",
+    "SessionCounts",
+    "SessionView",
+    "StreamItem",
+    "StreamLost",
+]
+
+
+class EventKind(IntEnum):
+    """Numbered as on the wire (node-contract.md 1.2). Unknown numbers are read as UNSPECIFIED."""
+
+    UNSPECIFIED = 0
+    HANDSHAKE_UP = 1
+    HANDSHAKE_DOWN = 2
+    PEER_CONNECTED = 3
+    PEER_DISCONNECTED = 4
+    ERROR = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """One event as a node sent it. ``at`` is the node's clock, ``received_at`` ours (epoch seconds). Counters are
+    cumulative bytes, clamped to 0; ``rx`` is what the node received from the peer.
+    """
+
+    node_id: str
+    at: float
+    received_at: float
+    kind: EventKind
+    protocol: Protocol
+    peer_key: str
+    message: str = ""
+    endpoint: str = ""
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """One row of ListPeers. ``last_handshake`` is the node's clock, epoch seconds; 0: never."""
+
+    protocol: Protocol
+    peer_key: str
+    last_handshake: float
+    rx_bytes: int
+    tx_bytes: int
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PeersSnapshot:
+    """All peers of a node at once: taken after a (re)connect and on every look, to open and close sessions honestly.
+
+    ``node_now`` is the node's clock when known, else ours: online is a handshake younger than 180 s by that clock.
+    """
+
+    node_id: str
+    received_at: float
+    node_now: float
+    peers: tuple[PeerCounters, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLost:
+    """The node's event stream ended. Sessions are not closed yet: the next snapshot, or ``node_gone_s`` without one,
+    decides.
+    """
+
+    node_id: str
+    received_at: float
+
+
+StreamItem = NodeEvent | PeersSnapshot | StreamLost
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Told by the event funnel. ``epoch`` names the run of the daemon, ``number`` counts from 1 in it without gaps.
+
+    When it is durable, the tracker calls ``acknowledge(number)`` on the funnel. A number at or below the last durable
+    one of the same epoch is acknowledged and otherwise ignored.
+    """
+
+    epoch: str
+    number: int
+    items: tuple[StreamItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetPeers:
+    """Told by ``fleet`` after peers, devices or users changed: cached attribution is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetSessionCounts:
+    """Asked by doors. Reply: ``SessionCounts``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetActiveSessions:
+    """Asked by doors. Reply: node id to the number of its open sessions; nodes without any are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCounts:
+    """``opened`` and ``closed`` count since the daemon started; ``events`` are the items taken in."""
+
+    active: int
+    opened: int
+    closed: int
+    events: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListSessions:
+    """Asked by doors. Reply: list of ``SessionView``, newest first. None: any."""
+
+    active: bool | None = None
+    node_id: str | None = None
+    device_id: str | None = None
+    user_id: str | None = None
+    limit: int = 100
+    before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """One session. ``rx_bytes``/``tx_bytes`` None: unknown, never a false 0. ``closed_at`` None: open.
+
+    ``reason`` of a closed one: ``disconnect``, ``node-shutdown``, ``idle``, ``peer-removed``, ``stream-lost``,
+    ``controller-restart``, ``counter-reset``.
+    """
+
+    id: int
+    node_id: str
+    protocol: Protocol
+    peer_key: str
+    device_id: str | None
+    user_id: str | None
+    opened_at: float
+    closed_at: float | None
+    endpoint: str
+    rx_bytes: int | None
+    tx_bytes: int | None
+    reason: str

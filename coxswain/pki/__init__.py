@@ -1,0 +1,28 @@
+"""The fleet's public key infrastructure; see docs/pki.md."""
+
+from coxswain.pki.certificates import (
+    Authority,
+    Leaf,
+    Role,
+    create_authorities,
+    fingerprint,
+    issue_controller_leaf,
+    issue_node_leaf,
+    renewal_due_at,
+    server_name_of,
+)
+from coxswain.pki.csr import Csr, read_csr
+
+__all__ = [
+    "Authority",
+    "Csr",
+    "Leaf",
+    "Role",
+    "create_authorities",
+    "fingerprint",
+    "issue_controller_leaf",
+    "issue_node_leaf",
+    "read_csr",
+    "renewal_due_at",
+    "server_name_of",
+]

@@ -1,0 +1,296 @@
+"""Between our values and the wire, both ways. What comes from a node is foreign: bounded, checked, never trusted.
+
+``NodeMisbehaved`` is raised where an answer cannot be true or cannot be used; the text names the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Callable, Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from coxswain.errors import InvalidInput, NodeMisbehaved
+from coxswain.messages.sessions import EventKind, NodeEvent, PeerCounters
+from coxswain.model import NetworkPolicy, Obfuscation, Peer, Protocol
+from coxswain.reconcile.types import Desired, Observed, ObservedPeer, ServiceHealth
+from coxswain.wire import validate
+from coxswain.wire.pharos.node.v1 import control_pb2 as pb
+
+__all__ = [
+    "MAX_REVISION",
+    "counters",
+    "event",
+    "node_clock",
+    "normal_ips",
+    "observed",
+    "plain_ips",
+    "policy_request",
+    "psk_digest",
+    "push_request",
+]
+
+MAX_REVISION = 2**61
+"""Beyond this no revision can be counted on; an honest counter never comes near."""
+
+_MAX_COUNTER = 2**60
+"""An exabyte. What a node claims beyond it is cut: one absurd row must not cost us the node, nor overflow a sum."""
+
+_MAX_TEXT = 256
+_MAX_PEERS = 50_000
+"""Above what fits one push (node-contract.md 2.6)."""
+
+_MAX_SERVICES = 16
+_LATEST = 13_569_465_600.0
+"""The year 2400."""
+
+_OLDEST_S = 10 * 365 * 86_400
+_SKEW_BEHIND_S = 30.0
+_SKEW_AHEAD_S = 210.0
+"""The 180 s for which a peer is online (node-contract.md 5.4), and what rounding and the network add."""
+
+_OBFUSCATION_FIELDS = tuple(Obfuscation.__dataclass_fields__)
+_EVENT_KINDS = frozenset(int(kind) for kind in EventKind)
+_PROTOCOLS = frozenset(int(protocol) for protocol in Protocol)
+
+
+# -- to the node
+
+
+def push_request(desired: Desired) -> pb.PushConfigRequest:
+    """PushConfig of all AmneziaWG peers, in order."""
+    config = pb.AmneziaWGConfig(peers=[_peer(p) for p in desired.peers if p.protocol is Protocol.AMNEZIAWG])
+    return pb.PushConfigRequest(protocol=pb.PROTOCOL_AMNEZIAWG, revision=desired.revision, config=config.SerializeToString())
+
+
+def policy_request(policy: NetworkPolicy) -> pb.NetworkConfig:
+    return pb.NetworkConfig(
+        forwarding=policy.forwarding, masquerade=policy.masquerade, isolation=policy.isolation, transits=[]
+    )
+
+
+def _peer(peer: Peer) -> pb.Peer:
+    return pb.Peer(
+        id=peer.id,
+        protocol=pb.PROTOCOL_AMNEZIAWG,
+        public_key=peer.public_key,
+        allowed_ips=peer.allowed_ips,
+        preshared_key=peer.preshared_key,
+    )
+
+
+# -- from the node
+
+
+def observed(status: pb.GetStatusResponse, peers: pb.ListPeersResponse | None, received_at: float) -> Observed:
+    """Reads a status, and the peers if they were asked for.
+
+    Args:
+        status: GetStatus.
+        peers: ListPeers(AMNEZIAWG), or None.
+        received_at: epoch seconds.
+    """
+    revision = status.applied_revision
+    if not 0 <= revision <= MAX_REVISION:
+        raise NodeMisbehaved(f"GetStatus: applied_revision {revision} is not between 0 and 2^61")
+    if status.uptime_seconds < 0:
+        raise NodeMisbehaved(f"GetStatus: uptime_seconds {status.uptime_seconds} is negative")
+    if len(status.services) > _MAX_SERVICES:
+        raise NodeMisbehaved(f"GetStatus: {len(status.services)} services are too many")
+    return Observed(
+        agent_version=_text(status.agent_version),
+        uptime_s=status.uptime_seconds,
+        applied_revision=revision,
+        services=tuple(_service(s) for s in status.services if s.protocol in _PROTOCOLS),
+        wg_public_key=_public_key(status.amneziawg.public_key),
+        obfuscation=_obfuscation(status.amneziawg.obfuscation),
+        xray_public_key=_text(status.xray.public_key)[:64],
+        peers=None if peers is None else _observed_peers(peers),
+        clock_skew_s=None if peers is None else node_clock(status, peers, received_at) - received_at,
+    )
+
+
+def node_clock(status: pb.GetStatusResponse, peers: pb.ListPeersResponse, received_at: float) -> float:
+    """The node's clock, epoch seconds, as far as it can be told; ours when it cannot, or when they agree.
+
+    No field has it. But the status tells how long ago the newest handshake was, by the node's clock, and the list of peers
+    when it was. The two answers are not of one moment: a handshake in between makes the node seem ahead by up to that age,
+    so only what is beyond doubt counts.
+
+    Args:
+        status: GetStatus.
+        peers: ListPeers(AMNEZIAWG), asked right after it.
+        received_at: our clock when they came, epoch seconds.
+    """
+    service = next((s for s in status.services if s.protocol == pb.PROTOCOL_AMNEZIAWG), None)
+    newest = max((_handshake(state) for state in _rows(peers)), default=0.0)
+    if service is None or newest == 0.0:
+        return received_at
+    age = service.newest_handshake_age_seconds
+    if not 0 <= age <= _OLDEST_S or (age == 0 and service.handshaking_peers == 0):  # never, or an agent too old to tell
+        return received_at
+    node_now = newest + age
+    agrees = -_SKEW_BEHIND_S <= node_now - received_at <= _SKEW_AHEAD_S
+    return received_at if agrees or not 0 <= node_now <= _LATEST else node_now
+
+
+def counters(peers: pb.ListPeersResponse) -> tuple[PeerCounters, ...]:
+    """The rows of ListPeers that have a usable key."""
+    return tuple(_counters(state) for state in _rows(peers) if _is_key(state.peer.public_key))
+
+
+def event(node_id: str, message: pb.Event, received_at: float) -> NodeEvent | None:
+    """Reads an event. None: it is about no protocol or peer that we know how to count."""
+    kind = EventKind(message.type) if message.type in _EVENT_KINDS else EventKind.UNSPECIFIED
+    number = message.protocol or Protocol.AMNEZIAWG  # the observer watches awg0 only (node-contract.md 5.1)
+    if kind is EventKind.UNSPECIFIED or number not in _PROTOCOLS:
+        return None
+    protocol = Protocol(number)
+    if kind is not EventKind.ERROR and not _is_peer_key(protocol, message.peer_id):
+        return None
+    return NodeEvent(
+        node_id=node_id,
+        at=_seconds(message.at, received_at) if message.HasField("at") else received_at,
+        received_at=received_at,
+        kind=kind,
+        protocol=protocol,
+        peer_key=_text(message.peer_id),
+        message=_text(message.message),
+        endpoint=_text(message.source_endpoint)[:64],
+        rx_bytes=_counter(message.rx_bytes),
+        tx_bytes=_counter(message.tx_bytes),
+    )
+
+
+def psk_digest(preshared_key: str) -> bytes:
+    """What stands for a preshared key in a comparison, so that no secret lives in a value that may be printed."""
+    return hashlib.sha256(preshared_key.encode()).digest()
+
+
+def plain_ips(addresses: Iterable[str]) -> frozenset[str]:
+    """Allowed IPs as a set in which a bare address is its /32 or /128. Cheap, for thousands of peers a second; two spellings
+    of one IPv6 address stay two (``normal_ips``).
+    """
+    return frozenset(_plain_ip(address) for address in addresses)
+
+
+def normal_ips(addresses: Iterable[str]) -> frozenset[str]:
+    """Allowed IPs as a set of networks: a bare address is its /32 or /128, host bits do not count, as WireGuard reads them.
+    Unreadable ones stay as they are.
+    """
+    return frozenset(_normal_ip(address) for address in addresses)
+
+
+def _plain_ip(address: str) -> str:
+    text = address.strip().lower()
+    if "/" in text:
+        return text
+    return f"{text}/128" if ":" in text else f"{text}/32"
+
+
+def _normal_ip(address: str) -> str:
+    text = _plain_ip(address)
+    if ":" not in text and text.endswith("/32"):
+        return text
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        return text
+
+
+def _counter(value: int) -> int:
+    return min(max(0, value), _MAX_COUNTER)
+
+
+def _rows(peers: pb.ListPeersResponse) -> list[pb.PeerState]:
+    if len(peers.peers) > _MAX_PEERS:
+        raise NodeMisbehaved(f"ListPeers: {len(peers.peers)} peers are more than fit any push")
+    return list(peers.peers)
+
+
+def _observed_peers(peers: pb.ListPeersResponse) -> tuple[ObservedPeer, ...]:
+    return tuple(
+        ObservedPeer(
+            public_key=_text(state.peer.public_key),
+            allowed_ips=plain_ips(_text(ip) for ip in state.peer.allowed_ips),
+            psk_digest=psk_digest(state.peer.preshared_key),
+            counters=_counters(state),
+        )
+        for state in _rows(peers)
+    )
+
+
+def _counters(state: pb.PeerState) -> PeerCounters:
+    return PeerCounters(
+        protocol=Protocol.AMNEZIAWG,
+        peer_key=_text(state.peer.public_key),
+        last_handshake=_handshake(state),
+        rx_bytes=_counter(state.rx_bytes),
+        tx_bytes=_counter(state.tx_bytes),
+        endpoint=_text(next(iter(state.peer.endpoints), ""))[:64],
+    )
+
+
+def _service(service: pb.ServiceStatus) -> ServiceHealth:
+    return ServiceHealth(
+        protocol=Protocol(service.protocol),
+        running=service.running,
+        listening=service.listening,
+        peer_count=service.peer_count,
+        detail=_text(service.detail),
+        newest_handshake_age_s=max(-1, service.newest_handshake_age_seconds),
+        handshaking_peers=min(service.handshaking_peers, service.peer_count),
+    )
+
+
+def _public_key(text: str) -> str:
+    if text and not _is_key(text):
+        raise NodeMisbehaved("GetStatus: amneziawg.public_key is not a WireGuard key")
+    return text
+
+
+def _obfuscation(message: pb.AmneziaWGObfuscation) -> Obfuscation:
+    found = Obfuscation(**{name: getattr(message, name) for name in _OBFUSCATION_FIELDS})
+    if found == Obfuscation():
+        return found
+    try:
+        if any(len(i) > 4096 for i in (found.i1, found.i2, found.i3, found.i4, found.i5)):
+            raise NodeMisbehaved("GetStatus: amneziawg.obfuscation has texts of over 4096 characters")
+        return validate.obfuscation("amneziawg.obfuscation", found)
+    except InvalidInput as error:
+        raise NodeMisbehaved(f"GetStatus: {error}") from None
+
+
+def _seconds(stamp: Timestamp, otherwise: float) -> float:
+    """Epoch seconds; ``otherwise`` for what lies before 1970 or after 2400."""
+    seconds = float(stamp.seconds + stamp.nanos / 1e9)
+    return seconds if 0 <= seconds <= _LATEST else otherwise
+
+
+def _handshake(state: pb.PeerState) -> float:
+    return _seconds(state.last_handshake, 0.0) if state.HasField("last_handshake") else 0.0
+
+
+def _is_key(text: str) -> bool:
+    return _passes(validate.key, text)
+
+
+def _is_peer_key(protocol: Protocol, text: str) -> bool:
+    return _passes(validate.key if protocol is Protocol.AMNEZIAWG else validate.uuid, text)
+
+
+def _passes(check: Callable[[str, str], str], text: str) -> bool:
+    try:
+        check("key", text)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _text(text: str) -> str:
+    """Printable, and not longer than anybody wants to read. What was changed can be seen: a key with a line break in it
+    must not pass for the key without.
+    """
+    cut = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in cut)

@@ -1,0 +1,167 @@
+"""The difference between what a node should be and what it is, as steps. Pure.
+
+The rules are those of node-contract.md 11.3 and 11.4 and management-plane.md 8, with the known weaknesses turned round:
+content is compared and not only the counter, an idle node is not a stalled one, a revision from the future is adopted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from coxswain.model import Protocol
+from coxswain.reconcile.codec import normal_ips, plain_ips, psk_digest
+from coxswain.reconcile.desired import policy_fingerprint
+from coxswain.reconcile.types import (
+    Desired,
+    Finding,
+    LinkMemory,
+    Observed,
+    Plan,
+    PushPeers,
+    Reason,
+    ServiceHealth,
+    SetPolicy,
+    Step,
+)
+
+__all__ = ["STALL_COOLDOWN_S", "describe", "plan", "remember"]
+
+STALL_COOLDOWN_S = 300.0
+"""management-plane.md 8.1: a stalled data plane is healed at most every five minutes."""
+
+_STALL_FORGOTTEN_S = 1800.0
+"""After half an hour without a look at it (the node was away), a silence says nothing any more."""
+
+
+def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -> Plan:
+    """What to do to a node, in order: first the data plane and its peers, then the policy.
+
+    Args:
+        desired: what it should be.
+        observed: what it is.
+        memory: what the link remembers, already told of ``observed`` (``remember``).
+        now: monotonic seconds.
+    """
+    findings: list[Finding] = []
+    push = _push(desired, observed, findings) or _revive(observed, memory, now, findings)
+    steps: list[Step] = [] if push is None else [push]
+    if memory.policy_suspect:
+        steps.append(SetPolicy(Reason.POLICY_SUSPECT))
+    elif memory.policy_confirmed != policy_fingerprint(desired.policy):
+        steps.append(SetPolicy(Reason.POLICY_CHANGED))
+    if observed.clock_skew_s:
+        side = "ahead of" if observed.clock_skew_s > 0 else "behind"
+        minutes = max(1, round(abs(observed.clock_skew_s) / 60))
+        findings.append(Finding(f"the node's clock is about {minutes} min {side} ours; set up NTP on it"))
+    return Plan(tuple(steps), tuple(findings))
+
+
+def remember(memory: LinkMemory, observed: Observed, now: float) -> LinkMemory:
+    """The memory after a look. ``now``: monotonic seconds."""
+    service = _service(observed)
+    handshakes = service is not None and service.handshaking_peers > 0
+    restarted = memory.uptime_s is not None and observed.uptime_s < memory.uptime_s
+    key, known = observed.wg_public_key, memory.wg_public_key
+    made_anew = bool(key and known and key != known) or observed.applied_revision == 0 < memory.applied_revision
+    return dataclasses.replace(
+        memory,
+        uptime_s=observed.uptime_s,
+        wg_public_key=key or known,
+        applied_revision=observed.applied_revision,
+        # node-contract.md 11.4, rule 6; and no look shows whether a host that was set up anew has any policy.
+        policy_suspect=memory.policy_suspect or restarted or made_anew,
+        # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.
+        handshakes_seen_at=now if handshakes else None if restarted else memory.handshakes_seen_at,
+    )
+
+
+def describe(made: Plan) -> tuple[str, ...]:
+    """One line per step, in an operator's words."""
+    return tuple(_describe(step) for step in made.steps)
+
+
+def _describe(step: Step) -> str:
+    match step:
+        case PushPeers(reason=reason, detail=detail):
+            return f"push all peers: {reason.value}{f' ({detail})' if detail else ''}"
+        case SetPolicy(reason=reason):
+            return f"set the network policy: {reason.value}"
+
+
+def _push(desired: Desired, observed: Observed, findings: list[Finding]) -> PushPeers | None:
+    applied, intended = observed.applied_revision, desired.revision
+    if applied < intended:
+        return PushPeers(Reason.REVISION_BEHIND, False, intended, f"{applied}, intended {intended}")
+    if applied > intended:
+        findings.append(
+            Finding(
+                f"the node's revision {applied} is ahead of ours, {intended}: another controller pushed to it, "
+                "or our database was restored"
+            )
+        )
+        return PushPeers(Reason.REVISION_AHEAD, True, applied + 1, f"{applied}, intended {intended}")
+    difference = _difference(desired, observed)
+    if difference:
+        return PushPeers(Reason.PEERS_DIFFER, True, applied + 1, difference)
+    return None
+
+
+def _revive(observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]) -> PushPeers | None:
+    """A data plane that is down or stalled gets everything anew, under a fresh revision: the same one would be answered
+    as a replay, and a restart of the service does nothing where the conf is lost (node-contract.md 4.4, 4.10).
+    """
+    service = _service(observed)
+    if service is None:
+        findings.append(Finding("the agent reports no AmneziaWG service", degraded=True))
+        return None
+    if not service.running:
+        return PushPeers(Reason.DATA_PLANE_DOWN, True, observed.applied_revision + 1, service.detail)
+    if _stalled(service, memory, now):
+        return PushPeers(Reason.STALLED, True, observed.applied_revision + 1, f"{service.peer_count} peers")
+    return None
+
+
+def _difference(desired: Desired, observed: Observed) -> str:
+    """Counts of missing, extra and changed peers as text; empty when there are none, or nothing was observed."""
+    if observed.peers is None:
+        return ""
+    wanted = {p.public_key: p for p in desired.peers if p.protocol is Protocol.AMNEZIAWG}
+    seen: set[str] = set()
+    extra = changed = 0
+    for peer in observed.peers:
+        intent = wanted.get(peer.public_key)
+        if intent is None or peer.public_key in seen:
+            extra += 1
+            continue
+        seen.add(peer.public_key)
+        same_psk = peer.psk_digest is None or peer.psk_digest == psk_digest(intent.preshared_key)
+        if not same_psk or not _same_ips(peer.allowed_ips, intent.allowed_ips):
+            changed += 1
+    missing = len(wanted) - len(seen)
+    counts = {"missing": missing, "extra": extra, "changed": changed}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def _same_ips(seen: frozenset[str], intended: tuple[str, ...]) -> bool:
+    """Agents show what they were given, so the texts are nearly always the same already."""
+    return seen == plain_ips(intended) or normal_ips(seen) == normal_ips(intended)
+
+
+def _service(observed: Observed) -> ServiceHealth | None:
+    return next((s for s in observed.services if s.protocol is Protocol.AMNEZIAWG), None)
+
+
+def _stalled(service: ServiceHealth, memory: LinkMemory, now: float) -> bool:
+    """Peers shook hands before, and now none does any more (management-plane.md 13.6, 39).
+
+    A node where nobody ever did is idle. An agent that is too old to tell reports 0 and an age of 0 (node-contract.md
+    1.3), which means nothing. One silence is healed once: where that did not bring anybody back, everybody left.
+    """
+    seen_at, healed_at = memory.handshakes_seen_at, memory.last_stall_heal_at
+    if seen_at is None or service.handshaking_peers > 0 or service.peer_count == 0:
+        return False
+    if service.newest_handshake_age_s == 0:
+        return False
+    if now - seen_at > _STALL_FORGOTTEN_S:
+        return False
+    return healed_at is None or (healed_at < seen_at and now - healed_at >= STALL_COOLDOWN_S)

@@ -1,0 +1,105 @@
+"""What every store can do, whichever database is behind it.
+
+SQL is written once, in the dialect that SQLite and Postgres share, with ``?`` for parameters. Times are epoch microseconds
+(BIGINT), booleans are 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from coxswain.errors import AlreadyExists, NotFound
+
+__all__ = ["Durability", "MissingReference", "Row", "Store", "Tx", "UniqueViolation", "Value", "in_lists"]
+
+Value = int | float | str | bytes | None
+Row = tuple[Any, ...]
+
+
+class Durability(Enum):
+    """What a commit promises.
+
+    ``ACKNOWLEDGED``: on disk when the commit returns; for everything that somebody is told was done. ``BATCHED``: the commit
+    is atomic, but a power cut may lose the last ones (a crash of the process does not); for what comes in streams.
+    """
+
+    ACKNOWLEDGED = auto()
+    BATCHED = auto()
+
+
+class UniqueViolation(AlreadyExists):
+    """A row with this key is there already. The text names the constraint or columns."""
+
+
+class MissingReference(NotFound):
+    """A row refers to one that is not there, or one was to be deleted that others refer to."""
+
+
+class Tx(Protocol):
+    """One transaction, for the thread that opened it. After a failed statement nothing more can be done in it."""
+
+    def execute(self, sql: str, params: Sequence[Value] = ()) -> list[Row]:
+        """Runs one statement; returns its rows, if it has any.
+
+        Raises:
+            UniqueViolation: a row with this key is there already.
+            MissingReference: a foreign key points nowhere.
+            InvalidInput: a value does not fit its column.
+            StoreUnavailable: the database does not answer.
+        """
+        ...
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Runs one statement for each row of parameters."""
+        ...
+
+
+class Store(Protocol):
+    """Thread-safe."""
+
+    @property
+    def kind(self) -> str:
+        """``sqlite`` or ``postgres``."""
+        ...
+
+    def write(self, durability: Durability = Durability.ACKNOWLEDGED) -> AbstractContextManager[Tx]:
+        """A transaction that may change things: committed at the end of the block, rolled back if it raises.
+
+        Writers of this process wait for each other, so a block must not wait for anything else, nor begin another write.
+        When ``StoreUnavailable`` comes out of the commit itself, the change may or may not have been made.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or the turn did not come within seconds.
+            StateDirectoryHeld: this process held the database exclusively, and lost it to another one.
+        """
+        ...
+
+    def read(self) -> AbstractContextManager[Tx]:
+        """A consistent picture; never waits for writers."""
+        ...
+
+    def hold_exclusively(self) -> None:
+        """Claims the database for this process until it ends or ``close``. Before anything is read, see ``open_store``.
+
+        Raises:
+            StateDirectoryHeld: another daemon holds it; names its pid (and host).
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends all connections."""
+        ...
+
+
+_IN_LIST = 500
+"""Parameters in one IN list; both backends take far more."""
+
+
+def in_lists(values: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    """Cuts ``values`` into parts that fit one IN list; yields each part with its placeholders."""
+    for start in range(0, len(values), _IN_LIST):
+        part = values[start : start + _IN_LIST]
+        yield part, ", ".join("?" * len(part))

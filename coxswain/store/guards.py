@@ -1,0 +1,71 @@
+"""What both backends share: writers take turns, and a transaction that failed once stays failed.
+
+Postgres refuses every statement after a failed one, and turns the commit into a rollback without a word; SQLite would go
+on. Here both refuse, and whoever swallowed the error is told that nothing was committed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coxswain.errors import StoreUnavailable
+
+__all__ = ["TxGuard", "WriterTurns"]
+
+
+class WriterTurns:
+    """Lets one writing transaction of this process in at a time.
+
+    A thread that begins a write inside its own write is told so, instead of waiting for itself.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Raises ``StoreUnavailable`` if the turn does not come within ``wait_s`` seconds."""
+        me = threading.get_ident()
+        if self._owner == me:
+            raise RuntimeError("a write inside a write of the same thread: it would wait for itself")
+        if not self._lock.acquire(timeout=self._wait_s):
+            raise StoreUnavailable(f"the database is busy: other changes have taken more than {self._wait_s:g} seconds")
+        self._owner = me
+        try:
+            yield
+        finally:
+            self._owner = None
+            self._lock.release()
+
+
+class TxGuard:
+    """Base of both transactions: knows whether statements may still run."""
+
+    def __init__(self) -> None:
+        self._failed = False
+        self._over = False
+
+    @contextmanager
+    def _statement(self) -> Iterator[None]:
+        if self._over:
+            raise RuntimeError("this transaction is over")
+        if self._failed:
+            raise RuntimeError("a statement of this transaction failed before; nothing more can be done in it")
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise
+
+    def check_unfailed(self) -> None:
+        """Called before the commit. Raises if the block swallowed the failure of a statement."""
+        if self._failed:
+            raise RuntimeError("a statement of this transaction failed, and the error was swallowed: nothing was committed")
+
+    def finish(self) -> None:
+        """Called when the block is left."""
+        self._over = True

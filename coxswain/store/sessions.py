@@ -1,0 +1,149 @@
+"""Rows of sessions, and how far the event stream is in the store. Plain functions of a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coxswain.clock import to_micros
+from coxswain.messages.sessions import ListSessions, SessionView
+from coxswain.model import Protocol
+from coxswain.sessions.session import OpenSession
+from coxswain.store.api import Row, Tx, Value
+
+__all__ = ["Progress", "list_sessions", "load_open", "next_id", "note_progress", "progress", "save"]
+
+_CHANGEABLE = (
+    *("device_id", "user_id", "closed_at", "closed_seen_at", "last_at", "event_at", "endpoint"),
+    *("rx_base", "tx_base", "rx_last", "tx_last", "reason"),
+)
+_COLUMNS = ("id", "node_id", "protocol", "peer_key", "opened_at", "opened_seen_at", *_CHANGEABLE)
+_LISTED = ", ".join(_COLUMNS)
+
+_SAVE = (
+    f"INSERT INTO peer_sessions ({_LISTED}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGEABLE)}"
+)
+
+
+def save(tx: Tx, sessions: Iterable[OpenSession]) -> None:
+    """Writes sessions, new ones and changed ones. Writing one again changes nothing."""
+    tx.executemany(_SAVE, (_values(session) for session in sessions))
+
+
+def load_open(tx: Tx) -> list[OpenSession]:
+    """The sessions that were open when they were last written."""
+    rows = tx.execute(f"SELECT {_LISTED} FROM peer_sessions WHERE closed_at IS NULL ORDER BY id")  # noqa: S608
+    return [_session(row) for row in rows]
+
+
+def next_id(tx: Tx) -> int:
+    """The number of the next session."""
+    newest: int = tx.execute("SELECT coalesce(max(id), 0) FROM peer_sessions")[0][0]
+    return newest + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the batches of one run of the daemon are in the store, and what they brought."""
+
+    number: int = 0
+    opened: int = 0
+    closed: int = 0
+    events: int = 0
+
+
+def progress(tx: Tx, epoch: str) -> Progress:
+    """All zero: no batch of ``epoch`` is in the store."""
+    rows = tx.execute("SELECT number, opened, closed, events FROM ingest_progress WHERE epoch = ?", (epoch,))
+    return Progress(*rows[0]) if rows else Progress()
+
+
+def note_progress(tx: Tx, epoch: str, made: Progress, *, now: float) -> None:
+    """In the transaction that writes the batch's sessions. Earlier epochs are forgotten: nobody sends for them again."""
+    tx.execute(
+        "INSERT INTO ingest_progress (epoch, number, opened, closed, events, at) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (epoch) DO UPDATE SET number = excluded.number, opened = excluded.opened, closed = excluded.closed, "
+        "events = excluded.events, at = excluded.at",
+        (epoch, made.number, made.opened, made.closed, made.events, to_micros(now)),
+    )
+    tx.execute("DELETE FROM ingest_progress WHERE epoch <> ?", (epoch,))
+
+
+def list_sessions(tx: Tx, query: ListSessions) -> list[SessionView]:
+    """Newest first."""
+    wheres = ["id < ?"]
+    values: list[Value] = [query.before if query.before is not None else 2**62]
+    if query.active is not None:
+        wheres.append("closed_at IS NULL" if query.active else "closed_at IS NOT NULL")
+    for column, value in (("node_id", query.node_id), ("device_id", query.device_id), ("user_id", query.user_id)):
+        if value is not None:
+            wheres.append(f"{column} = ?")
+            values.append(value)
+    rows = tx.execute(
+        f"SELECT {_LISTED} FROM peer_sessions WHERE {' AND '.join(wheres)} ORDER BY id DESC LIMIT ?",  # noqa: S608
+        (*values, query.limit),
+    )
+    return [_view(_session(row)) for row in rows]
+
+
+def _view(session: OpenSession) -> SessionView:
+    node_id, protocol, peer_key = session.key
+    return SessionView(
+        id=session.id,
+        node_id=node_id,
+        protocol=protocol,
+        peer_key=peer_key,
+        device_id=session.device_id,
+        user_id=session.user_id,
+        opened_at=session.opened_at,
+        closed_at=session.closed_at,
+        endpoint=session.endpoint,
+        rx_bytes=session.rx_bytes,
+        tx_bytes=session.tx_bytes,
+        reason=session.reason,
+    )
+
+
+def _values(session: OpenSession) -> tuple[Value, ...]:
+    node_id, protocol, peer_key = session.key
+    return (
+        session.id,
+        node_id,
+        int(protocol),
+        peer_key,
+        to_micros(session.opened_at),
+        to_micros(session.opened_seen_at),
+        session.device_id,
+        session.user_id,
+        _micros(session.closed_at),
+        _micros(session.closed_seen_at),
+        to_micros(session.last_at),
+        _micros(session.event_at),
+        session.endpoint,
+        session.rx_base,
+        session.tx_base,
+        session.rx_last,
+        session.tx_last,
+        session.reason,
+    )
+
+
+def _session(row: Row) -> OpenSession:
+    session = OpenSession(row[0], (row[1], Protocol(row[2]), row[3]), row[4] / 1e6, row[5] / 1e6)
+    session.device_id, session.user_id = row[6], row[7]
+    session.closed_at, session.closed_seen_at = _seconds(row[8]), _seconds(row[9])
+    session.last_at = row[10] / 1e6
+    session.event_at = _seconds(row[11])
+    session.endpoint = row[12]
+    session.rx_base, session.tx_base, session.rx_last, session.tx_last = row[13:17]
+    session.reason = row[17]
+    return session
+
+
+def _micros(seconds: float | None) -> int | None:
+    return None if seconds is None else to_micros(seconds)
+
+
+def _seconds(micros: int | None) -> float | None:
+    return None if micros is None else micros / 1e6

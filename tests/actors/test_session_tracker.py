@@ -1,0 +1,234 @@
+"""The tracker in a real system, on both stores; only the funnel and the nodes are played by the test."""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from actors.event_hub import EventHub
+from actors.session_tracker import SessionTracker, _Expire
+from actors.supervision import ChildSpec, System
+from actors.supervision.actor import Harm
+from coxswain.clock import SystemClock
+from coxswain.messages.hub import EventsAfter, Publish
+from coxswain.messages.sessions import (
+    EventBatch,
+    EventKind,
+    ForgetPeers,
+    GetSessionCounts,
+    ListSessions,
+    NodeEvent,
+    SessionCounts,
+    SessionView,
+    StreamItem,
+    StreamLost,
+)
+from coxswain.model import Device, Node, Peer, Protocol, User
+from coxswain.store import Store, open_store
+from coxswain.store import fleet as rows
+from tests.postgres import PostgresServer
+from tests.support import eventually
+
+AWG = Protocol.AMNEZIAWG
+T = 1_700_000_000.0
+
+
+def event(kind: EventKind, at: float, key: str = "p1", rx: int = 0, tx: int = 0, node: str = "nod_a") -> NodeEvent:
+    return NodeEvent(node, T + at, T + at, kind, AWG, key, "", "198.51.100.7:4000", rx, tx)
+
+
+def connected(at: float, key: str = "p1", rx: int = 0, tx: int = 0, node: str = "nod_a") -> NodeEvent:
+    return event(EventKind.PEER_CONNECTED, at, key, rx, tx, node)
+
+
+def disconnected(at: float, key: str = "p1", rx: int = 0, tx: int = 0, node: str = "nod_a") -> NodeEvent:
+    return event(EventKind.PEER_DISCONNECTED, at, key, rx, tx, node)
+
+
+class Rig:
+    """A hub and a tracker, and the funnel's side of the conversation."""
+
+    def __init__(self, store: Store) -> None:
+        self.acknowledged: queue.Queue[tuple[str, int]] = queue.Queue()
+        kwargs = {
+            "store": store,
+            "epoch": "e",
+            "acknowledge": lambda epoch, number: self.acknowledged.put((epoch, number)),
+            "node_gone_s": 5.0,
+        }
+        self.system = System(
+            children=(ChildSpec("event_hub", EventHub), ChildSpec("session_tracker", SessionTracker, kwargs, hang_s=30.0)),
+            clock=SystemClock(),
+            rng=random.Random(1),
+            allow_chaos=True,
+        )
+
+    def send(self, number: int, *items: StreamItem, epoch: str = "e") -> None:
+        assert self.system.tell("session_tracker", EventBatch(epoch, number, items))
+        assert self.acknowledged.get(timeout=10) == (epoch, number)
+
+    def counts(self) -> SessionCounts:
+        found: SessionCounts = self.system.ask("session_tracker", GetSessionCounts(), deadline=10)
+        return found
+
+    def list(self, **query: object) -> list[SessionView]:
+        found: list[SessionView] = self.system.ask("session_tracker", ListSessions(**query), deadline=10)  # type: ignore[arg-type]
+        return found
+
+    def published(self) -> list[Publish]:
+        page = self.system.ask("event_hub", EventsAfter(0, 10_000), deadline=10)
+        return [message for _, message in page.events]
+
+
+@contextmanager
+def running(store: Store) -> Iterator[Rig]:
+    rig = Rig(store)
+    rig.system.start()
+    rig.counts()  # it is up
+    try:
+        yield rig
+    finally:
+        assert rig.system.stop()
+
+
+@pytest.fixture
+def rig(store: Store) -> Iterator[Rig]:
+    with running(store) as made:
+        yield made
+
+
+def add_peer(store: Store, key: str, *, node: str = "nod_a", node_key: str = "") -> None:
+    with store.write() as tx:
+        if rows.get_node(tx, node, now=T) is None:
+            rows.insert_node(tx, Node(node, node, wg_public_key=node_key, created_at=T, updated_at=T))
+        rows.upsert_users(tx, [User(f"usr_{key}", "", "")], now=T)
+        rows.upsert_devices(tx, [Device(f"dev_{key}", f"usr_{key}", "phone")], now=T)
+        rows.put_peers(tx, [Peer(f"per_{key}_{node}", node, f"dev_{key}", AWG, key, (f"10.7.0.{key[1:]}",))], now=T)
+
+
+def test_a_session_is_whose_peer_it_is_of(store: Store, rig: Rig) -> None:
+    add_peer(store, "p1")
+    rig.send(1, connected(0, rx=100, tx=200), connected(5, "stranger"))
+    stranger, known = rig.list(active=True)
+    assert (known.device_id, known.user_id, known.closed_at) == ("dev_p1", "usr_p1", None)
+    assert (stranger.device_id, stranger.user_id) == (None, None)
+    rig.send(2, disconnected(300, rx=150, tx=1200))
+    [closed] = rig.list(active=False)
+    expected = SessionView(
+        known.id, "nod_a", AWG, "p1", "dev_p1", "usr_p1", T, T + 300, "198.51.100.7:4000", 50, 1000, "disconnect"
+    )
+    assert closed == expected
+    assert rig.counts() == SessionCounts(active=1, opened=2, closed=1, events=3, duplicates=0)
+    kinds = [message.kind for message in rig.published()]
+    assert kinds == ["session.opened", "session.opened", "session.closed"]
+    assert rig.published()[-1].data["rx_bytes"] == 50
+
+
+def test_a_batch_that_comes_twice_counts_once_and_is_acknowledged_twice(rig: Rig) -> None:
+    for _ in range(2):
+        rig.send(1, connected(0), disconnected(300, rx=7))
+    assert rig.counts() == SessionCounts(active=0, opened=1, closed=1, events=2, duplicates=1)
+    rig.send(1, connected(400), epoch="another")
+    assert rig.counts().active == 1
+
+
+@pytest.mark.parametrize("how", [Harm.RAISE, Harm.EXIT, Harm.VANISH])
+def test_after_a_crash_it_goes_on_where_the_store_is(rig: Rig, how: Harm) -> None:
+    rig.send(1, connected(0, rx=10), connected(0, "p2", rx=10))
+    rig.system.harm("session_tracker", how)
+    eventually(lambda: rig.system.tree().children[1].restarts == 1)
+    assert rig.counts().opened == 2, "what was counted since the daemon started is still counted"
+    rig.send(1, connected(0, rx=10), connected(0, "p2", rx=10))
+    rig.send(2, disconnected(300, rx=60))
+    assert rig.counts() == SessionCounts(active=1, opened=2, closed=1, events=3, duplicates=1)
+    assert [(s.peer_key, s.rx_bytes, s.closed_at) for s in rig.list()] == [("p2", 0, None), ("p1", 50, T + 300)]
+
+
+def test_a_new_run_of_the_daemon_carries_open_sessions_on(fresh_where: Callable[[], str]) -> None:
+    where = fresh_where()
+    for run in range(3):
+        store = open_store(where)
+        with running(store) as rig:
+            rig.send(1, connected(run, rx=100 * run), epoch=f"run {run}")
+            assert rig.counts().active == 1
+        store.close()
+    store = open_store(where)
+    with running(store) as rig:
+        [session] = rig.list()
+    store.close()
+    assert (session.opened_at, session.rx_bytes) == (T, 200)
+
+
+def test_a_node_that_stays_away_loses_its_sessions(rig: Rig) -> None:
+    rig.send(1, connected(0, rx=1), connected(0, "p2", node="nod_b"), StreamLost("nod_a", T))
+    rig.system.tell("session_tracker", _Expire())
+    [session] = eventually(lambda: rig.list(active=False))
+    assert (session.node_id, session.reason, session.rx_bytes) == ("nod_a", "stream-lost", 0)
+    assert rig.counts().active == 1
+
+
+def test_other_nodes_are_no_sessions_even_when_they_are_learned_of_later(store: Store, rig: Rig) -> None:
+    rig.send(1, connected(0, "node-key", node="nod_b"))
+    add_peer(store, "p1", node_key="node-key")
+    rig.system.tell("session_tracker", ForgetPeers())
+    rig.send(2, disconnected(10, "node-key", node="nod_b"), connected(20, "node-key", node="nod_b"))
+    assert rig.counts().active == 0
+
+
+def test_who_a_peer_belongs_to_is_forgotten_when_told(store: Store, rig: Rig) -> None:
+    add_peer(store, "p1")
+    rig.send(1, connected(0), disconnected(10))
+    with store.write() as tx:
+        rows.remove_peers(tx, [("nod_a", AWG, "p1")])
+    rig.system.tell("session_tracker", ForgetPeers())
+    rig.send(2, connected(20))
+    assert [s.device_id for s in rig.list()] == [None, "dev_p1"]
+
+
+def test_sessions_are_listed_by_what_was_asked_for(store: Store, rig: Rig) -> None:
+    for key in ("p1", "p2"):
+        add_peer(store, key)
+        add_peer(store, key, node="nod_b")
+    rig.send(1, *(connected(0, key, node=node) for key in ("p1", "p2") for node in ("nod_a", "nod_b")))
+    rig.send(2, disconnected(30, "p1"))
+    assert len(rig.list()) == 4
+    assert {s.node_id for s in rig.list(node_id="nod_b")} == {"nod_b"}
+    assert {s.peer_key for s in rig.list(device_id="dev_p2")} == {"p2"}
+    assert {s.peer_key for s in rig.list(user_id="usr_p1")} == {"p1"}
+    assert [s.peer_key for s in rig.list(user_id="usr_p1", active=False)] == ["p1"]
+    newest = rig.list(limit=3)
+    assert [s.id for s in newest] == sorted((s.id for s in newest), reverse=True)
+    [oldest] = rig.list(limit=3, before=newest[-1].id)
+    assert oldest.id < newest[-1].id
+    assert rig.list(limit=0) == rig.list(limit=-5) == []
+
+
+def test_a_flood_is_told_in_sum(rig: Rig) -> None:
+    rig.send(1, *(connected(0, f"p{number}") for number in range(3000)))
+    published = eventually(rig.published)
+    one_by_one = [message for message in published if "session_id" in message.data]
+    summed = sum(message.data.get("more", 0) for message in published)
+    assert len(one_by_one) <= 400  # 200 in a second, and a second may have begun in between
+    assert len(one_by_one) + summed == 3000
+
+
+def test_while_the_database_is_away_a_batch_waits_and_is_not_counted_twice(own_postgres: PostgresServer) -> None:
+    store = open_store(own_postgres.create_database())
+    with running(store) as rig:
+        rig.send(1, connected(0, rx=10))
+        own_postgres.stop()
+        batch = EventBatch("e", 2, (connected(5, "p2"), disconnected(300, rx=60)))
+        for _ in range(50):  # as the funnel does while an outage lasts
+            rig.system.tell("session_tracker", batch)
+        # Each try waits for the database for 10 s; others must not wait for all of them.
+        assert rig.system.ask("session_tracker", GetSessionCounts(), deadline=60).active == 1
+        assert rig.acknowledged.empty()
+        own_postgres.start()
+        eventually(lambda: rig.system.tell("session_tracker", batch) and not rig.acknowledged.empty(), timeout=60, every=1)
+        assert rig.counts().events == 3
+        assert [(s.peer_key, s.rx_bytes, s.closed_at) for s in rig.list()] == [("p2", 0, None), ("p1", 50, T + 300)]
+    store.close()

@@ -1,0 +1,61 @@
+"""Fixtures that tests of several folders share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coxswain.store import Store, open_store
+from tests.postgres import PostgresServer
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Repeats what tools/test found before the tests, where it is read: at the end."""
+    checks = os.environ.get("COXSWAIN_CHECKS", "")
+    if checks:
+        terminalreporter.section("checks before the tests")
+        for line in checks.splitlines():
+            terminalreporter.write_line(line, red="FAILED" in line)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running server that all tests of this process share. Whoever stops it starts it again."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop, crash and restart."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def fresh_where(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Where a fresh store is: a new file or a new database at each call, once for each backend."""
+    if request.param == "sqlite":
+        numbers = iter(range(1, 1000))
+        return lambda: str(tmp_path / f"app{next(numbers)}.db")
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create_database
+
+
+@pytest.fixture
+def store(fresh_where: Callable[[], str]) -> Iterator[Store]:
+    """A fresh, migrated store, once for each backend."""
+    opened = open_store(fresh_where())
+    yield opened
+    opened.close()

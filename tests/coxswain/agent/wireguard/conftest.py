@@ -1,0 +1,134 @@
+"""A host made of stand-ins: small scripts for the tools that write down how they were called (node-contract.md 6.5)."""
+
+import base64
+import random
+from pathlib import Path
+
+import pytest
+
+from coxswain.agent.dataplane import PeerConfig
+from coxswain.agent.identity import AwgIdentity, new_obfuscation
+from coxswain.agent.wireguard.plane import WireguardPlane
+from coxswain.agent.wireguard.settings import FirewallChoice, WireguardSettings
+
+SCRIPT = r"""#!/bin/sh
+H=@HOST@
+me=${0##*/}
+line="$me $*"
+{ printf '%s' "$me"; for word; do printf '\037%s' "$word"; done; printf '\n'; } >> $H/calls
+case "$line" in
+*/dev/stdin*|*" -") number=$(/usr/bin/wc -l < $H/calls); /bin/cat /dev/stdin > $H/stdin.$number ;;
+esac
+while read -r pattern; do
+    case "$line" in $pattern) echo "$line: it broke" >&2; /bin/cat $H/words >&2; exit 1 ;; esac
+done < $H/failing
+[ -e $H/once ] && read -r pattern < $H/once && case "$line" in $pattern) /bin/rm $H/once; exit 1 ;; esac
+case "$line" in
+"awg show "*" dump"|"wg show "*" dump") [ -e $H/up.$2 ] && exec /bin/cat $H/dump; exit 1 ;;
+"awg show "*|"wg show "*) [ -e $H/up.$2 ] || { echo "Unable to access interface: No such device" >&2; exit 1; } ;;
+"awg-quick up "*) name=${2##*/}; : > $H/up.${name%.conf} ;;
+"awg-quick down "*) name=${2##*/}; [ -e $H/up.${name%.conf} ] || exit 1; /bin/rm $H/up.${name%.conf} ;;
+"awg-quick strip "*) /bin/grep -v -e '^MTU' -e '^Table' "$2" ;;
+"awg set "*|"wg set "*) [ -e $H/up.$2 ] || { echo "Unable to modify interface: No such device" >&2; exit 1; } ;;
+"ip link add "*) [ -e $H/module ] || { echo "Error: Unknown device type." >&2; exit 2; }; : > $H/up.$4 ;;
+"wireguard-go "*) : > $H/up.$1 ;;
+"ip link delete "*) /bin/rm $H/up.$4 ;;
+"ip route show default") /bin/cat $H/default ;;
+"ip -N -j rule show") echo '[]' ;;
+"nft list table"*) exit 1 ;;
+esac
+"""
+
+
+def key(number):
+    return base64.b64encode(random.Random(number).randbytes(32)).decode()
+
+
+def peer(number, **fields):
+    return PeerConfig(**{"public_key": key(number), "allowed_ips": (f"10.7.0.{number}/32",)} | fields)
+
+
+class Host:
+    """PATH holds nothing but the stand-ins asked for."""
+
+    def __init__(self, directory, monkeypatch):
+        self.directory = directory
+        self.confs = directory / "amneziawg"
+        self.identity = AwgIdentity(random.Random(0).randbytes(32), new_obfuscation(random.Random(1)))
+        self._bin = directory / "bin"
+        self._bin.mkdir()
+        monkeypatch.setenv("PATH", str(self._bin))
+        monkeypatch.delenv("WG_QUICK_USERSPACE_IMPLEMENTATION", raising=False)
+        for name, content in {"calls": "", "failing": "", "words": "", "dump": "", "default": ""}.items():
+            self.write(name, content)
+        self.write("default", "default via 192.0.2.254 dev eth0 proto dhcp metric 100\n")
+
+    def write(self, name, content):
+        (self.directory / name).write_text(content)
+
+    def install(self, *tools):
+        for tool in tools:
+            script = self._bin / tool
+            script.write_text(SCRIPT.replace("@HOST@", str(self.directory)))
+            script.chmod(0o755)
+        return self
+
+    def plane(self, firewall=FirewallChoice.AUTO):
+        return WireguardPlane(self.identity, WireguardSettings(self.confs, firewall))
+
+    def failing(self, *patterns, words=""):
+        """Tools called like one of these (shell patterns) fail, and say ``words``."""
+        self.write("failing", "".join(f"{pattern}\n" for pattern in patterns))
+        self.write("words", words)
+
+    def failing_once(self, pattern):
+        """The next tool called like this fails, and no later one."""
+        self.write("once", f"{pattern}\n")
+
+    def calls(self):
+        """Every call so far as a list of words, and forgets them."""
+        lines = (self.directory / "calls").read_text().splitlines()
+        self.write("calls", "")
+        return [line.split("\037") for line in lines]
+
+    def lines(self):
+        return [" ".join(words) for words in self.calls()]
+
+    def stdin(self, number):
+        """What the ``number``-th call since the last ``calls`` read."""
+        return (self.directory / f"stdin.{number}").read_text()
+
+    def conf(self, interface="awg0"):
+        return (self.confs / f"{interface}.conf").read_text()
+
+    def is_up(self, interface="awg0"):
+        return (self.directory / f"up.{interface}").exists()
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch):
+    """A host with AmneziaWG and iptables."""
+    return Host(tmp_path, monkeypatch).install("awg", "awg-quick", "ip", "sysctl", "iptables")
+
+
+@pytest.fixture
+def plain_host(tmp_path: Path, monkeypatch):
+    """A host with plain WireGuard, in userspace only."""
+    return Host(tmp_path, monkeypatch).install("wg", "ip", "sysctl", "iptables", "wireguard-go")
+
+
+@pytest.fixture
+def bare_host(tmp_path: Path, monkeypatch):
+    """A host without any tool."""
+    return Host(tmp_path, monkeypatch)
+
+
+class Made:
+    """What test modules of this directory use."""
+
+    key, peer = staticmethod(key), staticmethod(peer)
+
+
+@pytest.fixture(scope="session")
+def made():
+    return Made

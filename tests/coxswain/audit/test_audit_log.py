@@ -1,0 +1,288 @@
+"""Outbox and log, on each backend: every committed change is recorded once, in order, without gaps; every edit shows."""
+
+import json
+import random
+import string
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from coxswain import audit
+from coxswain.messages.audit import AuditEntry, AuditHead, Caller
+from coxswain.store import UniqueViolation, open_store
+
+CALLER = Caller("root", "cli", "192.0.2.1")
+
+
+class Crash(Exception):
+    """What ends a transaction in the middle."""
+
+
+def enqueue(store, *numbers, crash=False):
+    """One change with a record for each number; returns outbox ids."""
+    with store.write() as tx:
+        ids = [audit.record(tx, CALLER, "node.add", ("node", str(n)), {"n": n}, now=1_767_225_600.0 + n) for n in numbers]
+        if crash:
+            raise Crash
+    return ids
+
+
+def append(store, *, crash=False, **kwargs):
+    with store.write() as tx:
+        moved = audit.append_outbox(tx, **kwargs)
+        if crash:
+            raise Crash
+    return moved
+
+
+def entries(store):
+    """Oldest first."""
+    with store.read() as tx:
+        return audit.list_entries(tx, limit=10**6)[::-1]
+
+
+def verify(store):
+    with store.read() as tx:
+        return audit.verify(tx)
+
+
+def test_a_record_goes_through_the_outbox_into_the_log(store):
+    (outbox_id,) = enqueue(store, 7)
+    with store.read() as tx:
+        assert audit.waiting(tx)
+        assert audit.seq_of(tx, outbox_id) is None
+        assert audit.head(tx) == AuditHead(0, "")
+    assert append(store) == 1
+    with store.read() as tx:
+        assert not audit.waiting(tx)
+        assert audit.seq_of(tx, outbox_id) == 1
+        ((seq, entry),) = audit.list_entries(tx, limit=5)
+        assert audit.head(tx) == AuditHead(1, audit.row_hash("", entry))
+        assert audit.tree(tx).root() == audit.leaf_hash(1, audit.row_hash("", entry))
+    assert seq == 1
+    assert entry.id.startswith("aud_")
+    expected = AuditEntry(entry.id, 1_767_225_607_000_000, "root", "cli", "node.add", "node", "7", "192.0.2.1", '{"n":7}')
+    assert entry == expected
+    assert append(store) == 0
+
+
+def test_a_change_that_is_rolled_back_leaves_no_record(store):
+    with pytest.raises(Crash):
+        enqueue(store, 1, crash=True)
+    enqueue(store, 2)
+    append(store)
+    assert [entry.target_id for _, entry in entries(store)] == ["2"]
+    assert verify(store) == (1, None)
+
+
+def test_a_crash_while_appending_appends_nothing_twice_and_loses_nothing(store):
+    enqueue(store, 1, 2, 3)
+    append(store, limit=1)
+    with pytest.raises(Crash):
+        append(store, crash=True)
+    assert append(store) == 2
+    assert [(seq, entry.target_id) for seq, entry in entries(store)] == [(1, "1"), (2, "2"), (3, "3")]
+
+
+def test_appending_stops_where_it_is_told_to(store):
+    ids = enqueue(store, *range(10))
+    assert append(store, upto=ids[3]) == 4
+    assert append(store, upto=ids[3]) == 0
+    assert append(store, limit=2) == 2
+    assert append(store) == 4
+    assert verify(store) == (10, None)
+
+
+def test_an_id_is_used_once(store):
+    entry = AuditEntry("aud_x", 1, "a", "cli", "x", "", "")
+    with store.write() as tx:
+        audit.enqueue(tx, entry)
+    with pytest.raises(UniqueViolation), store.write() as tx:
+        audit.enqueue(tx, entry)
+
+
+def test_the_log_is_read_in_pages_newest_first(store):
+    enqueue(store, *range(1, 8))
+    append(store)
+    with store.read() as tx:
+        page = audit.list_entries(tx, limit=3)
+        assert [seq for seq, _ in page] == [7, 6, 5]
+        assert [seq for seq, _ in audit.list_entries(tx, limit=3, before=5)] == [4, 3, 2]
+        assert audit.list_entries(tx, limit=3, before=1) == []
+
+
+def test_the_tree_grows_from_where_it_was(store, monkeypatch):
+    monkeypatch.setattr("coxswain.audit.log._BATCH", 4)
+    enqueue(store, *range(11))
+    while append(store):
+        pass
+    with store.read() as tx:
+        known = audit.tree(tx)
+    enqueue(store, *range(11, 30))
+    while append(store):
+        pass
+    with store.read() as tx:
+        whole = audit.tree(tx)
+        assert audit.tree(tx, known).root() == whole.root()
+        leaves = [row[0] for row in tx.execute("SELECT leaf_hash FROM audit_log ORDER BY seq")]
+    assert whole.size == 30
+    assert whole.root() == audit.root_of(leaves)
+    assert verify(store) == (30, None)
+
+
+class Interleaving(RuleBasedStateMachine):
+    """Changes, roll-backs, appends and crashes in any order."""
+
+    store = None
+
+    @initialize()
+    def empty(self):
+        with self.store.write() as tx:
+            tx.execute("DELETE FROM audit_log")
+            tx.execute("DELETE FROM audit_outbox")
+        self.committed, self.number = [], 0
+
+    def fresh(self, count):
+        self.number += count
+        return [*range(self.number - count, self.number)]
+
+    @rule(count=st.integers(1, 4))
+    def change(self, count):
+        numbers = self.fresh(count)
+        enqueue(self.store, *numbers)
+        self.committed += numbers
+
+    @rule(count=st.integers(1, 3))
+    def change_that_crashes(self, count):
+        with pytest.raises(Crash):
+            enqueue(self.store, *self.fresh(count), crash=True)
+
+    @rule(limit=st.integers(1, 5))
+    def append(self, limit):
+        append(self.store, limit=limit)
+
+    @rule(limit=st.integers(1, 5))
+    def append_that_crashes(self, limit):
+        with pytest.raises(Crash):
+            append(self.store, limit=limit, crash=True)
+
+    @invariant()
+    def log_is_a_gapless_prefix(self):
+        log = entries(self.store)
+        assert [seq for seq, _ in log] == [*range(1, len(log) + 1)]
+        assert [int(entry.target_id) for _, entry in log] == self.committed[: len(log)]
+        assert verify(self.store) == (len(log), None)
+
+    def teardown(self):
+        while append(self.store):
+            pass
+        assert len(entries(self.store)) == len(self.committed)
+        self.log_is_a_gapless_prefix()
+
+
+def test_any_order_of_changes_appends_and_crashes_gives_a_gapless_log_of_each_once(store):
+    machine = type("OnThisStore", (Interleaving,), {"store": store})
+    quiet = settings(max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(machine, settings=quiet)
+
+
+TEXTS = (
+    "id", "actor", "actor_kind", "action", "target_type", "target_id", "source_ip", "detail", "result", "error",
+    "prev_hash", "row_hash",
+)  # fmt: skip
+SIZE = 40
+
+
+def mutate(tx, rng):
+    """Harms one record; returns the sequence number that ``verify`` must name."""
+    seq = rng.randrange(1, SIZE)  # the last one aside: see the test of the cut tail
+    match rng.randrange(9):
+        case 0 | 1 | 2:
+            column = rng.choice(TEXTS)
+            before = tx.execute(f"SELECT {column} FROM audit_log WHERE seq = ?", (seq,))[0][0]
+            after = "".join(rng.choices(string.hexdigits, k=rng.choice((0, 1, 64))))
+            after = after if after != before else before + "0"
+            tx.execute(f"UPDATE audit_log SET {column} = ? WHERE seq = ?", (after, seq))
+        case 3:
+            tx.execute("UPDATE audit_log SET at = at + ? WHERE seq = ?", (rng.choice((-1, 1, 10**9)), seq))
+        case 4:
+            tx.execute("UPDATE audit_log SET leaf_hash = ? WHERE seq = ?", (rng.randbytes(32), seq))
+        case 5:
+            tx.execute("DELETE FROM audit_log WHERE seq = ?", (seq,))
+        case 6:  # two change places
+            other = rng.randrange(seq + 1, SIZE + 1)
+            for old, new in ((seq, -7), (other, seq), (-7, other)):
+                tx.execute("UPDATE audit_log SET seq = ? WHERE seq = ?", (new, old))
+        case 7:  # edited, with its own hashes made to fit
+            detail = json.dumps({"n": rng.randrange(10**9)})
+            tx.execute("UPDATE audit_log SET detail = ? WHERE seq = ?", (detail, seq))
+            ((_, entry),) = audit.list_entries(tx, limit=1, before=seq + 1)
+            previous = tx.execute("SELECT prev_hash FROM audit_log WHERE seq = ?", (seq,))[0][0]
+            digest = audit.row_hash(previous, entry)
+            tx.execute(
+                "UPDATE audit_log SET row_hash = ?, leaf_hash = ? WHERE seq = ?",
+                (digest, audit.leaf_hash(seq, digest), seq),
+            )
+            return seq + 1
+        case 8:  # one put in front
+            tx.execute("UPDATE audit_log SET seq = ? WHERE seq = ?", (rng.choice((0, -5)), SIZE))
+            return 1
+    return seq
+
+
+def test_two_hundred_random_mutations_are_all_found_where_they_are(store):
+    enqueue(store, *range(SIZE))
+    append(store)
+    rng = random.Random(20_261_123)
+    for round_ in range(200):
+        with pytest.raises(Crash), store.write() as tx:
+            check_one(tx, rng, round_)
+    assert verify(store) == (SIZE, None), "each was rolled back"
+
+
+def check_one(tx, rng, round_):
+    expected = mutate(tx, rng)
+    good, broken = audit.verify(tx)
+    assert broken is not None, round_
+    assert (good, broken.seq) == (expected - 1, expected), (round_, broken)
+    assert str(expected) in broken.why or expected == 1
+    raise Crash
+
+
+def test_values_of_another_kind_are_found_too(tmp_path):
+    """SQLite keeps anything in any column."""
+    store = open_store(tmp_path / "app.db")
+    enqueue(store, 1, 2, 3)
+    append(store)
+    for column, value in (
+        ("at", "noon"),
+        ("actor", b"\xff"),
+        ("row_hash", 5),
+        ("leaf_hash", "x"),
+        ("at", 2**62),
+        ("detail", 1.5),
+    ):
+        with store.write() as tx:
+            before = tx.execute(f"SELECT {column} FROM audit_log WHERE seq = 2")[0]
+            tx.execute(f"UPDATE audit_log SET {column} = ? WHERE seq = 2", (value,))
+            good, broken = audit.verify(tx)
+            assert (good, broken.seq) == (1, 2)
+            tx.execute(f"UPDATE audit_log SET {column} = ? WHERE seq = 2", before)
+    assert verify(store) == (3, None)
+    store.close()
+
+
+def test_a_cut_tail_is_whole_in_itself_and_shows_only_against_an_earlier_root(store):
+    enqueue(store, *range(9))
+    append(store)
+    with store.read() as tx:
+        kept = audit.tree(tx)
+    with store.write() as tx:
+        tx.execute("DELETE FROM audit_log WHERE seq > 7")
+    assert verify(store) == (7, None)
+    with store.read() as tx:
+        now = audit.tree(tx)
+    assert now.size < kept.size
+    assert now.root() != kept.root()

@@ -1,0 +1,210 @@
+"""``cox`` against a real controller: what is printed, what is written, which exit code says what."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+
+from actors.main import cli
+from coxswain import __version__
+from tests.fleet import Controller, peers_body
+
+Cox = Callable[..., Result]
+
+
+@pytest.fixture
+def cox(controller: Controller) -> Cox:
+    def run(*arguments: str, code: int = 0, text: str = "") -> Result:
+        config = str(controller.home.parent / "cox.yaml")
+        result = CliRunner().invoke(cli, [*arguments, "--config", config], input=text, prog_name="cox")
+        assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+        return result
+
+    return run
+
+
+def refused(result: Result) -> str:
+    """The sentence of an error, which has to be alone on its line, on stderr."""
+    first, *rest = result.stderr.splitlines()
+    assert first.startswith("cox: ") and len(rest) <= 1 and not result.stdout
+    return first
+
+
+def write_csr(path: Path, *names: str) -> Path:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "evil.example")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
+    request = builder.sign(ec.generate_private_key(ec.SECP256R1()), SHA256())
+    path.write_bytes(request.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_add_says_what_to_do_next(cox: Cox) -> None:
+    out = cox("nodes", "add", "next", "--addr", "192.0.2.7", "--region", "fra").stdout
+    assert "192.0.2.7:8444" in out
+    assert "cox-node gen-csr" in out and "cox nodes enroll next --csr" in out
+
+
+def test_lists_are_aligned_and_absent_values_are_dashes(cox: Cox) -> None:
+    cox("nodes", "add", "list-a", "--addr", "192.0.2.1")
+    cox("nodes", "add", "a-longer-name-than-others", "--addr", "192.0.2.2", "--region", "fra")
+    head, *rows = cox("nodes", "list").stdout.splitlines()
+    assert not any(row != row.rstrip() for row in rows)
+    columns = [match.start() for match in re.finditer(r"\S+", head)]
+    assert head.split()[:4] == ["NAME", "REGION", "STATUS", "LINK"]
+    for row in rows:
+        for start in columns[1:]:
+            assert row[start - 2 : start] == "  " and row[start] != " ", (row, start)
+    row = next(row for row in rows if row.startswith("list-a "))
+    assert row.split()[1] == "-", "no region"
+
+
+def test_show_edit_disable_enable_remove(cox: Cox) -> None:
+    cox("nodes", "add", "life", "--addr", "192.0.2.1")
+    cox("nodes", "edit", "life", "--region", "ams", "--isolation")
+    shown = cox("nodes", "show", "life").stdout
+    assert re.search(r"^region +ams$", shown, re.MULTILINE)
+    assert re.search(r"^policy +forwarding, masquerade, isolation$", shown, re.MULTILINE)
+    assert "none: enrol it with" in shown
+    assert "disabled" in cox("nodes", "disable", "life").stdout
+    assert "enabled" in cox("nodes", "enable", "life").stdout
+    assert "nobody to ask" in refused(cox("nodes", "remove", "life", code=2))
+    cox("nodes", "show", "life")
+    cox("nodes", "remove", "life", "--yes")
+    assert "no node" in refused(cox("nodes", "show", "life", code=4))
+
+
+def test_enroll_writes_two_files_and_names_what_it_ignored(cox: Cox, tmp_path: Path) -> None:
+    cox("nodes", "add", "enrolled", "--addr", "192.0.2.1")
+    csr = write_csr(tmp_path / "node.csr", "other.example")
+    out = cox("nodes", "enroll", "enrolled", "--csr", str(csr), "--out", str(tmp_path / "deep/out")).stdout
+    leaf = x509.load_pem_x509_certificate((tmp_path / "deep/out/node.crt").read_bytes())
+    assert "example" not in leaf.subject.rfc4514_string()
+    x509.load_pem_x509_certificate((tmp_path / "deep/out/ca.crt").read_bytes())
+    assert "other.example" in out and "evil.example" in out
+    assert "/etc/node/" in out and "restart" in out
+    assert sorted(p.name for p in (tmp_path / "deep/out").iterdir()) == ["ca.crt", "node.crt"]
+    from_stdin = cox("nodes", "enroll", "enrolled", "--csr", "-", "--json", text=csr.read_text())
+    assert "BEGIN CERTIFICATE" in json.loads(from_stdin.stdout)["node_crt"]
+    assert "revoked" in cox("nodes", "revoke", "enrolled", "--reason", "lost").stdout
+
+
+def test_a_csr_that_is_none_is_refused(cox: Cox, tmp_path: Path) -> None:
+    cox("nodes", "add", "bad-csr", "--addr", "192.0.2.1")
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(b"\xff\x00" * 100)
+    (tmp_path / "huge").write_text("x" * 100_000)
+    (tmp_path / "text").write_text("hello")
+    for name in ("empty", "binary", "huge", "text", "absent"):
+        result = cox("nodes", "enroll", "bad-csr", "--csr", str(tmp_path / name), "--out", str(tmp_path / "out"), code=2)
+        assert refused(result).startswith("cox: csr: "), name
+
+
+def test_no_certificate_is_issued_that_cannot_be_written_down(cox: Cox, controller: Controller, tmp_path: Path) -> None:
+    cox("nodes", "add", "nowhere", "--addr", "192.0.2.1")
+    csr = write_csr(tmp_path / "node.csr")
+    before = controller.client.get("/api/audit/head")
+    result = cox("nodes", "enroll", "nowhere", "--csr", str(csr), "--out", str(csr / "below-a-file"), code=2)
+    assert "cannot be written to" in refused(result)
+    assert controller.client.get("/api/audit/head") == before
+
+
+def test_a_plan_of_an_unreachable_node(cox: Cox) -> None:
+    cox("nodes", "add", "unreached", "--addr", "192.0.2.1")
+    for command in ("plan", "status", "push"):
+        assert "enrol" in refused(cox("nodes", command, "unreached", code=8))
+
+
+def test_every_query_speaks_json(cox: Cox) -> None:
+    cox("nodes", "add", "as-json", "--addr", "192.0.2.1")
+    wanted: dict[tuple[str, ...], type[Any]] = {
+        ("status",): dict,
+        ("tree",): dict,
+        ("nodes", "list"): list,
+        ("nodes", "show", "as-json"): dict,
+        ("sessions",): list,
+        ("ca", "show"): dict,
+        ("audit",): list,
+        ("config", "check"): dict,
+        ("config", "show"): dict,
+    }
+    for command, kind in wanted.items():
+        assert isinstance(json.loads(cox(*command, "--json").stdout), kind), command
+
+
+def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
+    node = controller.client.post("/api/nodes", {"name": "told", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/peers", peers_body([node["id"]], 1, first=900))
+    assert "1 users, 1 devices, 1 peers" in cox("status").stdout
+    assert "all running" in cox("status").stdout
+    tree = cox("tree").stdout
+    assert "├── fleet" in tree and "└── control_socket" in tree and "│   ├── node_links" in tree
+    assert node["id"] not in tree
+    assert node["id"] in cox("tree", "--links").stdout
+    assert cox("sessions").stdout.split()[:2] == ["ID", "NODE"]
+    assert "root" in cox("ca", "show").stdout
+    assert "peers.apply" in cox("audit", "--limit", "5").stdout
+    assert re.search(r"^retention\.audit_days +30$", cox("config", "show").stdout, re.MULTILINE)
+    assert cox("config", "check").stdout.endswith(": fine\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("nodes", "add", "b b", "--addr", "h"), 2, "not a node name"),
+        (("nodes", "add", "b", "--addr", "h:0"), 2, "control_addr: 'h:0'"),
+        (("nodes", "add", "b", "--addr", "h", "--region", "\x1b[31m"), 2, "region: "),
+        (("nodes", "show", "../status"), 4, "no node"),
+        (("nodes", "show", "%2e%2e"), 4, "no node"),
+        (("nodes", "disable", "nobody"), 4, "no node"),
+        (("sessions", "--node", "nobody"), 4, "no node"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(cox: Cox, arguments: tuple[str, ...], code: int, says: str) -> None:
+    sentence = refused(cox(*arguments, code=code))
+    assert says in sentence
+    assert "\x1b" not in sentence
+
+
+def test_names_are_taken_once(cox: Cox) -> None:
+    cox("nodes", "add", "twice", "--addr", "192.0.2.1")
+    assert "twice" in refused(cox("nodes", "add", "twice", "--addr", "192.0.2.1", code=5))
+
+
+def test_the_version_needs_no_configuration() -> None:
+    for arguments in (["--version"], ["version"]):
+        assert CliRunner().invoke(cli, arguments, prog_name="cox").stdout == f"{__version__}\n"
+    assert json.loads(CliRunner().invoke(cli, ["version", "--json"]).stdout) == {"version": __version__}
+
+
+def test_wrong_usage_is_told_with_the_nearest_command() -> None:
+    for arguments, says in (
+        (["nodse"], "Did you mean nodes?"),
+        (["nodes", "lst"], "list"),
+        (["nodes", "add", "x"], "--addr"),
+        (["sessions", "--limit", "0"], "--limit"),
+    ):
+        result = CliRunner().invoke(cli, arguments, prog_name="cox")
+        assert result.exit_code == 2
+        assert says in result.stderr, arguments
+
+
+def test_help_names_every_command_and_group() -> None:
+    out = CliRunner().invoke(cli, ["--help"], prog_name="cox").stdout
+    for name in ("init", "serve", "status", "tree", "nodes", "sessions", "watch", "ca", "audit", "config", "version"):
+        assert re.search(rf"^  {name} ", out, re.MULTILINE), name
+    out = CliRunner().invoke(cli, ["nodes", "-h"], prog_name="cox").stdout
+    for name in "add enroll list show status plan push edit enable disable revoke remove".split():  # noqa: SIM905
+        assert re.search(rf"^  {name} ", out, re.MULTILINE), name

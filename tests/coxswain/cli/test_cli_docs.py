@@ -1,0 +1,94 @@
+"""The pages for operators say what there is, and all of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import falcon.inspect
+import pytest
+
+from actors.main import cli
+from coxswain.api.app import create_app
+from coxswain.api.views import node
+from coxswain.errors import DOORS
+from coxswain.messages.fleet import NodeView
+from coxswain.model import LinkState, Node
+from tests.fleet import Controller
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+@pytest.fixture(scope="module")
+def cli_page() -> str:
+    return (DOCS / "cli.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def api_page() -> str:
+    return (DOCS / "api.md").read_text()
+
+
+def commands(group: click.Group, path: str = "cox") -> list[tuple[str, click.Command]]:
+    found = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found += commands(command, f"{path} {name}") if isinstance(command, click.Group) else [(f"{path} {name}", command)]
+    return found
+
+
+def test_every_command_and_option_is_on_the_page(cli_page: str) -> None:
+    rows = {row[0]: row[1] for row in re.findall(r"^\| `(cox [a-z ]*[a-z])[^`]*` \| (.*) \|$", cli_page, re.MULTILINE)}
+    there = commands(cli)
+    assert set(rows) == {path for path, _ in there}
+    for path, command in there:
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name not in ("config", "as_json"):
+                assert option.opts[0] in rows[path] or option.opts == ["--links"], (path, option.opts)
+
+
+def test_every_exit_code_is_on_the_page(cli_page: str) -> None:
+    rows = {int(code) for code in re.findall(r"^\| (\d+) \|", cli_page, re.MULTILINE)}
+    assert rows == {0, 143} | {door.exit_code for door in DOORS.values()}
+
+
+def test_every_query_takes_json_and_a_configuration() -> None:
+    without_daemon = {"cox init", "cox serve", "cox completion", "cox version"}
+    for path, command in commands(cli):
+        options = {option.name for option in command.params}
+        if path not in without_daemon:
+            assert "config" in options, path
+        if path not in without_daemon - {"cox version"} and path != "cox nodes remove":
+            assert "as_json" in options, path
+
+
+def test_every_route_is_on_the_page(api_page: str) -> None:
+    class Nothing:
+        identity = None
+        ask = tree = harm = None
+
+    nothing: Any = Nothing()
+    routes = falcon.inspect.inspect_routes(create_app(nothing))
+    assert len(routes) > 20
+    for route in routes:
+        for method in route.methods:
+            if method.internal:
+                continue
+            path = route.path.replace("{key}", "{node}")
+            rows = [line for line in api_page.splitlines() if line.startswith(f"| {method.method} `")]
+            last = path.rpartition("/")[2]
+            assert any(f"`{path}`" in row or (last in ("enable", "disable") and f"/{last}`" in row) for row in rows), path
+
+
+def test_every_field_of_a_node_is_on_the_page(api_page: str, controller: Controller) -> None:
+    for field in node(NodeView(Node("nod_a", "a"), LinkState.LIVE), {}):
+        assert f"`{field}`" in api_page, field
+    controller.client.post("/api/nodes", {"name": "documented", "control_addr": "192.0.2.1"})
+    for place in ("/api/status", "/api/tree", "/api/ca", "/api/audit?limit=1", "/api/events"):
+        found = controller.client.get(place)
+        for field in found[0] if isinstance(found, list) else found:
+            assert f"`{field}`" in api_page, (place, field)

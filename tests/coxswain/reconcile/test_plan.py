@@ -1,0 +1,258 @@
+"""What is done to a node, for everything that can be wrong with it (fleet-model.md, appendix B; node-contract.md 11)."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coxswain.model import NetworkPolicy, Peer
+from coxswain.reconcile.desired import policy_fingerprint
+from coxswain.reconcile.plan import STALL_COOLDOWN_S, describe, plan, remember
+from coxswain.reconcile.types import Desired, LinkMemory, Observed, Plan, PushPeers, Reason, SetPolicy
+from tests.coxswain.reconcile.samples import AWG, confirmed, key, peer, seen, service, shown, wanted
+
+ONE, TWO = peer(1), peer(2)
+NOW = 10_000.0
+BUSY = service(2, 2, 3)
+
+
+def push(made: Plan) -> PushPeers:
+    [step] = made.steps
+    assert isinstance(step, PushPeers)
+    return step
+
+
+def made(state: Desired, observed: Observed, memory: LinkMemory | None = None, now: float = NOW) -> Plan:
+    before = memory or confirmed()
+    return plan(state, observed, remember(before, observed, now), now)
+
+
+# -- the sweep's decision table
+
+
+def test_behind_is_pushed_even_while_everybody_shakes_hands() -> None:
+    step = push(made(wanted(ONE, TWO), seen(ONE, TWO, applied=4, services=(BUSY,))))
+    assert (step.reason, step.fresh_revision, step.at_least) == (Reason.REVISION_BEHIND, False, 5)
+
+
+def test_in_sync_and_handshaking_is_left_alone() -> None:
+    assert made(wanted(ONE, TWO), seen(ONE, TWO, services=(BUSY,))) == Plan((), ())
+
+
+def test_no_peers_and_no_handshakes_is_left_alone() -> None:
+    assert made(wanted(), seen()) == Plan((), ())
+
+
+def test_no_service_is_not_pushed_but_said() -> None:
+    result = made(wanted(ONE), seen(ONE, services=()))
+    assert result.steps == ()
+    assert [f.degraded for f in result.findings] == [True]
+
+
+def test_in_sync_where_nobody_ever_shook_hands_is_idle_and_not_stale() -> None:
+    """Deliberately better: the existing controller pushes idle nodes every 5 minutes (management-plane.md 13.6, 39)."""
+    assert made(wanted(ONE), seen(ONE, services=(service(1, 0, -1),))) == Plan((), ())
+
+
+def test_an_old_agent_that_cannot_tell_handshakes_is_not_stalled() -> None:
+    memory = confirmed(handshakes_seen_at=NOW - 60)
+    assert made(wanted(ONE), seen(ONE, services=(service(1, 0, 0),)), memory) == Plan((), ())
+
+
+def test_handshakes_that_ceased_are_healed_once_for_each_silence() -> None:
+    state, memory, reasons = wanted(ONE, TWO), confirmed(), []
+    for minute in range(60):
+        handshaking = minute in {0, 1, 20}
+        health = BUSY if handshaking else service(2, 0, 200)
+        observed = seen(ONE, TWO, services=(health,), uptime=minute * 60)
+        now = NOW + minute * 60
+        memory = remember(memory, observed, now)
+        steps = plan(state, observed, memory, now).steps
+        if steps:
+            memory = dataclasses.replace(memory, last_stall_heal_at=now)
+            reasons.append((minute, steps[0].reason))
+    assert reasons == [(2, Reason.STALLED), (21, Reason.STALLED)]
+
+
+def test_a_stall_is_healed_at_most_every_five_minutes() -> None:
+    state, observed = wanted(ONE), seen(ONE, services=(service(1, 0, 200),))
+    healed = NOW - STALL_COOLDOWN_S
+    memory = confirmed(handshakes_seen_at=NOW - 30, last_stall_heal_at=healed + 1)
+    assert made(state, observed, memory).steps == ()
+    assert push(made(state, observed, dataclasses.replace(memory, last_stall_heal_at=healed))).reason is Reason.STALLED
+
+
+def test_silence_right_after_a_restart_of_the_agent_is_no_stall() -> None:
+    memory = confirmed(handshakes_seen_at=NOW - 30, uptime_s=5000)
+    plan = made(wanted(ONE), seen(ONE, services=(service(1, 0, 200),), uptime=3), memory)
+    assert plan.steps == (SetPolicy(Reason.POLICY_SUSPECT),)
+
+
+def test_a_host_that_was_set_up_anew_gets_its_policy_again() -> None:
+    """No look shows whether it has any (node-contract.md 11.4, rule 6)."""
+    memory = confirmed(uptime_s=5000, wg_public_key="before", applied_revision=5)
+    anew = dataclasses.replace(seen(ONE, uptime=6000), wg_public_key="another")
+    assert made(wanted(ONE), anew, memory).steps == (SetPolicy(Reason.POLICY_SUSPECT),)
+    blank = dataclasses.replace(seen(uptime=6000), wg_public_key="before", applied_revision=0)
+    assert SetPolicy(Reason.POLICY_SUSPECT) in made(wanted(ONE), blank, memory).steps
+    same = dataclasses.replace(seen(ONE, uptime=6000), wg_public_key="before")
+    assert made(wanted(ONE), same, memory).steps == ()
+
+
+# -- betterments
+
+
+def test_a_revision_ahead_of_ours_is_adopted_and_said() -> None:
+    result = made(wanted(ONE, revision=5), seen(ONE, applied=9))
+    step = push(result)
+    assert (step.reason, step.fresh_revision, step.at_least) == (Reason.REVISION_AHEAD, True, 10)
+    assert "9" in result.findings[0].text
+
+
+@pytest.mark.parametrize(
+    ("observed", "detail"),
+    [
+        ((), "1 missing"),
+        ((ONE, TWO), "1 extra"),
+        ((ONE, ONE), "1 extra"),
+        ((dataclasses.replace(ONE, allowed_ips=("10.9.9.9/32",)),), "1 changed"),
+        ((dataclasses.replace(ONE, preshared_key=key("psk")),), "1 changed"),
+        ((TWO,), "1 missing, 1 extra"),
+    ],
+)
+def test_content_that_differs_is_pushed_under_a_fresh_revision(observed: tuple[Peer, ...], detail: str) -> None:
+    step = push(made(wanted(ONE), seen(*observed)))
+    assert (step.reason, step.fresh_revision, step.at_least, step.detail) == (Reason.PEERS_DIFFER, True, 6, detail)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (("10.7.0.2",), ("10.7.0.2/32",)),
+        (("10.7.0.2/32", "fd00::2"), ("FD00:0::2/128", "10.7.0.2")),
+        (("10.7.1.0/24",), ("10.7.1.9/24",)),
+    ],
+)
+def test_the_same_addresses_written_otherwise_are_the_same(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
+    assert made(wanted(peer(1, ips=ours)), seen(peer(1, ips=theirs))).steps == ()
+
+
+def test_without_a_list_of_peers_nothing_is_compared() -> None:
+    assert made(wanted(ONE), seen(asked=False)).steps == ()
+
+
+def test_a_key_with_a_line_break_in_it_does_not_pass_for_the_key() -> None:
+    spoilt = dataclasses.replace(shown(ONE), public_key=ONE.public_key + "\ufffd")
+    observed = dataclasses.replace(seen(), peers=(spoilt,))
+    assert push(made(wanted(ONE), observed)).detail == "1 missing, 1 extra"
+
+
+def test_a_data_plane_that_is_down_gets_everything_anew() -> None:
+    step = push(made(wanted(ONE), seen(ONE, services=(service(running=False),))))
+    assert (step.reason, step.fresh_revision, step.at_least) == (Reason.DATA_PLANE_DOWN, True, 6)
+
+
+def test_a_fresh_node_gets_revision_one_although_it_has_no_peers() -> None:
+    """Until then there is no awg0 (node-contract.md 4.7)."""
+    step = push(made(wanted(revision=0), seen(applied=0, services=(service(running=False),))))
+    assert (step.reason, step.at_least) == (Reason.REVISION_BEHIND, 1)
+
+
+def test_a_policy_that_was_never_confirmed_comes_after_the_push() -> None:
+    result = made(wanted(ONE), seen(applied=0), LinkMemory())
+    assert [step.reason for step in result.steps] == [Reason.REVISION_BEHIND, Reason.POLICY_CHANGED]
+
+
+def test_a_changed_policy_is_set_without_a_push() -> None:
+    state = wanted(ONE, policy=NetworkPolicy(isolation=True))
+    assert made(state, seen(ONE)).steps == (SetPolicy(Reason.POLICY_CHANGED),)
+
+
+def test_a_policy_that_failed_half_way_is_set_again_although_it_is_the_confirmed_one() -> None:
+    memory = confirmed(policy_suspect=True)
+    assert made(wanted(ONE), seen(ONE), memory).steps == (SetPolicy(Reason.POLICY_SUSPECT),)
+
+
+def test_a_wrong_clock_is_said() -> None:
+    observed = dataclasses.replace(seen(ONE), clock_skew_s=-3600.0)
+    result = made(wanted(ONE), observed)
+    assert result.steps == ()
+    assert "60 min behind" in result.findings[0].text
+
+
+def test_a_plan_reads_like_a_sentence() -> None:
+    result = made(wanted(ONE), seen(applied=3), LinkMemory())
+    assert describe(result) == (
+        "push all peers: the node's revision is behind (3, intended 5)",
+        "set the network policy: the network policy was changed",
+    )
+
+
+# -- properties
+
+numbers = st.lists(st.integers(1, 12), unique=True, max_size=8)
+policies = st.sampled_from([NetworkPolicy(), NetworkPolicy(isolation=True), NetworkPolicy(False, False, False)])
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Desired, Observed, LinkMemory]:
+    state = wanted(*(peer(n) for n in draw(numbers)), revision=draw(st.integers(0, 5)), policy=draw(policies))
+    psk = draw(st.sampled_from(["", key("psk")]))
+    there = [peer(n, psk=psk) for n in draw(numbers)]
+    health = draw(st.sampled_from([service(), service(running=False), service(3, 0, 200), service(3, 3, 0)]))
+    observed = seen(*there, applied=draw(st.integers(0, 7)), services=(health,), asked=draw(st.booleans()))
+    memory = LinkMemory(
+        policy_confirmed=draw(st.sampled_from(["", policy_fingerprint(state.policy)])),
+        policy_suspect=draw(st.booleans()),
+        handshakes_seen_at=draw(st.sampled_from([None, NOW - 60])),
+        last_stall_heal_at=draw(st.sampled_from([None, NOW - 400, NOW - 20])),
+    )
+    return state, observed, memory
+
+
+@given(situations())
+def test_carrying_a_plan_out_leaves_nothing_to_do(situation: tuple[Desired, Observed, LinkMemory]) -> None:
+    state, observed, memory = situation
+    for step in plan(state, observed, memory, NOW).steps:
+        match step:
+            case PushPeers(reason=reason, fresh_revision=fresh, at_least=at_least):
+                if fresh:  # what fleet does for BumpRevision
+                    state = dataclasses.replace(state, revision=max(state.revision + 1, at_least))
+                assert state.revision > observed.applied_revision, "the node would refuse it or take it for a replay"
+                observed = seen(
+                    *state.peers, applied=state.revision, services=(service(len(state.peers), 0, 200),), uptime=200
+                )
+                if reason is Reason.STALLED:
+                    memory = dataclasses.replace(memory, last_stall_heal_at=NOW)
+            case SetPolicy():
+                fingerprint = policy_fingerprint(state.policy)
+                memory = dataclasses.replace(memory, policy_confirmed=fingerprint, policy_suspect=False)
+    left = plan(state, observed, memory, NOW + 1).steps
+    # What may be left is to wake up peers that were silent all the while, once.
+    assert all(isinstance(step, PushPeers) and step.reason is Reason.STALLED for step in left)
+
+
+@given(situations(), st.integers(0, 2**32))
+def test_the_order_in_which_a_node_lists_its_peers_does_not_matter(
+    situation: tuple[Desired, Observed, LinkMemory], seed: int
+) -> None:
+    state, observed, memory = situation
+    shuffled = list(observed.peers or ())
+    random.Random(seed).shuffle(shuffled)
+    other = dataclasses.replace(observed, peers=None if observed.peers is None else tuple(shuffled))
+    assert plan(state, observed, memory, NOW) == plan(state, other, memory, NOW)
+
+
+@given(situations())
+def test_a_push_always_comes_before_the_policy_and_only_once(situation: tuple[Desired, Observed, LinkMemory]) -> None:
+    kinds = [type(step) for step in plan(*situation, NOW).steps]
+    assert kinds in ([], [PushPeers], [SetPolicy], [PushPeers, SetPolicy])
+
+
+def test_the_service_of_another_protocol_says_nothing_about_ours() -> None:
+    xray = dataclasses.replace(service(running=False), protocol=type(AWG).XRAY_REALITY)
+    assert made(wanted(ONE), seen(ONE, services=(xray, service()))).steps == ()

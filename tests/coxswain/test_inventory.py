@@ -1,0 +1,68 @@
+import pytest
+
+from coxswain.errors import InvalidInput
+from coxswain.inventory import check_endpoint_ips, check_name, check_policy, check_region, host_of, parse_control_addr
+from coxswain.model import NetworkPolicy
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("203.0.113.7", "203.0.113.7:8444"),
+        ("203.0.113.7:9000", "203.0.113.7:9000"),
+        ("node-1.example.net", "node-1.example.net:8444"),
+        ("node-1.example.net:1", "node-1.example.net:1"),
+        ("2001:db8::1", "[2001:db8::1]:8444"),
+        ("[2001:db8::1]:65535", "[2001:db8::1]:65535"),
+        ("[2001:db8::1]", "[2001:db8::1]:8444"),
+        (" localhost ", "localhost:8444"),
+    ],
+)
+def test_control_addresses_are_normalised(text: str, normal: str) -> None:
+    assert parse_control_addr(text) == normal
+    assert parse_control_addr(normal) == normal
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":8444", "host:", "host:0", "host:65536", "host:8444x", "a b", "[::1", "[::1]8444", "1.2.3", "1.2.3.4.5", "-a.b",
+     "host\n", "a..b", "host:٣", "x" * 254, "[1.2.3.4]:1", "user@host"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_by_name(text: str) -> None:
+    if text == "host\n":
+        assert parse_control_addr(text) == "host:8444"
+        return
+    with pytest.raises(InvalidInput, match="control_addr"):
+        parse_control_addr(text)
+
+
+def test_host_of_is_the_name_to_pin() -> None:
+    assert host_of("[2001:db8::1]:8444") == "2001:db8::1"
+    assert host_of("a.example:1") == "a.example"
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "x" * 64, "a\n", "é"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(InvalidInput, match="name"):
+        check_name(name)
+
+
+def test_good_names_and_regions() -> None:
+    assert check_name("fra-1.b_2") == "fra-1.b_2"
+    assert check_region("eu-central (Frankfurt)") == "eu-central (Frankfurt)"
+    with pytest.raises(InvalidInput, match="region"):
+        check_region("a\nb")
+
+
+def test_endpoint_pool_is_cleaned() -> None:
+    assert check_endpoint_ips((" 203.0.113.1", "", "203.0.113.1", "2001:DB8::1")) == ("203.0.113.1", "2001:db8::1")
+    with pytest.raises(InvalidInput, match="endpoint_ips"):
+        check_endpoint_ips(("host.example",))
+
+
+def test_policy_needs_forwarding() -> None:
+    assert check_policy(NetworkPolicy(forwarding=False, masquerade=False)).forwarding is False
+    with pytest.raises(InvalidInput, match="masquerade"):
+        check_policy(NetworkPolicy(forwarding=False, masquerade=True))
+    with pytest.raises(InvalidInput, match="isolation"):
+        check_policy(NetworkPolicy(forwarding=False, masquerade=False, isolation=True))

@@ -1,0 +1,63 @@
+"""``tools/demo`` as a newcomer runs it: it heals what it breaks, ends by itself, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.support import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(scratch: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The demo itself, without the set-up of ``tools/demo``, which has happened when tests run."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / "tools/demo.py", *arguments],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=scratch,
+    )
+
+
+def of(scratch: Path) -> list[str]:
+    """Command lines of processes that work in ``scratch``."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if f"{scratch}/" in words:
+            lines.append(words)
+    return lines
+
+
+def test_it_shows_what_broke_and_healed_and_leaves_nothing(tmp_path: Path) -> None:
+    demo = start(tmp_path, "--json", "--chaos", "--nodes", "3", "--seconds", "14", "--seed", "3")
+    out, err = demo.communicate(timeout=120)
+    assert demo.returncode == 0, err
+    result = json.loads(out)
+    assert result["nodes"] == result["live"] == 3
+    assert result["sessions_opened"] > 0
+    assert result["failures_injected"] > 0
+    assert result["healed"] == result["failures_injected"]
+    assert 0 < result["heal_seconds_max"] < 30
+    assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []
+
+
+def test_ended_at_any_moment_it_takes_everything_with_it(tmp_path: Path) -> None:
+    demo = start(tmp_path, "--json", "--nodes", "2", "--seconds", "60")
+    eventually(lambda: any(" serve " in line for line in of(tmp_path)), timeout=30)
+    time.sleep(0.2)  # the daemon is there and does not answer yet
+    demo.send_signal(signal.SIGTERM)
+    demo.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []

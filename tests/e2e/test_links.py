@@ -1,0 +1,345 @@
+"""What nodes do to a controller, and what it makes of it: the contract's traps, bad input, outages. Nobody else notices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from actors.certificate_authority import _CheckRenewal
+from actors.supervision import Harm
+from coxswain.cli.client import RemoteError
+from coxswain.messages.ca import DescribeCa
+from coxswain.wire.node_control import Deadlines, channel_options
+from tests.fleet import LiveFleet, live_fleet, peers_body
+from tests.support import eventually
+
+NODES = 4
+BASE_PORT = 13_000
+DEADLINES = Deadlines(read=1.0, list=1.5, change=3.0)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
+    home = tmp_path_factory.mktemp("links")
+    with live_fleet(
+        home, NODES, BASE_PORT, deadlines=DEADLINES, interval_s=2.0, before_start=lambda f: f.add_peers(4)
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(shared: LiveFleet) -> Iterator[LiveFleet]:
+    """Everything is well before each test, and must be again after it; n1, n2 and n3 never notice what n0 does."""
+    shared.controller.all_in_sync(NODES)
+    bystanders = {f"n{i}": shared.controller.node(f"n{i}")["link_since"] for i in (1, 2, 3)}
+    yield shared
+    shared.nodes.do("clear", node="all")
+    shared.nodes.do("start", node="all")
+    shared.controller.all_in_sync(NODES)
+    for name, since in bystanders.items():
+        assert shared.controller.node(name)["link_since"] == since, f"{name} noticed"
+
+
+def look(fleet: LiveFleet, key: str = "n0") -> None:
+    fleet.controller.client.post(f"/api/nodes/{key}/look")
+
+
+def push_peer(fleet: LiveFleet, number: int, index: int = 0) -> str:
+    body = peers_body([fleet.ids[index]], 1, first=number)
+    fleet.controller.client.post("/api/peers", body)
+    return str(body["add"][0]["public_key"])
+
+
+# -- bad input from a node
+
+
+@pytest.mark.parametrize("method", ["GetStatus", "ListPeers"])
+def test_an_answer_that_cannot_be_decoded(fleet: LiveFleet, method: str) -> None:
+    fleet.nodes.do("garbage", node=0, method=method, times=1000)
+    look(fleet)
+    seen = fleet.controller.until("n0", link_state="backing_off", status="error")
+    assert method in seen["link_reason"]
+    fleet.nodes.do("clear", node=0)
+    fleet.controller.until("n0", link_state="live", status="active", in_sync=True)
+
+
+def test_a_push_that_is_answered_with_garbage_is_tried_again(fleet: LiveFleet) -> None:
+    fleet.nodes.do("garbage", node=0, method="PushConfig", times=1)
+    push_peer(fleet, 50_000)
+    fleet.controller.until("n0", link_state="live", in_sync=True, applied_revision=lambda r: r > 0)
+
+
+def test_events_that_cannot_be_decoded_cost_the_stream_and_nothing_else(fleet: LiveFleet) -> None:
+    fleet.nodes.do("mangle", node=0, mode="garble")
+    fleet.nodes.do("inject", node=0, connect=1)
+    fleet.controller.until("n0", link_reason=lambda r: "WatchEvents" in r)
+    fleet.nodes.do("mangle", node=0, mode="none")
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+
+
+def test_a_revision_from_the_future_is_adopted_and_told(fleet: LiveFleet) -> None:
+    before = fleet.controller.node("n0")["config_revision"]
+    fleet.nodes.do("future", node=0, revision=before + 1_000)
+    plan = fleet.controller.client.get("/api/nodes/n0/plan")
+    assert plan["applied_revision"] == before + 1_000
+    assert "ahead of ours" in plan["findings"][0]
+    look(fleet)
+    fleet.controller.until("n0", config_revision=lambda r: r >= before + 1_001)
+    fleet.nodes.do("future", node=0, revision=None)
+    look(fleet)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+
+
+def test_an_absurd_revision_is_refused_and_named(fleet: LiveFleet) -> None:
+    before = fleet.controller.node("n0")["config_revision"]
+    fleet.nodes.do("future", node=0, revision=2**62 + 1)
+    look(fleet)
+    seen = fleet.controller.until("n0", link_state="backing_off", status="error")
+    assert "applied_revision" in seen["link_reason"]
+    fleet.nodes.do("future", node=0, revision=None)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+    assert fleet.controller.node("n0")["config_revision"] == before
+
+
+@pytest.mark.parametrize("mode", ["repeat", "swap"])
+def test_repeated_and_reordered_events_count_no_session_twice(fleet: LiveFleet, mode: str) -> None:
+    fleet.nodes.do("mangle", node=0, mode=mode)
+    keys = fleet.nodes.do("inject", node=0, connect=3)["keys"]
+
+    def open_on_n0() -> set[str]:
+        rows = fleet.controller.client.get("/api/sessions?node=n0&active=true&limit=1000")
+        found = [r["peer_key"] for r in rows]
+        assert len(found) == len(set(found))
+        return set(found)
+
+    eventually(lambda: set(keys) <= open_on_n0(), timeout=20, every=0.1)
+    fleet.nodes.do("inject", node=0, disconnect=keys)
+    eventually(lambda: not set(keys) & open_on_n0(), timeout=30, every=0.2)
+
+
+def test_a_node_that_never_answers_is_degraded_then_unreachable_then_back(fleet: LiveFleet) -> None:
+    fleet.nodes.do("stall", node=0)
+    look(fleet)
+    seen = fleet.controller.until("n0", link_state="degraded")
+    assert "no answer in time" in seen["link_reason"]
+    assert "polls missed" in seen["link_reason"]
+    fleet.controller.until("n0", status="unreachable", link_state="backing_off")
+    fleet.nodes.do("release", node=0)
+    fleet.controller.until("n0", link_state="live", status="active", in_sync=True)
+
+
+def test_a_node_that_sends_events_is_not_lost_however_slow_its_answers(fleet: LiveFleet) -> None:
+    """A link that is given up takes the events with it that are on their way."""
+    before = fleet.controller.sessions()["opened"]
+    fleet.nodes.do("stall", node=0, method="GetStatus")
+    look(fleet)
+    states = set()
+    for _ in range(60):  # six deadlines of a second, and the pauses between them
+        keys = fleet.nodes.do("inject", node=0, connect=1)["keys"]
+        fleet.nodes.do("inject", node=0, disconnect=keys)
+        states.add(fleet.controller.node("n0")["link_state"])
+        time.sleep(0.2)
+    assert states == {"live", "degraded"}
+    fleet.controller.until("n0", link_reason=lambda r: "its events still come" in r)
+    eventually(lambda: fleet.controller.sessions()["opened"] >= before + 60, timeout=10, every=0.1)
+    fleet.controller.until("n0", status="unreachable", link_state="backing_off")  # now that it says nothing at all
+    fleet.nodes.do("release", node=0)
+    fleet.controller.until("n0", link_state="live", status="active", in_sync=True)
+
+
+def test_a_change_that_never_returns_holds_nobody_else_up(fleet: LiveFleet) -> None:
+    fleet.nodes.do("stall", node=0, method="PushConfig")
+    before = {i: fleet.controller.node(f"n{i}")["applied_revision"] for i in range(NODES)}
+    fleet.controller.client.post("/api/peers", peers_body(fleet.ids, 1, first=60_000))
+    for i in (1, 2, 3):
+        fleet.controller.until(f"n{i}", applied_revision=lambda r, i=i: r > before[i], in_sync=True)
+    assert not fleet.controller.node("n0")["in_sync"]
+    fleet.nodes.do("release", node=0)
+    fleet.controller.until("n0", in_sync=True, applied_revision=lambda r: r > before[0])
+
+
+# -- traps of the contract
+
+
+def test_a_refused_push_is_an_error_until_it_heals(fleet: LiveFleet) -> None:
+    fleet.nodes.do("fail", node=0, method="PushConfig", code="INTERNAL", times=2)
+    push_peer(fleet, 51_000)
+    seen = fleet.controller.until("n0", link_state="degraded", status="error")
+    assert "PushConfig: INTERNAL" in seen["link_reason"]
+    fleet.controller.until("n0", link_state="live", status="active", in_sync=True)
+
+
+def test_a_stale_revision_is_no_dead_end(fleet: LiveFleet) -> None:
+    fleet.nodes.do("fail", node=0, method="PushConfig", code="FAILED_PRECONDITION", times=1)
+    push_peer(fleet, 52_000)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+
+
+def test_a_policy_that_failed_is_suspect_and_pushed_again(fleet: LiveFleet) -> None:
+    node = fleet.controller.node("n0")
+    fleet.nodes.do("fail", node=0, method="SetNetworkConfig", code="INTERNAL", times=1, after=True)
+    policy = {"forwarding": True, "masquerade": True, "isolation": not node["isolation"]}
+    fleet.controller.client.call("PATCH", "/api/nodes/n0", {"version": node["version"], "policy": policy})
+    seen = fleet.controller.until("n0", link_state="degraded")
+    assert "SetNetworkConfig" in seen["link_reason"]
+    fleet.controller.until("n0", link_state="live", in_sync=True, isolation=not node["isolation"])
+
+
+def test_peers_that_somebody_changed_on_the_node_are_put_right(fleet: LiveFleet) -> None:
+    """Equal revisions prove nothing (node-contract.md 11.4, rule 8)."""
+    before = fleet.controller.node("n0")["applied_revision"]
+    fleet.nodes.do("reboot", node=0)
+    fleet.controller.until("n0", link_state="live", in_sync=True, applied_revision=lambda r: r >= before)
+
+
+def test_a_restarted_agent_is_live_again_with_its_sessions_carried_on(fleet: LiveFleet) -> None:
+    keys = set(fleet.nodes.do("inject", node=0, connect=2)["keys"])
+
+    def open_on_n0() -> dict[str, int]:
+        rows = fleet.controller.client.get("/api/sessions?node=n0&active=true&limit=1000")
+        return {r["peer_key"]: r["id"] for r in rows if r["peer_key"] in keys}
+
+    before = eventually(lambda: len(open_on_n0()) == 2 and open_on_n0(), timeout=20, every=0.1)
+    fleet.nodes.do("kill", node=0)
+    fleet.controller.until("n0", link_state="backing_off")
+    fleet.nodes.do("start", node=0)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+    assert open_on_n0() == before, "a blip closes no session (management-plane.md 13.1, 3)"
+    fleet.nodes.do("inject", node=0, disconnect=sorted(keys))
+    eventually(lambda: not open_on_n0(), timeout=20, every=0.1)
+
+
+def test_a_cut_stream_is_opened_again(fleet: LiveFleet) -> None:
+    since = fleet.controller.node("n0")["link_since"]
+    assert fleet.nodes.do("cut", node=0)["streams"] == 1
+    fleet.controller.until("n0", link_state="live", link_since=lambda s: s != since)
+
+
+def test_no_keepalive_that_an_agent_would_punish() -> None:
+    """Pings closer than five minutes get the link killed (node-contract.md 2.6), which an idle stream only shows late."""
+    options = dict(channel_options("127.0.0.1", "name"))
+    assert options["grpc.keepalive_time_ms"] > 300_000
+    assert options["grpc.use_local_subchannel_pool"] == 1
+    assert options["grpc.enable_http_proxy"] == 0
+
+
+# -- what operators do
+
+
+def test_a_plan_changes_nothing(fleet: LiveFleet) -> None:
+    fleet.nodes.do("stall", node=0, method="PushConfig")
+    before = fleet.controller.node("n0")
+    plan = fleet.controller.client.get("/api/nodes/n0/plan")
+    assert plan["steps"] == []
+    after = fleet.controller.node("n0")
+    assert (after["config_revision"], after["applied_revision"]) == (before["config_revision"], before["applied_revision"])
+    fleet.nodes.do("release", node=0)
+
+
+def test_an_operators_push_goes_out_under_a_fresh_revision(fleet: LiveFleet) -> None:
+    before = fleet.controller.node("n0")["config_revision"]
+    outcome = fleet.controller.client.post("/api/nodes/n0/push")
+    assert outcome["pushed_revision"] == outcome["applied_revision"] == before + 1
+    assert outcome["reloaded"]
+    assert fleet.controller.client.get("/api/audit?limit=1")[0]["action"] == "node.push"
+
+
+def test_disabled_is_stopped_and_comes_back(fleet: LiveFleet) -> None:
+    fleet.controller.client.post("/api/nodes/n0/disable")
+    fleet.controller.until("n0", link_state="disabled", status="stopped")
+    with pytest.raises(RemoteError, match="disabled"):
+        fleet.controller.client.get("/api/nodes/n0/plan")
+    fleet.controller.client.post("/api/nodes/n0/enable")
+    fleet.controller.until("n0", link_state="live", status="active", in_sync=True)
+
+
+def test_revocation_is_honoured_at_once_and_a_new_enrolment_heals(fleet: LiveFleet) -> None:
+    client = fleet.controller.client
+    client.post("/api/nodes/n0/revoke", {"reason": "stolen"})
+    seen = fleet.controller.until("n0", link_state="backing_off")
+    assert "certificate" in seen["link_reason"]
+    assert not seen["enrolled"]
+    issued = client.post("/api/nodes/n0/enroll", {"csr": fleet.nodes.csr(0)})
+    seen = fleet.controller.until("n0", link_reason=lambda r: "not one that this controller accepts" in r)
+    assert seen["link_state"] != "live", "the node still presents the revoked certificate"
+    fleet.nodes.install(0, issued)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+
+
+def test_until_it_is_revoked_an_earlier_certificate_is_good_enough(fleet: LiveFleet) -> None:
+    client = fleet.controller.client
+    client.post("/api/nodes/n0/enroll", {"csr": fleet.nodes.csr(0)})  # issued, but not yet on the host
+    assert fleet.controller.system.harm(fleet.link(0), Harm.RAISE)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+
+
+def test_the_controllers_certificate_is_renewed_without_dropping_a_link(fleet: LiveFleet) -> None:
+    before = {n["name"]: n["link_since"] for n in fleet.controller.client.get("/api/nodes")}
+    serial = _controller_serial(fleet)
+    actor: Any = fleet.controller.system.directory.find("certificate_authority")
+    actor._due_at = 0.0  # as if two thirds of its life were over
+    fleet.controller.system.tell("certificate_authority", _CheckRenewal())  # the hourly look, made now
+    fleet.controller.system.ask("certificate_authority", DescribeCa(), deadline=5)
+    assert _controller_serial(fleet) != serial
+    assert {n["name"]: n["link_since"] for n in fleet.controller.client.get("/api/nodes")} == before
+    fleet.nodes.do("cut", node=0)
+    fleet.controller.until("n0", link_state="live", link_since=lambda s: s != before["n0"])
+
+
+def test_a_peer_that_could_poison_a_node_never_gets_into_the_intent(fleet: LiveFleet) -> None:
+    before = fleet.controller.node("n0")["config_revision"]
+    poison = {
+        "public_key": "x" * 44,
+        "allowed_ips": ["10.99.0.1/32\nPostUp = touch /tmp/owned"],
+        "preshared_key": "short",
+    }
+    for field, value in poison.items():
+        body = peers_body([fleet.ids[0]], 1, first=70_000)
+        body["add"][0][field] = value
+        with pytest.raises(RemoteError) as refused:
+            fleet.controller.client.post("/api/peers", body)
+        assert refused.value.status == 400
+        assert field in str(refused.value)
+        assert "short" not in str(refused.value) or field != "preshared_key"
+    assert fleet.controller.node("n0")["config_revision"] == before
+
+
+def test_a_removed_peer_is_cut_off(fleet: LiveFleet) -> None:
+    key = push_peer(fleet, 53_000)
+    fleet.controller.until("n0", in_sync=True)
+    removal = {"node_id": fleet.ids[0], "public_key": key}
+    revision = fleet.controller.client.post("/api/peers", {"remove": [removal]})["revisions"][fleet.ids[0]]
+    fleet.controller.until("n0", in_sync=True, applied_revision=revision)
+    assert key not in fleet.nodes.do("inject", node=0, connect=1000)["keys"]
+    fleet.nodes.do("inject", node=0, disconnect=1000)
+
+
+@pytest.mark.parametrize(
+    ("csr", "told"),
+    [("", "csr"), ("hello", "no certificate request"), ("-----BEGIN CERTIFICATE REQUEST-----\nAA==\n", "cannot be read")],
+)
+def test_a_malformed_request_names_itself(fleet: LiveFleet, csr: str, told: str) -> None:
+    with pytest.raises(RemoteError, match=told) as refused:
+        fleet.controller.client.post("/api/nodes/n0/enroll", {"csr": csr})
+    assert refused.value.status == 400
+    assert refused.value.exit_code == 2
+
+
+def test_a_node_of_another_fleet_is_kept_out(fleet: LiveFleet) -> None:
+    """A certificate from another CA: here, that of n1 on the address of n0."""
+    client = fleet.controller.client
+    issued = client.post("/api/nodes/n1/enroll", {"csr": fleet.nodes.csr(1)})
+    mine = client.post("/api/nodes/n0/enroll", {"csr": fleet.nodes.csr(0)})
+    fleet.nodes.install(0, issued)
+    seen = fleet.controller.until("n0", link_reason=lambda r: "not one that this controller accepts" in r)
+    assert seen["link_state"] != "live"
+    fleet.nodes.install(0, mine)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+
+
+def _controller_serial(fleet: LiveFleet) -> str:
+    leaves = fleet.controller.client.get("/api/ca")["leaves"]
+    return str(next(leaf["serial"] for leaf in leaves if leaf["holder"] == "controller"))

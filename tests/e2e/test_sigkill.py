@@ -1,0 +1,94 @@
+"""SIGKILL of the daemon while changes come in: nothing that was acknowledged is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coxswain import audit
+from coxswain.errors import CoxswainError
+from coxswain.store import open_store
+from tests.fleet import Daemon, Nodes, peers_body
+from tests.support import eventually
+
+KILLS = 8
+WRITERS = 4
+NODES = 3
+BASE_PORT = 13_200
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
+    dsn = request.getfixturevalue("postgres_server").create_database() if request.param == "postgres" else ""
+    daemon = Daemon(tmp_path, dsn=dsn)
+    daemon.start()
+    yield daemon
+    daemon.kill()
+
+
+def test_acknowledged_changes_and_their_records_are_there_once(daemon: Daemon, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    client = daemon.client()
+    nodes = Nodes.make(tmp_path / "nodes", NODES)
+    ids = []
+    for index in range(NODES):
+        body = {"name": f"n{index}", "control_addr": f"127.0.0.1:{BASE_PORT + index}"}
+        ids.append(client.post("/api/nodes", body)["id"])
+        nodes.install(index, client.post(f"/api/nodes/n{index}/enroll", {"csr": nodes.csr(index)}))
+    nodes.start(BASE_PORT)
+    asked: list[str] = []
+    acknowledged: list[str] = []
+    lock = threading.Lock()
+
+    def write() -> None:
+        client = daemon.client()
+        while True:
+            with lock:
+                body = peers_body([rng.choice(ids)], 1, first=len(asked))
+                device = body["devices"][0]["id"]
+                asked.append(device)
+            try:
+                client.post("/api/peers", body)
+            except (CoxswainError, OSError):
+                return  # killed; whether this one was made is open
+            with lock:
+                acknowledged.append(device)
+
+    try:
+        for _ in range(KILLS):
+            writers = [threading.Thread(target=write) for _ in range(WRITERS)]
+            for writer in writers:
+                writer.start()
+            threading.Event().wait(rng.uniform(0.05, 0.4))
+            daemon.kill()
+            for writer in writers:
+                writer.join(30)
+            daemon.start()
+        status = eventually(
+            lambda: (s := daemon.client().get("/api/status"))["fleet"]["in_sync"] == NODES and s, timeout=30, every=0.1
+        )
+        on_nodes = sum(node["peers_configured"] for node in daemon.client().get("/api/nodes"))
+    finally:
+        nodes.stop()
+    assert daemon.stop() == 0
+    store = open_store(daemon.store)
+    try:
+        with store.read() as tx:
+            peers = Counter(row[0] for row in tx.execute("SELECT device_id FROM peers"))
+            details = [row[0] for row in tx.execute("SELECT detail FROM audit_log WHERE action = 'peers.apply'")]
+            waiting = tx.execute("SELECT COUNT(*) FROM audit_outbox")[0][0]
+            assert audit.verify(tx) == (status["audit"]["size"], None)
+    finally:
+        store.close()
+    records = Counter(device for detail in details for device in json.loads(detail)["devices"])
+    assert len(acknowledged) > KILLS, "there was no load to speak of"
+    assert not [d for d in acknowledged if peers[d] != 1 or records[d] != 1]
+    assert peers == records, "what was made has one record, what was not made has none"
+    assert waiting == 0
+    assert on_nodes == len(peers)

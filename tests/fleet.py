@@ -1,0 +1,325 @@
+"""A whole controller in this process, and its nodes in another one: real TLS, real gRPC, real store, real socket."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import ipaddress
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actors.supervision import Intensity, System
+from actors.tree import Parts, build
+from coxswain.cli.client import Client
+from coxswain.errors import CoxswainError, StoreUnavailable
+from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring
+from coxswain.store import Durability, Store, Tx, open_store
+from coxswain.wire.node_control import Deadlines
+from tests.netns import Namespace
+from tests.support import eventually
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Nodes:
+    """``tools/fleet-sim run`` as a child process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._process: subprocess.Popen[str] | None = None
+        self._count = 0
+
+    @staticmethod
+    def make(directory: Path, nodes: int) -> Nodes:
+        command = [sys.executable, str(ROOT / "tools/fleet-sim"), "csr", "--nodes", str(nodes)]
+        subprocess.run([*command, "--dir", str(directory), "--shared-key"], check=True, capture_output=True, cwd=ROOT)
+        return Nodes(directory)
+
+    def csr(self, index: int) -> str:
+        return (self._of(index) / "node.csr").read_text()
+
+    def install(self, index: int, issued: dict[str, Any]) -> None:
+        (self._of(index) / "node.crt").write_text(issued["node_crt"])
+        (self.directory / "ca.crt").write_text(issued["ca_crt"])
+        if self._process is not None:
+            self.do("install", node=index)
+
+    def start(self, base_port: int, *options: str) -> None:
+        command = [sys.executable, str(ROOT / "tools/fleet-sim"), "run", "--dir", str(self.directory)]
+        self._process = subprocess.Popen(
+            [*command, "--base-port", str(base_port), "--no-observer", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+        )
+        ready = json.loads(self._pipe(self._process.stdout).readline())
+        assert ready["event"] == "ready", ready
+
+    def do(self, cmd: str, **arguments: Any) -> dict[str, Any]:
+        """Carries a command out and returns its answer."""
+        assert self._process is not None
+        self._count += 1
+        pipe = self._pipe(self._process.stdin)
+        pipe.write(json.dumps({"cmd": cmd, "id": self._count, **arguments}) + "\n")
+        pipe.flush()
+        while True:
+            answer: dict[str, Any] = json.loads(self._pipe(self._process.stdout).readline())
+            if answer.get("id") == self._count:
+                assert answer["ok"], answer
+                return answer
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                self._pipe(pipe).close()
+            self._process = None
+
+    def _of(self, index: int) -> Path:
+        return self.directory / f"node-{index:05d}"
+
+    @staticmethod
+    def _pipe(pipe: Any) -> Any:
+        assert pipe is not None
+        return pipe
+
+
+class FaultyStore:
+    """A real store whose answers may be lost or late, those to ``for_actor`` (a thread has the name of its actor)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.for_actor = "fleet"
+        self.lost_commits = 0
+        self.refuse_reads = False
+        self.slow_reads_s = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def _concerns(self) -> bool:
+        return threading.current_thread().name.startswith(self.for_actor)
+
+    @contextmanager
+    def write(self, durability: Durability = Durability.ACKNOWLEDGED) -> Iterator[Tx]:
+        with self._store.write(durability) as tx:
+            yield tx
+        if self.lost_commits and durability is Durability.ACKNOWLEDGED and self._concerns():
+            self.lost_commits -= 1
+            raise StoreUnavailable("the database: the connection was lost during the commit")
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        if self._concerns():
+            time.sleep(self.slow_reads_s)
+            if self.refuse_reads:
+                raise StoreUnavailable("the database: it does not answer")
+        with self._store.read() as tx:
+            yield tx
+
+
+class Controller:
+    """A system on a state directory; may be stopped and started again on the same state."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        interval_s: float = 45.0,
+        deadlines: Deadlines = Deadlines(),
+        hang_s: float = 1.5,
+        database: str = "",
+    ) -> None:
+        self.home = home
+        self._interval_s = interval_s
+        self._deadlines = deadlines
+        self._hang_s = hang_s
+        self._database = database
+        self.system: System
+        self.store: FaultyStore
+        self.client = Client(home / "control.sock", timeout=30.0)
+
+    def start(self) -> None:
+        make_key_file(self.home / "ca.key")
+        secret = load_secret(KeySource.FILE, key_file=self.home / "ca.key", environ={})
+        self.store = FaultyStore(open_store(self._database or self.home / "app.db"))
+        with self.store.write() as tx:
+            keyring = open_keyring(tx, secret)
+        socket = self.home / "control.sock"
+        parts = Parts(self.store, keyring, self.home, socket, self._interval_s, self._deadlines, allow_chaos=True)
+        # The tests kill far more, and wait far less patiently, than life does.
+        parts = dataclasses.replace(parts, hang_s=self._hang_s, intensity=Intensity(1_000, 60.0))
+        self.system = build(parts)
+        self.system.start()
+        assert self.system.wait_up(20)
+
+    def stop(self) -> None:
+        self.client.close()
+        assert self.system.stop(), self.system.failure
+        self.store.close()
+
+    # -- what tests ask again and again
+
+    def node(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.get(f"/api/nodes/{key}")
+        return found
+
+    def until(self, key: str, **wanted: Any) -> dict[str, Any]:
+        """Waits until the node's view has these values; callables are asked."""
+
+        def there() -> dict[str, Any] | None:
+            found = self.node(key)
+            fits = all(w(found[k]) if callable(w) else found[k] == w for k, w in wanted.items())
+            return found if fits else None
+
+        try:
+            return eventually(there, timeout=30, every=0.05) or {}
+        except AssertionError:
+            raise AssertionError(f"{key} never had {wanted}; it is {self.node(key)}") from None
+
+    def all_in_sync(self, count: int, timeout: float = 60.0) -> None:
+        def there() -> bool:
+            return bool(self.client.get("/api/status")["fleet"]["in_sync"] == count)
+
+        eventually(there, timeout=timeout, every=0.1)
+
+    def sessions(self) -> dict[str, int]:
+        counts: dict[str, int] = self.client.get("/api/status")["sessions"]
+        return counts
+
+
+class Daemon:
+    """``cox serve`` as a process of its own, in a network namespace if need be. ``store``: what ``open_store`` takes."""
+
+    def __init__(self, home: Path, *, dsn: str = "", within: Namespace | None = None) -> None:
+        self.state = home / "state"
+        self.store = dsn or str(self.state / "app.db")
+        self._config = home / "cox.yaml"
+        self._log = home / "serve.log"
+        self._within = within
+        self._environment = os.environ | ({"COX_DATABASE__DSN": dsn} if dsn else {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self.cox("init", "--state-dir", str(self.state))
+
+    def cox(self, *arguments: str) -> str:
+        """Runs a command to its end; returns what it printed."""
+        command = self._command(*arguments)
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def client(self) -> Client:
+        return Client(self.state / "control.sock", 20)
+
+    def start(self) -> None:
+        command = self._command("serve")
+        if self._within is not None:
+            command = self._within.argv(command)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+        eventually(self._is_ready, timeout=20, every=0.05)
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens if it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+
+    def stop(self) -> int:
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(40)
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "actors.main", *arguments, "--config", str(self._config)]
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()[-2_000:]
+        try:
+            self.client().get("/healthz")
+        except CoxswainError:
+            return False
+        return True
+
+
+class LiveFleet:
+    """A controller with ``count`` enrolled nodes named ``n0``, ``n1`` …"""
+
+    def __init__(self, controller: Controller, nodes: Nodes, ids: Sequence[str], base_port: int) -> None:
+        self.controller = controller
+        self.nodes = nodes
+        self.ids = list(ids)
+        self.base_port = base_port
+
+    def add_peers(self, per_node: int, first: int = 0) -> None:
+        self.controller.client.post("/api/peers", peers_body(self.ids, per_node, first))
+
+    def link(self, index: int) -> str:
+        return f"node_link:{self.ids[index]}"
+
+
+def peers_body(node_ids: Sequence[str], per_node: int, first: int = 0) -> dict[str, Any]:
+    """One user, a device and a peer for each place; keys are random, addresses are not."""
+    base = ipaddress.IPv4Address("10.86.0.2")
+    devices, peers = [], []
+    for place in range(len(node_ids) * per_node):
+        number = first + place
+        devices.append({"id": f"dev_{number}", "user_id": "usr_test", "name": f"device {number}"})
+        peers.append(
+            {
+                "id": f"peer_{number}",
+                "node_id": node_ids[place // per_node],
+                "device_id": f"dev_{number}",
+                "public_key": base64.b64encode(os.urandom(32)).decode(),
+                "allowed_ips": [f"{base + number}/32"],
+                "preshared_key": base64.b64encode(os.urandom(32)).decode(),
+            }
+        )
+    return {"users": [{"id": "usr_test", "name": "Test"}], "devices": devices, "add": peers, "remove": []}
+
+
+@contextmanager
+def live_fleet(
+    home: Path,
+    count: int,
+    base_port: int,
+    *,
+    options: Sequence[str] = (),
+    interval_s: float = 45.0,
+    deadlines: Deadlines = Deadlines(),
+    hang_s: float = 1.5,
+    database: str = "",
+    before_start: Callable[[LiveFleet], None] = lambda _fleet: None,
+) -> Iterator[LiveFleet]:
+    """Starts everything and waits until every node is in sync."""
+    state = home / "state"
+    state.mkdir(mode=0o700)
+    controller = Controller(state, interval_s=interval_s, deadlines=deadlines, hang_s=hang_s, database=database)
+    controller.start()
+    nodes = Nodes.make(home / "nodes", count)
+    try:
+        ids = []
+        for index in range(count):
+            body = {"name": f"n{index}", "region": "test", "control_addr": f"127.0.0.1:{base_port + index}"}
+            ids.append(controller.client.post("/api/nodes", body)["id"])
+            nodes.install(index, controller.client.post(f"/api/nodes/n{index}/enroll", {"csr": nodes.csr(index)}))
+        fleet = LiveFleet(controller, nodes, ids, base_port)
+        before_start(fleet)
+        nodes.start(base_port, *options)
+        controller.all_in_sync(count)
+        yield fleet
+    finally:
+        nodes.stop()
+        controller.stop()

@@ -1,0 +1,23 @@
+"""Helpers that tests of several folders share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["eventually"]
+
+T = TypeVar("T")
+
+
+def eventually(predicate: Callable[[], T], *, timeout: float = 10.0, every: float = 0.01) -> T:
+    """Waits until ``predicate()`` is true and returns what it returned; fails with its last value after ``timeout`` s."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {timeout} s: {predicate!r}; last: {value!r}")
+        time.sleep(every)

@@ -1,0 +1,143 @@
+"""What is measured, what it must reach, and how it is told."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+
+class Over(Enum):
+    """What several runs of the same thing come to."""
+
+    MEDIAN = "median"
+    WORST = "worst"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """``limit`` None: told for information. ``exact``: right or wrong on any machine, so never loosened."""
+
+    unit: str
+    limit: float | None = None
+    at_least: bool = False
+    exact: bool = False
+    over: Over = Over.MEDIAN
+
+    def met(self, value: float, looseness: float) -> bool | None:
+        if self.limit is None:
+            return None
+        if self.exact:
+            return value == self.limit
+        return value >= self.limit / looseness if self.at_least else value <= self.limit * looseness
+
+
+NONE_LOST = Goal("", 0, exact=True, over=Over.WORST)
+
+GOALS = {
+    "start: to all links live, in sync and verified": Goal("s", 15),
+    "start after SIGKILL under load: to all links live, in sync": Goal("s", 15),
+    "start after SIGKILL under load: status queries, p99": Goal("ms", 250),
+    "SIGKILL under load: acknowledged changes lost": NONE_LOST,
+    "SIGKILL under load: changes without exactly one audit record": NONE_LOST,
+    "100 events/s: CPU of the controller": Goal("% of a core", 8),
+    "100 events/s: memory of the controller": Goal("MB", 300),
+    "100 events/s: threads beyond one a link": Goal("", 40),
+    "many: nodes that did not come up": NONE_LOST,
+    "many: start to all links live, in sync": Goal("s"),
+    "many: memory of the controller": Goal("MB", 1100),
+    "many: threads beyond one a link": Goal(""),
+    "change of all nodes: commit to last applied": Goal("s", 1.0),
+    "change of all nodes: commit to last applied, slowest": Goal("s", 3.0, over=Over.WORST),
+    "change of all nodes: nodes without it": NONE_LOST,
+    "change, one node answers after 10 s: last of the others": Goal("s", 1.0),
+    "change, one node answers after 10 s: last of the others, slowest": Goal("s", 3.0, over=Over.WORST),
+    "sustained events: durable per second": Goal("/s", 3000, at_least=True),
+    "sustained events: lost or doubled": NONE_LOST,
+    "burst of 30,000 events/s for 10 s: made per second": Goal("/s"),
+    "burst of 30,000 events/s for 10 s: durable per second": Goal("/s"),
+    "burst of 30,000 events/s for 10 s: lost or doubled": NONE_LOST,
+    "burst of 30,000 events/s for 10 s: memory at its highest": Goal("MB", 500, over=Over.WORST),
+    "link actor crashes: until live again": Goal("s", 0.5),
+    "link actor hangs: until live again": Goal("s", 4.0),
+    "link actor crashes or hangs: events of others lost": NONE_LOST,
+    "node restarts: listening to live": Goal("s", 2.0),
+    "node restarts after 20 s away: listening to live": Goal("s", 2.0),
+    "SIGKILL at random moments: times": Goal(""),
+    "SIGKILL at random moments: changes acknowledged": Goal(""),
+    "SIGKILL at random moments: acknowledged changes lost": NONE_LOST,
+    "SIGKILL at random moments: changes without exactly one audit record": NONE_LOST,
+    "cox --version, from the zipapp": Goal("ms", 150),
+    "cox nodes list, from the zipapp": Goal("ms", 350),
+    "cox serve ready, from the zipapp": Goal("s", 2.0),
+    "size of the zipapp": Goal("MB", 32),
+}
+"""Every figure there is, in the order in which it is told."""
+
+
+@dataclass
+class Report:
+    """Collects values; several of one figure come to one."""
+
+    looseness: float
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def note(self, figure: str, value: float) -> None:
+        if figure not in GOALS:
+            raise KeyError(figure)
+        self.values.setdefault(figure, []).append(value)
+
+    def results(self) -> list[dict[str, Any]]:
+        found = []
+        for figure, goal in GOALS.items():
+            values = self.values.get(figure)
+            if not values:
+                continue
+            worst = min(values) if goal.at_least else max(values)
+            value = worst if goal.over is Over.WORST else statistics.median(values)
+            met = goal.met(value, self.looseness)
+            result = {"figure": figure, "value": round(value, 3), "unit": goal.unit, "goal": goal.limit, "met": met}
+            found.append(result | {"runs": [round(v, 3) for v in values]})
+        return found
+
+    def went_wrong(self) -> list[str]:
+        """Figures that are not a matter of speed and were missed."""
+        return [r["figure"] for r in self.results() if GOALS[r["figure"]].exact and not r["met"]]
+
+    def table(self) -> str:
+        rows = [("figure", "value", "goal", "", "runs")]
+        for result in self.results():
+            goal = GOALS[result["figure"]]
+            limit = "" if goal.limit is None else f"{'≥' if goal.at_least else '=' if goal.exact else '≤'} {goal.limit:g}"
+            mark = {None: "", True: "met", False: "MISSED"}[result["met"]]
+            runs = result["runs"]
+            spread = f"{len(runs)}: {_short(min(runs))} to {_short(max(runs))}" if len(runs) > 1 else ""
+            rows.append((result["figure"], f"{_short(result['value'])} {goal.unit}".strip(), limit, mark, spread))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def machine() -> str:
+    """What it ran on, and with which versions."""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    models = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    gigabytes = int(memory.split()[1]) * 1024 / 1e9
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return (
+        f"{len(models)} cores, {models[0] if models else platform.machine()}, {gigabytes:.0f} GB, {platform.system()} "
+        f"{platform.release()}\ncoxswain {commit.stdout.strip()}, Python {platform.python_version()}, "
+        f"grpcio {version('grpcio')}, pykka {version('pykka')}, SQLite {apsw.sqlite_lib_version()}"
+    )

@@ -1,0 +1,77 @@
+"""Makes ``docs/configuration.md`` from the table of keys; see ``tools/config-docs``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from coxswain.config import KEYS, Key
+
+PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
+
+IN_USE = frozenset({
+    "posture", "state_dir", "backend", "database.dsn", "ca.key_source", "ca.key_file", "control.socket", "log.level",
+    "fleet.reconcile_interval",
+})  # fmt: skip
+"""What this version acts on; a key moves here with the part that reads it."""
+
+HEAD = """\
+# Configuration
+
+<!-- made by tools/config-docs from coxswain/config/keys.py: change it there -->
+
+One YAML file, `cox.yaml` in the working directory unless `--config` or `COX_CONFIG` says otherwise. `cox init` writes one;
+`cox config check` names everything that is wrong with it, and `cox config show` prints what is in force.
+
+- A key in the table such as `log.level` is `level:` under `log:` in the file, and `COX_LOG__LEVEL` in the environment.
+- Precedence, low to high: default, preset of the posture, file, environment.
+- The file need not hold what it does not change. An unknown key is an error, so a typing mistake never passes as a default.
+- Relative paths start at the file's directory.
+- `COX_CA_PASSPHRASE` and `COX_CA_PASSPHRASE_FILE` are read when `ca.key_source` is `passphrase`; with `credential` it is
+  systemd's `$CREDENTIALS_DIRECTORY`. Secrets are masked in everything that is printed.
+"""
+
+LATER = """
+## Accepted, not acted on yet
+
+These keys belong to parts of the controller that later versions bring. They are known and checked already, so that a
+configuration can be written once.
+"""
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    return "-" if value in ("", []) else f"`{value}`"
+
+
+def default(key: Key) -> str:
+    shown = cell(key.default)
+    for posture in ("personal", "enterprise"):
+        if key.preset(posture) != key.default:
+            shown += f"; {posture}: {cell(key.preset(posture))}"
+    return shown
+
+
+def table(keys: list[Key]) -> str:
+    rows = ["| key | what it is | default | accepts |", "|---|---|---|---|"]
+    for key in keys:
+        accepts = key.accepts or {bool: "true or false", list: "a list"}.get(key.kind, "text")
+        rows.append(f"| `{key.name}` | {key.help} | {default(key)} | {accepts} |".replace("\n", " "))
+    return "\n".join(rows) + "\n"
+
+
+def page() -> str:
+    used = [key for key in KEYS if key.name in IN_USE]
+    later = [key for key in KEYS if key.name not in IN_USE]
+    return f"{HEAD}\n## Keys\n\n{table(used)}{LATER}\n{table(later)}"
+
+
+if __name__ == "__main__":
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
+        sys.exit("docs/configuration.md is not what coxswain/config/keys.py says; run tools/config-docs")
+    else:
+        print("up to date")

@@ -10,12 +10,6 @@ from coxswain.config import KEYS, Key
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
-IN_USE = frozenset({
-    "posture", "state_dir", "backend", "database.dsn", "ca.key_source", "ca.key_file", "control.socket", "log.level",
-    "fleet.reconcile_interval",
-})  # fmt: skip
-"""What this version acts on; a key moves here with the part that reads it."""
-
 HEAD = """\
 # Configuration
 
@@ -25,7 +19,10 @@ One YAML file, `cox.yaml` in the working directory unless `--config` or `COX_CON
 `cox config check` names everything that is wrong with it, and `cox config show` prints what is in force.
 
 - A key in the table such as `log.level` is `level:` under `log:` in the file, and `COX_LOG__LEVEL` in the environment.
-- Precedence, low to high: default, preset of the posture, file, environment.
+- Precedence, low to high: default, preset of the posture, file, environment. Lists in the environment are
+  `a,b` or `[a, "b,c"]`.
+- A running daemon takes over the keys marked *live* when it gets SIGHUP (`systemctl reload`, `cox config reload`); the
+  others wait for its next start, and `cox config show --pending` names those that do. A file with a problem changes nothing.
 - The file need not hold what it does not change. An unknown key is an error, so a typing mistake never passes as a default.
 - Relative paths start at the file's directory.
 - `COX_CA_PASSPHRASE` and `COX_CA_PASSPHRASE_FILE` are read when `ca.key_source` is `passphrase`; with `credential` it is
@@ -36,7 +33,7 @@ LATER = """
 ## Accepted, not acted on yet
 
 These keys belong to parts of the controller that later versions bring. They are known and checked already, so that a
-configuration can be written once.
+configuration can be written once; `cox config check` says which of them a file sets.
 """
 
 
@@ -55,16 +52,20 @@ def default(key: Key) -> str:
 
 
 def table(keys: list[Key]) -> str:
-    rows = ["| key | what it is | default | accepts |", "|---|---|---|---|"]
+    rows = ["| key | what it is | default | accepts | new value |", "|---|---|---|---|---|"]
     for key in keys:
         accepts = key.accepts or {bool: "true or false", list: "a list"}.get(key.kind, "text")
-        rows.append(f"| `{key.name}` | {key.help} | {default(key)} | {accepts} |".replace("\n", " "))
+        rows.append(
+            f"| `{key.name}` | {key.help} | {default(key)} | {accepts} | {'live' if key.live else 'next start'} |".replace(
+                "\n", " "
+            )
+        )
     return "\n".join(rows) + "\n"
 
 
 def page() -> str:
-    used = [key for key in KEYS if key.name in IN_USE]
-    later = [key for key in KEYS if key.name not in IN_USE]
+    used = [key for key in KEYS if not key.waits_for]
+    later = [key for key in KEYS if key.waits_for]
     return f"{HEAD}\n## Keys\n\n{table(used)}{LATER}\n{table(later)}"
 
 

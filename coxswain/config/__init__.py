@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from coxswain.config import document
-from coxswain.config.keys import KEYS, POSTURES, Key
-from coxswain.errors import InvalidInput, LoosePermissions
+from coxswain.config.crosscheck import together
+from coxswain.config.keys import KEYS, POSTURES, Key, is_loopback
+from coxswain.errors import CoxswainError, InvalidInput, LoosePermissions
 
-__all__ = ["KEYS", "Config", "ConfigProblems", "Key", "check", "load", "render"]
+__all__ = ["KEYS", "Config", "ConfigProblems", "Key", "Origin", "check", "load", "render"]
 
 _BY_NAME = {key.name: key for key in KEYS}
 _SECTIONS = {".".join(name.split(".")[:depth]) for name in _BY_NAME for depth in range(1, name.count(".") + 1)}
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-_FOREIGN_ENV = frozenset({"COX_CONFIG", "COX_CA_PASSPHRASE", "COX_CA_PASSPHRASE_FILE"})
+_FOREIGN_ENV = frozenset({
+    "COX_CONFIG", "COX_CA_PASSPHRASE", "COX_CA_PASSPHRASE_FILE", "COX_URL", "COX_TOKEN", "COX_TOKEN_FILE", "COX_CA_CERT",
+    "COX_BACKUP_PASSPHRASE", "COX_BACKUP_PASSPHRASE_FILE",
+})  # fmt: skip
 """Variables that begin with COX_ and are no configuration keys."""
-
-_MAX_SOCKET_BYTES = 107
-"""unix(7): sun_path holds 108 bytes with the final zero."""
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list of texts"}
 
@@ -41,12 +42,21 @@ class ConfigProblems(InvalidInput):
         self.problems = problems
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from. ``kind`` is ``default``, ``preset``, ``file`` or ``environment``; ``where`` says more."""
+
+    kind: str
+    where: str
+
+
 @dataclass(frozen=True)
 class Config:
     """A sound configuration. ``values`` holds every key; paths in it are absolute, empty ones empty."""
 
     path: Path
     values: Mapping[str, Any] = field(repr=False)
+    origins: Mapping[str, Origin] = field(repr=False, default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -70,7 +80,31 @@ class Config:
 
     def shown(self) -> dict[str, Any]:
         """Every key with its value, secrets masked."""
-        return {key.name: "********" if key.secret and self[key.name] else self[key.name] for key in KEYS}
+        return {key.name: self.shown_value(key.name) for key in KEYS}
+
+    def shown_value(self, name: str) -> Any:
+        """One value, masked if it is a secret."""
+        return "********" if _BY_NAME[name].secret and self[name] else self[name]
+
+    def origin(self, name: str) -> Origin:
+        return self.origins.get(name, Origin("default", "default"))
+
+    def warnings(self) -> list[str]:
+        """What is accepted, but should be known: keys that have no effect in this release, and what could be safer."""
+        found = []
+        for key in KEYS:
+            if key.waits_for and self.origin(key.name).kind in ("file", "environment") and self[key.name] != key.default:
+                where = self.origin(key.name).where
+                found.append(f"{key.name} ({where}): has no effect in this release, which does not have {key.waits_for} yet")
+        if self["admin.password"]:
+            found.append("admin.password: stands in clear text; put its hash into admin.password_hash instead")
+        if self["database.dsn"] and self.origin("database.dsn").kind == "file" and _holds_password(self["database.dsn"]):
+            found.append(
+                "database.dsn: holds a password in clear text; a service file (~/.pgpass) or COX_DATABASE__DSN keeps it out"
+            )
+        if not is_loopback(self["ui.listen"]) and self["ui.allow_remote"]:
+            found.append(f"ui.listen: {self['ui.listen']} can be reached from outside without encryption (ui.allow_remote)")
+        return found
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -119,9 +153,13 @@ def _check(raw: bytes, path: Path, environ: Mapping[str, str]) -> tuple[Config, 
     posture = given.get("posture", ("", ""))[0]
     known = isinstance(posture, str) and posture in POSTURES
     values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
     refused: set[str] = set()
     for key in KEYS:
         value, origin = given.get(key.name, (key.preset(posture) if known else key.default, "not set"))
+        origins[key.name] = _origin(key, origin, posture)
+        if key.zero_is_default and value == 0 and type(value) is int:
+            value = key.default
         problem = _problem(key, value, origin)
         if problem:
             problems.append(problem)
@@ -131,10 +169,24 @@ def _check(raw: bytes, path: Path, environ: Mapping[str, str]) -> tuple[Config, 
         elif key.path and value:
             value = str((path.parent / value).absolute())
         values[key.name] = value
-    problems += _together(values, refused)
+    problems += together(values, refused)
     if problems:
         raise ConfigProblems(str(path), problems)
-    return Config(path.absolute(), values), in_file
+    return Config(path.absolute(), values, origins), in_file
+
+
+def _origin(key: Key, origin: str, posture: Any) -> Origin:
+    if origin != "not set":
+        kind, _, _rest = origin.partition(" ")
+        return Origin("environment" if kind == "environment" else "file", origin)
+    has_preset = {"personal": key.personal, "enterprise": key.enterprise}.get(str(posture)) is not None
+    return Origin("preset", f"preset {posture}") if has_preset else Origin("default", "default")
+
+
+def _holds_password(dsn: str) -> bool:
+    from urllib.parse import urlsplit  # noqa: PLC0415 - only for warnings
+
+    return bool(urlsplit(dsn.strip()).password) or "password=" in dsn
 
 
 def render(posture: str, overrides: Mapping[str, Any]) -> str:
@@ -183,13 +235,24 @@ def _from_text(key: Key, text: str) -> Any:
         low = text.strip().lower()
         return True if low in _TRUE else False if low in _FALSE else text
     if key.kind is list:
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return _list_from_text(text)
     if key.kind in (int, float):
         try:
             return key.kind(text)
         except ValueError:
             return text
     return text
+
+
+def _list_from_text(text: str) -> Any:
+    """``a, b`` or YAML's ``[a, b]``, for items that hold commas themselves; what is no such list is left as text."""
+    if not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        found = document.parse(b"list: " + text.strip().encode(), "environment", [])
+    except (CoxswainError, UnicodeEncodeError):
+        return text
+    return found["list"].value if set(found) == {"list"} else text
 
 
 def _problem(key: Key, value: Any, origin: str) -> str:
@@ -220,35 +283,3 @@ def _short(value: Any) -> str:
 
 def _storable(text: str) -> bool:
     return not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in text)
-
-
-def _together(values: Mapping[str, Any], refused: set[str]) -> list[str]:
-    """What only shows when keys are looked at together; keys that are wrong by themselves are left out."""
-    problems = []
-
-    def sound(*names: str) -> bool:
-        return refused.isdisjoint(names)
-
-    if sound("backend", "database.dsn"):
-        backend, dsn = values["backend"].lower(), values["database.dsn"]
-        if backend in ("postgres", "postgresql", "pg") and not dsn:
-            problems.append("backend is postgres, but database.dsn is empty; give the DSN, or use sqlite")
-        if backend == "sqlite" and dsn:
-            problems.append("backend is sqlite, but database.dsn names a Postgres server; leave one of them out")
-    if sound("relay.remote", "relay.embedded") and values["relay.remote"] and not values["relay.embedded"]:
-        problems.append("relay.remote needs relay.embedded")
-    low, high = "fleet.endpoint_port_min", "fleet.endpoint_port_max"
-    if sound(low, high) and values[low] > values[high]:
-        problems.append(f"{low} ({values[low]}) is greater than {high} ({values[high]})")
-    if sound("siem.tls_cert", "siem.tls_key") and bool(values["siem.tls_cert"]) != bool(values["siem.tls_key"]):
-        missing = "siem.tls_key" if values["siem.tls_cert"] else "siem.tls_cert"
-        problems.append(f"siem.tls_cert and siem.tls_key go together; {missing} is missing")
-    if sound("control.socket", "state_dir"):
-        socket = values["control.socket"] or f"{values['state_dir']}/control.sock"
-        length = len(os.fsencode(socket))
-        if length > _MAX_SOCKET_BYTES:
-            problems.append(
-                f"control.socket: {_short(socket)} is {length} bytes long; a socket's path has at most {_MAX_SOCKET_BYTES}: "
-                "set control.socket to a shorter one"
-            )
-    return problems

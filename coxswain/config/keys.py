@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["KEYS", "Key", "Posture"]
+__all__ = ["KEYS", "Key", "Posture", "is_loopback"]
 
 Posture = str
 """``personal`` or ``enterprise``."""
@@ -35,6 +35,9 @@ class Key:
         enterprise: preset, if it differs from the default.
         secret: never shown.
         path: relative ones start at the file's directory.
+        live: a running daemon takes a new value over (SIGHUP, ``cox config reload``); others wait for its next start.
+        waits_for: the part of the controller that will act on it and does not exist yet; empty: it has effect.
+        zero_is_default: 0, which existing files hold for "not set" (management-plane.md 1.2), is taken as the default.
     """
 
     name: str
@@ -47,6 +50,9 @@ class Key:
     enterprise: Any = None
     secret: bool = False
     path: bool = False
+    live: bool = False
+    waits_for: str = ""
+    zero_is_default: bool = False
 
     def preset(self, posture: Posture) -> Any:
         """The value under a posture when nobody says otherwise."""
@@ -116,12 +122,54 @@ def _endpoint(value: str) -> bool:
     return value == "" or (_is_port(port) and _is_host(host))
 
 
+def _origin(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return (
+            parts.scheme in ("http", "https")
+            and _is_host(_bracketed(parts.hostname or ""))
+            and parts.port != 0
+            and (parts.path in ("", "/") and not parts.query and not parts.fragment and parts.username is None)
+        )
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach an address of the form ``host:port``. No host means every address."""
+    host = listen.rpartition(":")[0].strip("[]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _password_hash(value: str) -> bool:
+    return (
+        value == ""
+        or re.fullmatch(r"\$argon2id\$v=19\$[a-z0-9=,]{1,60}\$[A-Za-z0-9+/]{8,100}\$[A-Za-z0-9+/]{16,200}", value)
+        is not None
+    )
+
+
 _LISTEN: dict[str, Any] = {"accepts": "host:port or :port", "check": _listen}
 _LISTEN_OR_OFF: dict[str, Any] = {"accepts": "host:port, or empty for off", "check": lambda v: v == "" or _listen(v)}
 _URL: dict[str, Any] = {"accepts": "an https URL, or empty", "check": _url}
 _PORT = _between(1, 65535)
 _SECONDS = _between(1, 86_400)
 _DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
+
+_RELAYS = "the relay tier"
+_RULES = "the alert rules"
+_SIEM = "the SIEM stream"
+_MAP = "the map"
+_CLIENTS = "client profiles"
 
 KEYS: tuple[Key, ...] = (
     Key("posture", str, "", "which presets apply to what is not set", **_one_of(*POSTURES)),
@@ -138,16 +186,17 @@ KEYS: tuple[Key, ...] = (
     Key("ca.key_file", str, "", "for key_source file; empty: ca.key in the state directory", "a path, or empty", path=True),
     Key("control.socket", str, "", "the control socket; empty: control.sock in the state directory",
         "a path of at most 107 bytes, or empty", path=True),
-    Key("log.level", str, "info", "how much the log tells", **_one_of("debug", "info", "warn", "error")),
-    Key("fleet.reconcile_interval", int, 45, "seconds between two looks at a node", **_SECONDS),
+    Key("log.level", str, "info", "how much the log tells", live=True, **_one_of("debug", "info", "warn", "error")),
+    Key("fleet.reconcile_interval", int, 45, "seconds between two looks at a node", live=True, zero_is_default=True,
+        **_SECONDS),
     Key("fleet.vpn_subnet", str, "10.86.0.0/16", "tunnel addresses of devices", "a network of at least 8 addresses", _cidr),
     Key("fleet.endpoint_port_min", int, 2000, "lowest UDP port of node endpoints", **_PORT),
     Key("fleet.endpoint_port_max", int, 60000, "highest UDP port of node endpoints", **_PORT),
-    Key("fleet.rotation.enabled", bool, False, "rotate client endpoints", enterprise=True),
-    Key("fleet.rotation.interval_seconds", int, 600, "seconds between two rotations", **_SECONDS),
-    Key("fleet.rotation.jitter_seconds", int, 120, "and how much that may vary", **_between(0, 86_400)),
-    Key("fleet.regions", list, [], "regions offered when nodes are added"),
-    Key("fleet.idle_nodes", bool, False, "keep idle nodes in reserve", enterprise=True),
+    Key("fleet.rotation.enabled", bool, False, "rotate client endpoints", enterprise=True, waits_for=_CLIENTS),
+    Key("fleet.rotation.interval_seconds", int, 600, "seconds between two rotations", **_SECONDS, waits_for=_CLIENTS),
+    Key("fleet.rotation.jitter_seconds", int, 120, "and how much that may vary", **_between(0, 86_400), waits_for=_CLIENTS),
+    Key("fleet.regions", list, [], "regions offered when nodes are added", waits_for="the dashboard"),
+    Key("fleet.idle_nodes", bool, False, "keep idle nodes in reserve", enterprise=True, waits_for="the dashboard"),
     Key("protocols.amneziawg", bool, True, "serve AmneziaWG"),
     Key("protocols.xray", bool, False, "serve XRay/REALITY", enterprise=True),
     Key("reality.decoy_site", str, "www.microsoft.com", "whom REALITY pretends to be", "a host name", _is_host),
@@ -155,28 +204,45 @@ KEYS: tuple[Key, ...] = (
     Key("node.ssh_port", int, 22, "port for onboarding over SSH", **_PORT),
     Key("node.node_binary_url", str, "", "where hosts fetch the node agent", **_URL),
     Key("node.binary_path", str, "", "node agent to upload; wins over the URL", "a path, or empty", path=True),
-    Key("ui.listen", str, "127.0.0.1:8443", "address of the dashboard", **_LISTEN),
+    Key("ui.listen", str, "127.0.0.1:8443", "address of the REST API and the dashboard", **_LISTEN),
+    Key("ui.allow_remote", bool, False, "let ui.listen be no loopback address although what it serves is not encrypted"),
     Key("ui.behind_tls_proxy", bool, False, "a TLS proxy stands in front: believe its X-Forwarded-Proto"),
-    Key("admin.password", str, "", "password of the built-in admin", secret=True),
-    Key("accounts.sync", bool, True, "serve accounts and profile sync"),
-    Key("relay.embedded", bool, True, "run a relay inside the daemon"),
-    Key("relay.remote", bool, False, "dial relay.remote_endpoints", enterprise=True),
+    Key("ui.allowed_hosts", list, [], "names under which the API is reached, beside its own address (Host header)",
+        "a list of host or host:port", lambda v: all(_is_host(e) or (_endpoint(e) and e != "") for e in v)),
+    Key("ui.allowed_origins", list, [], "origins of pages, beside its own, that may change things (Origin header)",
+        "a list of http(s)://host[:port]", lambda v: all(_origin(e) for e in v)),
+    Key("admin.password", str, "", "password of the built-in admin; better give its hash", secret=True),
+    Key("admin.password_hash", str, "", "Argon2id hash of the built-in admin's password", "$argon2id$v=19$..., or empty",
+        _password_hash, secret=True),
+    Key("accounts.sync", bool, True, "serve accounts and profile sync", waits_for=_RELAYS),
+    Key("relay.embedded", bool, True, "run a relay inside the daemon", waits_for=_RELAYS),
+    Key("relay.remote", bool, False, "dial relay.remote_endpoints", enterprise=True, waits_for=_RELAYS),
     Key("relay.remote_endpoints", list, [], "addresses of remote relays", "a list of host:port",
-        lambda v: all(_endpoint(e) and e for e in v)),
-    Key("relay.public_endpoint", str, "", "where clients reach the relay", "host:port, or empty", _endpoint),
-    Key("relay.client_listen", str, ":443", "address of the embedded relay", **_LISTEN),
+        lambda v: all(_endpoint(e) and e for e in v), waits_for=_RELAYS),
+    Key("relay.public_endpoint", str, "", "where clients reach the relay", "host:port, or empty", _endpoint,
+        waits_for=_RELAYS),
+    Key("relay.client_listen", str, ":443", "address of the embedded relay", **_LISTEN, waits_for=_RELAYS),
     Key("relay.binary_url", str, "", "where hosts fetch the relay", **_URL),
     Key("relay.binary_path", str, "", "relay to upload; wins over the URL", "a path, or empty", path=True),
-    Key("analytics.disabled", bool, False, "switch the alert rules off"),
-    Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", **_SECONDS),
-    Key("analytics.window_hours", int, 24, "how far back the rules look, in hours", **_between(1, 8_760)),
-    Key("retention.audit_days", int, 0, "for how long audit payloads are kept", **_DAYS, personal=30, enterprise=365),
-    Key("retention.metrics_days", int, 0, "for how long sessions are kept", **_DAYS, personal=7, enterprise=90),
-    Key("siem.listen", str, "", "address of the SIEM stream", **_LISTEN_OR_OFF),
-    Key("siem.tls_cert", str, "", "its certificate", "a path, or empty", path=True),
-    Key("siem.tls_key", str, "", "its key", "a path, or empty", path=True),
-    Key("geoip_db", str, "", "a city database (MMDB) for the map", "a path, or empty", path=True),
-    Key("control_location.city", str, "", "where the controller stands on the map"),
-    Key("control_location.lat", float, 0.0, "its latitude", "-90 to 90", lambda v: -90 <= v <= 90),
-    Key("control_location.lon", float, 0.0, "its longitude", "-180 to 180", lambda v: -180 <= v <= 180),
+    Key("analytics.disabled", bool, False, "switch the alert rules off", waits_for=_RULES),
+    Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", zero_is_default=True, **_SECONDS,
+        waits_for=_RULES),
+    Key("analytics.window_hours", int, 24, "how far back the rules look, in hours", zero_is_default=True,
+        **_between(1, 8_760), waits_for=_RULES),
+    Key("audit.checkpoint_interval_seconds", int, 300, "seconds between two signed checkpoints of the audit log, if it grew",
+        **_SECONDS),
+    Key("audit.key_file", str, "", "the audit log's signing key; empty: audit.key in the state directory",
+        "a path, or empty", path=True),
+    Key("audit.checkpoint_file", str, "", "where checkpoints are appended; empty: audit-checkpoints in the state directory",
+        "a path, or empty", path=True),
+    Key("retention.audit_days", int, 0, "for how long audit payloads are kept", **_DAYS, personal=30, enterprise=365,
+        live=True),
+    Key("retention.metrics_days", int, 0, "for how long sessions are kept", **_DAYS, personal=7, enterprise=90, live=True),
+    Key("siem.listen", str, "", "address of the SIEM stream", **_LISTEN_OR_OFF, waits_for=_SIEM),
+    Key("siem.tls_cert", str, "", "its certificate", "a path, or empty", path=True, waits_for=_SIEM),
+    Key("siem.tls_key", str, "", "its key", "a path, or empty", path=True, waits_for=_SIEM),
+    Key("geoip_db", str, "", "a city database (MMDB) for the map", "a path, or empty", path=True, waits_for=_MAP),
+    Key("control_location.city", str, "", "where the controller stands on the map", waits_for=_MAP),
+    Key("control_location.lat", float, 0.0, "its latitude", "-90 to 90", lambda v: -90 <= v <= 90, waits_for=_MAP),
+    Key("control_location.lon", float, 0.0, "its longitude", "-180 to 180", lambda v: -180 <= v <= 180, waits_for=_MAP),
 )  # fmt: skip

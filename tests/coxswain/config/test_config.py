@@ -108,7 +108,7 @@ def test_all_problems_are_told_at_once_each_with_its_line(wrong: Any) -> None:
         ("siem: {listen: '0.0.0.0'}", "empty for off"),
         ("fleet: {vpn_subnet: 10.86.0.1/16}", "a network of at least 8 addresses"),
         ("fleet: {vpn_subnet: 10.86.0.0/30}", "a network of at least 8 addresses"),
-        ("fleet: {reconcile_interval: 0}", "it takes 1 to 86400"),
+        ("fleet: {reconcile_interval: -1}", "it takes 1 to 86400"),
         ("fleet: {reconcile_interval: 45.5}", "is not a whole number"),
         ("fleet: {reconcile_interval: true}", "is not a whole number"),
         ("fleet: {regions: fra}", "is not a list of texts"),
@@ -130,6 +130,18 @@ def test_all_problems_are_told_at_once_each_with_its_line(wrong: Any) -> None:
         ("siem: {tls_key: x}", "siem.tls_cert is missing"),
         ("control_location: {lat: .nan}", "-90 to 90"),
         ("control_location: {lat: north}", "is not a number"),
+        ("ui: {listen: '0.0.0.0:8443'}", "it takes a loopback address"),
+        ("ui: {listen: ':8443'}", "it takes a loopback address"),
+        ("ui: {listen: '[2001:db8::1]:8443'}", "it takes a loopback address"),
+        ("ui: {allowed_hosts: ['a b']}", "a list of host"),
+        ("ui: {allowed_origins: [cox.example]}", "a list of http(s)://"),
+        ("ui: {allowed_origins: ['https://cox.example/path']}", "a list of http(s)://"),
+        ("siem: {listen: '0.0.0.0:8444'}", "would not be encrypted"),
+        ("admin: {password_hash: plain}", "******** is not accepted; it takes $argon2id$"),
+        (
+            "admin: {password: a, password_hash: '$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA'}",
+            "keep the hash",
+        ),
         ("ca: {key_source: tpm}", "file or credential or passphrase"),
         ("state_dir: ''", "it takes a path"),
         ('state_dir: "a\\0b"', "holds control characters"),
@@ -236,3 +248,43 @@ def test_every_key_is_described_and_its_own_default_is_sound() -> None:
         assert key.help
         for posture in ("personal", "enterprise"):
             assert key.check(key.preset(posture)) or key.name == "posture", key.name
+
+
+def test_zero_in_existing_files_means_the_default(read: Any) -> None:
+    config = read(P + "fleet: {reconcile_interval: 0}\nanalytics: {interval_seconds: 0, window_hours: 0}\n")
+    assert (config["fleet.reconcile_interval"], config["analytics.interval_seconds"]) == (45, 60)
+    assert config["analytics.window_hours"] == 24
+
+
+@pytest.mark.parametrize("more", ["behind_tls_proxy", "allow_remote"])
+def test_a_listen_address_beyond_loopback_takes_a_word(read: Any, more: str) -> None:
+    text = f"ui: {{listen: '0.0.0.0:8443', {more}: true}}\n"
+    assert read(P + text)["ui.listen"] == "0.0.0.0:8443"
+    assert bool(read(P + text).warnings()) is (more == "allow_remote")
+    for listen in ("127.9.0.1:1", "[::1]:8443", "localhost:8443"):
+        assert read(P + f"ui: {{listen: '{listen}'}}")["ui.listen"] == listen
+
+
+def test_a_list_in_the_environment_may_be_a_yaml_list(read: Any, wrong: Any) -> None:
+    assert read(P, COX_FLEET__REGIONS='[fra, "a, b"]')["fleet.regions"] == ["fra", "a, b"]
+    assert read(P, COX_FLEET__REGIONS="[]")["fleet.regions"] == []
+    for text in ("[fra", "[fra]\nx: 1", "[1]", "[{a: b}]", "[*x]", "[\ud800]"):
+        assert len(wrong(P, COX_FLEET__REGIONS=text)) == 1, text
+
+
+def test_every_value_knows_where_it_comes_from(read: Any) -> None:
+    config = read(P + "log: {level: warn}\n", COX_NODE__SSH_PORT="2222")
+    origins = {key.name: config.origin(key.name) for key in KEYS}
+    assert (origins["log.level"].kind, origins["log.level"].where) == ("file", "line 2")
+    assert origins["node.ssh_port"].where == "environment COX_NODE__SSH_PORT"
+    assert (origins["retention.audit_days"].kind, origins["retention.audit_days"].where) == ("preset", "preset personal")
+    assert origins["state_dir"].kind == "default"
+
+
+def test_what_has_no_effect_yet_or_could_be_safer_is_a_warning(read: Any) -> None:
+    assert read(P).warnings() == [], "nobody is warned of presets"
+    text = P + "siem: {listen: '127.0.0.1:9'}\nadmin: {password: hunter2}\ndatabase: {dsn: 'postgres://u:hunter2@h/x'}\n"
+    warnings = read(text).warnings()
+    assert any(w.startswith("siem.listen (line 2): has no effect in this release") for w in warnings)
+    assert any("admin.password_hash" in w for w in warnings) and any(w.startswith("database.dsn") for w in warnings)
+    assert "hunter2" not in repr(warnings)

@@ -1,0 +1,21 @@
+"""The actor ``fleet``: the inventory and its intent.
+
+| module | what it does |
+|---|---|
+| ``actor`` | the actor: life, timers, which module answers which message |
+| ``state`` | what all modules share: memory, transactions, doubt, finding nodes, telling the others |
+| ``nodes`` | changes to nodes: add, edit, enable, remove |
+| ``peers`` | changes to users, devices and peers |
+| ``reports`` | what links report, and what of it is written |
+| ``doubt`` | reading memory again, after a commit whose answer was lost |
+| ``intents`` | what links are told and may ask: the intent |
+| ``questions`` | what doors ask |
+
+A concern is a module of functions ``(fleet: FleetState, message) -> reply`` with two tables at its end: ``CHANGES``
+(answers that build on what is in memory, so that it must not be in doubt) and ``QUESTIONS`` (the rest). ``actor`` puts the
+tables together; a new concern is a new module and a line there.
+"""
+
+from actors.fleet.actor import Fleet
+
+__all__ = ["Fleet"]

@@ -1,0 +1,83 @@
+"""The intent of nodes: what links are told, and what they ask for. They read it late, however many changes happened."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from actors.fleet.state import FleetState, Handler, mark
+from actors.node_link import link_name
+from coxswain.errors import InvalidInput, StoreUnavailable
+from coxswain.messages import fleet as m
+from coxswain.messages.links import IntentChanged
+from coxswain.store import fleet as rows
+
+__all__ = ["CHANGES", "QUESTIONS", "TellIntents", "remind", "tell_intents"]
+
+_WAVE = 50
+_FEW = 8
+_MAX_REVISION = 2**62
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TellIntents:
+    """``fleet`` to itself: these links are still to be told."""
+
+    node_ids: tuple[str, ...]
+
+
+def tell_intents(fleet: FleetState, node_ids: tuple[str, ...]) -> None:
+    """Sends links their intent, a wave at a time, so that the first push while the last are still read. A few links are
+    only told: one that is busy asks once for whatever changed until it is not, so a hundred changes are read once.
+    """
+    if len(node_ids) < _FEW:
+        for node_id in node_ids:
+            fleet.context.tell(link_name(node_id), IntentChanged())
+        return
+    wave, rest = node_ids[:_WAVE], node_ids[_WAVE:]
+    known = {node_id: fleet.nodes[node_id] for node_id in wave if node_id in fleet.nodes}
+    intents: dict[str, m.Intent | None] = dict.fromkeys(known)
+    try:
+        with fleet.store.read() as tx:
+            peers = rows.peers_of(tx, list(known))
+        intents.update((node_id, m.Intent(node, tuple(peers[node_id]))) for node_id, node in known.items())
+    except StoreUnavailable as error:
+        fleet.context.log.warning("links have to ask for their intent themselves: %s", error)
+    for node_id, intent in intents.items():
+        fleet.context.tell(link_name(node_id), IntentChanged(intent))
+    if rest:
+        fleet.context.tell_self(TellIntents(rest))
+
+
+def remind(fleet: FleetState) -> None:
+    """Tells the links that go by an old intent once more; hints may be lost."""
+    for node_id, node in fleet.nodes.items():
+        view = fleet.views.get(node_id)
+        if view is not None and view.intent is not None and view.intent != mark(node):
+            fleet.context.tell(link_name(node_id), IntentChanged())
+
+
+def _tell_more(fleet: FleetState, message: TellIntents) -> None:
+    tell_intents(fleet, message.node_ids)
+
+
+def _intent(fleet: FleetState, message: m.GetIntent) -> m.Intent:
+    node = fleet.known(message.node_id)
+    with fleet.store.read() as tx:
+        peers = rows.peers_of(tx, [node.id])
+    return m.Intent(node, tuple(peers[node.id]))
+
+
+def _bump(fleet: FleetState, message: m.BumpRevision) -> m.Intent:
+    node_id, at_least = message.node_id, message.at_least
+    if at_least > _MAX_REVISION:
+        raise InvalidInput(f"revision: {at_least} is beyond {_MAX_REVISION}; no revision after it can be counted")
+    fleet.known(node_id)
+    with fleet.changing() as tx:
+        revision = rows.bump_revision(tx, node_id, at_least)
+        peers = rows.peers_of(tx, [node_id])
+    fleet.nodes[node_id] = dataclasses.replace(fleet.nodes[node_id], config_revision=revision)
+    return m.Intent(fleet.nodes[node_id], tuple(peers[node_id]))
+
+
+CHANGES: dict[type, Handler] = {m.GetIntent: _intent, m.BumpRevision: _bump}
+QUESTIONS: dict[type, Handler] = {TellIntents: _tell_more}

@@ -1,0 +1,108 @@
+"""Changes to nodes. Each is one transaction: the row, its revision if the node should change, the audit record."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from actors.fleet.state import FleetState, Handler
+from coxswain.audit import record
+from coxswain.errors import AlreadyExists
+from coxswain.ids import new_id
+from coxswain.inventory import (
+    check_endpoint_ips,
+    check_name,
+    check_policy,
+    check_region,
+    parse_control_addr,
+)
+from coxswain.messages import fleet as m
+from coxswain.messages.audit import Committed, OutboxGrew
+from coxswain.model import NetworkPolicy, Node, NodeStatus
+from coxswain.store import fleet as rows
+
+__all__ = ["CHANGES", "QUESTIONS"]
+
+
+def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
+    node = Node(
+        id=new_id("nod"),
+        name=check_name(message.name),
+        region=check_region(message.region),
+        control_addr=parse_control_addr(message.control_addr),
+        public_ip=next(iter(check_endpoint_ips((message.public_ip,))), ""),
+        policy=check_policy(message.policy or NetworkPolicy()),
+        config_revision=1,
+        created_at=fleet.now(),
+        updated_at=fleet.now(),
+    )
+    if any(other.name == node.name for other in fleet.nodes.values()):
+        raise AlreadyExists(f"name: a node named {node.name!r} exists already; choose another name")
+    with fleet.changing() as tx:
+        rows.insert_node(tx, node)
+        detail = {"name": node.name, "control_addr": node.control_addr}
+        outbox_id = record(tx, message.caller, "node.add", ("node", node.id), detail, now=fleet.now())
+    return fleet.committed(node, outbox_id)
+
+
+def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
+    before = fleet.checked(message.id, message.version)
+    after = before
+    if message.name is not None:
+        if any(o.name == message.name and o.id != before.id for o in fleet.nodes.values()):
+            raise AlreadyExists(f"name: a node named {message.name!r} exists already; choose another name")
+        after = dataclasses.replace(after, name=check_name(message.name))
+    if message.region is not None:
+        after = dataclasses.replace(after, region=check_region(message.region))
+    if message.endpoint_ips is not None:
+        after = dataclasses.replace(after, endpoint_ips=check_endpoint_ips(message.endpoint_ips))
+    if message.control_addr is not None:
+        after = dataclasses.replace(after, control_addr=parse_control_addr(message.control_addr))
+    if message.policy is not None and message.policy != before.policy:
+        after = dataclasses.replace(after, policy=check_policy(message.policy), config_revision=before.config_revision + 1)
+    changed = [f.name for f in dataclasses.fields(Node) if getattr(before, f.name) != getattr(after, f.name)]
+    with fleet.changing() as tx:
+        after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
+        detail = {"name": after.name, "changed": changed}
+        outbox_id = record(tx, message.caller, "node.update", ("node", after.id), detail, now=fleet.now())
+    return fleet.committed(after, outbox_id)
+
+
+def _set_enabled(fleet: FleetState, message: m.SetNodeEnabled) -> Committed[Node]:
+    before = fleet.checked(message.id, message.version)
+    status = NodeStatus.PENDING if message.enabled else NodeStatus.STOPPED
+    after = dataclasses.replace(before, enabled=message.enabled, status=status)
+    action = "node.enable" if message.enabled else "node.disable"
+    with fleet.changing() as tx:
+        after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
+        target = ("node", after.id)
+        outbox_id = record(tx, message.caller, action, target, {"name": after.name}, now=fleet.now())
+    fleet.node_set_changed()
+    return fleet.committed(after, outbox_id)
+
+
+def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
+    node = fleet.checked(message.id, message.version)
+    with fleet.changing() as tx:
+        rows.delete_node(tx, node.id)
+        target = ("node", node.id)
+        outbox_id = record(tx, message.caller, "node.rm", target, {"name": node.name}, now=fleet.now())
+    fleet.nodes.pop(node.id, None)
+    for known in (fleet.views, fleet.since, fleet.unwritten):
+        known.pop(node.id, None)
+    fleet.peers_changed()
+    fleet.node_set_changed()
+    return Committed(node, outbox_id)
+
+
+def _record_push(fleet: FleetState, message: m.RecordPush) -> Committed[None]:
+    node = fleet.known(message.node_id)
+    with fleet.changing() as tx:
+        detail = {"name": node.name, "revision": message.revision}
+        target = ("node", node.id)
+        outbox_id = record(tx, message.caller, "node.push", target, detail, now=fleet.now(), error=message.error)
+    fleet.context.tell("audit_writer", OutboxGrew())
+    return Committed(None, outbox_id)
+
+
+CHANGES: dict[type, Handler] = {m.AddNode: _add, m.EditNode: _edit, m.SetNodeEnabled: _set_enabled, m.RemoveNode: _remove}
+QUESTIONS: dict[type, Handler] = {m.RecordPush: _record_push}

@@ -1,0 +1,46 @@
+"""Changes to users, devices and their peers on nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from actors.fleet.intents import tell_intents
+from actors.fleet.state import FleetState, Handler
+from coxswain.audit import record
+from coxswain.messages import fleet as m
+from coxswain.messages.audit import Committed
+from coxswain.reconcile.desired import check_peer
+from coxswain.store import fleet as rows
+
+__all__ = ["CHANGES", "QUESTIONS"]
+
+
+def _apply_peers(fleet: FleetState, message: m.ApplyPeers) -> Committed[dict[str, int]]:
+    for peer in message.add:
+        check_peer(peer)
+    touched = {p.node_id for p in message.add} | {node_id for node_id, _, _ in message.remove}
+    for node_id in touched:
+        fleet.known(node_id)
+    with fleet.changing() as tx:
+        rows.upsert_users(tx, message.users, now=fleet.now())
+        rows.upsert_devices(tx, message.devices, now=fleet.now())
+        rows.remove_peers(tx, message.remove)
+        rows.put_peers(tx, message.add, now=fleet.now())
+        revisions = rows.bump_revisions(tx, sorted(touched))
+        detail = {
+            "added": len(message.add),
+            "removed": len(message.remove),
+            "nodes": len(touched),
+            "devices": [d.id for d in message.devices[:20]],
+        }
+        target = ("node", next(iter(touched))) if len(touched) == 1 else ("fleet", "")
+        outbox_id = record(tx, message.caller, "peers.apply", target, detail, now=fleet.now())
+    for node_id, revision in revisions.items():
+        fleet.nodes[node_id] = dataclasses.replace(fleet.nodes[node_id], config_revision=revision)
+    fleet.peers_changed()
+    tell_intents(fleet, tuple(revisions))
+    return Committed(revisions, outbox_id)
+
+
+CHANGES: dict[type, Handler] = {m.ApplyPeers: _apply_peers}
+QUESTIONS: dict[type, Handler] = {}

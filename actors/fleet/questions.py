@@ -1,0 +1,61 @@
+"""What doors ask about nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from actors.fleet.state import FleetState, Handler
+from coxswain.messages import fleet as m
+from coxswain.model import LinkState, Node
+from coxswain.store import fleet as rows
+
+__all__ = ["CHANGES", "QUESTIONS"]
+
+
+def _get(fleet: FleetState, message: m.GetNode) -> m.NodeView:
+    return _view(fleet, fleet.find(message.key))
+
+
+def _list(fleet: FleetState, message: m.ListNodes) -> list[m.NodeView]:
+    named: Iterable[Node] = sorted(fleet.nodes.values(), key=lambda n: n.name)
+    chosen = [n for n in named if n.name > message.after]
+    return [_view(fleet, n) for n in chosen[: message.limit]]
+
+
+def _view(fleet: FleetState, node: Node) -> m.NodeView:
+    report = fleet.views.get(node.id)
+    if report is None:
+        state = LinkState.CONNECTING if node.enabled else LinkState.DISABLED
+        return m.NodeView(node, state)
+    return m.NodeView(
+        node=node,
+        link_state=report.link_state,
+        link_reason=report.reason,
+        since=fleet.since.get(node.id, 0.0),
+        last_seen=report.at if report.link_state in (LinkState.LIVE, LinkState.DEGRADED) else 0.0,
+        uptime_s=report.uptime_s or 0,
+        peers_configured=report.peers_configured or 0,
+        peers_online=report.peers_online or 0,
+        in_sync=report.in_sync and node.applied_revision == node.config_revision,
+        findings=report.findings,
+    )
+
+
+def _summary(fleet: FleetState, _message: m.GetSummary) -> m.FleetSummary:
+    views = [_view(fleet, node) for node in fleet.nodes.values()]
+    with fleet.store.read() as tx:
+        counts = rows.counts(tx)
+    return m.FleetSummary(
+        nodes=len(views),
+        by_link_state=dict(Counter(v.link_state for v in views)),
+        by_status=dict(Counter(v.node.status for v in views)),
+        in_sync=sum(v.in_sync for v in views),
+        peers=counts.peers,
+        users=counts.users,
+        devices=counts.devices,
+    )
+
+
+CHANGES: dict[type, Handler] = {}
+QUESTIONS: dict[type, Handler] = {m.GetNode: _get, m.ListNodes: _list, m.GetSummary: _summary}

@@ -1,0 +1,90 @@
+"""What links report: kept in memory for queries, and written to the store in batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from actors.fleet.state import FleetState, Handler
+from coxswain.errors import StoreUnavailable
+from coxswain.messages import fleet as m
+from coxswain.messages.hub import Publish
+from coxswain.messages.sessions import ForgetPeers
+from coxswain.model import LinkState, Node, NodeStatus
+from coxswain.store import Durability
+from coxswain.store import fleet as rows
+
+__all__ = ["CHANGES", "QUESTIONS", "flush", "take_over"]
+
+
+def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
+    node = fleet.nodes.get(report.node_id)
+    if node is None:
+        return
+    before = fleet.views.get(node.id)
+    if before is not None and report.incarnation < before.incarnation:
+        return  # of a link that was fenced off
+    if before is None or before.link_state != report.link_state:
+        fleet.since[node.id] = report.at
+    fleet.views[node.id] = report
+    take_over(fleet, node, report)
+    if before is None or (before.link_state, before.reason) != (report.link_state, report.reason):
+        data = {
+            "node_id": node.id,
+            "name": node.name,
+            "region": node.region,
+            "link_state": report.link_state.value,
+            "reason": report.reason,
+        }
+        fleet.context.tell("event_hub", Publish("node.link", report.at, data))
+
+
+def _on_fall(fleet: FleetState, fall: m.LinkFell) -> None:
+    """Until its successor reports, a link that fell is not what it last said."""
+    last = fleet.views.get(fall.node_id)
+    if last is None or last.incarnation == fall.incarnation:
+        reason = f"its link fell and is being replaced: {fall.reason}"
+        _on_report(fleet, m.LinkReport(fall.node_id, fall.incarnation, fall.at, LinkState.BACKING_OFF, reason))
+
+
+def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
+    """Copies what the store also keeps; it is written with the next flush."""
+    observed = {
+        "status": report.status if node.enabled else NodeStatus.STOPPED,
+        "agent_version": report.agent_version,
+        "wg_public_key": report.wg_public_key,
+        "obfuscation": report.obfuscation,
+        "xray_public_key": report.xray_public_key,
+        "applied_revision": report.applied_revision,
+        "policy_confirmed": report.policy_confirmed,
+    }
+    changed: dict[str, Any] = {k: v for k, v in observed.items() if v is not None and getattr(node, k) != v}
+    if not changed:
+        return
+    fleet.nodes[node.id] = dataclasses.replace(node, **changed)
+    fleet.unwritten[node.id] = None
+    fleet.keys_changed = fleet.keys_changed or "wg_public_key" in changed
+    if "status" in changed:
+        data = {"node_id": node.id, "name": node.name, "status": str(changed["status"]), "was": str(node.status)}
+        fleet.context.tell("event_hub", Publish("node.status", report.at, data))
+
+
+def flush(fleet: FleetState) -> None:
+    """Writes what links reported since the last time; where the store is away, with the next flush."""
+    if not fleet.unwritten:
+        return
+    nodes = [fleet.nodes[node_id] for node_id in fleet.unwritten if node_id in fleet.nodes]
+    try:
+        with fleet.store.write(Durability.BATCHED) as tx:
+            rows.record_observed(tx, nodes, now=fleet.now())
+    except StoreUnavailable as error:
+        fleet.context.log.warning("what %d nodes reported is not written yet: %s", len(nodes), error)
+        return
+    fleet.unwritten.clear()
+    if fleet.keys_changed:
+        fleet.keys_changed = False
+        fleet.context.tell("session_tracker", ForgetPeers())  # peers under these keys are nodes, not devices
+
+
+CHANGES: dict[type, Handler] = {}
+QUESTIONS: dict[type, Handler] = {m.LinkReport: _on_report, m.LinkFell: _on_fall}

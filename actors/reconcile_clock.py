@@ -7,11 +7,13 @@ a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from actors.node_link import link_name
 from actors.supervision import Actor, Context
 from coxswain.errors import Unavailable
+from coxswain.messages.configuration import SetInterval
 from coxswain.messages.fleet import ListNodes, NodeView
 from coxswain.messages.links import Look, LookReason, NodeSetChanged
 from coxswain.reconcile.schedule import LookSchedule
@@ -33,13 +35,13 @@ class ReconcileClock(Actor):
 
     Args:
         context: its place in the system.
-        interval_s: seconds between two looks at one node (management-plane.md 8.1: 45).
+        interval_s: says the seconds between two looks at one node (management-plane.md 8.1: 45).
         looks_per_s: over the whole fleet, at most.
     """
 
-    def __init__(self, context: Context, *, interval_s: float, looks_per_s: float = 250.0) -> None:
+    def __init__(self, context: Context, *, interval_s: Callable[[], float], looks_per_s: float = 250.0) -> None:
         super().__init__(context)
-        self._schedule = LookSchedule(interval_s, looks_per_s, context.rng)
+        self._schedule = LookSchedule(interval_s(), looks_per_s, context.rng)
         self._is_stale = True
         self._read_again_at = float("-inf")
 
@@ -52,6 +54,8 @@ class ReconcileClock(Actor):
                 self._tick()
             case NodeSetChanged():
                 self._is_stale = True
+            case SetInterval(seconds):
+                self._schedule.set_interval(seconds, self.context.clock.monotonic())
 
     def _tick(self) -> None:
         now = self.context.clock.monotonic()

@@ -12,16 +12,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import coxswain
+from actors.configuration import LEVELS
 from actors.tree import Parts, build
 from coxswain import __version__
 from coxswain.config import Config
+from coxswain.config.live import LiveConfig
 from coxswain.keyring import KeySource, load_secret, open_keyring
+from coxswain.messages.configuration import HungUp
 from coxswain.statedir import open_state_directory
 from coxswain.store import Durability, open_store
 
 __all__ = ["serve"]
 
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _BUILD_ID = re.compile("[0-9a-f-]{16,64}")
 _STACK_BYTES = 512 * 1024
 """Of each actor's thread. Only touched pages count, but thousands of default 8 MB stacks exhaust address space limits."""
@@ -52,12 +54,14 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
                 keyring=keyring,
                 state_dir=config.state_dir,
                 socket=config.socket,
-                reconcile_interval_s=float(config["fleet.reconcile_interval"]),
                 allow_chaos=allow_chaos,
+                settings=LiveConfig(config),
             )
         )
         _log.info("coxswain %s, pid %d, %s, state in %s", __version__, os.getpid(), store.kind, config.state_dir)
-        code = system.run()
+        for warning in config.warnings():
+            _log.warning("configuration: %s", warning)
+        code = system.run(on_hangup=lambda: system.tell("configuration", HungUp()))
         if system.failure is not None:
             _log.error("the service tree gave up: %s", system.failure)
         _log.info("stopped")
@@ -88,7 +92,7 @@ def _set_up_process(config: Config) -> None:
     gc.set_threshold(20_000, 20, 50)
     os.umask(0o077)
     logging.basicConfig(
-        level=_LEVELS[config["log.level"]],
+        level=LEVELS[config["log.level"]],
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(name)s %(message)s",
     )

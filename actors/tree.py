@@ -3,6 +3,7 @@
     root (one_for_one)
     ├── event_hub                live fan-out to whoever watches
     ├── audit_writer             the only writer of the audit log
+    ├── configuration            takes over what of the file can be taken over at SIGHUP
     ├── fleet                    the inventory and its intent
     ├── certificate_authority    the only holder of CA keys
     ├── session_tracker          node events in, sessions out
@@ -22,13 +23,14 @@ import os
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from actors.audit_writer import AuditWriter
 from actors.certificate_authority import CertificateAuthority
+from actors.configuration import Configuration
 from actors.control_socket import ControlSocket
 from actors.event_funnel import EventFunnel
 from actors.event_hub import EventHub
@@ -55,6 +57,7 @@ from coxswain import __version__
 from coxswain.api.app import create_app
 from coxswain.api.services import Identity
 from coxswain.clock import Clock, SystemClock
+from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
 from coxswain.keyring import Keyring
 from coxswain.messages.fleet import LinkFell
@@ -71,7 +74,8 @@ class Parts:
     """What the tree is built from; all of it outlives every actor.
 
     Attributes:
-        reconcile_interval_s: seconds between two looks at a node.
+        reconcile_interval_s: seconds between two looks at a node; None: what ``settings`` say at the time.
+        settings: the configuration; its values may change while the system runs.
         hang_s: for how long a service may work on one message before it counts as hung.
         intensity: of the root; the network beneath it gives up at the same rate, and so takes the root with it in the end.
     """
@@ -80,11 +84,16 @@ class Parts:
     keyring: Keyring
     state_dir: Path
     socket: Path
-    reconcile_interval_s: float = 45.0
+    reconcile_interval_s: float | None = None
     deadlines: Deadlines = Deadlines()
     hang_s: float = 15.0
     intensity: Intensity = Intensity(max_restarts=20, period_s=60.0)
     allow_chaos: bool = False
+    settings: LiveConfig = field(default_factory=LiveConfig.of_defaults)
+
+    def interval_s(self) -> float:
+        given = self.reconcile_interval_s
+        return float(self.settings["fleet.reconcile_interval"]) if given is None else given
 
 
 def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None = None) -> System:
@@ -116,12 +125,13 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             shutdown_s=20.0,
             hang_s=2 * parts.hang_s,
         ),
-        spec("reconcile_clock", ReconcileClock, {"interval_s": parts.reconcile_interval_s}),
+        spec("reconcile_clock", ReconcileClock, {"interval_s": parts.interval_s}),
     )
     rest_for_one = {"children": network, "strategy": Strategy.REST_FOR_ONE, "intensity": parts.intensity}
     children = (
         spec("event_hub", EventHub),
         spec("audit_writer", AuditWriter, store),
+        spec("configuration", Configuration, store | {"settings": parts.settings}),
         spec("fleet", Fleet, store),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
         spec(

@@ -130,8 +130,10 @@ class System:
             self._observing.join(_LAST_EVENTS_S)
         return self._failure is None
 
-    def run(self) -> int:
+    def run(self, on_hangup: Callable[[], object] | None = None) -> int:
         """Runs until SIGTERM or SIGINT, or until the root gives up. For the main thread.
+
+        SIGHUP calls ``on_hangup``, on the main thread; signals that come together may call it once.
 
         A second signal ends the process at once (exit status 128 + its number, nothing is cleaned up); SIGUSR1 prints the
         stacks of all threads to stderr.
@@ -140,7 +142,7 @@ class System:
             0 after an orderly stop, 1 when the root gave up or something did not stop in time.
         """
         # Event.set() takes a lock that the interrupted main thread may hold; SimpleQueue.put() is made for this.
-        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         asked: list[int] = []
 
         def on_signal(number: int, _frame: Any) -> None:
@@ -148,16 +150,23 @@ class System:
                 os.write(2, b"second signal: leaving at once\n")
                 os._exit(128 + number)
             asked.append(number)
-            wake.put(None)
+            wake.put(True)
+
+        def on_hup(_number: int, _frame: Any) -> None:
+            wake.put(False)
 
         def on_dump(_number: int, _frame: Any) -> None:
             os.write(2, format_stacks().encode(errors="replace"))
 
         handlers = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGUSR1: on_dump}
+        if on_hangup is not None:
+            handlers[signal.SIGHUP] = on_hup
         with _handling(handlers):
-            self._call_when_ended(lambda: wake.put(None))
+            self._call_when_ended(lambda: wake.put(True))
             self.start()
-            wake.get()
+            while not wake.get():
+                if on_hangup is not None:
+                    on_hangup()
             in_order = self.stop()
         sys.stderr.flush()
         return 0 if in_order else 1

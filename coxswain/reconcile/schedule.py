@@ -46,6 +46,15 @@ class LookSchedule:
     def __len__(self) -> int:
         return len(self._due_at)
 
+    def set_interval(self, interval_s: float, now: float) -> None:
+        """From now on, another interval; every node gets a turn in it. ``now``: monotonic seconds."""
+        self._interval_s = interval_s
+        nodes = sorted(self._due_at)
+        self._heap.clear()
+        self._due_at.clear()
+        for node_id in nodes:
+            self._enter(node_id, self._slot(node_id, now))
+
     def replace_nodes(self, node_ids: Iterable[str], now: float) -> None:
         """From now on, these nodes. Those that stay keep their turn. ``now``: monotonic seconds."""
         present = set(node_ids)

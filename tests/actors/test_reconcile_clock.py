@@ -51,7 +51,7 @@ def running(inventory: Inventory, *names: str) -> Iterator[System]:
         children=(
             ChildSpec("fleet", FleetOf, inventory_kwargs),
             *(ChildSpec(f"node_link:{name}", Link, inventory_kwargs) for name in names),
-            ChildSpec("reconcile_clock", ReconcileClock, {"interval_s": 0.5}),
+            ChildSpec("reconcile_clock", ReconcileClock, {"interval_s": lambda: 0.5}),
         ),
         clock=SystemClock(),
         rng=random.Random(1),

@@ -15,8 +15,8 @@ import waitress.channel
 import waitress.server
 
 from actors.supervision import Actor, Context
-from coxswain.api.app import PEER_UID
-from coxswain.api.bodies import MAX_BODY_BYTES
+from coxswain.api.bodies import MOST_BODY_BYTES
+from coxswain.api.doors import PEER_UID
 from coxswain.errors import Refused
 
 __all__ = ["ControlSocket"]
@@ -64,7 +64,7 @@ class ControlSocket(Actor):
             asyncore_loop_timeout=1,
             channel_timeout=120,
             connection_limit=500,
-            max_request_body_size=MAX_BODY_BYTES,
+            max_request_body_size=MOST_BODY_BYTES,
             ident=None,
         )
         server.channel_class = _Channel

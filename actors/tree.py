@@ -55,6 +55,7 @@ from actors.supervision import (
 )
 from coxswain import __version__
 from coxswain.api.app import create_app
+from coxswain.api.doors import ControlDoor
 from coxswain.api.services import Identity
 from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
@@ -141,7 +142,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             hang_s=2 * parts.hang_s,
         ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
-        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors)}),
+        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())}),
     )
     system = System(
         children=children,

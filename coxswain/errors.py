@@ -4,11 +4,13 @@ The tree::
 
     CoxswainError
     ├── InvalidInput            a value that cannot be accepted; names the field, the value and what would be
+    │   └── TooLarge            more bytes than are taken
     ├── NotFound                no such record
     ├── Conflict                the change does not fit the present state
     │   ├── StaleVersion        somebody else changed the record first
     │   └── AlreadyExists       the name or key is taken
     ├── Refused                 fail closed: permissions, a foreign certificate, a store of a newer schema
+    │   ├── Unauthenticated     no credential, or one that is not good (any more)
     │   ├── LoosePermissions
     │   ├── StoreTooNew
     │   ├── StateDirectoryHeld
@@ -16,7 +18,8 @@ The tree::
     ├── Unavailable             a part of the system is not there just now; trying again later may work
     │   ├── DaemonNotRunning
     │   ├── DeadlineExceeded
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── Throttled           too many attempts
     └── NodeFailure             a node answered wrongly, or not at all
         ├── NodeUnreachable
         ├── NodeRefused
@@ -51,6 +54,9 @@ __all__ = [
     "StateDirectoryHeld",
     "StoreTooNew",
     "StoreUnavailable",
+    "Throttled",
+    "TooLarge",
+    "Unauthenticated",
     "Unavailable",
     "door_of",
 ]
@@ -69,6 +75,10 @@ class CoxswainError(Exception):
 
 class InvalidInput(CoxswainError):
     """A value that cannot be accepted. The message names the field, the value and what would be accepted."""
+
+
+class TooLarge(InvalidInput):
+    """More bytes than are taken."""
 
 
 class NotFound(CoxswainError):
@@ -95,6 +105,10 @@ class AlreadyExists(Conflict):
 
 class Refused(CoxswainError):
     """Fail closed."""
+
+
+class Unauthenticated(Refused):
+    """No credential, or one that is unknown, expired or revoked. Which of these, only the audit log is told."""
 
 
 class LoosePermissions(Refused):
@@ -133,6 +147,14 @@ class StoreUnavailable(Unavailable):
     """The database does not answer."""
 
 
+class Throttled(Unavailable):
+    """Too many attempts. ``retry_after``: seconds."""
+
+    def __init__(self, message: str, *, retry_after: float, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after = retry_after
+
+
 class NodeFailure(CoxswainError):
     """A node answered wrongly, or not at all."""
 
@@ -165,12 +187,15 @@ class Door:
 DOORS: dict[type[CoxswainError], Door] = {
     CoxswainError: Door(500, 1),
     InvalidInput: Door(400, 2),
+    TooLarge: Door(413, 2),
     NotFound: Door(404, 4),
     Conflict: Door(409, 5),
     Refused: Door(403, 6),
+    Unauthenticated: Door(401, 6),
     Unavailable: Door(503, 7),
     DaemonNotRunning: Door(503, 3),
     DeadlineExceeded: Door(504, 7),
+    Throttled: Door(429, 7),
     NodeFailure: Door(502, 8),
 }
 

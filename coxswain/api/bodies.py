@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import falcon
 
-from coxswain.errors import InvalidInput
+from coxswain.errors import InvalidInput, TooLarge
 from coxswain.model import Device, NetworkPolicy, Peer, Protocol, User
 
-__all__ = ["MAX_BODY_BYTES", "Body", "integer", "one_line", "peer_change", "policy", "read_body", "word"]
+__all__ = ["MOST_BODY_BYTES", "Body", "integer", "one_line", "peer_change", "policy", "read_body", "word"]
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
-"""A change of peers for a whole fleet comes in one body."""
+MOST_BODY_BYTES = 32 * 1024 * 1024
+"""A change of peers for a whole fleet comes in one body; other routes take far less (``Route.max_body``)."""
 
 _MAX_LINE = 500
 """Characters of a text in one line: names, keys, reasons."""
@@ -32,14 +32,23 @@ _WORDS: dict[type[Any], str] = {str: "text", int: "a whole number", bool: "true 
 
 
 class Body:
-    """One JSON object, read key by key; ``done`` refuses what nobody asked for."""
+    """One JSON object, read key by key. Keys that are not ``declared`` are refused at once; where nothing is declared,
+    ``done`` refuses what nobody asked for.
+    """
 
-    def __init__(self, value: Any, where: str = "") -> None:
+    def __init__(self, value: Any, where: str = "", declared: frozenset[str] | None = None) -> None:
         if not isinstance(value, dict):
             raise InvalidInput(f"{where or 'body'}: a JSON object is needed")
         self._value: dict[str, Any] = value
         self._where = f"{where}." if where else ""
         self._asked: set[str] = set()
+        self._declared = declared
+        if declared is not None:
+            self._refuse_others(declared)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the key was given at all, be it as null."""
+        return name in self._value
 
     def need(self, name: str, kind: type[Any]) -> Any:
         """Like ``get``, but it has to be there."""
@@ -75,6 +84,8 @@ class Body:
         return tuple(one_line(f"{self._where}{name}[{i}]", item) for i, item in enumerate(value))
 
     def _typed(self, name: str, kind: type[Any]) -> Any:
+        if self._declared is not None and name not in self._declared:
+            raise LookupError(f"the route's body schema does not declare {name!r}")
         self._asked.add(name)
         value = self._value.get(name)
         if value is None:
@@ -91,9 +102,12 @@ class Body:
         return None if value is None else Body(value, f"{self._where}{name}")
 
     def done(self) -> None:
-        unknown = sorted(set(self._value) - self._asked)
+        self._refuse_others(self._asked)
+
+    def _refuse_others(self, known: Iterable[str]) -> None:
+        unknown = sorted(set(self._value).difference(known))
         if unknown:
-            accepted = ", ".join(sorted(self._asked))
+            accepted = ", ".join(sorted(known))
             name = unknown[0] if re.fullmatch(r"[\w.-]{1,80}", unknown[0]) else _short(unknown[0])
             raise InvalidInput(f"{self._where}{name}: unknown key; accepted are {accepted or 'none'}")
 
@@ -122,19 +136,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def read_body(request: falcon.Request) -> Body:
-    """The JSON object of a request; an absent body is an empty object."""
+def read_body(request: falcon.Request, declared: frozenset[str] | None = None, *, most: int = MOST_BODY_BYTES) -> Body:
+    """The JSON object of a request; an absent body is an empty object.
+
+    Args:
+        request: whose body is read.
+        declared: the keys that it may have; None: whoever reads it says ``Body.done``.
+        most: bytes.
+    """
     length = request.content_length or 0
-    if length > MAX_BODY_BYTES:
-        raise InvalidInput(f"body: {length} bytes are too many; at most {MAX_BODY_BYTES}")
-    raw = request.bounded_stream.read(MAX_BODY_BYTES + 1)
+    if length > most:
+        raise TooLarge(f"body: {length} bytes are too many; at most {most}")
+    raw = request.bounded_stream.read(most + 1)
+    if len(raw) > most:  # sent in chunks, so without a length
+        raise TooLarge(f"body: more than {most} bytes are too many")
     if not raw:
-        return Body({})
+        return Body({}, declared=declared)
     try:
         value = json.loads(raw, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         raise InvalidInput("body: this is not JSON") from None
-    return Body(value)
+    return Body(value, declared=declared)
 
 
 def integer(

@@ -10,6 +10,7 @@ import falcon.testing
 import pytest
 
 from coxswain.api.app import create_app
+from coxswain.api.doors import ControlDoor
 from coxswain.api.services import Identity
 from coxswain.errors import (
     CoxswainError,
@@ -61,7 +62,7 @@ class Stand:
 
 
 def client(answers: dict[type[Any], Callable[[], Any]]) -> falcon.testing.TestClient:
-    return falcon.testing.TestClient(create_app(Stand(answers)))
+    return falcon.testing.TestClient(create_app(Stand(answers), ControlDoor()))
 
 
 def raising(error: Exception) -> Callable[[], Any]:
@@ -125,7 +126,7 @@ def test_a_change_whose_record_is_late_says_that_it_was_made() -> None:
 
 def test_a_change_is_answered_after_its_record() -> None:
     stand = Stand({RemoveNode: lambda: Committed(NODE, 5), AwaitAudited: lambda: 9})
-    answer = falcon.testing.TestClient(create_app(stand)).simulate_delete("/api/nodes/a?version=3")
+    answer = falcon.testing.TestClient(create_app(stand, ControlDoor())).simulate_delete("/api/nodes/a?version=3")
     assert answer.status_code == 204
     assert stand.asked[-1] == ("audit_writer", AwaitAudited(5))
     name, message = stand.asked[-2]
@@ -149,7 +150,7 @@ def test_slow_nodes_do_not_take_every_worker() -> None:
         raise NodeUnreachable("after a while")
 
     stand = Stand({PreviewPlan: slow})
-    app = falcon.testing.TestClient(create_app(stand))
+    app = falcon.testing.TestClient(create_app(stand, ControlDoor()))
     waiting = [threading.Thread(target=app.simulate_get, args=("/api/nodes/a/plan",)) for _ in range(10)]
     for thread in waiting:
         thread.start()

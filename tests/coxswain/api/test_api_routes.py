@@ -153,14 +153,15 @@ def test_a_csr_gives_its_key_and_nothing_else(controller: Controller) -> None:
         ("POST", "/api/nodes/bad/disable", {"force": True}, "force: unknown key"),
         ("POST", "/api/peers", {"users": [{"id": "u", "name": "\ud800"}]}, "users[0].name: "),
         ("POST", "/api/peers", {"add": [{"id": "p", "node_id": "n", "device_id": "d"}]}, "add[0].public_key: is missing"),
-        ("GET", "/api/nodes?limit=0", None, "limit: "),
+        ("GET", "/api/nodes?limit=-1", None, "limit: "),
         ("GET", "/api/nodes?after=%00", None, "after: "),
         ("GET", "/api/nodes/%00", None, "node: "),
         ("GET", "/api/sessions?active=maybe", None, "active: "),
         ("GET", "/api/sessions?device=%00", None, "device: "),
         ("GET", "/api/sessions?limit=1&limit=2", None, "limit: "),
+        ("GET", "/api/sessions?limt=1", None, "'limt': unknown parameter; accepted are active, after, "),
         ("GET", "/api/events?after=-1", None, "after: "),
-        ("GET", "/api/audit?before=x", None, "before: "),
+        ("GET", "/api/audit?after=x", None, "after: "),
     ],
 )
 def test_bad_input_is_a_400_that_names_the_field_and_hurts_nobody(

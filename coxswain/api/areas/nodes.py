@@ -1,0 +1,252 @@
+"""Nodes: the inventory, their certificates, and what their links can be asked (management-plane.md 3.2, 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api import views
+from coxswain.api.bodies import policy
+from coxswain.api.call import NODE_S, Call
+from coxswain.api.route import Param, Reply, Route, Scope
+from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.errors import CoxswainError
+from coxswain.messages import ca, fleet, links
+from coxswain.model import LinkState, Node, NodeStatus
+
+__all__ = ["NODE", "ROUTES"]
+
+_STATUSES = choice(*(status.value for status in NodeStatus))
+_POLICY = obj({}, {"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL})
+_STORED = {
+    "id": TEXT,
+    "name": TEXT,
+    "region": TEXT,
+    "status": _STATUSES,
+    "enabled": BOOL,
+    "control_addr": TEXT,
+    "public_ip": TEXT,
+    "endpoint_ips": array(TEXT),
+    "agent_version": TEXT,
+    "wg_public_key": TEXT,
+    "forwarding": BOOL,
+    "masquerade": BOOL,
+    "isolation": BOOL,
+    "config_revision": INT,
+    "applied_revision": INT,
+    "enrolled": BOOL,
+    "version": INT,
+    "created_at": nullable(STAMP),
+    "updated_at": nullable(STAMP),
+}
+_SEEN = {
+    "link_state": choice(*(state.value for state in LinkState)),
+    "link_reason": TEXT,
+    "link_since": nullable(STAMP),
+    "last_seen": nullable(STAMP),
+    "uptime_seconds": INT,
+    "peers_configured": INT,
+    "peers_online": INT,
+    "in_sync": BOOL,
+    "findings": array(TEXT),
+}
+_PLAN_KEYS = {
+    "node_id": TEXT,
+    "intended_revision": INT,
+    "applied_revision": INT,
+    "steps": array(TEXT),
+    "findings": array(TEXT),
+}
+
+STORED_NODE = shape("StoredNode", obj(_STORED))
+"""A node as stored: what changes of it answer."""
+
+NODE = shape("Node", obj(_STORED | _SEEN))
+"""A node as stored, with what its link reports."""
+
+PLAN = shape("Plan", obj(_PLAN_KEYS))
+NODE_STATUS = shape("NodeStatus", obj(_STORED | _SEEN | {"plan": PLAN}))
+PUSH_RESULT = shape(
+    "PushResult",
+    obj(
+        {
+            "amneziawg_peers": INT,
+            "pushed_revision": INT,
+            "applied_revision": INT,
+            "reloaded": BOOL,
+            "policy_applied": BOOL,
+        }
+    ),
+)
+ISSUED = shape(
+    "IssuedCertificate",
+    obj(
+        {
+            "node_id": TEXT,
+            "serial": TEXT,
+            "server_name": TEXT,
+            "not_after": nullable(STAMP),
+            "node_crt": TEXT,
+            "ca_crt": TEXT,
+            "ignored": array(TEXT),
+        }
+    ),
+)
+
+_VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+_AFTER = Param("after", "the cursor of the page before: a name")
+_LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000))
+
+
+def _list(call: Call) -> Any:
+    limit = call.limit(default=10_000, high=10_000)
+    found = call.ask("fleet", fleet.ListNodes(call.word("after") or "", limit + 1))
+    active = call.active_sessions()
+    page = [views.node(view, active) for view in found[:limit]]
+    return Reply(page, after=page[-1]["name"] if len(found) > limit else None)
+
+
+def _add(call: Call) -> Any:
+    body = call.body
+    message = fleet.AddNode(
+        call.caller,
+        body.need("name", str),
+        body.need("control_addr", str),
+        body.get("region", str) or "",
+        body.get("public_ip", str) or "",
+        policy(body.object("policy")),
+    )
+    return views.node_brief(call.change("fleet", message))
+
+
+def _show(call: Call) -> Any:
+    return views.node(call.view(), call.active_sessions())
+
+
+def _edit(call: Call) -> Any:
+    body = call.body
+    message = fleet.EditNode(
+        call.caller,
+        call.node().id,
+        body.need("version", int),
+        body.get("name", str),
+        body.get("region", str),
+        body.get("control_addr", str),
+        body.texts("endpoint_ips"),
+        policy(body.object("policy")),
+    )
+    return views.node_brief(call.change("fleet", message))
+
+
+def _remove(call: Call) -> None:
+    call.change("fleet", fleet.RemoveNode(call.caller, call.node().id, call.number("version")))
+
+
+def _enable(call: Call) -> Any:
+    return _set_enabled(call, enabled=True)
+
+
+def _disable(call: Call) -> Any:
+    return _set_enabled(call, enabled=False)
+
+
+def _set_enabled(call: Call, *, enabled: bool) -> Any:
+    message = fleet.SetNodeEnabled(call.caller, call.node().id, enabled, call.body.get("version", int))
+    return views.node_brief(call.change("fleet", message))
+
+
+def _enroll(call: Call) -> Any:
+    csr = call.body.text("csr")
+    message = ca.IssueNodeCertificate(call.caller, call.node().id, csr.encode())
+    return views.issued(call.change("certificate_authority", message))
+
+
+def _revoke(call: Call) -> Any:
+    serial, reason = call.body.get("serial", str), call.body.get("reason", str) or ""
+    message = ca.RevokeNodeCertificates(call.caller, call.node().id, serial, reason[:200])
+    return {"revoked": list(call.change("certificate_authority", message))}
+
+
+def _push(call: Call) -> Any:
+    node = call.node()
+    try:
+        outcome: links.PushOutcome = _ask_link(call, node, links.PushNow())
+    except CoxswainError as error:
+        # It may have reached the node, or still will: that somebody asked for it is in the log in any case.
+        call.change("fleet", fleet.RecordPush(call.caller, node.id, None, str(error)))
+        raise
+    call.change("fleet", fleet.RecordPush(call.caller, node.id, outcome.pushed_revision))
+    return views.push_outcome(outcome)
+
+
+def _look(call: Call) -> None:
+    call.ask(f"node_link:{call.node().id}", links.Look(links.LookReason.OPERATOR))
+
+
+def _plan(call: Call) -> Any:
+    return views.plan(_ask_link(call, call.node(), links.PreviewPlan()))
+
+
+def _status(call: Call) -> Any:
+    """The node asked now, and then how it is known."""
+    node = call.node()
+    plan = _ask_link(call, node, links.PreviewPlan())
+    return views.node(call.view(node.id), call.active_sessions()) | {"plan": views.plan(plan)}
+
+
+def _ask_link(call: Call, node: Node, message: Any) -> Any:
+    return call.ask(f"node_link:{node.id}", message, NODE_S)
+
+
+_READ, _ADMIN = Scope.READONLY, Scope.ADMIN
+
+ROUTES = (
+    Route("GET", "/api/nodes", _READ, "All nodes, by name.", _list, returns=array(NODE), query=(_AFTER, _LIMIT)),
+    Route(
+        "POST", "/api/nodes", _ADMIN, "Takes a node into the inventory.", _add, "node.add", "node",
+        STORED_NODE, 201, (409,),
+        obj({"name": TEXT, "control_addr": TEXT}, {"region": TEXT, "public_ip": TEXT, "policy": nullable(_POLICY)}),
+    ),
+    Route("GET", "/api/nodes/{key}", _READ, "One node, by id or name.", _show, returns=NODE, also=(404,)),
+    Route(
+        "PATCH", "/api/nodes/{key}", _ADMIN, "Changes what is given of a node.", _edit, "node.update",
+        returns=STORED_NODE, target="node", also=(404, 409),
+        body=obj(
+            {"version": INT},
+            {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT), "policy": nullable(_POLICY)},
+        ),
+    ),
+    Route(
+        "DELETE", "/api/nodes/{key}", _ADMIN, "Takes a node out of the inventory.", _remove, "node.rm",
+        status=204, query=(_VERSION,), target="node", also=(404, 409),
+    ),
+    Route(
+        "POST", "/api/nodes/{key}/enable", _ADMIN, "Holds the link to a node again.", _enable, "node.enable",
+        returns=STORED_NODE, body=obj({}, {"version": nullable(INT)}), target="node", also=(404, 409),
+    ),
+    Route(
+        "POST", "/api/nodes/{key}/disable", _ADMIN, "Ends the link to a node until it is enabled.", _disable, "node.disable",
+        returns=STORED_NODE, body=obj({}, {"version": nullable(INT)}), target="node", also=(404, 409),
+    ),
+    Route(
+        "POST", "/api/nodes/{key}/enroll", _ADMIN, "Signs a node's certificate request.", _enroll, "node.enroll",
+        returns=ISSUED, status=201, body=obj({"csr": TEXT}), target="node", also=(404, 409),
+    ),
+    Route(
+        "POST", "/api/nodes/{key}/revoke", _ADMIN, "Revokes certificates of a node.", _revoke, "node.revoke",
+        body=obj({}, {"serial": nullable(TEXT), "reason": nullable(TEXT)}),
+        returns=obj({"revoked": array(TEXT)}), target="node", also=(404, 409),
+    ),
+    Route(
+        "POST", "/api/nodes/{key}/push", _ADMIN, "Pushes what a node should be, now.", _push, "node.push", "node",
+        PUSH_RESULT, waits_for_node=True, also=(404, 502),
+    ),
+    Route("POST", "/api/nodes/{key}/look", _ADMIN, "Has a node looked at soon.", _look, status=202, also=(404,)),
+    Route(
+        "GET", "/api/nodes/{key}/plan", _READ, "What would be done to a node now.", _plan, returns=PLAN,
+        waits_for_node=True, also=(404, 502),
+    ),
+    Route(
+        "GET", "/api/nodes/{key}/status", _READ, "A node, asked now.", _status, returns=NODE_STATUS,
+        waits_for_node=True, also=(404, 502),
+    ),
+)  # fmt: skip

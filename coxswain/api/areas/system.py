@@ -1,0 +1,131 @@
+"""The daemon itself: is it there, is it well, which parts of it run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from coxswain.api import views
+from coxswain.api.call import Call
+from coxswain.api.route import Reply, Route, Scope
+from coxswain.api.schema import BOOL, INT, NUMBER, TEXT, array, obj, shape
+from coxswain.messages import audit, fleet, sessions
+
+__all__ = ["ROUTES"]
+
+VERSION = shape("Version", obj({"version": TEXT}))
+READINESS = shape("Readiness", obj({"ready": BOOL, "down": array(TEXT)}))
+_COUNTS = {"type": "object", "additionalProperties": INT}
+STATUS = shape(
+    "Status",
+    obj(
+        {
+            "version": TEXT,
+            "pid": INT,
+            "store": TEXT,
+            "state_dir": TEXT,
+            "uptime_seconds": INT,
+            "fleet": obj(
+                {
+                    "nodes": INT,
+                    "in_sync": INT,
+                    "by_link_state": _COUNTS,
+                    "by_status": _COUNTS,
+                    "users": INT,
+                    "devices": INT,
+                    "peers": INT,
+                }
+            ),
+            "sessions": obj({"active": INT, "opened": INT, "closed": INT, "events": INT, "duplicates": INT}),
+            "audit": obj({"size": INT, "row_hash": TEXT}),
+            "restarts": INT,
+            "down": array(TEXT),
+        }
+    ),
+)
+TREE = shape(
+    "TreeNode",
+    obj(
+        {
+            "id": TEXT,
+            "kind": TEXT,
+            "strategy": TEXT,
+            "state": TEXT,
+            "incarnation": INT,
+            "restarts": INT,
+            "uptime_s": NUMBER,
+            "mailbox": INT | {"description": "messages that wait"},
+            "busy_s": NUMBER,
+            "busy_with": TEXT | {"description": "a message"},
+            "zombies": INT | {"description": "abandoned threads that still run"},
+            "last_failure": TEXT,
+            "last_failure_at": NUMBER | {"description": "epoch seconds; 0: never"},
+            "children": array({"$ref": "#/components/schemas/TreeNode"}),
+        }
+    ),
+)
+
+
+def _health(_call: Call) -> None:
+    """It answers: that is all."""
+
+
+def _ready(call: Call) -> Any:
+    down = _down(call.services.tree())
+    return Reply({"ready": not down, "down": down}, status=503 if down else 200)
+
+
+def _down(tree: dict[str, Any]) -> list[str]:
+    return [c["id"] for c in _workers(tree) if c["state"] != "running"]
+
+
+def _workers(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    """All but the links, whose troubles are ordinary life."""
+    if tree["id"] == "node_links":
+        return [tree]
+    return [tree, *(found for child in tree["children"] for found in _workers(child))]
+
+
+def _version(call: Call) -> Any:
+    return {"version": call.services.identity.version}
+
+
+def _status(call: Call) -> Any:
+    identity = call.services.identity
+    head: audit.AuditHead = call.ask("audit_writer", audit.GetAuditHead())
+    tree = call.services.tree()
+    return {
+        "version": identity.version,
+        "pid": identity.pid,
+        "store": identity.store,
+        "state_dir": identity.state_dir,
+        "uptime_seconds": int(time.time() - identity.started_at),
+        "fleet": views.summary(call.ask("fleet", fleet.GetSummary())),
+        "sessions": views.session_counts(call.ask("session_tracker", sessions.GetSessionCounts())),
+        "audit": {"size": head.size, "row_hash": head.row_hash},
+        "restarts": sum(c["restarts"] for c in _workers(tree)),
+        "down": _down(tree),
+    }
+
+
+def _tree(call: Call) -> Any:
+    return call.services.tree()
+
+
+def _chaos(call: Call) -> None:
+    body = call.body
+    actor, how, seconds = body.need("actor", str), body.need("how", str), body.get("seconds", int) or 3600
+    call.services.harm(actor, how, float(seconds))
+
+
+ROUTES = (
+    Route("GET", "/healthz", Scope.NONE, "Whether the daemon answers.", _health),
+    Route("GET", "/readyz", Scope.NONE, "Whether every part of it runs.", _ready, returns=READINESS, also=(503,)),
+    Route("GET", "/api/version", Scope.READONLY, "Which release this is.", _version, returns=VERSION),
+    Route("GET", "/api/status", Scope.READONLY, "The daemon and its fleet in numbers.", _status, returns=STATUS),
+    Route("GET", "/api/tree", Scope.READONLY, "The service tree.", _tree, returns=TREE),
+    Route(
+        "POST", "/api/chaos", Scope.ADMIN, "Hurts a part on purpose; only with serve --allow-chaos.", _chaos,
+        status=204, also=(404,), body=obj({"actor": TEXT, "how": TEXT}, {"seconds": INT}),
+    ),
+)  # fmt: skip

@@ -1,0 +1,117 @@
+"""What a handler gets: one request, already authenticated and parsed, and the running system to ask."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import falcon
+
+from coxswain.api.bodies import Body, integer, one_line, word
+from coxswain.api.doors import Door, Who
+from coxswain.api.services import Services
+from coxswain.errors import InvalidInput, Unavailable
+from coxswain.messages import audit, fleet, sessions
+from coxswain.messages.audit import Caller, Committed
+from coxswain.model import Node
+
+__all__ = ["CHANGE_S", "NODE_S", "READ_S", "Call"]
+
+READ_S = 5.0
+CHANGE_S = 30.0
+NODE_S = 100.0
+"""A push may take as long as the contract lets it (node-contract.md 4.1)."""
+
+
+class Call:
+    """One request, for one handler, on one worker thread of a server.
+
+    Attributes:
+        services: the running system.
+        request: for what nothing below gives.
+        path: the parts of the path that vary.
+        body: the JSON object that came; empty where the route takes none.
+    """
+
+    def __init__(self, services: Services, door: Door, request: falcon.Request, path: dict[str, str], body: Body) -> None:
+        self.services = services
+        self.door = door
+        self.request = request
+        self.path = path
+        self.body = body
+
+    @cached_property
+    def who(self) -> Who:
+        """Who asks. The dispatcher has called it already, except on routes of scope ``NONE``; may raise there."""
+        return self.door.identify(self.request)
+
+    @property
+    def caller(self) -> Caller:
+        """For messages that change something."""
+        return self.who.caller
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from; empty for the control socket."""
+        return self.door.address(self.request)
+
+    # -- the query string
+
+    def word(self, name: str) -> str | None:
+        """A text; None if it is absent."""
+        return word(self.request.params, name)
+
+    def number(self, name: str, default: int | None = None, *, low: int = 0, high: int = 2**53 - 1) -> int | None:
+        """A whole number; ``default`` if it is absent."""
+        return integer(self.request.params, name, default, low=low, high=high)
+
+    def limit(self, default: int = 100, high: int = 1_000) -> int:
+        """How long a page may be; 0 and nothing mean ``default`` (management-plane.md 3.2)."""
+        return self.number("limit", 0, high=high) or default
+
+    def flag(self, name: str) -> bool | None:
+        """``true`` or ``false``; None if it is absent."""
+        text = self.word(name)
+        if text not in (None, "true", "false"):
+            raise InvalidInput(f"{name}: {text[:40]!r} is not true or false")
+        return None if text is None else text == "true"
+
+    # -- the running system
+
+    def ask(self, name: str, message: Any, deadline: float = READ_S) -> Any:
+        """Asks an actor. Raises ``CoxswainError``."""
+        return self.services.ask(name, message, deadline=deadline)
+
+    def change(self, name: str, message: Any, deadline: float = CHANGE_S) -> Any:
+        """Asks for a change, and returns its value when its audit record is in the log."""
+        return self.committed(self.ask(name, message, deadline))
+
+    def committed(self, committed: Committed[Any]) -> Any:
+        """Waits until the audit record of a change is in the log; returns the change's value."""
+        try:
+            self.ask("audit_writer", audit.AwaitAudited(committed.outbox_id), CHANGE_S)
+        except Unavailable as error:
+            # Both are in the store by now; a caller who does it again would do it twice.
+            raise type(error)(
+                f"the change is made and kept, but its audit record is not in the log yet: {error}",
+                remedy="Do not repeat it. The record follows by itself; see: cox audit",
+            ) from None
+        return committed.value
+
+    # -- what many handlers need
+
+    def view(self, key: str | None = None) -> fleet.NodeView:
+        """A node by id or name; None: the one that the path names with ``{key}``."""
+        found: fleet.NodeView = self.ask("fleet", fleet.GetNode(one_line("node", self.path["key"] if key is None else key)))
+        return found
+
+    def node(self, key: str | None = None) -> Node:
+        return self.view(key).node
+
+    def active_sessions(self) -> dict[str, int] | None:
+        """Node id to its open sessions; None: not known just now, as the tracker restarts."""
+        try:
+            found: dict[str, int] = self.ask("session_tracker", sessions.GetActiveSessions())
+        except Unavailable:
+            return None
+        return found

@@ -1,0 +1,107 @@
+"""The dispatcher: from a route and a request to an answer. Authenticate, authorise, parse, call, render."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import falcon
+
+from coxswain.api.bodies import Body, read_body
+from coxswain.api.call import Call
+from coxswain.api.doors import Door
+from coxswain.api.problems import dumps
+from coxswain.api.route import Reply, Route, Scope
+from coxswain.api.services import Services
+from coxswain.errors import InvalidInput, Refused, Unavailable
+
+__all__ = ["Dispatcher", "Place"]
+
+_WAITING_FOR_NODES = 10
+"""Requests at once that wait for a node, which may take its time; each of them holds a worker of the server."""
+
+
+class Dispatcher:
+    """Serves routes through one door. Thread-safe."""
+
+    def __init__(self, services: Services, door: Door) -> None:
+        self._services = services
+        self._door = door
+        self._waiting = threading.BoundedSemaphore(_WAITING_FOR_NODES)
+
+    def serve(self, route: Route, request: falcon.Request, response: falcon.Response, path: dict[str, str]) -> None:
+        """Answers one request. Raises ``CoxswainError`` (``coxswain.api.problems`` makes answers of them)."""
+        self._door.admit(request)
+        call = Call(self._services, self._door, request, path, Body({}))
+        if route.scope is not Scope.NONE and call.who.scope < route.scope:
+            raise Refused(
+                f"{route.method} {route.path}: needs the scope {route.scope.word}, and this credential has "
+                f"{call.who.scope.word}",
+                remedy="Use a credential of a higher scope; see: cox tokens create --help",
+            )
+        _check_query(route, request)
+        if route.unsafe:
+            call.body = read_body(request, frozenset((route.body or {}).get("properties", ())), most=route.max_body)
+        render(request, response, route, self._call(route, call))
+
+    def _call(self, route: Route, call: Call) -> Any:
+        if not route.waits_for_node:
+            return route.handler(call)
+        if not self._waiting.acquire(blocking=False):
+            raise Unavailable(
+                f"{_WAITING_FOR_NODES} requests wait for nodes already", remedy="Try again when they have come back."
+            )
+        try:
+            return route.handler(call)
+        finally:
+            self._waiting.release()
+
+
+def render(request: falcon.Request, response: falcon.Response, route: Route, value: Any) -> None:
+    """Writes what a handler returned."""
+    reply = value if isinstance(value, Reply) else Reply(value)
+    response.status = falcon.code_to_http_status(reply.status or route.status)
+    for name, header in reply.headers:
+        response.append_header(name, header)
+    if reply.raw is not None:
+        response.data, response.content_type = reply.raw, reply.media_type
+    elif route.returns is not None:
+        response.text, response.content_type = dumps(reply.value), "application/json"
+    if reply.after is not None:
+        query = urlencode({**request.params, "after": str(reply.after)})
+        response.append_header("Link", f'<{request.path}?{query}>; rel="next"')
+
+
+def _check_query(route: Route, request: falcon.Request) -> None:
+    accepted = {param.name for param in route.query}
+    for name in request.params:
+        if name not in accepted:
+            known = ", ".join(sorted(accepted)) or "none"
+            raise InvalidInput(f"{name[:80]!a}: unknown parameter; accepted are {known}")
+
+
+class Place:
+    """All methods on one path, as Falcon wants to see them."""
+
+    def __init__(self, dispatcher: Dispatcher, routes: list[Route]) -> None:
+        allowed = [route.method for route in routes]
+        for route in routes:
+            setattr(self, f"on_{route.method.lower()}", _responder(dispatcher, route))
+        if "OPTIONS" not in allowed:
+            self.on_options = _refuse_method(allowed)
+
+
+def _responder(dispatcher: Dispatcher, route: Route) -> Callable[..., None]:
+    def respond(request: falcon.Request, response: falcon.Response, **path: str) -> None:
+        dispatcher.serve(route, request, response, path)
+
+    return respond
+
+
+def _refuse_method(allowed: list[str]) -> Callable[..., None]:
+    def refuse(_request: falcon.Request, _response: falcon.Response, **_path: str) -> None:
+        raise falcon.HTTPMethodNotAllowed(allowed)
+
+    return refuse

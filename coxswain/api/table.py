@@ -1,0 +1,18 @@
+"""All routes. A new area is a module in ``coxswain/api/areas`` and its line here."""
+
+from __future__ import annotations
+
+from coxswain.api.areas import audit, ca, events, nodes, peers, sessions, system
+from coxswain.api.route import Route
+
+__all__ = ["ROUTES"]
+
+ROUTES: tuple[Route, ...] = (
+    *system.ROUTES,
+    *nodes.ROUTES,
+    *peers.ROUTES,
+    *sessions.ROUTES,
+    *events.ROUTES,
+    *ca.ROUTES,
+    *audit.ROUTES,
+)

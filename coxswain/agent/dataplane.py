@@ -177,13 +177,20 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None) -> StoredPolicy:
-        """Changing. Takes ``previous.down`` down, ignoring misses, and installs ``policy`` (node-contract.md 7.5).
+    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None, *, restoring: bool = False) -> StoredPolicy:
+        """Changing. Installs ``policy`` and takes down what ``previous`` has besides (node-contract.md 7.5).
+
+        Args:
+            restoring: at start: a transit whose link is missing is installed all the same, and what it sends is refused
+                until the link is there. Otherwise such a transit is a failure.
 
         Returns what is to be stored, with the egress interface resolved in ``down``; the service writes the file.
-        Raises ``DataPlaneFailed`` after taking the half-installed rules down and putting ``previous`` back as well as
-        it can.
+        Raises ``DataPlaneFailed`` with ``previous`` in force as well as that can be had.
         """
+        ...
+
+    async def link_is_up(self, interface: str) -> bool:
+        """Reading. Is this inner link there? Never raises."""
         ...
 
     async def configure_link(self, link: LinkConfig) -> None:

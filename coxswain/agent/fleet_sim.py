@@ -54,6 +54,7 @@ class SimFleet:
         buffer: events that one subscriber may be behind.
         files: makes a node's files; default: in memory.
         record: keep requests and rendered commands of each node.
+        existing_agent: nodes forget what the existing agent forgets (``SimNode``).
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class SimFleet:
         record: bool = False,
         version: str = coxswain.__version__,
         key: ec.EllipticCurvePrivateKey | None = None,
+        existing_agent: bool = False,
     ) -> None:
         self._sign = sign
         self._observe = observe
@@ -93,6 +95,7 @@ class SimFleet:
                 files=files(index) if files is not None else None,
                 record=record,
                 version=version,
+                existing_agent=existing_agent,
             )
             for index in range(nodes)
         ]

@@ -13,6 +13,7 @@ from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
 __all__ = [
+    "checked_policy",
     "client_id",
     "link_config",
     "obfuscation_message",
@@ -72,14 +73,22 @@ def peer_state(config: PeerConfig, dump: Dump) -> pb.PeerState:
 
 
 def policy_from(config: pb.NetworkConfig) -> Policy:
-    """Raises ``InvalidInput``, first for what the contract checks (7.2), then for syntax."""
+    """Raises ``InvalidInput``."""
     transits = tuple(Transit(t.device_cidr, t.inner_interface, t.mark, t.table) for t in config.transits)
-    policy = check(Policy(config.forwarding, config.masquerade, config.isolation, transits))
+    return checked_policy(Policy(config.forwarding, config.masquerade, config.isolation, transits))
+
+
+def checked_policy(policy: Policy) -> Policy:
+    """Raises ``InvalidInput``, first for what the contract checks (7.2), then for syntax."""
+    check(policy)
     for position, transit in enumerate(policy.transits):
-        validate.cidr(f"policy.transits[{position}].device_cidr", transit.device_cidr)
-        validate.interface(f"policy.transits[{position}].inner_interface", transit.inner_interface)
+        where = f"policy.transits[{position}]"
+        validate.cidr(f"{where}.device_cidr", transit.device_cidr)
+        validate.interface(f"{where}.inner_interface", transit.inner_interface)
+        validate.uint32(f"{where}.mark", transit.mark)
+        validate.uint32(f"{where}.table", transit.table)
         if transit.table in _RESERVED_TABLES:
-            raise InvalidInput(f"policy.transits[{position}].table: {transit.table} is the host's own routing table")
+            raise InvalidInput(f"{where}.table: {transit.table} is the host's own routing table")
     return policy
 
 

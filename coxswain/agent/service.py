@@ -124,15 +124,21 @@ class NodeService:
             self._complain(f"link {position}", sentence)
         if self._policy is not None:
             try:
-                stored = await self._plane.apply_policy(self._policy.policy, self._policy)
+                policy = convert.checked_policy(self._policy.policy)  # another agent may have stored it unchecked
+                stored = await self._plane.apply_policy(policy, self._policy, restoring=True)
                 await self._save(lambda: self._state.set_policy(stored))
                 self._policy = stored
-            except (DataPlaneFailed, OSError) as error:
+            except (DataPlaneFailed, InvalidInput, OSError) as error:
                 self._complain("policy", f"network policy not applied: {error}")
         try:
             await self._plane.up()
         except DataPlaneFailed as error:
             self._complain("up", f"awg0 not restored: {error}")
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What failed and is not mended yet, a sentence each; the status tells the same."""
+        return tuple(self._complaints.values())
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the wait ends, the changes do not
         """Waits up to ``timeout`` seconds for changes still running; returns whether all ended."""
@@ -319,10 +325,12 @@ class NodeService:
 
         async def change() -> pb.ConfigureInnerLinkResponse:
             applied = self._state.link_revision(link.interface)
+            up = await self._plane.link_is_up(link.interface)
             if revision < applied:
                 text = f"revision {revision} of {link.interface} is older than the applied {applied}"
                 raise RpcRefused(grpc.StatusCode.FAILED_PRECONDITION, text)
-            if revision == applied and applied > 0:
+            # A link that is gone is made anew, where the existing agent takes it for applied (node-contract.md 4.12).
+            if revision == applied and applied > 0 and up:
                 return pb.ConfigureInnerLinkResponse(applied_revision=applied, reloaded=False)
             await self._plane.configure_link(link)
             await self._save(lambda: self._state.set_link_revision(link.interface, revision))

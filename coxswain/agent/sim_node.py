@@ -19,7 +19,7 @@ from coxswain.agent.observer import Observer
 from coxswain.agent.server import AgentServer, TlsMaterial, static_credentials
 from coxswain.agent.service import NodeService
 from coxswain.agent.simulated import Behaviour, SimulatedPlane
-from coxswain.agent.state import Files, MemoryFiles, State
+from coxswain.agent.state import XRAY_CONFIG, Files, MemoryFiles, State
 from coxswain.clock import Clock
 from coxswain.errors import NotFound, Refused
 
@@ -28,6 +28,10 @@ __all__ = ["SimNode"]
 
 class SimNode:
     """One simulated node. ``start`` after ``stop`` or ``kill`` is an agent restart: files and interface are kept.
+
+    Args:
+        existing_agent: forgets what the existing agent forgets (node-contract.md 4.12 to 4.14): XRay and the registry of
+            inner links at a restart; and it does not start with a policy whose links a reboot has taken (12.1).
 
     Attributes:
         port: 0 until first started, unless given; kept over restarts.
@@ -49,15 +53,22 @@ class SimNode:
         files: Files | None = None,
         record: bool = False,
         version: str = coxswain.__version__,
+        existing_agent: bool = False,
     ) -> None:
         self.index = index
+        self.existing_agent = existing_agent
         self.host = host
         self.port = port
         self.version = version
         self.files = files if files is not None else MemoryFiles()
         self.knobs = Knobs(clock, record=record)
         self.plane = SimulatedPlane(
-            clock, seed=seed * 1_000_003 + index, behaviour=behaviour, files=self.files, record=record
+            clock,
+            seed=seed * 1_000_003 + index,
+            behaviour=behaviour,
+            files=self.files,
+            record=record,
+            existing_agent=existing_agent,
         )
         self._seed = seed
         self._key = key
@@ -116,13 +127,19 @@ class SimNode:
         self._tls = TlsMaterial(pem, chain, anchors)
 
     async def start(self) -> None:
-        """Starts the agent; a running one stays as it is. Raises ``Refused``: no certificate, or the port is taken."""
+        """Starts the agent; a running one stays as it is.
+
+        Raises:
+            Refused: no certificate, or the port is taken; or what an existing agent cannot start with.
+        """
         async with self._life:
             if self._server is not None:
                 return
             if self._tls is None:
                 raise Refused(f"simulated node {self.index} has no certificate: call install() first")
             await self.service.restore()
+            if self.existing_agent and self.service.troubles:
+                raise Refused(f"simulated node {self.index} does not start: {self.service.troubles[0]}")
             server = AgentServer(self.service.handler(), static_credentials(self._tls))
             self.port = await server.start((self.address,))
             self._server = server
@@ -146,21 +163,23 @@ class SimNode:
                 await server.stop(None)
                 self._retire()
 
-    async def restart(self) -> None:
-        """A clean stop and a start."""
+    async def restart(self, *, forget_xray: bool = False) -> None:
+        """A clean stop and a start. ``forget_xray``: as the existing agent does."""
         await self.stop()
+        if forget_xray:
+            self._forget_xray()
         await self.start()
 
     async def reboot(self, *, forget_xray: bool = False) -> None:
         """Kills the host and starts it: interfaces, links, rules and counters are gone (node-contract.md 4.14).
 
-        ``forget_xray``: as the existing agent does.
+        ``forget_xray``: as the existing agent does. Revisions of inner links stay, their interfaces do not, and nothing
+        brings them back but the controller. Raises as ``start`` does.
         """
         await self.kill()
         self.plane.reboot()
         if forget_xray:
-            self.files.delete("xray-config.json")
-            self._assemble()
+            self._forget_xray()
         await self.start()
 
     async def look(self) -> None:
@@ -172,9 +191,16 @@ class SimNode:
         """Breaks the event streams only; returns how many there were."""
         return self.hub.cut_streams()
 
+    def _forget_xray(self) -> None:
+        self.files.delete(XRAY_CONFIG)
+        self._assemble()
+
     def _retire(self) -> None:
         for position, value in enumerate(self._totals()):
             self._past[position] = value
+        self.plane.restarted()
+        if self.existing_agent:
+            self.files.delete(XRAY_CONFIG)
         self._assemble()
 
     # -- clients

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,12 @@ class Conductor:
         return await self._each(command, SimNode.start)
 
     async def _restart(self, command: Answer) -> Answer:
-        return await self._each(command, SimNode.restart)
+        forget = bool(command.get("forget_xray", False))
+        return await self._each(command, lambda node: node.restart(forget_xray=forget))
 
     async def _reboot(self, command: Answer) -> Answer:
-        return await self._each(command, SimNode.reboot)
+        forget = bool(command.get("forget_xray", False))
+        return await self._each(command, lambda node: node.reboot(forget_xray=forget))
 
     async def _install(self, command: Answer) -> Answer:
         for node in self._nodes(command):
@@ -204,6 +207,15 @@ class Conductor:
     async def _sessions(self, command: Answer) -> Answer:
         return {"sessions": {node.index: sorted(node.sessions) for node in self._nodes(command)}}
 
+    async def _link_down(self, command: Answer) -> Answer:
+        for node in self._nodes(command):
+            node.plane.link_down(command["interface"])
+        return {}
+
+    async def _network(self, command: Answer) -> Answer:
+        """The policy in force and the inner links that are up, with their counters."""
+        return {"network": [{"node": node.index, **network_of(node)} for node in self._nodes(command)]}
+
     async def _ping(self, _: Answer) -> Answer:
         return {"at": time.monotonic()}
 
@@ -212,9 +224,9 @@ COMMANDS = {
     "kill": "node: breaks its connections and closes its port",
     "stop": "node: stops it cleanly",
     "start": "node: starts it again, with its files",
-    "restart": "node: stop and start",
+    "restart": "node, forget_xray: stop and start",
     "install": "node: takes the certificate that now lies in its directory, and restarts",
-    "reboot": "node: kill, lose interfaces and counters, start",
+    "reboot": "node, forget_xray: kill, lose interfaces and counters, start",
     "cut": "node: breaks its event streams only",
     "inject": "node; connect: n or keys; disconnect: n or keys; or peer, handshake, endpoint, rx, tx",
     "connect": "peers: opens so many sessions, spread over the fleet",
@@ -231,8 +243,28 @@ COMMANDS = {
     "stats": "node: figures of nodes; without: of the fleet and this process",
     "pushes": "node, since: answered PushConfig calls",
     "sessions": "node: public keys of connected peers",
+    "link_down": "node, interface: takes an inner link away",
+    "network": "node: policy with its transits, inner links with their counters",
     "ping": "answers",
 }
+
+
+def network_of(node: SimNode) -> Answer:
+    """One node's policy (None: none) and links, as JSON has them."""
+    links: Answer = {}
+    for interface in node.plane.links:
+        state = node.plane.link_state(interface)
+        if state is not None:
+            config, traffic = state.config, state.traffic
+            links[interface] = {
+                "listen_port": config.listen_port,
+                "mtu": config.mtu,
+                "exit": config.exit.public_key,
+                "endpoint": config.exit.endpoint,
+                "rx_bytes": traffic.rx_bytes,
+                "tx_bytes": traffic.tx_bytes,
+            }
+    return {"policy": asdict(node.plane.policy) if node.plane.policy is not None else None, "links": links}
 
 
 def rss_mb() -> float:

@@ -11,7 +11,6 @@ import math
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from coxswain.agent.dataplane import (
     CLIENT_INTERFACE,
@@ -23,149 +22,16 @@ from coxswain.agent.dataplane import (
     PeerConfig,
     StoredPolicy,
 )
-from coxswain.agent.observer import FRESH_S
+from coxswain.agent.sim_links import Carried, LinkState, LinkTraffic, SimLinks
+from coxswain.agent.sim_peer import REKEY_S, Behaviour, SimPeer, client_endpoint
 from coxswain.agent.state import Files, MemoryFiles
 from coxswain.clock import Clock
 from coxswain.netpolicy import Policy, render, resolve
 
 __all__ = ["REKEY_S", "Behaviour", "SimPeer", "SimulatedPlane"]
 
-REKEY_S = 120
-"""Seconds between handshakes of a client that has traffic (WireGuard's REKEY_AFTER_TIME)."""
-
 CONF = "simulated-peers.json"
 EGRESS = "eth0"
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """How lively clients live. Times are means of exponential distributions, in seconds.
-
-    Attributes:
-        share: of the peers, how many ever connect.
-        idle_s: between two sessions.
-        session_s: of one session.
-        roam: chance that a session changes its endpoint once.
-        bytes_per_s: mean rate towards the client; the other direction has a tenth.
-    """
-
-    share: float = 0.8
-    idle_s: float = 240.0
-    session_s: float = 600.0
-    roam: float = 0.15
-    bytes_per_s: float = 60_000.0
-
-
-class SimPeer:
-    """One peer's live state; times are epoch seconds."""
-
-    __slots__ = (
-        "_base_rx", "_base_tx", "_handshake", "_rx_rate", "_since", "_step", "_tx_rate", "_until",
-        "config", "connected", "endpoint",
-    )  # fmt: skip
-
-    def __init__(self, config: PeerConfig) -> None:
-        self.config = config
-        self.connected = False
-        self.endpoint = config.endpoint
-        self._handshake = 0  # the last one, or the first of the running session
-        self._since = 0.0  # start of what the bases do not count
-        self._base_rx = self._base_tx = 0
-        self._rx_rate = self._tx_rate = 0.0
-        self._step = 0
-        self._until = math.nan  # next turn of a lively peer; nan: not drawn yet
-
-    def live(self, now: float) -> LivePeer:
-        rx, tx = self.counters(now)
-        return LivePeer(self.config.public_key, self.endpoint, self.handshake(now), rx, tx)
-
-    def handshake(self, now: float) -> int:
-        if not self.connected or now < self._handshake:
-            return self._handshake
-        return self._handshake + int(now - self._handshake) // REKEY_S * REKEY_S
-
-    def counters(self, now: float) -> tuple[int, int]:
-        if not self.connected:
-            return self._base_rx, self._base_tx
-        passed = max(0.0, now - self._since)
-        return self._base_rx + int(passed * self._rx_rate), self._base_tx + int(passed * self._tx_rate)
-
-    def connect(self, now: float, endpoint: str, rx_rate: float = 0.0, tx_rate: float = 0.0) -> None:
-        """Opens a session with a handshake now, or shakes hands once more."""
-        self._settle(now)
-        self.connected = True
-        self.endpoint = endpoint or self.endpoint
-        # Handshakes have whole seconds, and a new one is always later than the one before.
-        self._handshake = max(int(now), self._handshake + 1)
-        self._rx_rate, self._tx_rate = rx_rate, tx_rate
-
-    def leave(self, now: float, *, at_once: bool = False) -> None:
-        """The client goes silent. ``at_once``: its handshake is dated back, so that the next look ends the session."""
-        self._settle(now)
-        self.connected = False
-        if at_once and self._handshake:
-            self._handshake = min(self._handshake, int(now) - FRESH_S - 1)
-
-    def set_live(self, now: float, *, handshake: int | None, rx: int | None, tx: int | None) -> None:
-        """Puts given values in place; from then on they stand still."""
-        self._settle(now)
-        self.connected = False
-        self._handshake = self._handshake if handshake is None else handshake
-        self._base_rx = self._base_rx if rx is None else rx
-        self._base_tx = self._base_tx if tx is None else tx
-
-    def recreated(self) -> None:
-        """The interface was made anew: counters and handshakes are gone."""
-        self.__init__(self.config)  # type: ignore[misc]
-
-    def next_change(self, now: float) -> float:
-        """When a look will next see something new of this peer, apart from counters."""
-        lively = self._until if self._until == self._until else math.inf
-        if self.connected:
-            return min(lively, self.handshake(now) + REKEY_S)
-        ages_out = self._handshake + FRESH_S + 1
-        return min(lively, ages_out if self._handshake and ages_out > now else math.inf)
-
-    def advance(self, now: float, behaviour: Behaviour, seed: int) -> None:
-        """Lives up to ``now``: draws and passes the turns of the past."""
-        if self._until != self._until:
-            rng = self._rng(seed)
-            chosen = rng.random() < behaviour.share
-            # Somewhere in the middle of its first idle time or session, so that a fleet does not start in step.
-            self._until = now + rng.random() * behaviour.idle_s / 2 if chosen else math.inf
-        while self._until <= now:
-            self._turn(self._until, behaviour, self._rng(seed))
-
-    def _turn(self, at: float, behaviour: Behaviour, rng: random.Random) -> None:
-        self._step += 1
-        if not self.connected:
-            rate = rng.expovariate(1 / behaviour.bytes_per_s)
-            self.connect(at, client_endpoint(rng), rate / 10, rate)
-            length = 30 + rng.expovariate(1 / behaviour.session_s)
-            self._until = at + (length * rng.random() if rng.random() < behaviour.roam else length)
-        elif rng.random() < behaviour.roam:
-            self._settle(at)
-            self.endpoint = client_endpoint(rng)
-            self._until = at + 30 + rng.expovariate(1 / behaviour.session_s)
-        else:
-            self._handshake = self.handshake(at)
-            self.leave(at)
-            self._until = at + FRESH_S + rng.expovariate(1 / behaviour.idle_s)
-
-    def _rng(self, seed: int) -> random.Random:
-        # A generator per draw: one per peer would cost 2.5 KB each.
-        return random.Random(f"{seed}/{self.config.public_key}/{self._step}")  # noqa: S311 - a seeded life
-
-    def _settle(self, now: float) -> None:
-        if self.connected:
-            self._handshake = self.handshake(now)
-        self._base_rx, self._base_tx = self.counters(now)
-        self._since = now
-
-
-def client_endpoint(rng: random.Random) -> str:
-    """A public-looking source address (RFC 2544 and RFC 5737 ranges, which belong to nobody)."""
-    return f"198.{rng.choice((18, 19))}.{rng.randint(0, 255)}.{rng.randint(1, 254)}:{rng.randint(1024, 65535)}"
 
 
 class SimulatedPlane:
@@ -177,6 +43,12 @@ class SimulatedPlane:
         behaviour: None: peers stay idle until a test or a generator connects them.
         files: where peers are kept between processes; in memory they are not kept twice.
         record: keep the commands that a real plane would have run, in ``commands``.
+        existing_agent: how links are remembered (``SimLinks``).
+
+    Attributes:
+        links: the inner links that are up, by interface.
+        policy: the one in force; None: none since the host started.
+        policies: all that were put in force, with their transits, the last 32.
     """
 
     name = "simulated"
@@ -190,10 +62,12 @@ class SimulatedPlane:
         behaviour: Behaviour | None = None,
         files: Files | None = None,
         record: bool = False,
+        existing_agent: bool = False,
     ) -> None:
         self.behaviour = behaviour
-        self.links: dict[str, LinkConfig] = {}
+        self._links = SimLinks(existing_agent=existing_agent)
         self.policy: Policy | None = None
+        self.policies: deque[Policy] = deque(maxlen=32)
         self.commands: deque[tuple[str, ...]] | None = deque(maxlen=1000) if record else None
         self.failures: dict[str, list[str]] = {}
         self.peers: dict[str, SimPeer] = {}
@@ -257,23 +131,30 @@ class SimulatedPlane:
         self._run("awg", "set", CLIENT_INTERFACE, "peer", public_key, "remove")
         self._need_interface()
 
-    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None) -> StoredPolicy:
+    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None, *, restoring: bool = False) -> StoredPolicy:
         self._may_fail("apply_policy")
+        self._links.check(policy, restoring=restoring)
         rules = render(policy)
         for argv in previous.down if previous is not None else ():
             self._run(*argv)
         for line in (*rules.pre_up, *rules.post_up):
             self._run(*resolve(line, CLIENT_INTERFACE, EGRESS))
+        self._links.settle(self._carried())
         self.policy = policy
+        self._links.settle(self._carried())
+        self.policies.append(policy)
         return StoredPolicy(policy, tuple(resolve(line, CLIENT_INTERFACE, EGRESS) for line in rules.post_down))
+
+    async def link_is_up(self, interface: str) -> bool:
+        return self._links.looks_up(interface)
 
     async def configure_link(self, link: LinkConfig) -> None:
         self._may_fail("configure_link")
-        self.links[link.interface] = link
+        self._links.configure(link, self._carried())
 
     async def remove_link(self, interface: str) -> None:
         self._may_fail("remove_link")
-        self.links.pop(interface, None)
+        self._links.remove(interface)
 
     async def close(self) -> None:
         return None
@@ -283,7 +164,7 @@ class SimulatedPlane:
     def reboot(self) -> None:
         """Interfaces, links, rules and counters are gone; configured peers are not."""
         self._up = False
-        self.links.clear()
+        self._links.reboot()
         self.policy = None
         for peer in self.peers.values():
             peer.recreated()
@@ -292,6 +173,27 @@ class SimulatedPlane:
     def interface_down(self) -> None:
         """Somebody took awg0 away."""
         self._up = False
+
+    def restarted(self) -> None:
+        """The agent's process is another one; interfaces and rules stay."""
+        self._links.restarted()
+
+    @property
+    def links(self) -> dict[str, LinkConfig]:
+        """See the class."""
+        return self._links.up
+
+    def link_down(self, interface: str) -> None:
+        """Somebody took an inner link away. Raises ``KeyError``."""
+        self._links.settle(self._carried())
+        self._links.take_away(interface)
+
+    def link_state(self, interface: str) -> LinkState | None:
+        """What an operator would see of a link on the host; None: there is none.
+
+        Its counters grow with those of the clients that have a transit to it, from the moment that both are in force.
+        """
+        return self._links.state(interface, self._carried())
 
     def fail_next(self, method: str, text: str, times: int = 1) -> None:
         """The next calls of a method of ``DataPlane`` raise ``DataPlaneFailed`` with ``text``."""
@@ -340,6 +242,19 @@ class SimulatedPlane:
         return 0.0 if self._changed else self._next
 
     # -- inside
+
+    def _carried(self) -> Carried:
+        now = self._clock.now()
+        self._live(now)
+        transits = self.policy.transits if self.policy is not None else ()
+        links = {transit.device_cidr: transit.inner_interface for transit in transits}
+        carried: dict[tuple[str, str], LinkTraffic] = {}
+        for key, peer in self.peers.items() if links else ():
+            interface = next((links[cidr] for cidr in peer.config.allowed_ips if cidr in links), "")
+            if interface:
+                rx, tx = peer.counters(now)
+                carried[interface, key] = LinkTraffic(tx, rx)
+        return carried
 
     def _live(self, now: float) -> None:
         if self.behaviour is not None:

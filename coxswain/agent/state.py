@@ -17,7 +17,7 @@ from coxswain.agent.dataplane import StoredPolicy
 from coxswain.errors import LoosePermissions, Refused
 from coxswain.netpolicy import Policy, Transit
 
-__all__ = ["DirectoryFiles", "Files", "MemoryFiles", "State", "XrayClient", "XrayConfig", "refuse_loose"]
+__all__ = ["XRAY_CONFIG", "DirectoryFiles", "Files", "MemoryFiles", "State", "XrayClient", "XrayConfig", "refuse_loose"]
 
 AWG_REVISION = "awg-revision"
 POLICY = "netpolicy.json"

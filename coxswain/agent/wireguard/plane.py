@@ -84,7 +84,13 @@ class WireguardPlane:
 
     # -- policy
 
-    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None) -> StoredPolicy:
+    async def apply_policy(
+        self,
+        policy: Policy,
+        previous: StoredPolicy | None,
+        *,
+        restoring: bool = False,  # noqa: ARG002
+    ) -> StoredPolicy:
         stored = await (await self._firewall()).apply(policy, previous)
         self._policy = policy
         return stored
@@ -113,6 +119,9 @@ class WireguardPlane:
             except DataPlaneFailed as failure:
                 sentences.append(f"inner link {link.name} not restored: {failure}")
         return sentences
+
+    async def link_is_up(self, interface: str) -> bool:
+        return _is_there(interface)
 
     async def configure_link(self, link: LinkConfig) -> None:
         interface = self._interface(link.interface)

@@ -9,15 +9,20 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 __all__ = [
+    "Credential",
     "Device",
+    "DeviceStatus",
     "LinkState",
     "NetworkPolicy",
     "Node",
     "NodeStatus",
     "Obfuscation",
     "Peer",
+    "Profile",
+    "ProfileProtocol",
     "Protocol",
     "User",
+    "UserStatus",
 ]
 
 
@@ -94,6 +99,7 @@ class Peer:
         allowed_ips: CIDRs or bare addresses inside the tunnel.
         preshared_key: base64 of 32 bytes, or empty.
         flow: XRay only: ``""`` or ``xtls-rprx-vision``.
+        credential_id: what it was made from; empty: made by hand (``cox peers``, ``POST /api/peers``).
     """
 
     id: str
@@ -104,29 +110,95 @@ class Peer:
     allowed_ips: tuple[str, ...] = ()
     preshared_key: str = field(default="", repr=False)
     flow: str = ""
+    credential_id: str = ""
+
+
+class UserStatus(StrEnum):
+    """Only an active user's devices are on nodes. ``SUSPENDED`` is for a while, ``DISABLED`` for somebody who left."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DISABLED = "disabled"
+
+
+class DeviceStatus(StrEnum):
+    """``SUSPENDED``: its credentials are kept, and are on no node. ``REVOKED``: they are destroyed, for good."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+
+
+class ProfileProtocol(StrEnum):
+    """What a profile offers (accounts-profiles.md 4.2)."""
+
+    AMNEZIAWG = "amneziawg"
+    XRAY_REALITY = "xray-reality"
+    BOTH = "both"
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who owns devices."""
+    """Somebody who owns devices. ``email`` and ``phone`` are unique, and empty where there is none."""
 
     id: str
     name: str
     email: str = ""
-    status: str = "active"
+    status: str = UserStatus.ACTIVE
     version: int = 1
+    phone: str = ""
+    role: str = "user"
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device of one user."""
+    """One device of one user. ``profile_revision``: how often what it is given was changed."""
 
     id: str
     user_id: str
     name: str
     platform: str = ""
-    status: str = "active"
+    status: str = DeviceStatus.ACTIVE
     version: int = 1
+    created_at: float = 0.0
+    profile_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one device should be able to connect to: a node, or a path by its entry. Exactly one of them is set.
+
+    ``entry_ips``: only these of the entry's endpoint addresses; empty, or none of them there: all (fleet-model.md 2.8).
+    """
+
+    id: str
+    device_id: str
+    name: str
+    protocol: ProfileProtocol = ProfileProtocol.AMNEZIAWG
+    node_id: str = ""
+    path_id: str = ""
+    entry_ips: tuple[str, ...] = ()
+    user_id: str = ""
+    version: int = 1
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A device's keys and tunnel address for one profile. ``profile_id`` empty: for all nodes, as it has no profiles.
+
+    ``wg_private_key_sealed`` is opened with the keyring (``coxswain.provisioning.keys``); the UUID is a secret too, which
+    nodes have to know.
+    """
+
+    id: str
+    device_id: str
+    profile_id: str
+    address: str
+    wg_public_key: str
+    wg_private_key_sealed: bytes = field(repr=False)
+    uuid: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Rows of users, devices and peers. Plain functions of a transaction; reached through ``coxswain.store.fleet``."""
+"""Rows of peers, and of the users and devices that come with them. Plain functions of a transaction.
+
+Most are reached through ``coxswain.store.fleet``.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,21 @@ from coxswain.errors import AlreadyExists
 from coxswain.model import Device, Peer, Protocol, User
 from coxswain.store.api import Tx, in_lists
 
-__all__ = ["attribution", "peers_of", "put_peers", "remove_peers", "upsert_devices", "upsert_users"]
+__all__ = [
+    "attribution",
+    "enable_peers",
+    "nodes_of_devices",
+    "peers_of",
+    "peers_of_devices",
+    "put_peers",
+    "remove_peers",
+    "upsert_devices",
+    "upsert_users",
+]
 
 _PROTOCOLS = {int(protocol): protocol for protocol in Protocol}
 _BY_CREATION = operator.itemgetter(0, 1)
-_PEER_COLUMNS = "id, node_id, device_id, protocol, public_key, allowed_ips, preshared_key, flow"
+_PEER_COLUMNS = "id, node_id, device_id, protocol, public_key, allowed_ips, preshared_key, flow, credential_id"
 
 
 def upsert_users(tx: Tx, users: Iterable[User], *, now: float) -> None:
@@ -52,11 +65,13 @@ def put_peers(tx: Tx, peers: Iterable[Peer], *, now: float) -> None:
     """
     put = list(peers)
     at = to_micros(now)
+    off = _off(tx, sorted({p.device_id for p in put}))
     tx.executemany(
-        "INSERT INTO peers (id, node_id, device_id, protocol, public_key, allowed_ips, preshared_key, flow, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "INSERT INTO peers (id, node_id, device_id, protocol, public_key, allowed_ips, preshared_key, flow, credential_id, "
+        "created_at, enabled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (node_id, protocol, public_key) DO UPDATE SET device_id = excluded.device_id, "
-        "allowed_ips = excluded.allowed_ips, preshared_key = excluded.preshared_key, flow = excluded.flow",
+        "allowed_ips = excluded.allowed_ips, preshared_key = excluded.preshared_key, flow = excluded.flow, "
+        "credential_id = excluded.credential_id, enabled = excluded.enabled",
         (
             (
                 p.id,
@@ -67,12 +82,68 @@ def put_peers(tx: Tx, peers: Iterable[Peer], *, now: float) -> None:
                 json.dumps(p.allowed_ips),
                 p.preshared_key,
                 p.flow,
+                p.credential_id or None,
                 at,
+                int(p.device_id not in off),
             )
             for p in put
         ),
     )
     _claim_addresses(tx, [peer for peer in put if peer.protocol is Protocol.AMNEZIAWG])
+
+
+def _off(tx: Tx, device_ids: Sequence[str]) -> set[str]:
+    """Those of the devices that must be on no node: they, or their users, are suspended or worse."""
+    off: set[str] = set()
+    for part, marks in in_lists(device_ids):
+        rows = tx.execute(
+            "SELECT d.id FROM devices d JOIN users u ON u.id = d.user_id "  # noqa: S608
+            f"WHERE d.id IN ({marks}) AND (d.status <> 'active' OR u.status <> 'active')",
+            part,
+        )
+        off.update(row[0] for row in rows)
+    return off
+
+
+def enable_peers(tx: Tx, device_ids: Sequence[str]) -> list[str]:
+    """Switches the peers of these devices on or off, as their status and their users' says now.
+
+    Returns:
+        The nodes of which a peer was switched.
+    """
+    off = _off(tx, device_ids)
+    touched: set[str] = set()
+    for wanted, chosen in ((0, [d for d in device_ids if d in off]), (1, [d for d in device_ids if d not in off])):
+        for part, marks in in_lists(chosen):
+            rows = tx.execute(
+                f"UPDATE peers SET enabled = ? WHERE device_id IN ({marks}) AND enabled <> ? RETURNING node_id",  # noqa: S608
+                (wanted, *part, wanted),
+            )
+            touched.update(row[0] for row in rows)
+    return sorted(touched)
+
+
+def nodes_of_devices(tx: Tx, device_ids: Sequence[str]) -> list[str]:
+    """The nodes that have peers of these devices, switched on or not."""
+    touched: set[str] = set()
+    for part, marks in in_lists(device_ids):
+        rows = tx.execute(f"SELECT DISTINCT node_id FROM peers WHERE device_id IN ({marks})", part)  # noqa: S608
+        touched.update(row[0] for row in rows)
+    return sorted(touched)
+
+
+def peers_of_devices(tx: Tx, device_ids: Sequence[str]) -> dict[str, list[Peer]]:
+    """The peers of each of these devices on all nodes, switched on or not."""
+    found: dict[str, list[Peer]] = {device_id: [] for device_id in device_ids}
+    for part, marks in in_lists(device_ids):
+        rows = tx.execute(
+            f"SELECT {_PEER_COLUMNS} FROM peers WHERE device_id IN ({marks}) ORDER BY created_at, id",  # noqa: S608
+            part,
+        )
+        for row in rows:
+            protocol, allowed_ips = _PROTOCOLS[row[3]], tuple(json.loads(row[5]))
+            found[row[2]].append(Peer(row[0], row[1], row[2], protocol, row[4], allowed_ips, row[6], row[7], row[8] or ""))
+    return found
 
 
 def _claim_addresses(tx: Tx, peers: Sequence[Peer]) -> None:
@@ -127,18 +198,22 @@ def remove_peers(tx: Tx, peers: Iterable[tuple[str, Protocol, str]]) -> None:
 
 
 def peers_of(tx: Tx, node_ids: Sequence[str]) -> dict[str, list[Peer]]:
-    """The peers of each of these nodes, by creation, then id: always in the same order, in which they are also pushed."""
+    """The peers of each of these nodes that are switched on, by creation, then id: always in the same order, in which they
+    are also pushed.
+    """
     found: dict[str, list[Peer]] = {node_id: [] for node_id in node_ids}
     for part, marks in in_lists(node_ids):
         rows = tx.execute(
-            f"SELECT created_at, {_PEER_COLUMNS} FROM peers WHERE node_id IN ({marks})",  # noqa: S608 - placeholders
+            f"SELECT created_at, {_PEER_COLUMNS} FROM peers WHERE node_id IN ({marks}) AND enabled = 1",  # noqa: S608 - placeholders
             part,
         )
         rows.sort(key=_BY_CREATION)  # here, because a database's own collation may differ
         # One text for all: this is read for each node that a change touches.
         for row, allowed_ips in zip(rows, json.loads(f"[{','.join(row[6] for row in rows)}]"), strict=True):
             protocol = _PROTOCOLS[row[4]]
-            found[row[2]].append(Peer(row[1], row[2], row[3], protocol, row[5], tuple(allowed_ips), row[7], row[8]))
+            found[row[2]].append(
+                Peer(row[1], row[2], row[3], protocol, row[5], tuple(allowed_ips), row[7], row[8], row[9] or "")
+            )
     return found
 
 

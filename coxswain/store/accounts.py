@@ -1,0 +1,192 @@
+"""Rows of users and devices, as an operator reads and changes them. Plain functions of a transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from coxswain.clock import to_micros
+from coxswain.errors import NotFound, StaleVersion
+from coxswain.model import Device, User
+from coxswain.store.api import Row, Tx, Value, in_lists
+
+__all__ = [
+    "count_devices",
+    "delete_device",
+    "delete_user",
+    "devices_by_id",
+    "find_user",
+    "get_device",
+    "get_user",
+    "insert_device",
+    "insert_user",
+    "list_devices",
+    "list_users",
+    "touch_profiles",
+    "update_device",
+    "update_user",
+]
+
+_USER = "id, name, email, status, version, phone, role, created_at"
+_DEVICE = "id, user_id, name, platform, status, version, created_at, profile_revision"
+
+
+# -- users
+
+
+def insert_user(tx: Tx, user: User) -> None:
+    """Raises ``UniqueViolation`` for a taken e-mail address or phone number."""
+    at = to_micros(user.created_at)
+    tx.execute(
+        "INSERT INTO users (id, name, email, phone, role, status, version, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)",
+        (user.id, user.name, user.email or None, user.phone or None, user.role, user.status, at, at),
+    )
+
+
+def get_user(tx: Tx, user_id: str) -> User | None:
+    rows = tx.execute(f"SELECT {_USER} FROM users WHERE id = ?", (user_id,))  # noqa: S608 - no foreign text in it
+    return _user(rows[0]) if rows else None
+
+
+def find_user(tx: Tx, key: str) -> User | None:
+    """By id, or by e-mail address, which is kept in lower case."""
+    rows = tx.execute(f"SELECT {_USER} FROM users WHERE id = ? OR email = ?", (key, key.lower()))  # noqa: S608
+    return _user(rows[0]) if rows else None
+
+
+def list_users(tx: Tx, *, role: str = "user", after: str = "", limit: int) -> list[User]:
+    """Oldest first. ``after``: the id of the last one of the page before; of a user who is gone since: from the start."""
+    where, params = _page("users", after)
+    rows = tx.execute(
+        f"SELECT {_USER} FROM users WHERE role = ?{where} ORDER BY created_at, id LIMIT ?",  # noqa: S608
+        (role, *params, limit),
+    )
+    return [_user(row) for row in rows]
+
+
+def update_user(tx: Tx, user: User, *, expected_version: int, now: float) -> User:
+    """Writes name, e-mail, phone and status, if the row still has ``expected_version``. Returns it as it is now.
+
+    Raises:
+        NotFound: the user is gone.
+        StaleVersion: somebody else changed it.
+        UniqueViolation: the address or number is taken.
+    """
+    changed = tx.execute(
+        "UPDATE users SET name = ?, email = ?, phone = ?, status = ?, version = version + 1, updated_at = ? "
+        "WHERE id = ? AND version = ? RETURNING version",
+        (user.name, user.email or None, user.phone or None, user.status, to_micros(now), user.id, expected_version),
+    )
+    if changed:
+        return dataclasses.replace(user, version=changed[0][0])
+    raise _lost(tx, "user", "users", user.id, expected_version)
+
+
+def delete_user(tx: Tx, user_id: str) -> None:
+    """With devices, profiles, credentials and peers."""
+    tx.execute("DELETE FROM users WHERE id = ?", (user_id,))
+
+
+# -- devices
+
+
+def insert_device(tx: Tx, device: Device) -> None:
+    """Raises ``MissingReference``: no such user."""
+    at = to_micros(device.created_at)
+    tx.execute(
+        "INSERT INTO devices (id, user_id, name, platform, status, version, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+        (device.id, device.user_id, device.name, device.platform, device.status, at, at),
+    )
+
+
+def get_device(tx: Tx, device_id: str) -> Device | None:
+    return next(iter(devices_by_id(tx, [device_id])), None)
+
+
+def devices_by_id(tx: Tx, device_ids: Sequence[str]) -> list[Device]:
+    """Those that are there, oldest first."""
+    rows: list[Row] = []
+    for part, marks in in_lists(device_ids):
+        rows += tx.execute(f"SELECT {_DEVICE} FROM devices WHERE id IN ({marks})", part)  # noqa: S608 - placeholders
+    return sorted((_device(row) for row in rows), key=lambda d: (d.created_at, d.id))
+
+
+def list_devices(tx: Tx, *, user_id: str = "", status: str = "", after: str = "", limit: int) -> list[Device]:
+    """Oldest first; of one user, or of all."""
+    where, params = _page("devices", after)
+    for column, value in (("user_id", user_id), ("status", status)):
+        if value:
+            where += f" AND {column} = ?"
+            params = (*params, value)
+    rows = tx.execute(
+        f"SELECT {_DEVICE} FROM devices WHERE 1 = 1{where} ORDER BY created_at, id LIMIT ?",  # noqa: S608
+        (*params, limit),
+    )
+    return [_device(row) for row in rows]
+
+
+def count_devices(tx: Tx, user_id: str) -> int:
+    count: int = tx.execute("SELECT count(*) FROM devices WHERE user_id = ?", (user_id,))[0][0]
+    return count
+
+
+def update_device(tx: Tx, device: Device, *, expected_version: int, now: float) -> Device:
+    """Writes name, platform and status, if the row still has ``expected_version``. Returns it as it is now.
+
+    Raises:
+        NotFound: the device is gone.
+        StaleVersion: somebody else changed it.
+    """
+    changed = tx.execute(
+        "UPDATE devices SET name = ?, platform = ?, status = ?, version = version + 1, updated_at = ? "
+        "WHERE id = ? AND version = ? RETURNING version",
+        (device.name, device.platform, device.status, to_micros(now), device.id, expected_version),
+    )
+    if changed:
+        return dataclasses.replace(device, version=changed[0][0])
+    raise _lost(tx, "device", "devices", device.id, expected_version)
+
+
+def touch_profiles(tx: Tx, device_ids: Sequence[str]) -> None:
+    """What these devices are given is another now."""
+    for part, marks in in_lists(device_ids):
+        tx.execute(
+            f"UPDATE devices SET profile_revision = profile_revision + 1 WHERE id IN ({marks})",  # noqa: S608
+            part,
+        )
+
+
+def delete_device(tx: Tx, device_id: str) -> None:
+    """With profiles, credentials and peers."""
+    tx.execute("DELETE FROM devices WHERE id = ?", (device_id,))
+
+
+# -- between rows and values
+
+
+def _page(table: str, after: str) -> tuple[str, tuple[Value, ...]]:
+    """The condition of a page in the order of creation."""
+    if not after:
+        return "", ()
+    start = f"SELECT created_at, id FROM {table} WHERE id = ?"  # noqa: S608 - our own names
+    return f" AND (created_at, id) > ({start})", (after,)
+
+
+def _lost(tx: Tx, what: str, table: str, row_id: str, expected: int) -> NotFound | StaleVersion:
+    present = tx.execute(f"SELECT version FROM {table} WHERE id = ?", (row_id,))  # noqa: S608 - our own names
+    if not present:
+        return NotFound(f"{what}: there is no {what} with the id {row_id!r}")
+    return StaleVersion(
+        f"{what} {row_id}: version {expected} was changed by somebody else; it is {present[0][0]} now",
+        current=present[0][0],
+    )
+
+
+def _user(row: Row) -> User:
+    return User(row[0], row[1], row[2] or "", row[3], row[4], row[5] or "", row[6], row[7] / 1e6)
+
+
+def _device(row: Row) -> Device:
+    return Device(row[0], row[1], row[2], row[3], row[4], row[5], row[6] / 1e6, row[7])

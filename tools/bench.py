@@ -7,6 +7,7 @@ import json
 import random
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import click
@@ -52,8 +53,10 @@ def main(
             began = time.monotonic()
             try:
                 SCENARIOS[name](bench)
-            except RigError as error:
+            except Exception as error:  # a scenario that cannot be run must not cost the others' figures
                 failed.append(f"{name}: {error}")
+                if not isinstance(error, RigError):
+                    traceback.print_exc()
                 bench.drop_fleet()
             click.echo(f"   {time.monotonic() - began:.0f} s", err=True)
     finally:

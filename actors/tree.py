@@ -11,6 +11,8 @@
     │   ├── io_loop
     │   ├── node_links           dynamic: one node_link per node
     │   └── reconcile_clock
+    ├── operation_runs           dynamic: one operation:<id> per running operation
+    ├── operations               the journal of operations, and whose turn it is
     └── control_socket           the API on a unix socket
 
 Started in that order, stopped in reverse.
@@ -22,7 +24,7 @@ import dataclasses
 import os
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,7 @@ from actors.io_loop import IoLoop, IoLoopActor
 from actors.node_connection import Dialer
 from actors.node_link import LinkServices, node_of_link
 from actors.node_links import NodeLinks
+from actors.operations import OperationRuns, Operations
 from actors.ownership import SoloOwnership
 from actors.reconcile_clock import ReconcileClock
 from actors.session_tracker import SessionTracker
@@ -64,6 +67,7 @@ from coxswain.keyring import Keyring
 from coxswain.messages.fleet import LinkFell
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
+from coxswain.operations import Kind
 from coxswain.store import Store
 from coxswain.wire.node_control import Deadlines
 
@@ -77,6 +81,7 @@ class Parts:
     Attributes:
         reconcile_interval_s: seconds between two looks at a node; None: what ``settings`` say at the time.
         settings: the configuration; its values may change while the system runs.
+        kinds: of operations, beside those of ``operation_kinds``.
         hang_s: for how long a service may work on one message before it counts as hung.
         intensity: of the root; the network beneath it gives up at the same rate, and so takes the root with it in the end.
     """
@@ -91,6 +96,7 @@ class Parts:
     intensity: Intensity = Intensity(max_restarts=20, period_s=60.0)
     allow_chaos: bool = False
     settings: LiveConfig = field(default_factory=LiveConfig.of_defaults)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     def interval_s(self) -> float:
         given = self.reconcile_interval_s
@@ -142,6 +148,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             hang_s=2 * parts.hang_s,
         ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
+        spec("operation_runs", OperationRuns, shutdown_s=10.0),
+        spec("operations", Operations, store | {"kinds": operation_kinds() | dict(parts.kinds)}),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())}),
     )
     system = System(
@@ -157,6 +165,12 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     system.on_record(_publisher(system))
     doors.system = system
     return system
+
+
+def operation_kinds() -> dict[str, Kind]:
+    """All kinds of operations, by name. Their steps are in the library; they reach actors through ``Work.ask``."""
+    kinds: tuple[Kind, ...] = ()
+    return {kind.name: kind for kind in kinds}
 
 
 def _publisher(system: System) -> Callable[[LifecycleRecord], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coxswain.api.areas import audit, ca, events, nodes, peers, sessions, system
+from coxswain.api.areas import audit, ca, events, nodes, operations, peers, sessions, system
 from coxswain.api.route import Route
 
 __all__ = ["ROUTES"]
@@ -15,4 +15,5 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     *ca.ROUTES,
     *audit.ROUTES,
+    *operations.ROUTES,
 )

@@ -71,6 +71,7 @@ _COMMANDS = {
     "status": ("coxswain.cli.queries:status", "How the fleet and the daemon are."),
     "tree": ("coxswain.cli.queries:tree", "The service tree, live: states, restarts, mailboxes, failures."),
     "nodes": ("coxswain.cli.nodes:nodes", "Add, enrol, show, plan, push, disable and remove nodes."),
+    "operations": ("coxswain.cli.operations:operations", "Show, follow, retry and cancel changes of several steps."),
     "sessions": ("coxswain.cli.queries:sessions", "Who is, and was, connected."),
     "watch": ("coxswain.cli.watch:watch", "The fleet, live."),
     "ca": ("coxswain.cli.queries:ca", "The certificate authority."),

@@ -1,0 +1,234 @@
+"""``cox operations``: changes of several steps, followed as they happen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from coxswain.cli.client import Client
+from coxswain.cli.output import Painted, ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.errors import InvalidInput
+
+__all__ = ["follow", "operations", "wait_option"]
+
+_POLL_S = 0.25
+_OVER = ("done", "failed", "undone", "cancelled", "waiting")
+_MARKS = {"running": "▸", "done": "✓", "failed": "✗", "undoing": "◂", "undone": "↶", "kept": "·"}
+_PLAIN = {"running": ">", "done": "+", "failed": "x", "undoing": "<", "undone": "-", "kept": "."}
+_FAILED_EXIT = 8
+
+wait_option = click.option("--wait/--no-wait", default=True, help="Follow it to its end (default), or only start it.")
+
+
+@click.group()
+def operations() -> None:
+    """Show, follow, retry and cancel operations: onboarding, upgrades, rollouts, path changes."""
+
+
+@operations.command("list")
+@config_option
+@json_option
+@click.option("--all", "every", is_flag=True, help="Those that are over as well.")
+@click.option("--kind", help="Only of this kind, e.g. node.add.")
+@click.option("--target", help="Only about the thing with this id.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True)
+def list_(config: str | None, kind: str | None, target: str | None, limit: int, *, every: bool, as_json: bool) -> None:
+    """Operations that are not over, or failed; newest first."""
+    query = {"kind": kind, "target": target, "limit": limit, "open": None if every else "true"}
+    found = client(config).get(f"/api/operations?{urlencode({k: v for k, v in query.items() if v is not None})}")
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo(
+            "There are none." if every else "None is under way, and none failed. See all with: cox operations list --all"
+        )
+        return
+    rows = [
+        [o["id"], o["kind"], o["target_id"], o["state"], _where(o), ago(o["created_at"]), o["actor"], o["error"][:60]]
+        for o in found
+    ]
+    table(["ID", "KIND", "TARGET", "STATE", "STEP", "AGE", "BY", "ERROR"], rows, styles={3: paint})
+
+
+@operations.command("show")
+@config_option
+@json_option
+@click.argument("operation")
+@click.option("--follow", "following", is_flag=True, help="Stay until it is over.")
+def show(config: str | None, operation: str, *, following: bool, as_json: bool) -> None:
+    """One operation: its steps, what they said, what went wrong."""
+    asking = client(config)
+    found = asking.get(_path(operation))
+    if following and not as_json:
+        _end(follow(asking, found))
+        return
+    while following and found["state"] not in _OVER:
+        time.sleep(_POLL_S)
+        found = asking.get(_path(operation))
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+
+
+@operations.command("retry")
+@config_option
+@json_option
+@click.argument("operation")
+@click.option("--password", is_flag=True, help="Ask for the one-time password that it needs again.")
+@wait_option
+def retry(config: str | None, operation: str, *, password: bool, wait: bool, as_json: bool) -> None:
+    """Go on where it failed; begin anew what was taken back."""
+    body = {"password": ask_password()} if password else {}
+    asking = client(config)
+    _started(asking, asking.post(_path(operation, "retry"), body), wait=wait, as_json=as_json)
+
+
+@operations.command("cancel")
+@config_option
+@json_option
+@click.argument("operation")
+@wait_option
+def cancel(config: str | None, operation: str, *, wait: bool, as_json: bool) -> None:
+    """Stop it, and take back what it changed."""
+    asking = client(config)
+    _started(asking, asking.post(_path(operation, "cancel")), wait=wait, as_json=as_json, good=("cancelled",))
+
+
+def ask_password() -> str:
+    """A one-time password: from the terminal without echo, else the first line of standard input; never from the arguments,
+    which every user of the machine can read.
+    """
+    if sys.stdin.isatty():
+        given: str = click.prompt("One-time password", hide_input=True, err=True)
+        return given
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise InvalidInput("password: there is nobody to ask, and standard input is empty")
+    return line
+
+
+def _started(
+    asking: Client, operation: dict[str, Any], *, wait: bool, as_json: bool, good: tuple[str, ...] = ("done",)
+) -> None:
+    if not wait:
+        if as_json:
+            print_json(operation)
+        else:
+            click.echo(f"{operation['id']}: {clean(operation['kind'])} is {operation['state']}")
+            click.echo(f"Follow it with: cox operations show --follow {operation['id']}")
+        return
+    over = wait_for(asking, operation) if as_json else follow(asking, operation)
+    if as_json:
+        print_json(over)
+    _end(over, good, quiet=as_json)
+
+
+def wait_for(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
+    """Without a word, to its end."""
+    while operation["state"] not in _OVER:
+        time.sleep(_POLL_S)
+        operation = asking.get(_path(operation["id"]))
+    return operation
+
+
+def follow(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
+    """Prints each step when it begins, what it says, and how it ends; returns the operation when it is over or waits."""
+    marks = _MARKS if (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") == "utf8" else _PLAIN
+    told: dict[int, tuple[str, int]] = {}
+    notes = len(operation["notes"])
+    while True:
+        for note in operation["notes"][notes:]:
+            click.echo(f"! {clean(note)}")
+        notes = len(operation["notes"])
+        for number, step in enumerate(operation["steps"]):
+            state, lines = told.get(number, ("pending", 0))
+            output = step["output"].splitlines()
+            if step["state"] != state and step["state"] in ("running", "undoing"):
+                click.echo(f"{marks[step['state']]} {clean(step['title'])}")
+            if len(output) < lines:
+                lines = 0
+            for line in output[lines:]:
+                click.echo(f"    {clean(line)}")
+            if step["state"] != state and step["state"] not in ("running", "undoing", "pending"):
+                click.echo(f"{marks.get(step['state'], ' ')} {clean(step['title'])}{_took(step)}")
+            told[number] = (step["state"], len(output))
+        if operation["state"] in _OVER:
+            return operation
+        time.sleep(_POLL_S)
+        operation = asking.get(_path(operation["id"]))
+
+
+def _end(operation: dict[str, Any], good: tuple[str, ...] = ("done",), *, quiet: bool = False) -> None:
+    """The last line, and the exit code: 0 only if it came to what was wanted."""
+    state = operation["state"]
+    if not quiet:
+        if state in good:
+            click.echo(f"{clean(operation['kind'])}: {paint(state)}")
+        else:
+            why = operation["error"] or (f"it needs: {', '.join(operation['needs'])}" if operation["needs"] else "")
+            click.echo(f"cox: {clean(operation['kind'])} is {state}{': ' + clean(why) if why else ''}", err=True)
+            remedy = operation["remedy"] or _way_out(operation)
+            if remedy:
+                click.echo(f"     {clean(remedy)}", err=True)
+    if state not in good:
+        sys.exit(_FAILED_EXIT)
+
+
+def _way_out(operation: dict[str, Any]) -> str:
+    if operation["state"] == "waiting":
+        return f"Give it with: cox operations retry {operation['id']} --password"
+    if operation["state"] == "failed":
+        return f"When the cause is gone: cox operations retry {operation['id']} (or cancel, to take it back)"
+    return ""
+
+
+def _print(o: dict[str, Any]) -> None:
+    facts(
+        [
+            ("id", o["id"]),
+            ("kind", o["kind"]),
+            ("target", f"{o['target_type']} {o['target_id']}".strip()),
+            ("state", Painted(paint(o["state"]) + (" (being taken back)" if o["direction"] == "back" else ""))),
+            ("by", o["actor"]),
+            ("begun", o["created_at"]),
+            ("ended", o["finished_at"]),
+            ("error", o["error"]),
+            ("remedy", o["remedy"] or _way_out(o)),
+            ("needs", o["needs"]),
+        ]
+    )
+    click.echo()
+    for step in o["steps"]:
+        click.echo(f"{paint(step['state']):<10} {clean(step['title'])}{_took(step)}")
+        for line in step["output"].splitlines():
+            click.echo(f"           | {clean(line)}")
+        if step["error"]:
+            click.echo(f"           ! {clean(step['error'])}")
+    for note in o["notes"]:
+        click.echo(f"! {clean(note)}")
+
+
+def _took(step: dict[str, Any]) -> str:
+    import datetime as dt  # noqa: PLC0415
+
+    if not step["started_at"] or not step["finished_at"]:
+        return ""
+    began, ended = (dt.datetime.fromisoformat(step[key]) for key in ("started_at", "finished_at"))
+    return f" ({(ended - began).total_seconds():.1f} s)"
+
+
+def _where(o: dict[str, Any]) -> str:
+    total = len(o["steps"])
+    done = sum(step["state"] == "done" for step in o["steps"])
+    at = next((s["name"] for s in o["steps"] if s["state"] in ("running", "failed", "undoing")), "")
+    return f"{done}/{total} {at}".strip()
+
+
+def _path(operation: str, action: str = "") -> str:
+    return f"/api/operations/{quote(operation, safe='')}" + (f"/{action}" if action else "")

@@ -1,0 +1,99 @@
+"""Messages to ``operations``, the keeper of all operations (``coxswain/operations``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coxswain.messages.audit import Caller
+from coxswain.operations.model import Operation, OperationState, Secrets
+
+__all__ = [
+    "CancelOperation",
+    "GetOperation",
+    "ListOperations",
+    "OperationsPage",
+    "RetryOperation",
+    "RunEnded",
+    "StartOperation",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StartOperation:
+    """Asked by doors, and by steps of other operations (``parent``). Reply: ``Committed[Operation]``; it is durable then,
+    and goes on whatever becomes of the caller.
+
+    With a ``parent`` the same kind and target is started once: repeated, the one that is there is the reply.
+
+    Raises ``InvalidInput`` (params), ``NotFound`` (no such kind), ``Conflict`` (another operation works on the same thing).
+    """
+
+    caller: Caller
+    kind: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=Secrets)
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GetOperation:
+    """Reply: ``Operation``, with its steps. Raises ``NotFound``."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListOperations:
+    """Reply: ``OperationsPage``, newest first. ``open_only``: those that are not over, and those that failed.
+
+    ``before``: id of an operation; only older ones.
+    """
+
+    state: OperationState | None = None
+    kind: str = ""
+    target_id: str = ""
+    parent: str = ""
+    open_only: bool = False
+    before: str = ""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsPage:
+    """``more``: there are older ones."""
+
+    operations: tuple[Operation, ...]
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOperation:
+    """Asked by doors. Goes on at the step that failed; one that was taken back begins anew. Reply: ``Committed[Operation]``.
+    Raises ``Conflict`` (nothing to retry, or something else works on the same thing), ``StaleVersion``.
+    """
+
+    caller: Caller
+    id: str
+    version: int | None = None
+    secrets: Secrets = field(default_factory=Secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOperation:
+    """Asked by doors. One that runs is stopped, and what it changed is taken back. Reply: ``Committed[Operation]``, at once.
+    Raises ``Conflict`` (it is over), ``StaleVersion``.
+    """
+
+    caller: Caller
+    id: str
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """Told by an operation's own actor: its place and its locks are free. ``run``: which of its incarnations that was."""
+
+    id: str
+    run: int

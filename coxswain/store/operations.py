@@ -1,0 +1,277 @@
+"""Rows of the journal of operations. Plain functions of a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from coxswain.clock import to_micros
+from coxswain.errors import Unavailable
+from coxswain.operations.model import FINAL, Direction, Operation, OperationState, StepRecord, StepState
+from coxswain.store.api import Row, Tx, Value, in_lists
+
+__all__ = [
+    "Superseded",
+    "claim_run",
+    "delete_finished",
+    "get_operation",
+    "insert_operation",
+    "list_operations",
+    "save_operation",
+    "save_step",
+    "set_ending",
+    "unfinished",
+]
+
+
+class Superseded(Unavailable):
+    """Another incarnation works on this operation; this one has nothing more to say."""
+
+
+_COLUMNS = (
+    "id, kind, target_type, target_id, params, data, state, direction, ending, error, remedy, needs, notes, actor, "
+    "actor_kind, source_ip, parent, run, version, created_at, started_at, finished_at, updated_at"
+)
+_STEP_COLUMNS = "operation_id, position, name, title, state, attempts, data, output, error, started_at, finished_at"
+
+
+def insert_operation(tx: Tx, operation: Operation) -> None:
+    values = _values(operation)
+    marks = ", ".join("?" * len(values))
+    tx.execute(f"INSERT INTO operations ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608 - no foreign text in it
+    marks = ", ".join("?" * 11)
+    tx.executemany(
+        f"INSERT INTO operation_steps ({_STEP_COLUMNS}) VALUES ({marks})",  # noqa: S608
+        [_step_values(operation.id, step) for step in operation.steps],
+    )
+
+
+def get_operation(tx: Tx, operation_id: str) -> Operation | None:
+    """With its steps."""
+    rows = tx.execute(f"SELECT {_COLUMNS} FROM operations WHERE id = ?", (operation_id,))  # noqa: S608
+    return _with_steps(tx, rows)[0] if rows else None
+
+
+def claim_run(tx: Tx, operation_id: str) -> Operation | None:
+    """Takes it over: from here on only writes under the new ``run`` succeed."""
+    tx.execute("UPDATE operations SET run = run + 1 WHERE id = ?", (operation_id,))
+    return get_operation(tx, operation_id)
+
+
+def save_operation(tx: Tx, operation: Operation, *, now: float) -> Operation:
+    """Writes all but id, kind, params, ``ending`` and the steps; raises the version. Returns it as it is now.
+
+    Raises:
+        Superseded: ``operation.run`` is not the present one, or it is gone.
+    """
+    rows = tx.execute(
+        "UPDATE operations SET target_type = ?, target_id = ?, data = ?, state = ?, direction = ?, error = ?, "
+        "remedy = ?, needs = ?, notes = ?, started_at = ?, finished_at = ?, updated_at = ?, version = version + 1 "
+        "WHERE id = ? AND run = ? RETURNING id",
+        (
+            operation.target_type,
+            operation.target_id,
+            json.dumps(operation.data),
+            operation.state.value,
+            operation.direction.value,
+            operation.error,
+            operation.remedy,
+            json.dumps(operation.needs),
+            json.dumps(operation.notes),
+            to_micros(operation.started_at),
+            to_micros(operation.finished_at),
+            to_micros(now),
+            operation.id,
+            operation.run,
+        ),
+    )
+    if not rows:
+        raise Superseded(f"operation {operation.id}: another incarnation works on it")
+    saved = get_operation(tx, operation.id)
+    if saved is None:
+        raise Superseded(f"operation {operation.id} is gone")
+    return saved
+
+
+def set_ending(tx: Tx, operation_id: str, ending: OperationState) -> None:
+    """What it becomes when it is taken back. Only its keeper writes this, beside whoever runs it."""
+    tx.execute("UPDATE operations SET ending = ?, version = version + 1 WHERE id = ?", (ending.value, operation_id))
+
+
+def save_step(tx: Tx, operation: Operation, step: StepRecord) -> None:
+    """Raises ``Superseded``: as ``save_operation``."""
+    rows = tx.execute(
+        "UPDATE operation_steps SET state = ?, attempts = ?, data = ?, output = ?, error = ?, started_at = ?, "
+        "finished_at = ? WHERE operation_id = ? AND position = ? "
+        "AND EXISTS (SELECT 1 FROM operations WHERE id = ? AND run = ?) "
+        "RETURNING position",
+        (
+            step.state.value,
+            step.attempts,
+            json.dumps(step.data),
+            step.output,
+            step.error,
+            to_micros(step.started_at),
+            to_micros(step.finished_at),
+            operation.id,
+            step.position,
+            operation.id,
+            operation.run,
+        ),
+    )
+    if not rows:
+        raise Superseded(f"operation {operation.id}: another incarnation works on it")
+
+
+def unfinished(tx: Tx) -> list[Operation]:
+    """Those that were queued or running when the controller ended, oldest first."""
+    rows = tx.execute(
+        f"SELECT {_COLUMNS} FROM operations WHERE state IN ('queued', 'running') ORDER BY created_at, id"  # noqa: S608
+    )
+    return _with_steps(tx, rows)
+
+
+def list_operations(
+    tx: Tx,
+    *,
+    states: Iterable[OperationState] = (),
+    kind: str = "",
+    target_id: str = "",
+    parent: str = "",
+    before: str = "",
+    limit: int = 100,
+) -> list[Operation]:
+    """Newest first; ``before`` is the id of one, unknown ids are as none."""
+    where, params = ["1 = 1"], list[Value]()
+    wanted = [state.value for state in states]
+    if wanted:
+        where.append(f"state IN ({', '.join('?' * len(wanted))})")
+        params += wanted
+    for column, value in (("kind", kind), ("target_id", target_id), ("parent", parent)):
+        if value:
+            where.append(f"{column} = ?")
+            params.append(value)
+    if before:
+        found = tx.execute("SELECT created_at, id FROM operations WHERE id = ?", (before,))
+        if found:
+            where.append("(created_at < ? OR (created_at = ? AND id < ?))")
+            params += [found[0][0], found[0][0], found[0][1]]
+    rows = tx.execute(
+        f"SELECT {_COLUMNS} FROM operations WHERE {' AND '.join(where)} "  # noqa: S608
+        "ORDER BY created_at DESC, id DESC LIMIT ?",
+        (*params, limit),
+    )
+    return _with_steps(tx, rows)
+
+
+def delete_finished(tx: Tx, *, before: float, keep: int) -> int:
+    """Deletes those that are over since before ``before`` (epoch seconds), but the newest ``keep``. Returns how many."""
+    finals = sorted(state.value for state in FINAL)
+    rows = tx.execute(
+        f"DELETE FROM operations WHERE state IN ({', '.join('?' * len(finals))}) AND finished_at < ? AND id NOT IN "  # noqa: S608
+        "(SELECT id FROM operations ORDER BY created_at DESC, id DESC LIMIT ?) RETURNING id",
+        (*finals, to_micros(before), keep),
+    )
+    return len(rows)
+
+
+def _with_steps(tx: Tx, rows: Sequence[Row]) -> list[Operation]:
+    steps: dict[str, list[StepRecord]] = {row[0]: [] for row in rows}
+    for part, marks in in_lists(list(steps)):
+        found = tx.execute(
+            f"SELECT {_STEP_COLUMNS} FROM operation_steps WHERE operation_id IN ({marks}) ORDER BY position",  # noqa: S608
+            part,
+        )
+        for row in found:
+            steps[row[0]].append(_step(row))
+    return [_operation(row, tuple(steps[row[0]])) for row in rows]
+
+
+def _values(o: Operation) -> list[Value]:
+    return [
+        o.id,
+        o.kind,
+        o.target_type,
+        o.target_id,
+        json.dumps(o.params),
+        json.dumps(o.data),
+        o.state.value,
+        o.direction.value,
+        o.ending.value,
+        o.error,
+        o.remedy,
+        json.dumps(o.needs),
+        json.dumps(o.notes),
+        o.actor,
+        o.actor_kind,
+        o.source_ip,
+        o.parent,
+        o.run,
+        o.version,
+        to_micros(o.created_at),
+        to_micros(o.started_at),
+        to_micros(o.finished_at),
+        to_micros(o.updated_at),
+    ]
+
+
+def _step_values(operation_id: str, step: StepRecord) -> list[Value]:
+    return [
+        operation_id,
+        step.position,
+        step.name,
+        step.title,
+        step.state.value,
+        step.attempts,
+        json.dumps(step.data),
+        step.output,
+        step.error,
+        to_micros(step.started_at),
+        to_micros(step.finished_at),
+    ]
+
+
+def _operation(row: Row, steps: tuple[StepRecord, ...]) -> Operation:
+    texts: Any = row
+    return Operation(
+        id=texts[0],
+        kind=texts[1],
+        target_type=texts[2],
+        target_id=texts[3],
+        params=json.loads(texts[4]),
+        data=json.loads(texts[5]),
+        state=OperationState(texts[6]),
+        direction=Direction(texts[7]),
+        ending=OperationState(texts[8]),
+        error=texts[9],
+        remedy=texts[10],
+        needs=tuple(json.loads(texts[11])),
+        notes=tuple(json.loads(texts[12])),
+        actor=texts[13],
+        actor_kind=texts[14],
+        source_ip=texts[15],
+        parent=texts[16],
+        run=texts[17],
+        version=texts[18],
+        created_at=texts[19] / 1e6,
+        started_at=texts[20] / 1e6,
+        finished_at=texts[21] / 1e6,
+        updated_at=texts[22] / 1e6,
+        steps=steps,
+    )
+
+
+def _step(row: Row) -> StepRecord:
+    return StepRecord(
+        position=row[1],
+        name=row[2],
+        title=row[3],
+        state=StepState(row[4]),
+        attempts=row[5],
+        data=json.loads(row[6]),
+        output=row[7],
+        error=row[8],
+        started_at=row[9] / 1e6,
+        finished_at=row[10] / 1e6,
+    )

@@ -1,0 +1,427 @@
+"""Operations under their supervisor: done, failed, retried, cancelled, killed at every step; the journal tells all of it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from actors.audit_writer import AuditWriter
+from actors.event_hub import EventHub
+from actors.operations import OperationRuns, Operations, run_name
+from actors.supervision import ChildSpec, System
+from actors.supervision.signals import Harm
+from coxswain.clock import SystemClock
+from coxswain.errors import Conflict, InvalidInput, NotFound, StaleVersion
+from coxswain.messages import operations as m
+from coxswain.messages.audit import Caller, ListAudit
+from coxswain.messages.hub import EventsAfter
+from coxswain.operations import OnFailure, OperationState, Recovery, Secrets, StepState
+from coxswain.store import operations as rows
+from tests.actors.operations_support import Blocker, Scripted, touch_kind
+from tests.support import eventually
+
+CALLER = Caller("ci", "token")
+OVER = (
+    OperationState.DONE,
+    OperationState.FAILED,
+    OperationState.UNDONE,
+    OperationState.CANCELLED,
+    OperationState.WAITING,
+)
+
+
+class Engine:
+    """The engine's actors on a store; may be killed and started again."""
+
+    def __init__(self, store, kinds, at_once=32):
+        self.store = store
+        self.kinds = {kind.name: kind for kind in kinds}
+        self.at_once = at_once
+        self.start()
+
+    def start(self):
+        children = (
+            ChildSpec("event_hub", EventHub),
+            ChildSpec("audit_writer", AuditWriter, {"store": self.store}),
+            ChildSpec("operation_runs", OperationRuns),
+            ChildSpec("operations", Operations, {"store": self.store, "kinds": self.kinds, "at_once": self.at_once}),
+        )
+        self.system = System(children=children, clock=SystemClock(), rng=random.Random(1), allow_chaos=True)
+        self.system.start()
+        assert self.system.wait_up(10)
+
+    def stop(self):
+        assert self.system.stop()
+
+    def ask(self, message, name="operations"):
+        return self.system.ask(name, message, deadline=10)
+
+    def begin(self, *names, kind="test.touch", password="", parent="", lock="", **params):
+        params = {"names": list(names), **({"lock": lock} if lock else {}), **params}
+        secrets = Secrets({"password": password})
+        return self.ask(m.StartOperation(CALLER, kind, params, secrets, parent)).value
+
+    def get(self, operation):
+        return self.ask(m.GetOperation(operation.id))
+
+    def over(self, operation, *states):
+        """Waits until it is over, and asserts how."""
+
+        def look():
+            found = self.get(operation)
+            return found if found.state in OVER else None
+
+        found = eventually(look, timeout=20)
+        assert not states or found.state in states, found
+        return found
+
+    def events(self):
+        return [event for _, event in self.ask(EventsAfter(0, 5_000), "event_hub").events]
+
+    def audited(self, operation):
+        found = self.ask(ListAudit(1_000), "audit_writer")
+        return [(e.action, e.result) for _, e in reversed(found) if operation.id in e.detail or e.target_id == operation.id]
+
+
+@contextmanager
+def running(store, *kinds, at_once=32):
+    engine = Engine(store, kinds, at_once)
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def states(operation):
+    return [step.state.value for step in operation.steps]
+
+
+def files(path):
+    return sorted(p.name for p in path.iterdir())
+
+
+@pytest.fixture
+def script():
+    return Scripted()
+
+
+@pytest.fixture
+def place(tmp_path):
+    directory = tmp_path / "host"
+    directory.mkdir()
+    return directory
+
+
+def test_steps_are_done_in_order_and_all_of_it_is_told(store, place, script):
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.DONE)
+        assert script.calls == ["do a", "do b"]
+        assert states(operation) == ["done", "done"]
+        assert operation.data == {"last": "b"}
+        assert operation.steps[0].output == "made a\n"
+        assert operation.steps[0].data == {"existed": False}
+        assert 0 < operation.started_at <= operation.finished_at
+        kinds = [event.kind for event in engine.events() if event.data.get("operation_id") == operation.id]
+        assert kinds[0] == "operation.queued"
+        assert kinds[-1] == "operation.done"
+        assert kinds.count("operation.step") == 4
+        assert engine.audited(operation) == [("operation.start", "ok"), ("test.touch", "ok")]
+
+
+def test_what_fails_stays_and_can_be_retried(store, place, script):
+    script.do["b"] = "fail"
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.over(engine.begin("a", "b", "c"), OperationState.FAILED)
+        assert states(operation) == ["done", "failed", "pending"]
+        assert operation.error == "b: connection refused"
+        assert operation.remedy == "Plug it in."
+        assert operation.at_step.name == "b"
+        script.do.clear()
+        engine.ask(m.RetryOperation(CALLER, operation.id, operation.version))
+        operation = engine.over(operation, OperationState.DONE)
+        assert script.calls == ["do a", "do b", "do b", "do c"]
+        assert operation.error == ""
+        assert any("retried by ci" in note for note in operation.notes)
+        assert engine.audited(operation)[1:] == [("test.touch", "error"), ("operation.retry", "ok"), ("test.touch", "ok")]
+
+
+def test_what_fails_is_taken_back_where_its_kind_says_so(store, place, script):
+    (place / "a").touch()
+    script.do["c"] = "fail"
+    with running(store, touch_kind(place, script, on_failure=OnFailure.UNDO)) as engine:
+        operation = engine.over(engine.begin("a", "b", "c"), OperationState.UNDONE)
+        assert files(place) == ["a"]  # it was there before, as the step remembers
+        assert script.calls[3:] == ["undo c", "undo b", "undo a"]
+        assert operation.error == "c: connection refused"
+        script.do.clear()
+        engine.ask(m.RetryOperation(CALLER, operation.id))  # anew, from the first step
+        operation = engine.over(operation, OperationState.DONE)
+        assert files(place) == ["a", "b", "c"]
+
+
+def test_a_bug_in_a_step_is_its_failure_and_no_more(store, place, script):
+    script.do["a"] = "bug"
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.over(engine.begin("a"), OperationState.FAILED)
+        assert "ZeroDivisionError: a bug" in operation.error
+        assert engine.over(engine.begin("b"), OperationState.DONE)
+
+
+def test_an_undo_that_fails_is_shown_and_can_be_retried(store, place, script):
+    script.do["b"] = "fail"
+    script.undo["a"] = "fail"
+    with running(store, touch_kind(place, script, on_failure=OnFailure.UNDO)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
+        assert operation.direction.value == "back"
+        assert any("could not be taken back" in note for note in operation.notes)
+        script.undo.clear()
+        engine.ask(m.RetryOperation(CALLER, operation.id))
+        assert engine.over(operation, OperationState.UNDONE)
+        assert files(place) == []
+
+
+def test_a_cancelled_operation_is_cut_off_and_taken_back(store, place, script):
+    blocker = script.do["b"] = Blocker()
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.begin("a", "b", "c")
+        assert blocker.entered.wait(10)
+        engine.ask(m.CancelOperation(CALLER, operation.id))
+        operation = engine.over(operation, OperationState.CANCELLED)
+        assert files(place) == []
+        assert states(operation) == ["undone", "undone", "pending"]
+        with pytest.raises(Conflict, match="nothing to cancel"):
+            engine.ask(m.CancelOperation(CALLER, operation.id))
+
+
+def test_a_failed_operation_can_be_taken_back(store, place, script):
+    script.do["b"] = "fail"
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
+        engine.ask(m.CancelOperation(CALLER, operation.id))
+        eventually(lambda: engine.get(operation).state is OperationState.CANCELLED)
+        assert files(place) == []
+
+
+def test_a_password_is_waited_for_and_never_stored(store, place, script):
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.over(engine.begin("a", "secret", "c"), OperationState.WAITING)
+        assert operation.needs == ("password",)
+        assert states(operation) == ["done", "pending", "pending"]
+        secrets = Secrets({"password": "hunter2-once"})
+        assert "hunter2" not in repr(secrets) + repr(m.RetryOperation(CALLER, operation.id, secrets=secrets))
+        engine.ask(m.RetryOperation(CALLER, operation.id, secrets=secrets))
+        operation = engine.over(operation, OperationState.DONE)
+        assert script.calls.count("do a") == 1
+        assert "the password is ***" in operation.steps[1].output
+        with store.read() as tx:
+            everything = str([tx.execute(f"SELECT * FROM {t}") for t in ("operations", "operation_steps", "audit_log")])
+        assert "hunter2" not in everything + str(engine.events())
+        assert secrets.get("password") is None  # not even in memory, now that it is over
+
+
+def test_a_step_over_its_deadline_is_cut_off(store, place, script):
+    script.do["a"] = Blocker()
+    with running(store, touch_kind(place, script, deadline_s=0.2)) as engine:
+        operation = engine.over(engine.begin("a"), OperationState.FAILED)
+        assert "longer than 0.2 s" in operation.error
+        script.do.clear()
+        engine.ask(m.RetryOperation(CALLER, operation.id))
+        assert engine.over(operation, OperationState.DONE)
+
+
+def test_a_thread_that_does_not_stop_is_shut_out(store, place, script, monkeypatch):
+    monkeypatch.setattr("actors.operations.run._STUCK_S", 0.2)
+    blocker = script.do["a"] = Blocker(deaf=True)
+    with running(store, touch_kind(place, script, deadline_s=0.2)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
+        assert "did not stop when it was told to" in operation.error
+        script.do.clear()
+        blocker.closed.set()  # the zombie wakes up
+        eventually(lambda: not [t for t in threading.enumerate() if t.name.endswith("/work")])
+        assert engine.get(operation).state is OperationState.FAILED
+        assert script.calls == ["do a"]
+        engine.ask(m.RetryOperation(CALLER, operation.id))
+        assert engine.over(operation, OperationState.DONE)
+
+
+@pytest.mark.parametrize("harm", [Harm.RAISE, Harm.EXIT, Harm.VANISH])
+@pytest.mark.parametrize("recovery", list(Recovery))
+def test_when_its_actor_falls_another_takes_over(store, place, script, harm, recovery):
+    blocker = script.do["b"] = Blocker()
+    with running(store, touch_kind(place, script, after_crash=recovery)) as engine:
+        operation = engine.begin("a", "b", "c")
+        assert blocker.entered.wait(10)
+        script.do.clear()
+        assert engine.system.harm(run_name(operation.id), harm, 1.0)
+        operation = engine.over(operation)
+        if recovery is Recovery.RESUME:
+            assert (operation.state, files(place)) == (OperationState.DONE, ["a", "b", "c"])
+            assert script.calls == ["do a", "do b", "do b", "do c"]
+            assert "resumed" in operation.notes[0]
+        else:
+            assert (operation.state, files(place)) == (OperationState.UNDONE, [])
+            assert "taken back" in operation.notes[0]
+        assert blocker.closed.is_set()
+        told = [event.kind for event in engine.events()]
+        assert ("operation.resumed" if recovery is Recovery.RESUME else "operation.undone") in told
+
+
+@pytest.mark.parametrize("recovery", list(Recovery))
+@pytest.mark.parametrize("at", ["a", "b", "c"])
+def test_after_a_restart_it_is_resumed_or_taken_back(store, place, script, at, recovery):
+    blocker = script.do[at] = Blocker()
+    kind = touch_kind(place, script, after_crash=recovery)
+    with running(store, kind) as engine:
+        operation = engine.begin("a", "b", "c")
+        assert blocker.entered.wait(10)
+    script.do.clear()
+    with store.read() as tx:
+        assert rows.get_operation(tx, operation.id).state is OperationState.RUNNING
+    with running(store, kind) as engine:
+        operation = engine.over(operation)
+        if recovery is Recovery.RESUME:
+            assert (operation.state, files(place)) == (OperationState.DONE, ["a", "b", "c"])
+        else:
+            assert (operation.state, files(place)) == (OperationState.UNDONE, [])
+        assert f"interrupted in its step {at!r}" in operation.notes[0]
+
+
+def test_a_restart_while_it_is_taken_back(store, place, script):
+    script.do["c"] = "fail"
+    blocker = script.undo["b"] = Blocker()
+    kind = touch_kind(place, script, on_failure=OnFailure.UNDO)
+    with running(store, kind) as engine:
+        operation = engine.begin("a", "b", "c")
+        assert blocker.entered.wait(10)
+    script.undo.clear()
+    with running(store, kind) as engine:
+        operation = engine.over(operation, OperationState.UNDONE)
+        assert files(place) == []
+        assert operation.error == "c: connection refused"
+
+
+def test_a_cancellation_survives_a_restart(store, place, script):
+    blocker = script.do["b"] = Blocker()
+    kind = touch_kind(place, script)
+    with running(store, kind) as engine:
+        operation = engine.begin("a", "b", "c")
+        assert blocker.entered.wait(10)
+        engine.system.harm(run_name(operation.id), Harm.HANG, 0.5)
+        engine.ask(m.CancelOperation(CALLER, operation.id))
+        assert engine.get(operation).ending is OperationState.CANCELLED
+    script.do.clear()
+    with running(store, kind) as engine:
+        engine.over(operation, OperationState.CANCELLED)
+        assert files(place) == []
+
+
+def test_a_step_that_always_takes_the_controller_down_is_not_tried_for_ever(store, place, script):
+    kind = touch_kind(place, script)
+    operation = None
+    for _ in range(5):
+        blocker = script.do["a"] = Blocker()
+        with running(store, kind) as engine:
+            operation = operation or engine.begin("a")
+            assert blocker.entered.wait(10)
+    with running(store, kind) as engine:
+        operation = engine.over(operation, OperationState.FAILED)
+        assert "interrupted 5 times" in operation.error
+        script.do.clear()
+        engine.ask(m.RetryOperation(CALLER, operation.id))
+        engine.over(operation, OperationState.DONE)
+
+
+def test_the_keeper_falls_and_nothing_is_done_twice(store, place, script):
+    blocker = script.do["a"] = Blocker()
+    with running(store, touch_kind(place, script), at_once=1) as engine:
+        first, second = engine.begin("a", lock="x"), engine.begin("b")
+        assert blocker.entered.wait(10)
+        assert engine.system.harm("operations", Harm.RAISE, 1.0)
+        eventually(lambda: engine.get(second).state is OperationState.QUEUED)
+        with pytest.raises(Conflict, match=f"{first.id}.*works on lock:x"):
+            engine.begin("c", lock="x")
+        script.do.clear()
+        blocker.entered.clear()
+        engine.ask(m.CancelOperation(CALLER, first.id))
+        engine.over(first, OperationState.CANCELLED)
+        engine.over(second, OperationState.DONE)
+        assert script.calls.count("do b") == 1
+
+
+def test_only_so_many_run_at_once_and_light_ones_do_not_count(store, place, script):
+    blockers = [script.do.setdefault(name, Blocker()) for name in ("a", "b", "c")]
+    light = touch_kind(place, script, name="test.light", light=True)
+    with running(store, touch_kind(place, script), light, at_once=2) as engine:
+        begun = [engine.begin(name) for name in ("a", "b", "c")]
+        assert blockers[0].entered.wait(10) and blockers[1].entered.wait(10)
+        assert engine.get(begun[2]).state is OperationState.QUEUED
+        engine.over(engine.begin("d", kind="test.light"), OperationState.DONE)
+        engine.ask(m.CancelOperation(CALLER, begun[0].id))
+        assert blockers[2].entered.wait(10)
+        for operation in begun[1:]:
+            engine.ask(m.CancelOperation(CALLER, operation.id))
+            engine.over(operation, OperationState.CANCELLED)
+
+
+def test_one_that_waits_for_its_turn_is_cancelled_without_a_trace(store, place, script):
+    blocker = script.do["a"] = Blocker()
+    with running(store, touch_kind(place, script), at_once=1) as engine:
+        first, second = engine.begin("a"), engine.begin("b")
+        assert blocker.entered.wait(10)
+        cancelled = engine.ask(m.CancelOperation(CALLER, second.id)).value
+        assert cancelled.state is OperationState.CANCELLED
+        engine.ask(m.CancelOperation(CALLER, first.id))
+        engine.over(first, OperationState.CANCELLED)
+        assert "do b" not in script.calls
+
+
+def test_a_parent_starts_each_child_once(store, place, script):
+    with running(store, touch_kind(place, script)) as engine:
+        first = engine.begin("a", parent="op_parent", lock="x")
+        again = engine.begin("a", parent="op_parent", lock="x")
+        assert first.id == again.id
+        page = engine.ask(m.ListOperations(parent="op_parent"))
+        assert [o.id for o in page.operations] == [first.id]
+
+
+def test_lists_page_and_filter(store, place, script):
+    script.do["bad"] = "fail"
+    with running(store, touch_kind(place, script)) as engine:
+        made = [engine.over(engine.begin("a")) for _ in range(3)] + [engine.over(engine.begin("bad"))]
+        ids = [o.id for o in reversed(made)]
+        page = engine.ask(m.ListOperations(limit=3))
+        assert ([o.id for o in page.operations], page.more) == (ids[:3], True)
+        page = engine.ask(m.ListOperations(limit=3, before=ids[2]))
+        assert ([o.id for o in page.operations], page.more) == (ids[3:], False)
+        assert [o.id for o in engine.ask(m.ListOperations(open_only=True)).operations] == ids[:1]
+        assert [o.id for o in engine.ask(m.ListOperations(state=OperationState.DONE)).operations] == ids[1:]
+
+
+def test_what_cannot_be(store, place, script):
+    with running(store, touch_kind(place, script)) as engine:
+        with pytest.raises(NotFound, match="no operations of the kind 'nope'"):
+            engine.begin("a", kind="nope")
+        with pytest.raises(InvalidInput, match="names"):
+            engine.begin()
+        with pytest.raises(NotFound):
+            engine.ask(m.GetOperation("op_none"))
+        operation = engine.over(engine.begin("a"))
+        with pytest.raises(StaleVersion):
+            engine.ask(m.RetryOperation(CALLER, operation.id, 1))
+        with pytest.raises(Conflict, match="nothing to retry"):
+            engine.ask(m.RetryOperation(CALLER, operation.id))
+
+
+def test_an_operation_of_another_release_is_not_guessed_at(store, place, script):
+    blocker = script.do["a"] = Blocker()
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.begin("a", "b")
+        assert blocker.entered.wait(10)
+    other = touch_kind(place, script, name="test.other")
+    with running(store, other) as engine:
+        failed = engine.over(operation, OperationState.FAILED)
+        assert "knows no operation of the kind 'test.touch'" in failed.error
+        assert failed.steps[0].state is StepState.RUNNING

@@ -19,6 +19,8 @@ from typing import Any
 from actors.supervision import Intensity, System
 from actors.tree import Parts, build
 from coxswain.cli.client import Client
+from coxswain.config import load
+from coxswain.config.live import LiveConfig
 from coxswain.errors import CoxswainError, StoreUnavailable
 from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring
 from coxswain.store import Durability, Store, Tx, open_store
@@ -159,6 +161,9 @@ class Controller:
         socket = self.home / "control.sock"
         parts = Parts(self.store, keyring, self.home, socket, self._interval_s, self._deadlines, allow_chaos=True)
         # The tests kill far more, and wait far less patiently, than life does.
+        configuration = self.home.parent / "cox.yaml"
+        if configuration.exists():
+            parts = dataclasses.replace(parts, settings=LiveConfig(load(configuration, {}), lambda path: load(path, {})))
         parts = dataclasses.replace(parts, hang_s=self._hang_s, intensity=Intensity(1_000, 60.0))
         self.system = build(parts)
         self.system.start()

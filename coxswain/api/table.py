@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coxswain.api.areas import audit, ca, events, nodes, operations, peers, sessions, system
+from coxswain.api.areas import audit, ca, configuration, events, nodes, operations, peers, sessions, system
 from coxswain.api.route import Route
 
 __all__ = ["ROUTES"]
@@ -15,5 +15,6 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     *ca.ROUTES,
     *audit.ROUTES,
+    *configuration.ROUTES,
     *operations.ROUTES,
 )

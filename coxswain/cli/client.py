@@ -1,4 +1,6 @@
-"""The CLI's side of the control socket: plain standard library, because imports are most of a short command's time."""
+"""The CLI's side of the API, over the control socket or the network: plain standard library, because imports are most of
+a short command's time.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ import re
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from coxswain.errors import CoxswainError, DaemonNotRunning, DeadlineExceeded, Refused
 
-__all__ = ["Client", "RemoteError", "config_path", "socket_path"]
+__all__ = ["Client", "Place", "RemoteError", "UnixPlace", "config_path", "socket_path"]
 
 _IDLE_S = 30.0
 """A connection that was not used for this long is not used again; the daemon closes them after 120 s."""
@@ -39,6 +41,46 @@ class RemoteError(CoxswainError):
         self.exit_code = exit_code
 
 
+class Place(Protocol):
+    """Where a daemon is, and how to get there."""
+
+    name: str
+    """As errors call it."""
+
+    prefix: str
+    """What goes before every path."""
+
+    headers: dict[str, str]
+    """What goes with every request."""
+
+    def connect(self, timeout: float) -> http.client.HTTPConnection:
+        """A connection that is not open yet."""
+        ...
+
+    def explain(self, error: OSError) -> CoxswainError | None:
+        """What an error of this kind of connection means; None: nothing special."""
+        ...
+
+
+class UnixPlace:
+    """A control socket."""
+
+    prefix = ""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.headers: dict[str, str] = {}
+        self._path = path
+
+    def connect(self, timeout: float) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path, timeout)
+
+    def explain(self, error: OSError) -> CoxswainError | None:
+        if isinstance(error, PermissionError):
+            return Refused(f"{self.name} may not be opened by this user", remedy="Run cox as the daemon's user.")
+        return None
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -53,10 +95,10 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """Requests to a running daemon. Raises ``DaemonNotRunning``, ``RemoteError``."""
 
-    def __init__(self, path: Path, timeout: float = 120.0) -> None:
-        self._path = path
+    def __init__(self, place: Path | Place, timeout: float = 120.0) -> None:
+        self._place: Place = UnixPlace(place) if isinstance(place, Path) else place
         self._timeout = timeout
-        self._connection: _UnixConnection | None = None
+        self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
 
     def get(self, path: str) -> Any:
@@ -67,31 +109,30 @@ class Client:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         payload = None if body is None else json.dumps(body)
-        headers = {} if payload is None else {"Content-Type": "application/json"}
+        headers = self._place.headers | ({} if payload is None else {"Content-Type": "application/json"})
+        name = self._place.name
         if time.monotonic() - self._used > _IDLE_S:  # the daemon may have closed it by now
             self.close()
         try:
-            if self._connection is None:
-                self._connection = _UnixConnection(self._path, self._timeout)
-            self._connection.request(method, path, payload, headers)
-            response = self._connection.getresponse()
-            raw = response.read()
+            response, raw = self._exchange(method, self._place.prefix + path, payload, headers)
+        except CoxswainError:
+            self.close()
+            raise
         except (FileNotFoundError, ConnectionRefusedError):
             self.close()
-            raise DaemonNotRunning(f"no daemon answers on {self._path}") from None
-        except PermissionError:
-            self.close()
-            remedy = "Run cox as the daemon's user."
-            raise Refused(f"{self._path} may not be opened by this user", remedy=remedy) from None
+            raise DaemonNotRunning(f"no daemon answers on {name}") from None
         except TimeoutError:
             self.close()
             raise DeadlineExceeded(
-                f"the daemon on {self._path} did not answer {method} {path} within {self._timeout:g} s",
+                f"the daemon on {name} did not answer {method} {path} within {self._timeout:g} s",
                 remedy="See what it is busy with: cox tree",
             ) from None
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise DaemonNotRunning(f"the daemon on {self._path} went away: {error or type(error).__name__}") from None
+            meaning = self._place.explain(error) if isinstance(error, OSError) else None
+            if meaning is not None:
+                raise meaning from None
+            raise DaemonNotRunning(f"the daemon on {name} went away: {error or type(error).__name__}") from None
         self._used = time.monotonic()
         try:
             answer = json.loads(raw) if raw else None
@@ -99,9 +140,29 @@ class Client:
             answer = None if response.status >= 400 else _NO_JSON
         if response.status >= 400:
             raise _error(response.status, answer)
+        if 300 <= response.status < 400:
+            where = response.getheader("Location", "elsewhere")
+            raise RemoteError(f"{name} answers that it is at {where[:200]}", status=response.status, exit_code=2)
         if answer is _NO_JSON:
-            raise RemoteError(f"what answers on {self._path} is no coxswain", status=response.status, exit_code=1)
+            raise RemoteError(f"what answers on {name} is no coxswain", status=response.status, exit_code=1)
         return answer
+
+    def _exchange(
+        self, method: str, path: str, payload: str | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        is_used = self._connection is not None
+        if self._connection is None:
+            self._connection = self._place.connect(self._timeout)
+        try:
+            self._connection.request(method, path, payload, headers)
+            response = self._connection.getresponse()
+            return response, response.read()
+        except OSError as error:
+            # A proxy in between may end idle connections sooner than we think; a question can be asked again.
+            if not is_used or method != "GET" or isinstance(error, TimeoutError):
+                raise
+            self.close()
+            return self._exchange(method, path, payload, headers)
 
     def close(self) -> None:
         if self._connection is not None:

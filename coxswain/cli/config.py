@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import click
 
 from coxswain import __version__
 from coxswain.cli.client import config_path
-from coxswain.cli.output import clean, config_option, facts, json_option, print_json
+from coxswain.cli.output import clean, client, config_option, json_option, print_json, table
 
 __all__ = ["completion", "config", "version"]
 
 
 @click.group()
 def config() -> None:
-    """Check and show the configuration."""
+    """Check, show and reload the configuration."""
 
 
 @config.command("check")
 @config_option
 @json_option
 def check(config: str | None, *, as_json: bool) -> None:
-    """Say everything that is wrong with the configuration, or that nothing is."""
+    """Say everything that is wrong with the configuration, or that nothing is, and what has no effect in this release."""
     from coxswain.config import ConfigProblems, load  # noqa: PLC0415
     from coxswain.errors import CoxswainError, door_of  # noqa: PLC0415
 
     path = config_path(config)
     problems: list[str] = []
+    warnings: list[str] = []
     code = 0
     try:
-        load(path)
+        warnings = load(path).warnings()
     except ConfigProblems as found:
         problems, code = found.problems, door_of(found).exit_code
     except CoxswainError as error:
@@ -36,12 +40,14 @@ def check(config: str | None, *, as_json: bool) -> None:
             raise
         problems, code = [str(error)], door_of(error).exit_code
     if as_json:
-        print_json({"path": str(path), "ok": not problems, "problems": problems})
+        print_json({"path": str(path), "ok": not problems, "problems": problems, "warnings": warnings})
     elif problems:
         click.echo(f"cox: {path} has {len(problems)} problem{'s'[: len(problems) > 1]}:", err=True)
         for problem in problems:
             click.echo(f"  {clean(problem)}", err=True)
     else:
+        for warning in warnings:
+            click.echo(f"! {clean(warning)}")
         click.echo(f"{path}: fine")
     raise SystemExit(code)
 
@@ -49,23 +55,78 @@ def check(config: str | None, *, as_json: bool) -> None:
 @config.command("show")
 @config_option
 @json_option
-def show(config: str | None, *, as_json: bool) -> None:
-    """Every key with its effective value; secrets are masked."""
-    from coxswain.config import load  # noqa: PLC0415
-
-    shown = load(config_path(config)).shown()
-    if as_json:
-        print_json(shown)
+@click.option("--pending", is_flag=True, help="Only what the running daemon does not follow yet; asks the daemon.")
+@click.option("--running", is_flag=True, help="What is in force in the running daemon; asks the daemon.")
+@click.option("--changed", is_flag=True, help="Only what is neither default nor preset.")
+def show(config: str | None, *, as_json: bool, pending: bool, running: bool, changed: bool) -> None:
+    """Every key with its effective value and where it comes from; secrets are masked."""
+    if pending:
+        _show_pending(client(config).get("/api/config"), as_json=as_json)
+        return
+    if running:
+        values: dict[str, dict[str, Any]] = client(config).get("/api/config")["values"]
     else:
-        facts(shown.items())
+        from coxswain.config import KEYS, load  # noqa: PLC0415
+
+        loaded = load(config_path(config))
+        values = {k.name: {"value": loaded.shown_value(k.name), "from": loaded.origin(k.name).where} for k in KEYS}
+    if changed:
+        values = {key: v for key, v in values.items() if v["from"] != "default" and not v["from"].startswith("preset")}
+    if as_json:
+        print_json(values)
+    else:
+        table(["KEY", "VALUE", "FROM"], [[key, _shown(v["value"]), v["from"]] for key, v in values.items()])
+
+
+def _show_pending(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json({key: found[key] for key in ("path", "reloadable", "pending", "problem")})
+        return
+    if found["problem"]:
+        click.echo(f"! the file is not sound, so nothing of it counts: {clean(found['problem'])}")
+        return
+    rows = [[c["key"], _shown(c["in_force"]), _shown(c["in_file"]), "cox config reload"] for c in found["reloadable"]]
+    rows += [[c["key"], _shown(c["in_force"]), _shown(c["in_file"]), "the next start"] for c in found["pending"]]
+    if rows:
+        table(["KEY", "IN FORCE", "IN THE FILE", "COUNTS AFTER"], rows)
+    else:
+        click.echo(f"nothing waits: the daemon follows {found['path']}")
+
+
+@config.command("reload")
+@config_option
+@json_option
+def reload(config: str | None, *, as_json: bool) -> None:
+    """Let the running daemon read its file again, as SIGHUP does."""
+    done = client(config).post("/api/config/reload")
+    if as_json:
+        print_json(done)
+        return
+    for change in done["taken"]:
+        click.echo(f"{change['key']}: {_shown(change['in_force'])} -> {_shown(change['in_file'])}")
+    for change in done["pending"]:
+        click.echo(f"! {change['key']}: {_shown(change['in_file'])} counts after the next start")
+    if not done["taken"] and not done["pending"]:
+        click.echo("nothing has changed")
+
+
+def _shown(value: Any) -> str:
+    return clean(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @click.command()
+@config_option
 @json_option
-def version(*, as_json: bool) -> None:
+@click.option("--daemon", is_flag=True, help="Of the running daemon, too.")
+def version(config: str | None, *, as_json: bool, daemon: bool) -> None:
     """Print the version."""
+    versions = {"version": __version__}
+    if daemon:
+        versions["daemon"] = client(config).get("/api/version")["version"]
     if as_json:
-        print_json({"version": __version__})
+        print_json(versions)
+    elif daemon:
+        click.echo(f"cox {__version__}, daemon {clean(versions['daemon'])}")
     else:
         click.echo(__version__)
 

@@ -84,5 +84,21 @@ _COMMANDS = {
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
-def cli() -> None:
+@click.option("--url", metavar="URL", help="A daemon elsewhere, e.g. https://cox.example (COX_URL).")
+@click.option(
+    "--token-file", metavar="FILE", help="The API token for it, in a file of mode 0600 (COX_TOKEN, COX_TOKEN_FILE)."
+)
+@click.option("--token", metavar="TOKEN", help="The token itself; every user of this machine can see it there.")
+@click.option("--ca-cert", metavar="FILE", help="The CA of its certificate, if it is not a public one (COX_CA_CERT).")
+@click.pass_context
+def cli(ctx: click.Context, url: str | None, token_file: str | None, token: str | None, ca_cert: str | None) -> None:
     """The private, always-on controller of a self-hosted VPN fleet."""
+    if not (url or token_file or token or ca_cert):
+        return  # remote's imports cost more than most commands
+    from coxswain.cli.remote import Remote  # noqa: PLC0415
+
+    if not url and not os.environ.get("COX_URL"):
+        raise click.UsageError("--token-file, --token and --ca-cert go with --url (or COX_URL)", ctx)
+    if token:
+        click.echo("cox: a token on the command line can be seen by every user (ps); better use COX_TOKEN_FILE", err=True)
+    ctx.obj = Remote(url or os.environ["COX_URL"], token or "", token_file or "", ca_cert or "")

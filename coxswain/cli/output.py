@@ -13,7 +13,7 @@ from urllib.parse import quote
 import click
 
 from coxswain.cli.client import Client, RemoteError, config_path, socket_path
-from coxswain.errors import CoxswainError, door_of
+from coxswain.errors import CoxswainError, InvalidInput, door_of
 
 __all__ = [
     "Painted",
@@ -26,6 +26,7 @@ __all__ = [
     "fail",
     "json_option",
     "node_path",
+    "only_here",
     "paint",
     "print_json",
     "size",
@@ -62,8 +63,24 @@ def node_path(node: str, action: str = "") -> str:
 
 
 def client(config: str | None) -> Client:
-    """A client for the daemon of this configuration."""
+    """A client for the daemon that is meant: the one at ``--url``, that of ``--config``, the one at ``COX_URL``, or that of
+    the configuration here; whatever is said first.
+    """
+    remote = click.get_current_context().find_root().obj
+    if (remote is not None and remote.url) or (config is None and os.environ.get("COX_URL")):
+        from coxswain.cli.remote import Remote, web_place  # noqa: PLC0415 - TLS takes time to import
+
+        return Client(web_place(remote or Remote(), os.environ))
     return Client(socket_path(config_path(config)))
+
+
+def only_here(what: str) -> None:
+    """For commands that work on the daemon's own machine. Raises ``InvalidInput`` with ``--url``."""
+    remote = click.get_current_context().find_root().obj
+    if remote is not None and remote.url:
+        raise InvalidInput(
+            f"{what} works on the files of the daemon, not over --url", remedy="Run it on the daemon's machine."
+        )
 
 
 def print_json(value: Any) -> None:

@@ -27,6 +27,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _FOREIGN_ENV = frozenset({
     "COX_CONFIG", "COX_CA_PASSPHRASE", "COX_CA_PASSPHRASE_FILE", "COX_URL", "COX_TOKEN", "COX_TOKEN_FILE", "COX_CA_CERT",
+    "COX_ALLOW_PLAIN_HTTP",
     "COX_BACKUP_PASSPHRASE", "COX_BACKUP_PASSPHRASE_FILE",
 })  # fmt: skip
 """Variables that begin with COX_ and are no configuration keys."""

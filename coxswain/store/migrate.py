@@ -15,7 +15,7 @@ from importlib import resources
 from coxswain.errors import StoreTooNew
 from coxswain.store.api import Durability, Store, Tx
 
-__all__ = ["MIGRATION_LOCK", "SCHEMA_VERSION", "migrate"]
+__all__ = ["MIGRATION_LOCK", "SCHEMA_VERSION", "migrate", "schema_of", "table_names"]
 
 MIGRATION_LOCK = 0x636F786D
 """Key of the advisory lock that makes starters take turns: "coxm" in ASCII."""
@@ -37,8 +37,26 @@ SCHEMA_VERSION = max(_files())
 """The newest migration of this release."""
 
 
-def migrate(store: Store) -> int:
+_TABLE = re.compile(r"^CREATE TABLE (?:IF NOT EXISTS )?([a-z_]+)", re.MULTILINE | re.IGNORECASE)
+
+
+def table_names() -> frozenset[str]:
+    """Every table that a migration of this release makes."""
+    return frozenset({"meta"}.union(*(_TABLE.findall(text) for text in _files().values())))
+
+
+def schema_of(tx: Tx) -> tuple[int, int]:
+    """The newest migration that this database had, and the oldest release (by its newest migration) that can serve it."""
+    version = _noted(tx, "schema_version")
+    return version, _noted(tx, "compat_version") or version
+
+
+def migrate(store: Store, *, upto: int | None = None) -> int:
     """Applies what is missing. Returns the version that the database had before (0: it was empty).
+
+    Args:
+        store: where.
+        upto: the last migration to apply, for rows of an older schema that are to be put in; None: all.
 
     Raises:
         StoreTooNew: a newer release wrote it.
@@ -55,7 +73,7 @@ def migrate(store: Store) -> int:
             f"this release knows schemas up to {SCHEMA_VERSION}"
         )
     for number, text in _files().items():
-        if number > before:
+        if number > before and (upto is None or number <= upto):
             _apply(store, number, text)
     return before
 

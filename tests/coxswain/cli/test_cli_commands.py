@@ -156,7 +156,7 @@ def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
     assert cox("sessions").stdout.split()[:2] == ["ID", "NODE"]
     assert "root" in cox("ca", "show").stdout
     assert "peers.apply" in cox("audit", "--limit", "5").stdout
-    assert re.search(r"^retention\.audit_days +30$", cox("config", "show").stdout, re.MULTILINE)
+    assert re.search(r"^retention\.audit_days +30 +preset personal$", cox("config", "show").stdout, re.MULTILINE)
     assert cox("config", "check").stdout.endswith(": fine\n")
 
 
@@ -208,3 +208,27 @@ def test_help_names_every_command_and_group() -> None:
     out = CliRunner().invoke(cli, ["nodes", "-h"], prog_name="cox").stdout
     for name in "add enroll list show status plan push edit enable disable revoke remove".split():  # noqa: SIM905
         assert re.search(rf"^  {name} ", out, re.MULTILINE), name
+
+
+def test_the_configuration_of_a_running_daemon(cox: Cox, controller: Controller) -> None:
+    path = controller.home.parent / "cox.yaml"
+    before = path.read_text()
+    try:
+        path.write_text(before + "retention: {audit_days: 8}\nsiem: {listen: '127.0.0.1:1'}\n")
+        assert "siem.listen (line 4): has no effect in this release" in cox("config", "check").stdout
+        pending = cox("config", "show", "--pending").stdout
+        assert re.search(r"^retention.audit_days +30 +8 +cox config reload$", pending, re.MULTILINE)
+        assert re.search(r"^siem.listen +- +127.0.0.1:1 +the next start$", pending, re.MULTILINE)
+        assert json.loads(cox("config", "show", "--running", "--json").stdout)["retention.audit_days"]["value"] == 30
+        assert "retention.audit_days: 30 -> 8" in cox("config", "reload").stdout
+        assert controller.client.get("/api/audit?limit=1")[0]["action"] == "config.reload"
+        running = cox("config", "show", "--running", "--changed").stdout
+        assert re.search(r"^retention.audit_days +8 +line 3$", running, re.MULTILINE) and "siem.listen" not in running
+        path.write_text("posture: personal\nlog:\n  level: loud\n")
+        assert "'loud' is not accepted" in refused(cox("config", "reload", code=2))
+        assert controller.client.get("/api/audit?limit=1")[0]["result"] == "error"
+        assert "not sound" in cox("config", "show", "--pending").stdout
+    finally:
+        path.write_text(before)
+        cox("config", "reload")
+    assert "nothing waits" in cox("config", "show", "--pending").stdout

@@ -2,7 +2,8 @@
 
     root (one_for_one)
     ├── event_hub                live fan-out to whoever watches
-    ├── audit_writer             the only writer of the audit log
+    ├── audit_writer             the only writer of the audit log; signs its checkpoints
+    ├── audit_verifier           walks the whole log when somebody asks
     ├── configuration            takes over what of the file can be taken over at SIGHUP
     ├── fleet                    the inventory and its intent
     ├── certificate_authority    the only holder of CA keys
@@ -30,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.audit_verifier import AuditVerifier
 from actors.audit_writer import AuditWriter
 from actors.certificate_authority import CertificateAuthority
 from actors.configuration import Configuration
@@ -60,6 +62,7 @@ from coxswain import __version__
 from coxswain.api.app import create_app
 from coxswain.api.doors import ControlDoor
 from coxswain.api.services import Identity
+from coxswain.audit.settings import AuditSettings
 from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
@@ -122,6 +125,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     io.on_start(funnel.reset)
     links = LinkServices(io, dialer, funnel)
     store = {"store": parts.store}
+    state = store | {"state_dir": parts.state_dir}
     spec = partial(ChildSpec, hang_s=parts.hang_s)
     network = (
         spec("io_loop", IoLoopActor, {"io": io, "waiting": lambda: funnel.depth}),
@@ -137,7 +141,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     rest_for_one = {"children": network, "strategy": Strategy.REST_FOR_ONE, "intensity": parts.intensity}
     children = (
         spec("event_hub", EventHub),
-        spec("audit_writer", AuditWriter, store),
+        spec("audit_writer", AuditWriter, state | {"settings": partial(audit_settings, parts.settings)}),
+        spec("audit_verifier", AuditVerifier, state),
         spec("configuration", Configuration, store | {"settings": parts.settings}),
         spec("fleet", Fleet, store),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
@@ -165,6 +170,15 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     system.on_record(_publisher(system))
     doors.system = system
     return system
+
+
+def audit_settings(settings: LiveConfig) -> AuditSettings:
+    """What is in force now."""
+    return AuditSettings(
+        checkpoint_records=settings["audit.checkpoint_records"],
+        checkpoint_s=float(settings["audit.checkpoint_seconds"]),
+        retention_days=settings["retention.audit_days"],
+    )
 
 
 def operation_kinds() -> dict[str, Kind]:

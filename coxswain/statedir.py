@@ -11,7 +11,7 @@ from coxswain.errors import LoosePermissions, NotFound, StateDirectoryHeld
 
 __all__ = ["StateDirectory", "check_private", "create_state_directory", "open_state_directory"]
 
-_SECRETS = ("ca.key", "app.db", "app.db-wal", "app.db-shm")
+_SECRETS = ("ca.key", "app.db", "app.db-wal", "app.db-shm", "audit.key")
 
 
 class StateDirectory:

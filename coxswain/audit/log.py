@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+import getpass
 import json
-import struct
 from dataclasses import dataclass
 from typing import Any
 
 from coxswain.audit.merkle import CompactRange
 from coxswain.audit.record import leaf_hash, row_hash
+from coxswain.audit.tree import FAR, head, load_tree, store_nodes
 from coxswain.clock import to_micros
 from coxswain.ids import new_id
-from coxswain.messages.audit import AuditEntry, AuditHead, Caller
-from coxswain.store.api import Row, Tx
+from coxswain.messages.audit import AuditEntry, Caller
+from coxswain.store.api import Tx
 
-__all__ = [
-    "BrokenAt",
-    "append_outbox",
-    "enqueue",
-    "head",
-    "list_entries",
-    "record",
-    "seq_of",
-    "tree",
-    "verify",
-    "waiting",
-]
+__all__ = ["Appended", "append_outbox", "enqueue", "local_caller", "record", "seq_of", "waiting"]
 
 _ENTRY = "id, at, actor, actor_kind, action, target_type, target_id, source_ip, detail, result, error"
 _BATCH = 1_000
-_FAR = 2**62
-"""Beyond every sequence number and outbox id."""
 
 
 def enqueue(tx: Tx, entry: AuditEntry) -> int:
@@ -89,38 +77,59 @@ def record(
     )
 
 
-def append_outbox(tx: Tx, *, upto: int | None = None, limit: int = _BATCH) -> int:
-    """Moves records from the outbox to the end of the log, in order. Returns how many.
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A record that has just got its place in the log."""
+
+    seq: int
+    outbox_id: int
+    row_hash: str
+    entry: AuditEntry
+
+
+def append_outbox(
+    tx: Tx, tree: CompactRange | None = None, *, upto: int | None = None, limit: int = _BATCH, damaged: bool = False
+) -> list[Appended]:
+    """Moves records from the outbox to the end of the log, in order. Returns them.
 
     Both ends in one transaction: a crash leaves a record either here or there, never in both or in neither. Should two
     writers ever meet, one of them fails on the sequence number, and nothing of it is kept.
 
     Args:
         tx: a writing transaction, ``ACKNOWLEDGED``.
+        tree: that of the log as it is; grows with it. When the commit fails it is worth nothing. None: read from the store.
         upto: the last outbox id to move; None: all.
         limit: at most so many.
+        damaged: the log's tree cannot be read; no inner nodes are kept.
     """
     moving = tx.execute(
         f"SELECT outbox_id, {_ENTRY} FROM audit_outbox WHERE outbox_id <= ? ORDER BY outbox_id LIMIT ?",  # noqa: S608
-        (upto if upto is not None else _FAR, limit),
+        (upto if upto is not None else FAR, limit),
     )
     if not moving:
-        return 0
+        return []
     newest = head(tx)
     seq, previous = newest.size, newest.row_hash
-    appended = []
+    grown = CompactRange() if damaged else load_tree(tx) if tree is None else tree
+    rows, nodes, appended = [], [], []
     for outbox_id, *values in moving:
         seq += 1
-        digest = row_hash(previous, AuditEntry(*values))
-        appended.append((seq, *values, previous, digest, leaf_hash(seq, digest), outbox_id))
+        entry = AuditEntry(*values)
+        digest = row_hash(previous, entry)
+        leaf = leaf_hash(seq, digest)
+        rows.append((seq, *values, previous, digest, leaf, outbox_id))
+        nodes += grown.append(leaf)
+        appended.append(Appended(seq, outbox_id, digest, entry))
         previous = digest
     tx.executemany(
         f"INSERT INTO audit_log (seq, {_ENTRY}, prev_hash, row_hash, leaf_hash, outbox_id) "  # noqa: S608
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        appended,
+        rows,
     )
+    if not damaged:
+        store_nodes(tx, nodes)
     tx.executemany("DELETE FROM audit_outbox WHERE outbox_id = ?", ((row[0],) for row in moving))
-    return len(moving)
+    return appended
 
 
 def waiting(tx: Tx) -> bool:
@@ -134,73 +143,12 @@ def seq_of(tx: Tx, outbox_id: int) -> int | None:
     return rows[0][0] if rows else None
 
 
-def head(tx: Tx) -> AuditHead:
-    """The newest record."""
-    rows = tx.execute("SELECT seq, row_hash FROM audit_log ORDER BY seq DESC LIMIT 1")
-    return AuditHead(*rows[0]) if rows else AuditHead(0, "")
-
-
-def list_entries(tx: Tx, *, limit: int, before: int | None = None) -> list[tuple[int, AuditEntry]]:
-    """Newest first, those older than sequence number ``before``."""
-    rows = tx.execute(
-        f"SELECT seq, {_ENTRY} FROM audit_log WHERE seq < ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
-        (before if before is not None else _FAR, limit),
-    )
-    return [(row[0], AuditEntry(*row[1:])) for row in rows]
-
-
-def tree(tx: Tx, known: CompactRange | None = None) -> CompactRange:
-    """The Merkle tree over the whole log. ``known`` is an earlier one to go on from; it grows in place."""
-    grown = CompactRange() if known is None else known
-    while True:
-        rows = tx.execute("SELECT leaf_hash FROM audit_log WHERE seq > ? ORDER BY seq LIMIT ?", (grown.size, _BATCH))
-        for row in rows:
-            grown.append(row[0])
-        if len(rows) < _BATCH:
-            return grown
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenAt:
-    """The first record that is not what it was."""
-
-    seq: int
-    why: str
-
-
-def verify(tx: Tx) -> tuple[int, BrokenAt | None]:
-    """Walks the whole log. Returns how many records are good, and where it breaks, if it does.
-
-    A cut tail, or an older copy put back, is whole in itself: only a root that was kept elsewhere tells (``tree``). The
-    column ``outbox_id`` is bookkeeping and no part of the record.
-    """
-    expected, previous = 1, ""
-    while True:
-        rows = tx.execute(
-            f"SELECT seq, {_ENTRY}, prev_hash, row_hash, leaf_hash FROM audit_log "  # noqa: S608
-            "WHERE seq >= ? ORDER BY seq LIMIT ?",
-            (expected if expected > 1 else -_FAR, _BATCH),
-        )
-        if not rows:
-            return expected - 1, None
-        for row in rows:
-            broken = _check(row, expected, previous)
-            if broken is not None:
-                return expected - 1, broken
-            expected, previous = expected + 1, row[-2]
-
-
-def _check(row: Row, expected: int, previous: str) -> BrokenAt | None:
-    seq, *values, prev_hash, stored, leaf = row
-    if seq != expected:
-        return BrokenAt(expected, f"record {expected} is missing" if seq > expected else f"there is a record {seq}")
-    if prev_hash != previous:
-        return BrokenAt(seq, f"record {seq} does not follow the record before it")
+def local_caller() -> Caller:
+    """Whoever runs a command that works without the daemon (management-plane.md 2: the OS user, else ``cli``)."""
     try:
-        intact = row_hash(prev_hash, AuditEntry(*values)) == stored and leaf_hash(seq, stored) == leaf
-    except (TypeError, ValueError, AttributeError, struct.error):
-        intact = False  # a value of another kind, which SQLite would keep in any column
-    return None if intact else BrokenAt(seq, f"record {seq} was changed")
+        return Caller(getpass.getuser(), "cli")
+    except (KeyError, OSError):
+        return Caller("cli", "cli")
 
 
 def _values(entry: AuditEntry) -> tuple[str | int, ...]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-__all__ = ["CompactRange", "hash_children", "hash_leaf", "root_of"]
+__all__ = ["EMPTY_ROOT", "STORED_LEVEL", "CompactRange", "hash_children", "hash_leaf", "root_of"]
 
-_EMPTY = hashlib.sha256(b"").digest()
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+
+STORED_LEVEL = 8
+"""Roots of complete subtrees of at least ``2**STORED_LEVEL`` leaves are kept in the store."""
 
 
 def hash_leaf(data: bytes) -> bytes:
@@ -46,19 +49,30 @@ class CompactRange:
         """The largest first; with ``size``, what it takes to go on later."""
         return tuple(self._subtrees)
 
-    def append(self, leaf: bytes) -> None:
-        """Adds a leaf, given as its hash."""
-        carried, size = leaf, self._size
+    def append(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
+        """Adds a leaf, given as its hash. Returns the nodes that it completes and that are to be stored: level, index,
+        hash.
+        """
+        carried, size, level = leaf, self._size, 0
+        completed = []
         while size & 1:
             carried = hash_children(self._subtrees.pop(), carried)
             size >>= 1
+            level += 1
+            if level >= STORED_LEVEL:
+                completed.append((level, size, carried))
         self._subtrees.append(carried)
         self._size += 1
+        return completed
+
+    def copy(self) -> CompactRange:
+        """One that grows on its own."""
+        return CompactRange(self._size, self._subtrees)
 
     def root(self) -> bytes:
         """The root of the tree; of an empty one, the hash of nothing."""
         if not self._subtrees:
-            return _EMPTY
+            return EMPTY_ROOT
         *rest, found = self._subtrees
         for subtree in reversed(rest):
             found = hash_children(subtree, found)

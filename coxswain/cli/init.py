@@ -17,10 +17,11 @@ from coxswain.errors import AlreadyExists, InvalidInput
 
 if TYPE_CHECKING:
     from coxswain.config import Config
+    from coxswain.store import Store
 
 __all__ = ["init"]
 
-_STATE_FILES = ("app.db", "app.db-wal", "app.db-shm", "app.db.lock", "daemon.pid")
+_STATE_FILES = ("app.db", "app.db-wal", "app.db-shm", "app.db.lock", "daemon.pid", "audit.key", "audit.pub")
 
 
 @click.command()
@@ -123,11 +124,25 @@ def _make_state(config: Config, about_to_commit: Callable[[], object]) -> tuple[
                 reused = bool(tx.execute("SELECT 1 FROM keyring"))
                 keyring = open_keyring(tx, secret)
             root = ensure_authorities(store, keyring, SystemClock())[Role.ROOT].certificate
+            _record(config, store, fingerprint(root), reused=reused)
             return fingerprint(root), reused
         finally:
             store.close()
     finally:
         state.close()
+
+
+def _record(config: Config, store: Store, root: str, *, reused: bool) -> None:
+    """The audit key, and the first record of the log; the daemon takes it over from the outbox."""
+    from coxswain.audit import local_caller, record  # noqa: PLC0415
+    from coxswain.audit.keys import ensure_audit_key  # noqa: PLC0415
+    from coxswain.clock import SystemClock  # noqa: PLC0415
+    from coxswain.store import Durability  # noqa: PLC0415
+
+    signer, _ = ensure_audit_key(config.state_dir)
+    detail = {"posture": config["posture"], "root_ca": root, "reused": reused, "audit_key": str(signer.verifier)}
+    with store.write(Durability.ACKNOWLEDGED) as tx:
+        record(tx, local_caller(), "init", ("controller", ""), detail, now=SystemClock().now())
 
 
 @contextmanager

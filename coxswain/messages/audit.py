@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-__all__ = ["AuditEntry", "AuditHead", "AwaitAudited", "Caller", "Committed", "GetAuditHead", "ListAudit", "OutboxGrew"]
+__all__ = [
+    "AcceptBreak",
+    "AuditEntry",
+    "AuditFilter",
+    "AuditHead",
+    "AuditState",
+    "AwaitAudited",
+    "Caller",
+    "Committed",
+    "DescribeAudit",
+    "ExportAudit",
+    "ExportPage",
+    "GetAuditHead",
+    "ListAudit",
+    "OutboxGrew",
+    "ProveConsistency",
+    "ProveInclusion",
+    "RecordAction",
+    "RecordRefusal",
+    "VerifyAudit",
+]
 
 T = TypeVar("T")
 
@@ -82,8 +102,160 @@ class AuditHead:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """What a listing is cut down to; None lets everything through, texts must be equal.
+
+    Attributes:
+        since: epoch microseconds; not older.
+        until: epoch microseconds; not younger.
+        above: only records with a larger sequence number: what came since the last look.
+    """
+
+    actor: str | None = None
+    actor_kind: str | None = None
+    action: str | None = None
+    target_type: str | None = None
+    target_id: str | None = None
+    source_ip: str | None = None
+    result: str | None = None
+    since: int | None = None
+    until: int | None = None
+    above: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ListAudit:
     """Asked by doors. Reply: list of ``(seq, AuditEntry)``, newest first, at most ``limit``, older than ``before``."""
 
     limit: int = 100
     before: int | None = None
+    chosen: AuditFilter = AuditFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAction:
+    """Asked by doors: a record of something that changes no row of its own (a login, a command that only acts).
+
+    ``detail`` holds plain JSON values and no secret; ``error`` what went wrong, if it did. Reply: its sequence number
+    (int), when it is in the log.
+    """
+
+    caller: Caller
+    action: str
+    target: tuple[str, str]
+    detail: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRefusal:
+    """Asked by doors: somebody was refused (401, 403, 409 and their like).
+
+    Whoever is refused very often (a guesser of passwords) gets a record for each of the first ones, and then one a
+    minute that says how many there were; so the log cannot be flooded. Reply: the sequence number, or None if it will
+    be counted in the next summary.
+    """
+
+    caller: Caller
+    action: str
+    target: tuple[str, str]
+    error: str
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeAudit:
+    """Asked by doors. Reply: ``AuditState``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditState:
+    """How the log is.
+
+    Attributes:
+        size: records, those without payload included.
+        row_hash: of the newest.
+        root: of the tree over all of them, base64; empty: it cannot be told (see ``findings``).
+        origin: name of the log.
+        public_key: ``name+id+key``, which checks its checkpoints.
+        checkpoint: the newest one, the whole note; empty: none yet.
+        checkpoint_at: epoch seconds.
+        checkpoint_size: records in it.
+        interval_s: at the latest so many seconds after it, the next one is made.
+        purged: the payloads of records 1 to this one are gone, by retention.
+        findings: sentences about what is wrong; while there are any, no checkpoint is signed.
+    """
+
+    size: int
+    row_hash: str
+    root: str
+    origin: str
+    public_key: str
+    checkpoint: str
+    checkpoint_at: float
+    checkpoint_size: int
+    interval_s: float
+    purged: int
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyAudit:
+    """Asked by doors. ``against`` are checkpoints (notes) that were kept elsewhere. Reply: ``coxswain.audit.verify.Report``,
+    after as long as it takes (a second for each 200,000 records or so); the writer goes on meanwhile.
+    """
+
+    against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProveInclusion:
+    """Asked by doors: that record ``seq`` is in the log of a fresh checkpoint. Reply: the proof, a dict of JSON values.
+
+    Raises:
+        NotFound: there is no such record.
+    """
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProveConsistency:
+    """Asked by doors: that the log of a fresh checkpoint begins with its first ``old`` records as they were. Reply:
+    the proof, a dict of JSON values.
+
+    Raises:
+        NotFound: the log never had so many records.
+    """
+
+    old: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportAudit:
+    """Asked by doors: the log as lines of JSON, from record ``first``, at most ``limit`` records. Reply: ``ExportPage``."""
+
+    first: int = 1
+    limit: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPage:
+    """``next`` is where the next page begins; None: this was the last one, and ends with the checkpoints."""
+
+    lines: tuple[str, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptBreak:
+    """Asked by doors, for an operator who knows why the log does not extend its checkpoints (a database put back by
+    hand, say):
+    from here on it goes on under a new name, and the log says so. Reply: its sequence number (int).
+
+    Raises:
+        Conflict: nothing is wrong with it.
+    """
+
+    caller: Caller
+    reason: str

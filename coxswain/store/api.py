@@ -65,6 +65,11 @@ class Store(Protocol):
         """``sqlite`` or ``postgres``."""
         ...
 
+    @property
+    def location(self) -> str:
+        """What ``open_store`` takes to open it again, in another process. It may hold a password: not to be shown."""
+        ...
+
     def write(self, durability: Durability = Durability.ACKNOWLEDGED) -> AbstractContextManager[Tx]:
         """A transaction that may change things: committed at the end of the block, rolled back if it raises.
 

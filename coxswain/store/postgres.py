@@ -77,6 +77,7 @@ class PostgresStore:
     kind = "postgres"
 
     def __init__(self, dsn: str) -> None:
+        self.location = dsn
         self._turns = WriterTurns(_TURN_S)
         self._hold: DatabaseHold | None = None
         try:

@@ -78,6 +78,10 @@ class SqliteStore:
             self._synced = self._open("FULL")
             self._batched = self._open("NORMAL")
 
+    @property
+    def location(self) -> str:
+        return str(self._path)
+
     @contextmanager
     def write(self, durability: Durability = Durability.ACKNOWLEDGED) -> Iterator[Tx]:
         connection = self._synced if durability is Durability.ACKNOWLEDGED else self._batched

@@ -9,6 +9,8 @@ from actors.audit_writer import AuditWriter
 from actors.supervision import ChildSpec, System
 from actors.supervision.signals import Harm
 from coxswain import audit
+from coxswain.audit.settings import AuditSettings
+from coxswain.audit.verify import verify
 from coxswain.clock import SystemClock
 from coxswain.errors import NotFound, Unavailable
 from coxswain.messages.audit import AuditHead, AwaitAudited, Caller, GetAuditHead, ListAudit, OutboxGrew
@@ -27,12 +29,14 @@ def targets(store):
     """In log order; fails if the log is not whole."""
     with store.read() as tx:
         log = audit.list_entries(tx, limit=10**6)[::-1]
-        assert audit.verify(tx) == (len(log), None)
+        report = verify(tx)
+        assert (report.good, report.broken) == (len(log), None)
     return [int(entry.target_id) for _, entry in log]
 
 
-def run(store, hang_s=1.0):
-    spec = ChildSpec("audit_writer", AuditWriter, {"store": store}, hang_s=hang_s)
+def run(store, state_dir, hang_s=1.0, **settings):
+    arguments = {"store": store, "state_dir": state_dir, "settings": lambda: AuditSettings(**settings)}
+    spec = ChildSpec("audit_writer", AuditWriter, arguments, hang_s=hang_s)
     system = System(children=(spec,), clock=SystemClock(), rng=random.Random(1), allow_chaos=True)
     system.start()
     assert system.wait_up(10)
@@ -40,8 +44,8 @@ def run(store, hang_s=1.0):
 
 
 @pytest.fixture
-def system(store):
-    running = run(store)
+def system(store, tmp_path):
+    running = run(store, tmp_path)
     yield running
     running.stop(10)
 
@@ -83,11 +87,11 @@ def test_no_hint_is_needed(store, system):
     eventually(lambda: targets(store) == [1])
 
 
-def test_what_was_left_in_the_outbox_is_appended_at_the_start(store):
+def test_what_was_left_in_the_outbox_is_appended_at_the_start(store, tmp_path):
     for number in range(2_500):
         if number % 500 == 0:
             change(store, number)
-    system = run(store)
+    system = run(store, tmp_path)
     assert targets(store) == [0, 500, 1000, 1500, 2000]
     change(store, 9)
     system.stop(10)
@@ -128,9 +132,9 @@ def test_a_writer_that_fails_under_load_loses_and_doubles_nothing(store, system,
     assert sorted(targets(store)) == sorted([*committed, 10**6])
 
 
-def test_a_database_that_is_away_does_not_stop_the_writer(own_postgres, caplog):
+def test_a_database_that_is_away_does_not_stop_the_writer(own_postgres, tmp_path, caplog):
     store = open_store(own_postgres.create_database())
-    system = run(store, hang_s=10.0)
+    system = run(store, tmp_path, hang_s=10.0)
     change(store, 1)
     assert ask(system, GetAuditHead()).size == 1
     own_postgres.stop()

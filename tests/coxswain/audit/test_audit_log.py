@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from coxswain import audit
+from coxswain.audit.tree import fill_nodes
+from coxswain.audit.verify import verify as verify_log
 from coxswain.messages.audit import AuditEntry, AuditHead, Caller
 from coxswain.store import UniqueViolation, open_store
 
@@ -31,7 +33,7 @@ def enqueue(store, *numbers, crash=False):
 
 def append(store, *, crash=False, **kwargs):
     with store.write() as tx:
-        moved = audit.append_outbox(tx, **kwargs)
+        moved = len(audit.append_outbox(tx, **kwargs))
         if crash:
             raise Crash
     return moved
@@ -45,7 +47,9 @@ def entries(store):
 
 def verify(store):
     with store.read() as tx:
-        return audit.verify(tx)
+        report = verify_log(tx)
+    assert not report.findings
+    return report.good, report.broken
 
 
 def test_a_record_goes_through_the_outbox_into_the_log(store):
@@ -60,7 +64,7 @@ def test_a_record_goes_through_the_outbox_into_the_log(store):
         assert audit.seq_of(tx, outbox_id) == 1
         ((seq, entry),) = audit.list_entries(tx, limit=5)
         assert audit.head(tx) == AuditHead(1, audit.row_hash("", entry))
-        assert audit.tree(tx).root() == audit.leaf_hash(1, audit.row_hash("", entry))
+        assert audit.load_tree(tx).root() == audit.leaf_hash(1, audit.row_hash("", entry))
     assert seq == 1
     assert entry.id.startswith("aud_")
     expected = AuditEntry(entry.id, 1_767_225_607_000_000, "root", "cli", "node.add", "node", "7", "192.0.2.1", '{"n":7}')
@@ -113,23 +117,35 @@ def test_the_log_is_read_in_pages_newest_first(store):
         assert audit.list_entries(tx, limit=3, before=1) == []
 
 
-def test_the_tree_grows_from_where_it_was(store, monkeypatch):
-    monkeypatch.setattr("coxswain.audit.log._BATCH", 4)
-    enqueue(store, *range(11))
+def test_the_tree_of_the_store_is_the_tree_over_all_leaves(store):
+    """Also where inner nodes are stored, which begins at 256 records."""
+    for size in (1, 2, 255, 256, 257, 700, 1025):
+        with store.read() as tx:
+            have = audit.head(tx).size
+        enqueue(store, *range(have, size))
+        while append(store, limit=300):
+            pass
+        with store.read() as tx:
+            leaves = [row[0] for row in tx.execute("SELECT leaf_hash FROM audit_log ORDER BY seq")]
+            assert audit.load_tree(tx).root() == audit.root_of(leaves)
+            assert len(leaves) == size
+            nodes = tx.execute("SELECT count(*) FROM audit_node")[0][0]
+        assert nodes == sum(size >> level for level in range(8, 12))
+    assert verify(store) == (1025, None)
+
+
+def test_a_log_from_before_inner_nodes_were_stored_gets_them(store):
+    enqueue(store, *range(1100))
     while append(store):
         pass
-    with store.read() as tx:
-        known = audit.tree(tx)
-    enqueue(store, *range(11, 30))
-    while append(store):
-        pass
-    with store.read() as tx:
-        whole = audit.tree(tx)
-        assert audit.tree(tx, known).root() == whole.root()
-        leaves = [row[0] for row in tx.execute("SELECT leaf_hash FROM audit_log ORDER BY seq")]
-    assert whole.size == 30
-    assert whole.root() == audit.root_of(leaves)
-    assert verify(store) == (30, None)
+    with store.write() as tx:
+        kept = tx.execute("SELECT level, idx, hash FROM audit_node ORDER BY level, idx")
+        tx.execute("DELETE FROM audit_node")
+        root = audit.load_tree(tx).root()  # made from the leaves
+        assert fill_nodes(tx) == 4
+        assert tx.execute("SELECT level, idx, hash FROM audit_node ORDER BY level, idx") == kept
+        assert audit.load_tree(tx).root() == root
+        assert fill_nodes(tx) == 0
 
 
 class Interleaving(RuleBasedStateMachine):
@@ -141,6 +157,7 @@ class Interleaving(RuleBasedStateMachine):
     def empty(self):
         with self.store.write() as tx:
             tx.execute("DELETE FROM audit_log")
+            tx.execute("DELETE FROM audit_node")
             tx.execute("DELETE FROM audit_outbox")
         self.committed, self.number = [], 0
 
@@ -244,7 +261,8 @@ def test_two_hundred_random_mutations_are_all_found_where_they_are(store):
 
 def check_one(tx, rng, round_):
     expected = mutate(tx, rng)
-    good, broken = audit.verify(tx)
+    report = verify_log(tx)
+    good, broken = report.good, report.broken
     assert broken is not None, round_
     assert (good, broken.seq) == (expected - 1, expected), (round_, broken)
     assert str(expected) in broken.why or expected == 1
@@ -267,8 +285,8 @@ def test_values_of_another_kind_are_found_too(tmp_path):
         with store.write() as tx:
             before = tx.execute(f"SELECT {column} FROM audit_log WHERE seq = 2")[0]
             tx.execute(f"UPDATE audit_log SET {column} = ? WHERE seq = 2", (value,))
-            good, broken = audit.verify(tx)
-            assert (good, broken.seq) == (1, 2)
+            report = verify_log(tx)
+            assert (report.good, report.broken.seq) == (1, 2)
             tx.execute(f"UPDATE audit_log SET {column} = ? WHERE seq = 2", before)
     assert verify(store) == (3, None)
     store.close()
@@ -278,11 +296,11 @@ def test_a_cut_tail_is_whole_in_itself_and_shows_only_against_an_earlier_root(st
     enqueue(store, *range(9))
     append(store)
     with store.read() as tx:
-        kept = audit.tree(tx)
+        kept = audit.load_tree(tx)
     with store.write() as tx:
         tx.execute("DELETE FROM audit_log WHERE seq > 7")
     assert verify(store) == (7, None)
     with store.read() as tx:
-        now = audit.tree(tx)
+        now = audit.load_tree(tx)
     assert now.size < kept.size
     assert now.root() != kept.root()

@@ -1,0 +1,557 @@
+"""Is the log what it was? Every record against its hashes, the tree against every checkpoint that is known.
+
+The work is cut into chunks that can be checked apart from each other, in several processes (``check_chunk``), and put
+together again (``conclude``). ``verify`` does both in one go, in one transaction.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from coxswain.audit.checkpoint import Checkpoint, open_checkpoint, peek
+from coxswain.audit.merkle import STORED_LEVEL, CompactRange, hash_children
+from coxswain.audit.note import BadNote, Verifier
+from coxswain.audit.record import leaf_hash, row_hash
+from coxswain.audit.statements import PURGE, RESTART, Purged, Restarted, open_purge, open_restart, statement_in
+from coxswain.audit.tree import head, purged_upto
+from coxswain.messages.audit import AuditEntry
+from coxswain.store.api import Row, Tx
+
+__all__ = [
+    "CHUNK",
+    "BrokenAt",
+    "Chunk",
+    "Finding",
+    "Known",
+    "Report",
+    "check_chunk",
+    "conclude",
+    "known_of",
+    "marks_of",
+    "strays",
+    "verify",
+]
+
+CHUNK = 1 << 15
+"""Records that are checked in one go. A multiple of a block."""
+
+_BLOCK = 1 << STORED_LEVEL
+_PAGE = 4_096
+_ENTRY = "id, at, actor, actor_kind, action, target_type, target_id, source_ip, detail, result, error"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenAt:
+    """The first record that is not what it was."""
+
+    seq: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong. ``seq``: the first record it may concern; None: no particular one."""
+
+    why: str
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What checking a part of the log gave; plain values, so that it can come from another process.
+
+    Attributes:
+        first: its first record.
+        last: its last.
+        previous: the row hash that its first record follows; None: that record has no payload, and does not say.
+        row_hash: of its last record.
+        blocks: roots of its complete blocks of 256 records.
+        tails: for each size that was asked for, the leaves of its last block up to there.
+        broken: the first record that is not what it was.
+    """
+
+    first: int
+    last: int
+    previous: str | None
+    row_hash: str
+    blocks: tuple[bytes, ...]
+    tails: dict[int, tuple[bytes, ...]]
+    broken: BrokenAt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known about a log besides its records, read in one transaction.
+
+    Attributes:
+        size: records.
+        purged: the last one without payload; 0: none.
+        nodes: inner nodes as they are stored.
+        keys: public keys of this log, by name; the present one first.
+        restarts: sequence number of the record, and what it says, newest first.
+        purges: the newest statement of retention and the number of the record that has it.
+        problems: what already is wrong.
+        checkpoints: those in the database, notes.
+    """
+
+    size: int
+    purged: int
+    nodes: dict[tuple[int, int], bytes]
+    keys: tuple[Verifier, ...]
+    restarts: tuple[tuple[int, Restarted], ...]
+    purges: tuple[int, Purged] | None
+    problems: tuple[Finding, ...]
+    checkpoints: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Report:
+    """How it went.
+
+    Attributes:
+        good: how many records at the beginning are what they were.
+        broken: the first one that is not; None: all are.
+        findings: what else is wrong.
+        size: records in the log.
+        root: of the whole tree; empty if the log is broken.
+        purged: records without payload, as the log says itself.
+        checked: checkpoints that were compared.
+        newest: the newest of them.
+        notes: what is not wrong, but should be known.
+    """
+
+    good: int = 0
+    broken: BrokenAt | None = None
+    findings: list[Finding] = field(default_factory=list)
+    size: int = 0
+    root: bytes = b""
+    purged: int = 0
+    checked: int = 0
+    newest: Checkpoint | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return self.broken is None and not self.findings
+
+    @property
+    def first_bad(self) -> int | None:
+        """The first bad record, as narrowly as it can be told."""
+        found = [f.seq for f in self.findings if f.seq is not None] + ([self.broken.seq] if self.broken else [])
+        return min(found, default=None)
+
+
+# -- the records
+
+
+def check_chunk(tx: Tx, first: int, last: int, marks: Iterable[int] = ()) -> Chunk:
+    """Checks records ``first`` to ``last``, each against its own hashes and against the one before it.
+
+    Args:
+        tx: a reading transaction.
+        first: one more than a multiple of 256.
+        last: at most the log's size.
+        marks: sizes in this chunk whose roots will be needed.
+    """
+    previous: str | None = None
+    before: str | None = None
+    expected, broken = first, None
+    leaves: list[bytes] = []
+    blocks: list[bytes] = []
+    tails: dict[int, tuple[bytes, ...]] = {}
+    wanted = sorted({m for m in marks if first <= m <= last and m % _BLOCK} | ({last} if last % _BLOCK else set()))
+    while expected <= last and broken is None:
+        end = min(expected + _PAGE - 1, last)
+        purged = tx.execute(
+            "SELECT seq, row_hash, leaf_hash FROM audit_purged WHERE seq BETWEEN ? AND ? ORDER BY seq", (expected, end)
+        )
+        for seq, digest, leaf in purged:
+            broken = _check_purged(seq, digest, leaf, expected)
+            if broken is not None:
+                break
+            before = digest
+            leaves.append(leaf)
+            expected += 1
+        if broken is None and expected <= end:
+            rows = tx.execute(
+                f"SELECT seq, {_ENTRY}, prev_hash, row_hash, leaf_hash FROM audit_log "  # noqa: S608
+                "WHERE seq BETWEEN ? AND ? ORDER BY seq",
+                (expected, end),
+            )
+            if rows and expected == first and before is None:
+                previous = before = rows[0][-3] if isinstance(rows[0][-3], str) else ""
+            good, broken = _check_rows(rows, expected, before or "", leaves)
+            if good:
+                before = rows[good - 1][-2]
+            expected += good
+            if broken is None and expected <= end:
+                broken = BrokenAt(expected, f"record {expected} is missing")
+        while wanted and wanted[0] < expected:
+            mark = wanted.pop(0)
+            start = (mark - mark % _BLOCK) - (first - 1) - len(blocks) * _BLOCK
+            tails[mark] = tuple(leaves[start : start + mark % _BLOCK])
+        whole = len(leaves) // _BLOCK * _BLOCK
+        blocks += [_fold(leaves[i : i + _BLOCK]) for i in range(0, whole, _BLOCK)]
+        del leaves[:whole]
+    return Chunk(first, expected - 1, previous, before or "", tuple(blocks), tails, broken)
+
+
+def _check_purged(seq: int, digest: Any, leaf: Any, expected: int) -> BrokenAt | None:
+    if seq != expected:
+        return BrokenAt(expected, f"record {expected} is missing")
+    try:
+        intact = leaf_hash(seq, digest) == leaf
+    except (TypeError, ValueError, AttributeError):
+        intact = False
+    return None if intact else BrokenAt(seq, f"the hashes of record {seq}, whose payload is gone, were changed")
+
+
+class _Framed(dict[str, str]):
+    """A text to its length and bytes, as characters of one byte each: a frame of the canonical form
+    (management-plane.md 9.2).
+
+    PERF: most fields of most records are the same few texts.
+    """
+
+    def __missing__(self, text: str) -> str:
+        framed = _frame(text)
+        if len(self) > 50_000:
+            self.clear()
+        self[text] = framed
+        return framed
+
+
+_LENGTHS = tuple(n.to_bytes(8, "big").decode("latin-1") for n in range(1024))
+
+
+def _frame(text: str) -> str:
+    if text.isascii() and len(text) < 1024:
+        return _LENGTHS[len(text)] + text
+    raw = text.encode()
+    return len(raw).to_bytes(8, "big").decode("latin-1") + raw.decode("latin-1")
+
+
+_framed = _Framed()
+
+
+def _check_rows(rows: Sequence[Row], expected: int, previous: str, leaves: list[bytes]) -> tuple[int, BrokenAt | None]:
+    """Returns how many are good, and what is wrong with the next. Good leaves are appended to ``leaves``.
+
+    PERF: this is all the work there is in verifying a long log. What does not look right here is looked at again by
+    ``_why``, which is the definition.
+    """
+    framed, frame, add = _framed, _frame, leaves.append
+    good = 0
+    try:
+        for seq, id_, at, actor, kind, action, t_type, t_id, ip, detail, result, error, prev, stored, leaf in rows:
+            canonical = (
+                f"{prev}{frame(id_)}{(at * 1000).to_bytes(8, 'big', signed=True).decode('latin-1')}{framed[actor]}"
+                f"{framed[kind]}{framed[action]}{framed[t_type]}{frame(t_id)}{framed[ip]}{frame(detail)}{framed[result]}"
+                f"{framed[error]}"
+            )
+            digest = sha256(canonical.encode("latin-1"))
+            if (
+                seq != expected
+                or prev != previous
+                or digest.hexdigest() != stored
+                or sha256(b"\x00\x01" + seq.to_bytes(8, "big") + digest.digest()).digest() != leaf
+            ):
+                break
+            add(leaf)
+            previous = stored
+            expected += 1
+            good += 1
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        pass  # a value of another kind, which SQLite would keep in any column
+    return good, _why(rows[good], expected, previous) if good < len(rows) else None
+
+
+def _why(row: Row, expected: int, previous: str) -> BrokenAt:
+    seq, *values, prev_hash, stored, leaf = row
+    if seq != expected:
+        return BrokenAt(expected, f"record {expected} is missing")
+    if prev_hash != previous:
+        return BrokenAt(seq, f"record {seq} does not follow the record before it")
+    try:
+        intact = row_hash(prev_hash, AuditEntry(*values)) == stored and leaf_hash(seq, stored) == leaf
+    except (TypeError, ValueError, AttributeError, struct.error):
+        intact = False
+    if intact:
+        raise AssertionError(f"the two ways to check record {seq} do not agree; this is our bug")
+    return BrokenAt(seq, f"record {seq} was changed")
+
+
+def _fold(level: list[bytes]) -> bytes:
+    """PERF: by levels, which costs half of what appending one by one does."""
+    while len(level) > 1:
+        pairs = iter(level)
+        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+    return level[0]
+
+
+# -- what is known besides
+
+
+def known_of(tx: Tx, verifier: Verifier | None) -> Known:
+    """Reads what the log says about itself. ``verifier``: its public key; None: nothing signed is believed."""
+    keys, restarts, problems = trusted(tx, verifier)
+    purges = None
+    for seq, entry in _by_action(tx, (PURGE,)):
+        try:
+            purges = (seq, open_purge(statement_in(entry), keys))
+        except BadNote as error:
+            problems.append(Finding(f"record {seq} says what was purged, and is not signed for it: {error}", seq))
+            continue
+        break
+    nodes = {(row[0], row[1]): row[2] for row in tx.execute("SELECT level, idx, hash FROM audit_node")}
+    checkpoints = tuple(row[0] for row in tx.execute("SELECT note FROM audit_checkpoint ORDER BY number"))
+    return Known(
+        head(tx).size, purged_upto(tx), nodes, tuple(keys), tuple(restarts), purges, tuple(problems[::-1]), checkpoints
+    )
+
+
+def trusted(tx: Tx, verifier: Verifier | None) -> tuple[list[Verifier], list[tuple[int, Restarted]], list[Finding]]:
+    """The key and its predecessors, each vouched for by the next; the restarts between them, newest first; what is wrong."""
+    keys = [] if verifier is None else [verifier]
+    restarts: list[tuple[int, Restarted]] = []
+    problems: list[Finding] = []
+    for seq, entry in _by_action(tx, RESTART):
+        try:
+            restarted = open_restart(statement_in(entry), keys[-1:])
+        except BadNote as error:
+            problems.append(Finding(f"record {seq} says that the log was restarted, and is not signed for it: {error}", seq))
+            continue
+        restarts.append((seq, restarted))
+        keys.append(restarted.previous)
+    return keys, restarts, problems
+
+
+def _by_action(tx: Tx, actions: Sequence[str]) -> list[tuple[int, AuditEntry]]:
+    """Newest first."""
+    found = []
+    for action in actions:
+        rows = tx.execute(
+            f"SELECT seq, {_ENTRY} FROM audit_log WHERE action = ? AND result = ? ORDER BY seq DESC",  # noqa: S608
+            (action, "ok"),
+        )
+        found += [(row[0], AuditEntry(*row[1:])) for row in rows]
+    return sorted(found, key=lambda item: -item[0])
+
+
+# -- together
+
+
+def marks_of(notes: Iterable[str], known: Known) -> set[int]:
+    """The sizes whose roots ``conclude`` will want."""
+    marks = {known.purges[1].last} if known.purges else set()
+    for note in notes:
+        try:
+            marks.add(peek(note).size)
+        except BadNote:
+            continue
+    return {m for m in marks if 0 < m <= known.size}
+
+
+def conclude(known: Known, chunks: Sequence[Chunk], ours: Sequence[str], against: Sequence[str] = ()) -> Report:
+    """Puts checked chunks together.
+
+    Args:
+        known: read before the chunks.
+        chunks: in order, from record 1.
+        ours: checkpoints that the controller has kept: from its database and its file. Notes.
+        against: checkpoints that somebody else has kept.
+    """
+    report = Report(size=known.size, findings=list(known.problems), purged=known.purged)
+    tree = CompactRange()
+    roots: dict[int, bytes] = {0: tree.root()}
+    previous = ""
+    for chunk in chunks:
+        if chunk.previous is not None and chunk.previous != previous and chunk.last >= chunk.first:
+            report.broken = BrokenAt(chunk.first, f"record {chunk.first} does not follow the record before it")
+            break
+        _grow(tree, chunk, roots, known, report)
+        report.good = chunk.last
+        previous = chunk.row_hash
+        if chunk.broken is not None:
+            report.broken = chunk.broken
+            break
+    if report.broken is None:
+        report.root = roots[report.good]
+        if report.good < known.size:
+            report.broken = BrokenAt(report.good + 1, f"record {report.good + 1} is missing")
+    _check_purges(known, roots, report)
+    _check_checkpoints(known, roots, ours, against, report)
+    return report
+
+
+def _grow(tree: CompactRange, chunk: Chunk, roots: dict[int, bytes], known: Known, report: Report) -> None:
+    """Adds a chunk's blocks to the tree of blocks, and notes the roots that are wanted."""
+    tails = sorted(chunk.tails.items())
+    for block in (*chunk.blocks, None):
+        size = tree.size * _BLOCK
+        while tails and tails[0][0] < size + _BLOCK:
+            mark, leaves = tails.pop(0)
+            if len(leaves) == mark - size:
+                roots[mark] = _root_with(tree, leaves)
+        if block is None:
+            return
+        number = tree.size
+        stored = known.nodes.get((STORED_LEVEL, number))
+        _check_node(stored, block, STORED_LEVEL, number, report)
+        _append_block(tree, block, known, report)
+        roots[tree.size * _BLOCK] = tree.root()
+
+
+def _append_block(tree: CompactRange, block: bytes, known: Known, report: Report) -> None:
+    size, level = tree.size, STORED_LEVEL
+    before = list(tree.subtrees)
+    tree.append(block)
+    carried = block
+    while size & 1:
+        carried = hash_children(before.pop(), carried)
+        size >>= 1
+        level += 1
+        _check_node(known.nodes.get((level, size)), carried, level, size, report)
+
+
+def _check_node(stored: bytes | None, found: bytes, level: int, index: int, report: Report) -> None:
+    if stored is not None and stored != found and not any("inner node" in f.why for f in report.findings):
+        first, last = (index << level) + 1, (index + 1) << level
+        why = f"records {first} to {last} are not those that were appended: an inner node of the tree says otherwise"
+        report.findings.append(Finding(why, first))
+
+
+def _root_with(tree: CompactRange, leaves: Sequence[bytes]) -> bytes:
+    """The root of the tree of blocks with some more leaves behind it."""
+    tail = CompactRange()
+    for leaf in leaves:
+        tail.append(leaf)
+    if not tree.size:
+        return tail.root()
+    found = tail.root()
+    for subtree in reversed(tree.subtrees):
+        found = hash_children(subtree, found)
+    return found
+
+
+def _check_purges(known: Known, roots: dict[int, bytes], report: Report) -> None:
+    told = known.purges[1] if known.purges else None
+    if not known.purged and told is None:
+        return
+    first = (told.last if told else 0) + 1
+    if known.purged >= first:
+        why = f"the payloads of records {first} to {known.purged} are gone, and no signed record of retention says so"
+        report.findings.append(Finding(why, first))
+    elif told is not None and known.purged < told.last:
+        why = f"retention took the payloads of records 1 to {told.last}, and some of them are there again"
+        report.findings.append(Finding(why, known.purged + 1))
+    elif told is not None and told.last in roots and roots[told.last] != told.root:
+        why = f"records 1 to {told.last}, whose payloads are gone, are not those that retention left"
+        report.findings.append(Finding(why, 1))
+
+
+def _check_checkpoints(
+    known: Known, roots: dict[int, bytes], ours: Sequence[str], against: Sequence[str], report: Report
+) -> None:
+    good_upto, foreign = 0, 0
+    mine: list[Checkpoint] = []
+    theirs: list[Checkpoint] = []
+    for note in dict.fromkeys(ours):
+        try:
+            mine.append(open_checkpoint(note, known.keys))
+        except BadNote as error:
+            if _is_of(note, known):
+                report.findings.append(Finding(f"a checkpoint that was kept here is not genuine: {error}"))
+            else:
+                foreign += 1
+    for note in against:
+        try:
+            theirs.append(open_checkpoint(note, known.keys))
+        except BadNote as error:
+            report.findings.append(Finding(f"the given checkpoint is not one of this log: {error}"))
+    for checkpoint in sorted((*mine, *theirs), key=lambda c: (c.size, c.at or 0)):
+        report.checked += 1
+        kept_elsewhere = checkpoint in theirs
+        abandoned = _abandoned_at(checkpoint, known)
+        if abandoned is not None:
+            why = (
+                f"the checkpoint of {checkpoint.size} records is of {checkpoint.origin}, from before the log was restarted "
+                f"by record {abandoned}; what it had beyond is not in this log"
+            )
+            if kept_elsewhere:
+                report.findings.append(Finding(why, abandoned))
+            continue
+        if checkpoint.size > known.size:
+            why = (
+                f"the log has {known.size} records, and a checkpoint says that it had {checkpoint.size}: "
+                f"the newest {checkpoint.size - known.size} were cut off, or an older copy was put in its place"
+            )
+            report.findings.append(Finding(why, known.size + 1))
+            break
+        root = roots.get(checkpoint.size)
+        if root is None:
+            continue  # it breaks before; that is said already
+        if root != checkpoint.root:
+            first = good_upto + 1
+            span = f"record {first} is" if first == checkpoint.size else f"records {first} to {checkpoint.size} are"
+            where = "one that was kept elsewhere" if kept_elsewhere else "one of its own"
+            why = f"{span} not what a checkpoint of {checkpoint.size} records, {where}, says: the log was rewritten"
+            report.findings.append(Finding(why, first))
+            break
+        good_upto = checkpoint.size
+        report.newest = checkpoint
+    if foreign:
+        report.notes.append(f"{foreign} checkpoints kept here are of another log, and were not compared")
+
+
+def _is_of(note: str, known: Known) -> bool:
+    """Whether a checkpoint claims to be of this log."""
+    try:
+        return peek(note).origin in {key.name for key in known.keys}
+    except BadNote:
+        return True
+
+
+def _abandoned_at(checkpoint: Checkpoint, known: Known) -> int | None:
+    """The record by which the log was restarted with fewer records than this checkpoint of an earlier name has."""
+    for seq, restarted in known.restarts:
+        if restarted.previous.name == checkpoint.origin and checkpoint.size > restarted.kept:
+            return seq
+    return None
+
+
+def verify(
+    tx: Tx,
+    verifier: Verifier | None = None,
+    ours: Sequence[str] = (),
+    against: Sequence[str] = (),
+) -> Report:
+    """All of it in one transaction. ``ours``: checkpoints from the file; those in the database are added."""
+    known = known_of(tx, verifier)
+    notes = (*known.checkpoints, *ours)
+    marks = marks_of((*notes, *against), known)
+    chunks: list[Chunk] = []
+    stray = strays(tx)
+    for first in range(1, known.size + 1, CHUNK):
+        chunks.append(check_chunk(tx, first, min(first + CHUNK - 1, known.size), marks))
+        if chunks[-1].broken is not None:
+            break
+    report = conclude(known, chunks, notes if verifier else (), against)
+    if stray is not None:
+        report.good, report.broken = 0, stray
+    return report
+
+
+def strays(tx: Tx) -> BrokenAt | None:
+    """Records where none can be."""
+    for table in ("audit_log", "audit_purged"):
+        rows = tx.execute(f"SELECT min(seq) FROM {table}")  # noqa: S608
+        if rows[0][0] is not None and rows[0][0] < 1:
+            return BrokenAt(1, f"there is a record {rows[0][0]}")
+    upto = purged_upto(tx)
+    rows = tx.execute("SELECT min(seq) FROM audit_log WHERE seq <= ?", (upto,))
+    return None if rows[0][0] is None else BrokenAt(rows[0][0], f"record {rows[0][0]} is there with and without its payload")

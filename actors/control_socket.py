@@ -6,14 +6,13 @@ import contextlib
 import os
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import waitress.channel
 import waitress.server
 
+from actors.http_server import Channel, ServerThread
 from actors.supervision import Actor, Context
 from coxswain.api.bodies import MOST_BODY_BYTES
 from coxswain.api.doors import PEER_UID
@@ -26,10 +25,11 @@ _THREADS = 12
 """Workers; more than the API lets wait for nodes at once, so that there is always one for a query."""
 
 _STOP_S = 3.0
+_REQUEST_S = 120.0
 _UCRED = struct.Struct("3i")
 
 
-class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+class _Channel(Channel):
     """Lets the kernel say who is at the other end; the audit names them."""
 
     def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
@@ -50,8 +50,7 @@ class ControlSocket(Actor):
         super().__init__(context)
         self._path = path
         self._app = app
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._serving: ServerThread | None = None
 
     def started(self) -> None:
         _remove_stale(self._path)
@@ -68,32 +67,22 @@ class ControlSocket(Actor):
             ident=None,
         )
         server.channel_class = _Channel
-        self._thread = threading.Thread(target=self._serve, args=(server,), name="control-socket", daemon=True)
-        self._thread.start()
-        self.context.on_void(self._stopping.set)
+        self._serving = ServerThread(server, "control-socket", request_s=_REQUEST_S)
+        self._serving.start()
+        self.context.on_void(self._serving.stopping.set)
         self.context.after(_CHECK_S, _CheckServer())
 
     def receive(self, message: Any) -> Any:
         if isinstance(message, _CheckServer):
-            if self._thread is None or not self._thread.is_alive():
+            if self._serving is None or not self._serving.lives():
                 raise RuntimeError("the serving thread ended")
             self.context.after(_CHECK_S, message)
 
     def stopping(self) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(_STOP_S)
+        if self._serving is not None:
+            self._serving.stop(_STOP_S)
         # Only after an orderly stop: after a failure a successor may have bound the path already.
         self._path.unlink(missing_ok=True)
-
-    def _serve(self, server: Any) -> None:
-        try:
-            while not self._stopping.is_set():
-                server.asyncore.loop(timeout=0.2, map=server._map, use_poll=True, count=1)  # noqa: SLF001 - as its run() does
-        finally:
-            server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
-            server.close()
-            server.asyncore.close_all(server._map, ignore_all=True)  # noqa: SLF001 - the server's pipe is closed already
 
 
 def _remove_stale(path: Path) -> None:

@@ -56,6 +56,7 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
                 socket=config.socket,
                 allow_chaos=allow_chaos,
                 settings=LiveConfig(config),
+                listen=config["ui.listen"],
             )
         )
         _log.info("coxswain %s, pid %d, %s, state in %s", __version__, os.getpid(), store.kind, config.state_dir)

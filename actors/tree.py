@@ -4,6 +4,7 @@
     ├── event_hub                live fan-out to whoever watches
     ├── audit_writer             the only writer of the audit log; signs its checkpoints
     ├── audit_verifier           walks the whole log when somebody asks
+    ├── access                   admins, their logins, API tokens
     ├── configuration            takes over what of the file can be taken over at SIGHUP
     ├── fleet                    the inventory and its intent
     ├── certificate_authority    the only holder of CA keys
@@ -14,6 +15,7 @@
     │   └── reconcile_clock
     ├── operation_runs           dynamic: one operation:<id> per running operation
     ├── operations               the journal of operations, and whose turn it is
+    ├── web_server               the API on loopback TCP
     └── control_socket           the API on a unix socket
 
 Started in that order, stopped in reverse.
@@ -31,6 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.access import Access
+from actors.access.state import Rules
 from actors.audit_verifier import AuditVerifier
 from actors.audit_writer import AuditWriter
 from actors.certificate_authority import CertificateAuthority
@@ -58,9 +62,11 @@ from actors.supervision import (
     System,
     TreeNode,
 )
+from actors.web_server import WebServer
 from coxswain import __version__
 from coxswain.api.app import create_app
-from coxswain.api.doors import ControlDoor
+from coxswain.api.doors import ControlDoor, WebDoor
+from coxswain.api.gate import Gate, names_of_listener
 from coxswain.api.services import Identity
 from coxswain.audit.settings import AuditSettings
 from coxswain.clock import Clock, SystemClock
@@ -84,6 +90,7 @@ class Parts:
     Attributes:
         reconcile_interval_s: seconds between two looks at a node; None: what ``settings`` say at the time.
         settings: the configuration; its values may change while the system runs.
+        listen: where the API is served on TCP; empty: nowhere.
         kinds: of operations, beside those of ``operation_kinds``.
         hang_s: for how long a service may work on one message before it counts as hung.
         intensity: of the root; the network beneath it gives up at the same rate, and so takes the root with it in the end.
@@ -99,6 +106,7 @@ class Parts:
     intensity: Intensity = Intensity(max_restarts=20, period_s=60.0)
     allow_chaos: bool = False
     settings: LiveConfig = field(default_factory=LiveConfig.of_defaults)
+    listen: str = ""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     def interval_s(self) -> float:
@@ -143,6 +151,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("event_hub", EventHub),
         spec("audit_writer", AuditWriter, state | {"settings": partial(audit_settings, parts.settings)}),
         spec("audit_verifier", AuditVerifier, state),
+        spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
         spec("configuration", Configuration, store | {"settings": parts.settings}),
         spec("fleet", Fleet, store),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
@@ -155,6 +164,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
         spec("operation_runs", OperationRuns, shutdown_s=10.0),
         spec("operations", Operations, store | {"kinds": operation_kinds() | dict(parts.kinds)}),
+        *((spec("web_server", WebServer, _web(parts, doors)),) if parts.listen else ()),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())}),
     )
     system = System(
@@ -179,6 +189,24 @@ def audit_settings(settings: LiveConfig) -> AuditSettings:
         checkpoint_s=float(settings["audit.checkpoint_seconds"]),
         retention_days=settings["retention.audit_days"],
     )
+
+
+def _access_rules(settings: LiveConfig) -> Rules:
+    return Rules(settings["admin.password"], settings["admin.password_hash"])
+
+
+def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
+    settings = parts.settings
+    gate = Gate(
+        hosts=frozenset(name.lower() for name in settings["ui.allowed_hosts"]) | names_of_listener(parts.listen),
+        origins=frozenset(settings["ui.allowed_origins"]),
+        behind_tls_proxy=settings["ui.behind_tls_proxy"],
+    )
+    return {
+        "listen": parts.listen,
+        "app": create_app(doors, WebDoor(gate, doors.ask)),
+        "behind_tls_proxy": gate.behind_tls_proxy,
+    }
 
 
 def operation_kinds() -> dict[str, Kind]:

@@ -4,7 +4,8 @@ The tree::
 
     CoxswainError
     ├── InvalidInput            a value that cannot be accepted; names the field, the value and what would be
-    │   └── TooLarge            more bytes than are taken
+    │   ├── TooLarge            more bytes than are taken
+    │   └── UnknownMediaType    a body that is not called what it has to be
     ├── NotFound                no such record
     ├── Conflict                the change does not fit the present state
     │   ├── StaleVersion        somebody else changed the record first
@@ -58,6 +59,7 @@ __all__ = [
     "TooLarge",
     "Unauthenticated",
     "Unavailable",
+    "UnknownMediaType",
     "door_of",
 ]
 
@@ -66,6 +68,9 @@ class CoxswainError(Exception):
     """Root of all expected errors. ``str(error)`` is one sentence for the operator; ``remedy`` says what to do next."""
 
     remedy: str = ""
+
+    audited: int | None = None
+    """The outbox row with the record of this failure; 0: it is only counted; None: nobody has recorded it yet."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -79,6 +84,10 @@ class InvalidInput(CoxswainError):
 
 class TooLarge(InvalidInput):
     """More bytes than are taken."""
+
+
+class UnknownMediaType(InvalidInput):
+    """A body that is not called what it has to be."""
 
 
 class NotFound(CoxswainError):
@@ -188,6 +197,7 @@ DOORS: dict[type[CoxswainError], Door] = {
     CoxswainError: Door(500, 1),
     InvalidInput: Door(400, 2),
     TooLarge: Door(413, 2),
+    UnknownMediaType: Door(415, 2),
     NotFound: Door(404, 4),
     Conflict: Door(409, 5),
     Refused: Door(403, 6),

@@ -26,7 +26,7 @@ from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring
 from coxswain.store import Durability, Store, Tx, open_store
 from coxswain.wire.node_control import Deadlines
 from tests.netns import Namespace
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -142,12 +142,14 @@ class Controller:
         deadlines: Deadlines = Deadlines(),
         hang_s: float = 1.5,
         database: str = "",
+        web: bool = False,
     ) -> None:
         self.home = home
         self._interval_s = interval_s
         self._deadlines = deadlines
         self._hang_s = hang_s
         self._database = database
+        self.listen = f"127.0.0.1:{free_port()}" if web else ""
         self.system: System
         self.store: FaultyStore
         self.client = Client(home / "control.sock", timeout=30.0)
@@ -164,7 +166,7 @@ class Controller:
         configuration = self.home.parent / "cox.yaml"
         if configuration.exists():
             parts = dataclasses.replace(parts, settings=LiveConfig(load(configuration, {}), lambda path: load(path, {})))
-        parts = dataclasses.replace(parts, hang_s=self._hang_s, intensity=Intensity(1_000, 60.0))
+        parts = dataclasses.replace(parts, hang_s=self._hang_s, intensity=Intensity(1_000, 60.0), listen=self.listen)
         self.system = build(parts)
         self.system.start()
         assert self.system.wait_up(20)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["eventually"]
+__all__ = ["eventually", "free_port"]
 
 T = TypeVar("T")
 
@@ -21,3 +22,11 @@ def eventually(predicate: Callable[[], T], *, timeout: float = 10.0, every: floa
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {timeout} s: {predicate!r}; last: {value!r}")
         time.sleep(every)
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -6,12 +6,14 @@ actor) → answer. Every mutation is answered only when its audit record is in t
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby
 
 import falcon
 
 from coxswain.api.dispatch import Dispatcher, Place
 from coxswain.api.doors import Door
+from coxswain.api.headers import SecurityHeaders
 from coxswain.api.problems import dumps, handle_errors
 from coxswain.api.services import Services
 from coxswain.api.table import ROUTES
@@ -21,7 +23,7 @@ __all__ = ["create_app"]
 
 def create_app(services: Services, door: Door) -> falcon.App[falcon.Request, falcon.Response]:
     """Builds the WSGI application of one door."""
-    app = falcon.App()
+    app = falcon.App(middleware=[SecurityHeaders()])
     app.req_options.strip_url_path_trailing_slash = True
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=dumps)
     handle_errors(app)
@@ -29,4 +31,11 @@ def create_app(services: Services, door: Door) -> falcon.App[falcon.Request, fal
     by_path = sorted(ROUTES, key=lambda route: route.path)
     for path, routes in groupby(by_path, key=lambda route: route.path):
         app.add_route(path, Place(dispatcher, list(routes)))
+    app.add_sink(partial(_nothing, door), "/")
     return app
+
+
+def _nothing(door: Door, request: falcon.Request, _response: falcon.Response) -> None:
+    """Where there is no route, the rules of the door hold all the same."""
+    door.admit(request, unsafe=False)
+    raise falcon.HTTPRouteNotFound

@@ -20,6 +20,8 @@ MOST_BODY_BYTES = 32 * 1024 * 1024
 _MAX_LINE = 500
 """Characters of a text in one line: names, keys, reasons."""
 
+_MAX_SECRET = 1_000
+
 _MAX_INTEGER = 2**53 - 1
 """What every JSON reader can hold exactly (RFC 8259, section 6); stores hold more."""
 
@@ -75,6 +77,16 @@ class Body:
             raise InvalidInput(f"{self._where}{name}: holds characters that are none (NUL or half of a surrogate pair)")
         return str(value)
 
+    def secret(self, name: str) -> str | None:
+        """A text that no error shows: a password, a code. None if it is absent. It is not stored as it is."""
+        self._asking(name)
+        value = self._value.get(name)
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{self._where}{name}: this is not text")
+        if value is not None and len(value) > _MAX_SECRET:
+            raise InvalidInput(f"{self._where}{name}: {len(value)} characters are too many; at most {_MAX_SECRET}")
+        return value
+
     def texts(self, name: str) -> tuple[str, ...] | None:
         value = self._typed(name, list)
         if value is None:
@@ -83,10 +95,13 @@ class Body:
             raise InvalidInput(f"{self._where}{name}: a list of texts is needed")
         return tuple(one_line(f"{self._where}{name}[{i}]", item) for i, item in enumerate(value))
 
-    def _typed(self, name: str, kind: type[Any]) -> Any:
+    def _asking(self, name: str) -> None:
         if self._declared is not None and name not in self._declared:
             raise LookupError(f"the route's body schema does not declare {name!r}")
         self._asked.add(name)
+
+    def _typed(self, name: str, kind: type[Any]) -> Any:
+        self._asking(name)
         value = self._value.get(name)
         if value is None:
             return None

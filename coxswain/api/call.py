@@ -8,8 +8,9 @@ from typing import Any
 import falcon
 
 from coxswain.api.bodies import Body, integer, one_line, word
-from coxswain.api.doors import Door, Who
+from coxswain.api.doors import Door
 from coxswain.api.services import Services
+from coxswain.api.who import Who
 from coxswain.errors import InvalidInput, Unavailable
 from coxswain.messages import audit, fleet, sessions
 from coxswain.messages.audit import Caller, Committed
@@ -44,6 +45,12 @@ class Call:
     def who(self) -> Who:
         """Who asks. The dispatcher has called it already, except on routes of scope ``NONE``; may raise there."""
         return self.door.identify(self.request)
+
+    @property
+    def known(self) -> Who | None:
+        """Who asks, as far as anybody has found out."""
+        found: Who | None = self.__dict__.get("who")
+        return found
 
     @property
     def caller(self) -> Caller:
@@ -92,10 +99,12 @@ class Call:
             self.ask("audit_writer", audit.AwaitAudited(committed.outbox_id), CHANGE_S)
         except Unavailable as error:
             # Both are in the store by now; a caller who does it again would do it twice.
-            raise type(error)(
+            late = type(error)(
                 f"the change is made and kept, but its audit record is not in the log yet: {error}",
                 remedy="Do not repeat it. The record follows by itself; see: cox audit",
-            ) from None
+            )
+            late.audited = 0
+            raise late from None
         return committed.value
 
     # -- what many handlers need

@@ -13,9 +13,10 @@ from coxswain.api.bodies import Body, read_body
 from coxswain.api.call import Call
 from coxswain.api.doors import Door
 from coxswain.api.problems import dumps
+from coxswain.api.refusals import record_failure
 from coxswain.api.route import Reply, Route, Scope
 from coxswain.api.services import Services
-from coxswain.errors import InvalidInput, Refused, Unavailable
+from coxswain.errors import CoxswainError, InvalidInput, Refused, Unavailable, door_of
 
 __all__ = ["Dispatcher", "Place"]
 
@@ -33,8 +34,20 @@ class Dispatcher:
 
     def serve(self, route: Route, request: falcon.Request, response: falcon.Response, path: dict[str, str]) -> None:
         """Answers one request. Raises ``CoxswainError`` (``coxswain.api.problems`` makes answers of them)."""
-        self._door.admit(request)
         call = Call(self._services, self._door, request, path, Body({}))
+        try:
+            value = self._answer(route, call)
+        except CoxswainError as error:
+            record_failure(route, call, door_of(error).http, error)
+            raise
+        except Exception:
+            record_failure(route, call, 500, CoxswainError("the daemon failed on this request; its log tells why"))
+            raise
+        render(request, response, route, value)
+
+    def _answer(self, route: Route, call: Call) -> Any:
+        request = call.request
+        self._door.admit(request, unsafe=route.unsafe)
         if route.scope is not Scope.NONE and call.who.scope < route.scope:
             raise Refused(
                 f"{route.method} {route.path}: needs the scope {route.scope.word}, and this credential has "
@@ -44,7 +57,7 @@ class Dispatcher:
         _check_query(route, request)
         if route.unsafe:
             call.body = read_body(request, frozenset((route.body or {}).get("properties", ())), most=route.max_body)
-        render(request, response, route, self._call(route, call))
+        return self._call(route, call)
 
     def _call(self, route: Route, call: Call) -> Any:
         if not route.waits_for_node:

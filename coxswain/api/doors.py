@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import pwd
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import falcon
 
+from coxswain.api.gate import Gate, Head, check_json
 from coxswain.api.route import Scope
+from coxswain.api.who import Who
 from coxswain.messages.audit import Caller
 
-__all__ = ["PEER_UID", "ControlDoor", "Door", "Who"]
+__all__ = ["PEER_UID", "ControlDoor", "Door", "WebDoor"]
 
 PEER_UID = "uid="
 """What REMOTE_ADDR begins with on the control socket, before the uid at its other end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
-    """Somebody whose credential was good.
-
-    Attributes:
-        caller: how they appear in the audit log.
-        scope: what they may do.
-        kind: ``cli``, ``token`` or ``session``.
-        id: of the token or login session; empty at the control socket.
-        user_id: of the admin whose session it is; empty for others.
-    """
-
-    caller: Caller
-    scope: Scope
-    kind: str
-    id: str = ""
-    user_id: str = ""
-
-
 class Door(Protocol):
     """One way in. Called on the server's worker threads."""
 
-    def admit(self, request: falcon.Request) -> None:
-        """Before anything else, for every request. Raises ``CoxswainError`` for one that must not come in."""
+    def admit(self, request: falcon.Request, *, unsafe: bool) -> None:
+        """Before anything else. Raises ``CoxswainError`` for a request that must not come in. ``unsafe``: it may change
+        something.
+        """
         ...
 
     def identify(self, request: falcon.Request) -> Who:
@@ -51,11 +36,15 @@ class Door(Protocol):
         """Where the request comes from, for the audit log and the throttle."""
         ...
 
+    def secure(self, request: falcon.Request) -> bool:
+        """Whether what a browser sees is https."""
+        ...
+
 
 class ControlDoor:
     """The control socket: file permissions let callers in, the kernel names them, and they may do everything."""
 
-    def admit(self, request: falcon.Request) -> None:
+    def admit(self, request: falcon.Request, *, unsafe: bool) -> None:
         """Whoever could open the socket is in."""
 
     def identify(self, request: falcon.Request) -> Who:
@@ -63,6 +52,45 @@ class ControlDoor:
 
     def address(self, request: falcon.Request) -> str:  # noqa: ARG002
         return ""
+
+    def secure(self, request: falcon.Request) -> bool:  # noqa: ARG002
+        return False
+
+
+class WebDoor:
+    """TCP: nobody is trusted before ``Gate`` has let them in."""
+
+    def __init__(self, gate: Gate, ask: Callable[..., Any]) -> None:
+        self._gate = gate
+        self._ask = ask
+
+    def admit(self, request: falcon.Request, *, unsafe: bool) -> None:
+        head = _head(request)
+        self._gate.admit(head, unsafe=unsafe)
+        if unsafe and (request.content_length or "HTTP_TRANSFER_ENCODING" in request.env):
+            check_json(head)
+
+    def identify(self, request: falcon.Request) -> Who:
+        return self._gate.identify(self._ask, _head(request))
+
+    def address(self, request: falcon.Request) -> str:
+        return str(request.env.get("REMOTE_ADDR", ""))
+
+    def secure(self, request: falcon.Request) -> bool:
+        return self._gate.secure(_head(request))
+
+
+_HEADERS = ("host", "origin", "sec-fetch-site", "cookie", "authorization", "content-type", "x-forwarded-proto")
+
+
+def _head(request: falcon.Request) -> Head:
+    env = request.env
+    found = {}
+    for name in _HEADERS:
+        key = "CONTENT_TYPE" if name == "content-type" else "HTTP_" + name.upper().replace("-", "_")
+        if key in env:
+            found[name] = str(env[key])
+    return Head(request.method, found, str(env.get("REMOTE_ADDR", "")), tls=env.get("wsgi.url_scheme") == "https")
 
 
 def _peer_name(request: falcon.Request) -> str:

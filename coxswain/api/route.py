@@ -69,6 +69,7 @@ class Route:
         audit: the action in the audit log (management-plane.md 9.7); empty for what changes nothing. The handler's owning
             actor writes the record of a success; the dispatcher writes that of a refusal.
         target: the type of what is acted on, for records of refusals.
+        refused: the action of records of refusals, where it is another one.
         returns: JSON schema of the answer; None: no body.
         status: of success.
         also: further statuses, beside those that every route may answer (``coxswain.api.openapi``).
@@ -94,6 +95,7 @@ class Route:
     media_type: str = "application/json"
     waits_for_node: bool = False
     max_body: int = MAX_BODY_BYTES
+    refused: str = ""
 
     @property
     def unsafe(self) -> bool:

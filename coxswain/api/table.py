@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from coxswain.api.areas import audit, ca, configuration, events, nodes, operations, peers, sessions, system
+from coxswain.api.areas import (
+    admins,
+    audit,
+    auth,
+    ca,
+    configuration,
+    events,
+    nodes,
+    operations,
+    peers,
+    sessions,
+    static,
+    system,
+    tokens,
+)
 from coxswain.api.route import Route
 
 __all__ = ["ROUTES"]
 
 ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
+    *auth.ROUTES,
+    *admins.ROUTES,
+    *tokens.ROUTES,
     *nodes.ROUTES,
     *peers.ROUTES,
     *sessions.ROUTES,
@@ -17,4 +34,5 @@ ROUTES: tuple[Route, ...] = (
     *audit.ROUTES,
     *configuration.ROUTES,
     *operations.ROUTES,
+    *static.ROUTES,
 )

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from coxswain.api.who import Who
+from coxswain.messages.access import Admin, Login, Token
 from coxswain.messages.audit import AuditEntry
 from coxswain.messages.ca import CaView, IssuedNodeCertificate
 from coxswain.messages.fleet import FleetSummary, NodeView
@@ -16,10 +18,13 @@ from coxswain.messages.sessions import SessionCounts, SessionView
 from coxswain.model import Node, Protocol
 
 __all__ = [
+    "admin",
     "audit_entry",
     "ca",
     "events",
     "issued",
+    "login",
+    "me",
     "node",
     "node_brief",
     "plan",
@@ -28,6 +33,8 @@ __all__ = [
     "session_counts",
     "stamp",
     "summary",
+    "token",
+    "user",
 ]
 
 _PROTOCOLS = {Protocol.AMNEZIAWG: "amneziawg", Protocol.XRAY_REALITY: "xray-reality"}
@@ -188,6 +195,68 @@ def events(page: EventsPage) -> dict[str, Any]:
         "last_seq": page.last_seq,
         "dropped": page.dropped,
     }
+
+
+def user(a: Admin) -> dict[str, Any]:
+    """management-plane.md 3.3, User."""
+    return {
+        "id": a.id,
+        "name": a.name,
+        "email": a.email,
+        "phone": a.phone,
+        "role": "admin",
+        "status": a.status,
+        "version": a.version,
+    }
+
+
+def admin(a: Admin) -> dict[str, Any]:
+    return user(a) | {
+        "totp": a.totp,
+        "built_in": a.built_in,
+        "can_log_in": a.can_log_in,
+        "created_at": stamp(a.created_at),
+    }
+
+
+def me(who: Who, account: Admin | None) -> dict[str, Any]:
+    """A User that is empty where the caller has no account (management-plane.md 3.2), and what its credential is."""
+    empty = {"id": "", "name": "", "email": "", "phone": "", "role": "", "status": "", "version": 0}
+    return (empty if account is None else user(account)) | {
+        "kind": who.kind,
+        "actor": who.caller.actor,
+        "scope": who.scope.word,
+        "credential_id": who.id,
+        "expires_at": stamp(who.expires_at),
+        "totp": account is not None and account.totp,
+    }
+
+
+def login(x: Login, current: str) -> dict[str, Any]:
+    """A login session; ``current``: the id of the one that asks."""
+    return {
+        "id": x.id,
+        "user_id": x.user_id,
+        "user": x.user,
+        "source_ip": x.source_ip,
+        "user_agent": x.user_agent,
+        "created_at": stamp(x.created_at),
+        "seen_at": stamp(x.seen_at),
+        "expires_at": stamp(x.expires_at),
+        "current": x.id == current,
+    }
+
+
+def token(t: Token) -> dict[str, Any]:
+    """management-plane.md 3.3, Token: what is unknown or never is left out."""
+    maybe = {
+        "created_by": t.created_by,
+        "expires_at": stamp(t.expires_at),
+        "last_used_at": stamp(t.last_used_at),
+        "revoked_at": stamp(t.revoked_at),
+    }
+    found = {"id": t.id, "name": t.name, "scope": t.scope, "prefix": t.prefix, "created_at": stamp(t.created_at)}
+    return found | {key: value for key, value in maybe.items() if value}
 
 
 def audit_entry(seq: int, entry: AuditEntry) -> dict[str, Any]:

@@ -173,6 +173,7 @@ def _push(call: Call) -> Any:
     except CoxswainError as error:
         # It may have reached the node, or still will: that somebody asked for it is in the log in any case.
         call.change("fleet", fleet.RecordPush(call.caller, node.id, None, str(error)))
+        error.audited = 0
         raise
     call.change("fleet", fleet.RecordPush(call.caller, node.id, outcome.pushed_revision))
     return views.push_outcome(outcome)

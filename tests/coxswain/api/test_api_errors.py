@@ -24,6 +24,7 @@ from coxswain.errors import (
     Unavailable,
     door_of,
 )
+from coxswain.messages.access import RecordRefusal
 from coxswain.messages.audit import AwaitAudited, Committed
 from coxswain.messages.fleet import GetNode, NodeView, RemoveNode
 from coxswain.messages.sessions import GetActiveSessions
@@ -42,6 +43,7 @@ class Stand:
         views: dict[type[Any], Callable[[], Any]] = {
             GetNode: lambda: NodeView(NODE, LinkState.LIVE),
             GetActiveSessions: dict,
+            RecordRefusal: lambda: None,
         }
         self.answers = views | answers
         self.asked: list[Any] = []

@@ -119,7 +119,8 @@ def test_a_stale_version_changes_nothing_and_says_which_is_now(controller: Contr
     assert error.remedy
     assert refused(controller, "DELETE", "/api/nodes/stale?version=1").status == 409
     assert controller.node("stale")["region"] == "first"
-    assert controller.client.get("/api/audit/head")["size"] == size
+    assert controller.client.get("/api/audit/head")["size"] == size + 2, "what was refused is in the log as well"
+    assert (newest_record(controller)["action"], newest_record(controller)["result"]) == ("node.rm", "error")
 
 
 def test_a_csr_gives_its_key_and_nothing_else(controller: Controller) -> None:

@@ -1,0 +1,1 @@
+"""Who may do what, as plain functions: passwords, one-time codes, tokens, throttling. ``actors.access`` owns the state."""

@@ -1,0 +1,96 @@
+"""Passwords: Argon2id with the contract's parameters, and a cap on how many are hashed at once.
+
+Each hash takes 64 MiB and a tenth of a second of a core (measured), so whoever may try passwords may also fill the memory:
+hence the cap. The work is done on the caller's thread, a worker of the server, and never in an actor.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from coxswain.errors import InvalidInput, Throttled
+
+__all__ = ["HashingGate", "check_hash", "check_new", "hash_password", "is_sound_hash", "new_password"]
+
+_MEMORY_KIB, _PASSES, _LANES, _SALT_BYTES, _KEY_BYTES = 65_536, 1, 4, 16, 32
+"""management-plane.md 10.2."""
+
+_SHORTEST, _LONGEST = 8, 512
+_MOST_MEMORY_KIB, _MOST_PASSES, _MOST_LANES = 1_048_576, 16, 64
+"""A hash from a file or a foreign database may ask for other parameters, but not for all of the machine."""
+
+_PHC = re.compile(r"\$argon2id\$v=19\$m=(\d{1,8}),t=(\d{1,3}),p=(\d{1,3})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})")
+
+_NOBODYS = "$argon2id$v=19$m=65536,t=1,p=4$" + "A" * 22 + "$" + "A" * 43
+"""Compared with where there is no account, so that it takes as long as where there is one. No password is known for it."""
+
+
+def check_new(password: str, name: str = "password") -> str:
+    """Returns ``password`` if it may be used. Raises ``InvalidInput``; the password itself is never shown."""
+    if not _SHORTEST <= len(password) <= _LONGEST:
+        raise InvalidInput(f"{name}: {len(password)} characters; it takes {_SHORTEST} to {_LONGEST}")
+    return password
+
+
+def new_password() -> str:
+    """120 random bits in lower-case base32 (management-plane.md 1.4)."""
+    return base64.b32encode(secrets.token_bytes(15)).decode("ascii").lower()
+
+
+def hash_password(password: str) -> str:
+    """The PHC string of ``password`` under a fresh salt."""
+    kdf = Argon2id(
+        salt=secrets.token_bytes(_SALT_BYTES), length=_KEY_BYTES, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB
+    )
+    return kdf.derive_phc_encoded(password.encode("utf-8", "surrogatepass"))
+
+
+def is_sound_hash(phc: str) -> bool:
+    """Whether it is an Argon2id hash, with parameters that can be borne."""
+    match = _PHC.fullmatch(phc)
+    if match is None:
+        return False
+    memory, passes, lanes = (int(match[n]) for n in (1, 2, 3))
+    return 8 * lanes <= memory <= _MOST_MEMORY_KIB and 1 <= passes <= _MOST_PASSES and 1 <= lanes <= _MOST_LANES
+
+
+def check_hash(password: str, phc: str) -> bool:
+    """Whether ``phc`` is a hash of ``password``. An empty or unsound ``phc`` is nobody's, and takes as long to find out."""
+    theirs = phc if is_sound_hash(phc) else _NOBODYS
+    try:
+        Argon2id.verify_phc_encoded(password.encode("utf-8", "surrogatepass"), theirs)
+    except (InvalidKey, ValueError):
+        return False
+    return theirs is phc
+
+
+class HashingGate:
+    """So many at once, so many more that wait; the rest is turned away. Thread-safe.
+
+    Args:
+        at_once: hashes under way.
+        waiting: threads that wait for their turn; each holds a worker of the server.
+    """
+
+    def __init__(self, at_once: int = 2, waiting: int = 2) -> None:
+        self._turns = threading.BoundedSemaphore(at_once)
+        self._places = threading.BoundedSemaphore(at_once + waiting)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Raises ``Throttled`` if too many wait already."""
+        if not self._places.acquire(blocking=False):
+            raise Throttled("too many passwords are being checked just now", retry_after=1.0)
+        try:
+            with self._turns:
+                yield
+        finally:
+            self._places.release()

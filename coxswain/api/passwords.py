@@ -1,0 +1,49 @@
+"""Passwords at the door: hashed on its threads, so many at once, between two questions to ``access``."""
+
+from __future__ import annotations
+
+from coxswain.access.passwords import HashingGate, check_hash, check_new, hash_password
+from coxswain.api.call import Call
+from coxswain.errors import InvalidInput
+from coxswain.messages import access as m
+
+__all__ = ["ask_again", "challenge", "new_hash"]
+
+_GATE = HashingGate()
+"""Of the whole process: what it saves is the machine's memory."""
+
+
+def challenge(call: Call, username: str, password: str) -> tuple[m.LoginChallenge, bool]:
+    """Whether ``password`` is that account's. Counts as a failed attempt until ``access`` is told how it ended.
+
+    Raises ``Throttled``.
+    """
+    with _GATE.turn():
+        found: m.LoginChallenge = call.ask("access", m.BeginLogin(username, call.address))
+        return found, check_hash(password, found.password_hash)
+
+
+def ask_again(call: Call) -> m.LoginChallenge | None:
+    """Before something that somebody with a stolen session must not do: the body's ``your_password`` is asked for.
+
+    Returns None for callers who have none: the control socket and tokens. Raises ``InvalidInput``, ``Unauthenticated``.
+    """
+    user_id, given = call.who.user_id, call.body.secret("your_password")
+    if not user_id:
+        return None
+    if given is None:
+        raise InvalidInput("your_password: is missing; changes to who may log in ask for your password again")
+    admin: m.Admin = call.ask("access", m.GetAdmin(user_id))
+    found, right = challenge(call, admin.email, given)
+    call.ask("access", m.PasswordChecked(found, call.address, right))
+    return found
+
+
+def new_hash(call: Call, name: str = "password") -> str:
+    """The hash of a new password in the body. Raises ``InvalidInput``, ``Throttled``."""
+    given = call.body.secret(name)
+    if given is None:
+        raise InvalidInput(f"{name}: is missing; text is needed")
+    check_new(given, name)
+    with _GATE.turn():
+        return hash_password(given)

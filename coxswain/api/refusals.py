@@ -1,0 +1,57 @@
+"""Refusals and failures of requests leave a record in the audit log, whichever door they came through."""
+
+from __future__ import annotations
+
+import logging
+
+from coxswain.api.call import Call
+from coxswain.api.route import Route
+from coxswain.errors import CoxswainError
+from coxswain.messages.access import RecordRefusal
+from coxswain.messages.audit import AwaitAudited, Committed
+
+__all__ = ["record_failure"]
+
+_REFUSALS = frozenset({401, 403, 409, 429})
+_FAILURES = frozenset({500, 502, 503, 504})
+_RECORD_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+def record_failure(route: Route, call: Call, status: int, error: CoxswainError) -> None:
+    """Has it recorded, and waits for that. If it cannot be recorded just now, the log says so; the answer does not change.
+
+    Refusals count on every route, failures inside where something was to be changed. What the owning actor has recorded
+    already (``CoxswainError.audited``) is only waited for.
+    """
+    if status not in _REFUSALS and not (route.audit and status in _FAILURES):
+        return
+    try:
+        outbox_id = _record(route, call, status, error) if error.audited is None else error.audited
+        if outbox_id:
+            call.ask("audit_writer", AwaitAudited(outbox_id), _RECORD_S)
+    except Exception as failure:
+        _log.warning(
+            "%s %s was answered with %d, and that is in no audit record yet: %s", route.method, route.path, status, failure
+        )
+
+
+def _record(route: Route, call: Call, status: int, error: CoxswainError) -> int:
+    who = call.known
+    message = RecordRefusal(
+        caller=None if who is None else who.caller,
+        address=call.address,
+        route=f"{route.method} {route.path}",
+        action=route.refused or route.audit or "auth.refused",
+        target=(route.target, _printable(next(iter(call.path.values()), ""))),
+        status=status,
+        error=str(error),
+    )
+    committed: Committed[None] | None = call.ask("access", message, _RECORD_S)
+    return 0 if committed is None else committed.outbox_id
+
+
+def _printable(text: str) -> str:
+    """What a stranger wrote into the path, fit for a record."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:100])

@@ -191,7 +191,9 @@ class Counts:
 
 def counts(tx: Tx) -> Counts:
     """How many there are of each."""
-    row = tx.execute("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM devices), (SELECT count(*) FROM peers)")[0]
+    row = tx.execute(
+        "SELECT (SELECT count(*) FROM users WHERE role = 'user'), (SELECT count(*) FROM devices), (SELECT count(*) FROM peers)"
+    )[0]
     return Counts(*row)
 
 

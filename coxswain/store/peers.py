@@ -38,7 +38,7 @@ def upsert_users(tx: Tx, users: Iterable[User], *, now: float) -> None:
     tx.executemany(
         "INSERT INTO users (id, name, email, status, version, created_at, updated_at) VALUES (?, ?, ?, ?, 1, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, status = excluded.status, "
-        "version = users.version + 1, updated_at = excluded.updated_at",
+        "version = users.version + 1, updated_at = excluded.updated_at WHERE users.role = 'user'",  # admins are not touched
         ((u.id, u.name, u.email or None, u.status, at, at) for u in users),
     )
 

@@ -153,7 +153,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("audit_verifier", AuditVerifier, state),
         spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
         spec("configuration", Configuration, store | {"settings": parts.settings}),
-        spec("fleet", Fleet, store),
+        spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings}),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
         spec(
             "session_tracker",

@@ -9,7 +9,9 @@ The tree::
     ├── NotFound                no such record
     ├── Conflict                the change does not fit the present state
     │   ├── StaleVersion        somebody else changed the record first
-    │   └── AlreadyExists       the name or key is taken
+    │   ├── AlreadyExists       the name or key is taken
+    │   ├── StillUsed           something else refers to it
+    │   └── AddressesExhausted  no tunnel address is free
     ├── Refused                 fail closed: permissions, a foreign certificate, a store of a newer schema
     │   ├── Unauthenticated     no credential, or one that is not good (any more)
     │   ├── LoosePermissions
@@ -36,6 +38,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "DOORS",
+    "AddressesExhausted",
     "AlreadyExists",
     "Conflict",
     "CoxswainError",
@@ -53,6 +56,7 @@ __all__ = [
     "Refused",
     "StaleVersion",
     "StateDirectoryHeld",
+    "StillUsed",
     "StoreTooNew",
     "StoreUnavailable",
     "Throttled",
@@ -110,6 +114,20 @@ class StaleVersion(Conflict):
 
 class AlreadyExists(Conflict):
     """The name or key is taken."""
+
+
+class StillUsed(Conflict):
+    """Something else refers to it. ``count``: how many."""
+
+    def __init__(self, message: str, *, count: int, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.count = count
+
+
+class AddressesExhausted(Conflict):
+    """No tunnel address is free."""
+
+    remedy = "Delete or revoke devices that are not needed any more, or widen fleet.vpn_subnet."
 
 
 class Refused(CoxswainError):

@@ -308,11 +308,14 @@ def live_fleet(
     deadlines: Deadlines = Deadlines(),
     hang_s: float = 1.5,
     database: str = "",
+    config: str = "",
     before_start: Callable[[LiveFleet], None] = lambda _fleet: None,
 ) -> Iterator[LiveFleet]:
-    """Starts everything and waits until every node is in sync."""
+    """Starts everything and waits until every node is in sync. ``config``: YAML; empty: the defaults."""
     state = home / "state"
     state.mkdir(mode=0o700)
+    if config:
+        (home / "cox.yaml").write_text(config)
     controller = Controller(state, interval_s=interval_s, deadlines=deadlines, hang_s=hang_s, database=database)
     controller.start()
     nodes = Nodes.make(home / "nodes", count)

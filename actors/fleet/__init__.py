@@ -5,7 +5,12 @@
 | ``actor`` | the actor: life, timers, which module answers which message |
 | ``state`` | what all modules share: memory, transactions, doubt, finding nodes, telling the others |
 | ``nodes`` | changes to nodes: add, edit, enable, remove |
-| ``peers`` | changes to users, devices and peers |
+| ``accounts`` | changes to users and devices; suspending, revoking |
+| ``profiles`` | changes to profiles; provisioning of a device; what is handed out |
+| ``provisioning`` | what these have in common: credentials and peers as profiles say |
+| ``refreshing`` | provisioning of devices when a node became ready for them |
+| ``peers`` | peers made by hand |
+| ``waiting`` | doors that wait until nodes have acknowledged a change |
 | ``reports`` | what links report, and what of it is written |
 | ``doubt`` | reading memory again, after a commit whose answer was lost |
 | ``intents`` | what links are told and may ask: the intent |

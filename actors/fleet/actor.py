@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.fleet import doubt, intents, nodes, peers, questions, reports
+from actors.fleet import accounts, doubt, intents, nodes, peers, profiles, questions, refreshing, reports, waiting
 from actors.fleet.state import FleetState, Handler
 from actors.node_link import link_name
 from actors.supervision import Actor, Context
 from coxswain.errors import StoreUnavailable
+from coxswain.keyring import Keyring
 from coxswain.messages.links import IntentChanged, ReportAgain
+from coxswain.provisioning.offer import Settings
 from coxswain.store import Store
 from coxswain.store import fleet as rows
 
@@ -24,7 +26,7 @@ _FLUSH_S = 0.25
 _REMIND_S = 10.0
 """A hint may be lost, with the mailbox of an actor that fell or because it was full."""
 
-_CONCERNS = (nodes, peers, intents, reports, doubt, questions)
+_CONCERNS = (nodes, accounts, profiles, refreshing, peers, intents, waiting, reports, doubt, questions)
 _CHANGES: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.CHANGES.items()}
 _QUESTIONS: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.QUESTIONS.items()}
 
@@ -42,9 +44,9 @@ class Fleet(Actor):
 
     mailbox_capacity = 50_000
 
-    def __init__(self, context: Context, *, store: Store) -> None:
+    def __init__(self, context: Context, *, store: Store, keyring: Keyring, settings: Settings) -> None:
         super().__init__(context)
-        self._fleet = FleetState(context, store)
+        self._fleet = FleetState(context, store, keyring, settings)
 
     def started(self) -> None:
         fleet = self._fleet
@@ -55,6 +57,7 @@ class Fleet(Actor):
         for node_id in fleet.nodes:
             self.context.tell(link_name(node_id), ReportAgain())
             self.context.tell(link_name(node_id), IntentChanged())  # a predecessor may have fallen before it told them all
+            refreshing.refresh(fleet, node_id)
 
     def stopping(self) -> None:
         self._flush()

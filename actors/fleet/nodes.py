@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from actors.fleet.refreshing import refresh
 from actors.fleet.state import FleetState, Handler
 from coxswain.audit import record
-from coxswain.errors import AlreadyExists
+from coxswain.errors import AlreadyExists, StillUsed
 from coxswain.ids import new_id
 from coxswain.inventory import (
     check_endpoint_ips,
@@ -19,6 +20,7 @@ from coxswain.messages import fleet as m
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.model import NetworkPolicy, Node, NodeStatus
 from coxswain.store import fleet as rows
+from coxswain.store.profiles import profiles_through
 
 __all__ = ["CHANGES", "QUESTIONS"]
 
@@ -64,6 +66,8 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
         detail = {"name": after.name, "changed": changed}
         outbox_id = record(tx, message.caller, "node.update", ("node", after.id), detail, now=fleet.now())
+    if after.endpoint_ips != before.endpoint_ips:
+        refresh(fleet, after.id)
     return fleet.committed(after, outbox_id)
 
 
@@ -83,6 +87,13 @@ def _set_enabled(fleet: FleetState, message: m.SetNodeEnabled) -> Committed[Node
 def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
     node = fleet.checked(message.id, message.version)
     with fleet.changing() as tx:
+        profiles = profiles_through(tx, node_id=node.id)
+        if profiles:
+            raise StillUsed(
+                f"node {node.name} is what {profiles} {'profile leads' if profiles == 1 else 'profiles lead'} to",
+                count=profiles,
+                remedy="Remove these profiles, or lead them to another node. See: cox profiles list",
+            )
         rows.delete_node(tx, node.id)
         target = ("node", node.id)
         outbox_id = record(tx, message.caller, "node.rm", target, {"name": node.name}, now=fleet.now())

@@ -1,4 +1,4 @@
-"""Changes to users, devices and their peers on nodes."""
+"""Peers made by hand, with their users and devices: ``POST /api/peers``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from coxswain.messages import fleet as m
 from coxswain.messages.audit import Committed
 from coxswain.reconcile.desired import check_peer
 from coxswain.store import fleet as rows
+from coxswain.store import peers as peer_rows
 
 __all__ = ["CHANGES", "QUESTIONS"]
 
@@ -26,6 +27,7 @@ def _apply_peers(fleet: FleetState, message: m.ApplyPeers) -> Committed[dict[str
         rows.upsert_devices(tx, message.devices, now=fleet.now())
         rows.remove_peers(tx, message.remove)
         rows.put_peers(tx, message.add, now=fleet.now())
+        touched.update(peer_rows.enable_peers(tx, [device.id for device in message.devices]))
         revisions = rows.bump_revisions(tx, sorted(touched))
         detail = {
             "added": len(message.add),

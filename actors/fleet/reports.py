@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from actors.fleet.refreshing import refresh
 from actors.fleet.state import FleetState, Handler
+from actors.fleet.waiting import applied
 from coxswain.errors import StoreUnavailable
 from coxswain.messages import fleet as m
 from coxswain.messages.hub import Publish
@@ -15,6 +17,9 @@ from coxswain.store import Durability
 from coxswain.store import fleet as rows
 
 __all__ = ["CHANGES", "QUESTIONS", "flush", "take_over"]
+
+_SERVES = frozenset({"wg_public_key", "obfuscation", "xray_public_key"})
+"""What devices have to know of a node, and without which it cannot serve them."""
 
 
 def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
@@ -28,6 +33,7 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
         fleet.since[node.id] = report.at
     fleet.views[node.id] = report
     take_over(fleet, node, report)
+    applied(fleet, fleet.nodes[node.id])
     if before is None or (before.link_state, before.reason) != (report.link_state, report.reason):
         data = {
             "node_id": node.id,
@@ -62,6 +68,8 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
     if not changed:
         return
     fleet.nodes[node.id] = dataclasses.replace(node, **changed)
+    if not changed.keys().isdisjoint(_SERVES):
+        refresh(fleet, node.id)
     fleet.unwritten[node.id] = None
     fleet.keys_changed = fleet.keys_changed or "wg_public_key" in changed
     if "status" in changed:

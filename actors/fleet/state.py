@@ -5,19 +5,21 @@ Only the thread of the actor touches it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from actors.node_link import link_name
 from actors.supervision import Context
 from coxswain.errors import NotFound, StaleVersion, StoreUnavailable
+from coxswain.keyring import Keyring
 from coxswain.messages import fleet as m
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.messages.links import IntentChanged, NodeSetChanged
 from coxswain.messages.sessions import ForgetPeers
 from coxswain.model import Node
+from coxswain.provisioning.offer import Settings
 from coxswain.store import Durability, Store, Tx
 
 __all__ = ["FleetState", "Handler", "mark"]
@@ -34,11 +36,16 @@ class FleetState:
         keys_changed: a node reported another key since the last flush.
         in_doubt: the answer to a commit was lost, so memory may be wrong.
         reread: what else is kept in memory and must be read again with the nodes; called after them.
+        waiters: doors that wait for a node to acknowledge a revision, by node id (``waiting``).
+        not_refreshed: nodes for which devices are still to be provisioned, each with how far that has come (``refreshing``).
+        path_entries: reads the node at which each path begins, by path id.
     """
 
-    def __init__(self, context: Context, store: Store) -> None:
+    def __init__(self, context: Context, store: Store, keyring: Keyring, settings: Settings) -> None:
         self.context = context
         self.store = store
+        self.keyring = keyring
+        self.settings = settings
         self.nodes: dict[str, Node] = {}
         self.views: dict[str, m.LinkReport] = {}
         self.since: dict[str, float] = {}
@@ -46,6 +53,9 @@ class FleetState:
         self.keys_changed = False
         self.in_doubt = False
         self.reread: list[Callable[[], None]] = []
+        self.waiters: dict[str, list[Any]] = {}
+        self.not_refreshed: dict[str, str] = {}
+        self.path_entries: Callable[[Tx], Mapping[str, str]] = lambda _tx: {}
 
     def now(self) -> float:
         return self.context.clock.now()

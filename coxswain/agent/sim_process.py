@@ -207,6 +207,20 @@ class Conductor:
     async def _sessions(self, command: Answer) -> Answer:
         return {"sessions": {node.index: sorted(node.sessions) for node in self._nodes(command)}}
 
+    async def _peers(self, command: Answer) -> Answer:
+        """The peers that one node has. Never shows a preshared key: only whether there is one."""
+        (node,) = self._nodes(command)
+        found = [
+            {
+                "public_key": peer.config.public_key,
+                "allowed_ips": list(peer.config.allowed_ips),
+                "has_preshared_key": bool(peer.config.preshared_key),
+                "connected": peer.connected,
+            }
+            for peer in node.plane.peers.values()
+        ]
+        return {"peers": found}
+
     async def _link_down(self, command: Answer) -> Answer:
         for node in self._nodes(command):
             node.plane.link_down(command["interface"])
@@ -243,6 +257,7 @@ COMMANDS = {
     "stats": "node: figures of nodes; without: of the fleet and this process",
     "pushes": "node, since: answered PushConfig calls",
     "sessions": "node: public keys of connected peers",
+    "peers": "node: what peers it has",
     "link_down": "node, interface: takes an inner link away",
     "network": "node: policy with its transits, inner links with their counters",
     "ping": "answers",

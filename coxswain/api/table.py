@@ -8,14 +8,17 @@ from coxswain.api.areas import (
     auth,
     ca,
     configuration,
+    devices,
     events,
     nodes,
     operations,
     peers,
+    profiles,
     sessions,
     static,
     system,
     tokens,
+    users,
 )
 from coxswain.api.route import Route
 
@@ -27,6 +30,9 @@ ROUTES: tuple[Route, ...] = (
     *admins.ROUTES,
     *tokens.ROUTES,
     *nodes.ROUTES,
+    *users.ROUTES,
+    *devices.ROUTES,
+    *profiles.ROUTES,
     *peers.ROUTES,
     *sessions.ROUTES,
     *events.ROUTES,

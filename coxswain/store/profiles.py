@@ -14,6 +14,7 @@ from coxswain.store.api import Row, Tx, Value, in_lists
 
 __all__ = [
     "addresses_free",
+    "check_version",
     "credentials_of",
     "delete_credentials",
     "delete_profile",
@@ -25,6 +26,7 @@ __all__ = [
     "profiles_of",
     "profiles_through",
     "reassign_credential",
+    "replace_keys",
     "update_profile",
 ]
 
@@ -121,12 +123,22 @@ def update_profile(tx: Tx, profile: Profile, *, expected_version: int, now: floa
     )
     if changed:
         return dataclasses.replace(profile, version=changed[0][0])
-    present = tx.execute("SELECT version FROM profile_specs WHERE id = ?", (profile.id,))
-    if not present:
+    present = get_profile(tx, profile.id)
+    if present is None:
         raise NotFound(f"profile: there is no profile with the id {profile.id!r}")
-    raise StaleVersion(
-        f"profile {profile.name}: version {expected_version} was changed by somebody else; it is {present[0][0]} now",
-        current=present[0][0],
+    raise _stale(present, expected_version)
+
+
+def check_version(profile: Profile, seen: int) -> None:
+    """Raises ``StaleVersion`` if ``profile`` is not as its author saw it."""
+    if profile.version != seen:
+        raise _stale(profile, seen)
+
+
+def _stale(present: Profile, seen: int) -> StaleVersion:
+    return StaleVersion(
+        f"profile {present.name}: version {seen} was changed by somebody else; it is {present.version} now",
+        current=present.version,
     )
 
 
@@ -164,6 +176,14 @@ def credentials_of(tx: Tx, device_ids: Sequence[str]) -> dict[str, list[Credenti
     return found
 
 
+def replace_keys(tx: Tx, credentials: Iterable[Credential]) -> None:
+    """Other keys in the rows that have these ids; the addresses stay."""
+    tx.executemany(
+        "UPDATE credentials SET wg_public_key = ?, wg_private_key_sealed = ?, uuid = ? WHERE id = ?",
+        ((c.wg_public_key, c.wg_private_key_sealed, c.uuid, c.id) for c in credentials),
+    )
+
+
 def reassign_credential(tx: Tx, credential_id: str, profile_id: str) -> None:
     """The same keys and address, for another profile of the same device."""
     tx.execute("UPDATE credentials SET profile_id = ? WHERE id = ?", (profile_id, credential_id))
@@ -176,12 +196,16 @@ def delete_credentials(tx: Tx, credential_ids: Sequence[str]) -> None:
 
 
 def devices_lacking(tx: Tx, node_id: str, protocol: int, *, after: str = "", limit: int) -> list[str]:
-    """Devices that are given every node and have no peer of this protocol on this one, by id."""
+    """Devices that should have a peer of this protocol on this node and have none, by id: those that are given every node,
+    and those with a profile of this one.
+    """
+    spoken = "amneziawg" if protocol == 1 else "xray-reality"
     rows = tx.execute(
-        "SELECT c.device_id FROM credentials c JOIN devices d ON d.id = c.device_id "
-        "WHERE c.profile_id = '' AND c.device_id > ? AND d.status <> 'revoked' AND NOT EXISTS (SELECT 1 FROM peers p "
-        "WHERE p.credential_id = c.id AND p.node_id = ? AND p.protocol = ?) ORDER BY c.device_id LIMIT ?",
-        (after, node_id, protocol, limit),
+        "SELECT DISTINCT d.id FROM devices d LEFT JOIN profile_specs s ON s.device_id = d.id AND s.node_id = ? "
+        "AND s.protocol IN (?, 'both') LEFT JOIN credentials c ON c.device_id = d.id AND c.profile_id = coalesce(s.id, '') "
+        "WHERE d.id > ? AND d.status <> 'revoked' AND (s.id IS NOT NULL OR c.id IS NOT NULL) AND NOT EXISTS "
+        "(SELECT 1 FROM peers p WHERE p.credential_id = c.id AND p.node_id = ? AND p.protocol = ?) ORDER BY d.id LIMIT ?",
+        (node_id, spoken, after, node_id, protocol, limit),
     )
     return [row[0] for row in rows]
 
@@ -198,7 +222,7 @@ def addresses_free(tx: Tx, first: int, last: int, count: int) -> list[int]:
     start = first
     while len(free) < count and start <= last:
         gap, end = _gap(tx, start, last)
-        wanted = list(range(gap, min(end, gap + count - len(free)) + 1)) if gap <= end else []
+        wanted = list(range(gap, min(end, gap + count - len(free) - 1) + 1)) if gap <= end else []
         free += [number for number in wanted if number not in _by_hand(tx, wanted)]
         start = (wanted[-1] if wanted else end) + 1
     return free
@@ -209,11 +233,11 @@ def _gap(tx: Tx, start: int, last: int) -> tuple[int, int]:
     taken = tx.execute("SELECT 1 FROM addresses WHERE address = ?", (start,))
     if taken:
         rows = tx.execute(
-            "SELECT min(a.address) + 1 FROM addresses a WHERE a.address >= ? AND a.address <= ? AND NOT EXISTS "
-            "(SELECT 1 FROM addresses b WHERE b.address = a.address + 1)",
+            "SELECT a.address + 1 FROM addresses a WHERE a.address >= ? AND a.address <= ? AND NOT EXISTS "
+            "(SELECT 1 FROM addresses b WHERE b.address = a.address + 1) ORDER BY a.address LIMIT 1",
             (start, last),
         )
-        start = rows[0][0] if rows[0][0] is not None else last + 1
+        start = rows[0][0] if rows else last + 1
     rows = tx.execute("SELECT min(address) FROM addresses WHERE address >= ?", (start,))
     following = rows[0][0]
     return start, last if following is None else min(last, following - 1)

@@ -1,0 +1,156 @@
+"""Provisioning: makes devices' credentials and peers what their profiles say, within the transaction of a change."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from actors.fleet.intents import tell_intents
+from actors.fleet.state import FleetState
+from coxswain.errors import AddressesExhausted
+from coxswain.messages.accounts import Given, Unserved
+from coxswain.model import Credential, Device, Peer
+from coxswain.provisioning import keys
+from coxswain.provisioning.assign import Assignment, Has, PeerKey, World, assign, new_peers
+from coxswain.provisioning.offer import Offer
+from coxswain.store import Tx
+from coxswain.store import accounts as account_rows
+from coxswain.store import fleet as rows
+from coxswain.store import peers as peer_rows
+from coxswain.store import profiles as profile_rows
+
+__all__ = ["Outcome", "follow", "offer", "provision", "world"]
+
+
+@dataclass
+class Outcome:
+    """What was done to devices; ``touched`` are the nodes whose peers are others now."""
+
+    touched: set[str] = field(default_factory=set)
+    given: list[Given] = field(default_factory=list)
+    unserved: list[Unserved] = field(default_factory=list)
+
+
+def offer(fleet: FleetState) -> Offer:
+    """What the configuration says now."""
+    return Offer.of(fleet.settings)
+
+
+def world(fleet: FleetState, tx: Tx) -> World:
+    """What all devices have in common just now."""
+    ordered = sorted(fleet.nodes.values(), key=lambda node: (node.created_at, node.id))
+    return World({node.id: node for node in ordered}, fleet.path_entries(tx), offer(fleet))
+
+
+def provision(fleet: FleetState, tx: Tx, device_ids: Sequence[str], *, rotate: bool = False) -> Outcome:
+    """Brings these devices up to date. The caller bumps the revisions of what was touched, in the same transaction.
+
+    Args:
+        fleet: for the nodes, the configuration and the keyring.
+        tx: the transaction of the change that is the reason for this.
+        device_ids: those that are not there any more are passed over.
+        rotate: new keys for all of them, at the addresses that they have.
+
+    Raises:
+        AddressesExhausted: the subnet has no address left.
+    """
+    outcome = Outcome()
+    devices = account_rows.devices_by_id(tx, device_ids)
+    known_ids = [device.id for device in devices]
+    around = world(fleet, tx)
+    profiles = profile_rows.profiles_of(tx, known_ids)
+    credentials = profile_rows.credentials_of(tx, known_ids)
+    peers = {d: [p for p in found if p.credential_id] for d, found in peer_rows.peers_of_devices(tx, known_ids).items()}
+    if rotate:
+        _rotate(fleet, tx, outcome, credentials, peers)
+    planned = [(d, assign(d, Has(profiles[d.id], credentials[d.id], peers[d.id]), around)) for d in devices]
+    minted = _mint(fleet, tx, planned, around.offer)
+    removed: list[PeerKey] = []
+    added: list[Peer] = []
+    changed: list[str] = []
+    for device, assignment in planned:
+        dropped = set(assignment.drop)
+        stays = [c for c in credentials[device.id] if c.id not in dropped]
+        for credential_id, profile_id in assignment.adopt.items():
+            profile_rows.reassign_credential(tx, credential_id, profile_id)
+        has = [dataclasses.replace(c, profile_id=assignment.adopt.get(c.id, c.profile_id)) for c in stays]
+        has += minted.get(device.id, [])
+        gone = set(assignment.remove)
+        gone.update((p.node_id, p.protocol, p.public_key) for p in peers[device.id] if p.credential_id in dropped)
+        new = new_peers(assignment, has, peers[device.id], keys.new_preshared_key)
+        removed += assignment.remove
+        added += new
+        outcome.touched.update(key[0] for key in gone)
+        outcome.touched.update(p.node_id for p in new)
+        if gone or new or assignment.adopt or minted.get(device.id) or rotate:
+            changed.append(device.id)
+        count = len(peers[device.id]) - len(gone) + len(new)
+        outcome.given.append(_given(device, has, count, changed=device.id in changed[-1:]))
+        outcome.unserved += [Unserved(s.profile_id, s.name, s.reason) for s in assignment.skipped]
+    profile_rows.delete_credentials(tx, [c for _, assignment in planned for c in assignment.drop])
+    rows.remove_peers(tx, removed)
+    rows.put_peers(tx, added, now=fleet.now())
+    account_rows.touch_profiles(tx, changed)
+    return outcome
+
+
+def follow(fleet: FleetState, revisions: dict[str, int]) -> None:
+    """After the commit of a change to peers: memory, audit, and the links of the nodes concerned."""
+    for node_id, revision in revisions.items():
+        if node_id in fleet.nodes:
+            fleet.nodes[node_id] = dataclasses.replace(fleet.nodes[node_id], config_revision=revision)
+    fleet.peers_changed()
+    tell_intents(fleet, tuple(revisions))
+
+
+def _given(device: Device, has: Sequence[Credential], count: int, *, changed: bool) -> Given:
+    return Given(device.id, has[0].address if has else "", count, device.profile_revision + changed)
+
+
+def _mint(
+    fleet: FleetState, tx: Tx, planned: Sequence[tuple[Device, Assignment]], around: Offer
+) -> dict[str, list[Credential]]:
+    """Keys and addresses for all that need some, by device."""
+    wanted = [(device.id, profile_id) for device, assignment in planned for profile_id in assignment.mint]
+    if not wanted:
+        return {}
+    free = profile_rows.addresses_free(tx, around.first, around.last, len(wanted))
+    if len(free) < len(wanted):
+        raise AddressesExhausted(
+            f"fleet.vpn_subnet: {around.subnet} has {len(free)} tunnel addresses left, and {len(wanted)} are needed"
+        )
+    found: dict[str, list[Credential]] = {}
+    for (device_id, profile_id), number in zip(wanted, free, strict=True):
+        address = str(ipaddress.IPv4Address(number))
+        found.setdefault(device_id, []).append(keys.mint(fleet.keyring, device_id, profile_id, address))
+    profile_rows.insert_credentials(tx, [c for made in found.values() for c in made], now=fleet.now())
+    return found
+
+
+def _rotate(
+    fleet: FleetState,
+    tx: Tx,
+    outcome: Outcome,
+    credentials: dict[str, list[Credential]],
+    peers: dict[str, list[Peer]],
+) -> None:
+    """New keys in the same rows; the peers under the old ones go, so that those under the new ones are missing."""
+    for device_id, held in credentials.items():
+        renewed = [keys.mint(fleet.keyring, c.device_id, c.profile_id, c.address, credential_id=c.id) for c in held]
+        profile_rows.replace_keys(tx, renewed)
+        rows.remove_peers(tx, [(p.node_id, p.protocol, p.public_key) for p in peers[device_id]])
+        outcome.touched.update(p.node_id for p in peers[device_id])
+        credentials[device_id] = renewed
+        # Where it had a peer, it has one again, whether or not the node is ready just now.
+        replaced = [_renewed(p, renewed) for p in peers[device_id]]
+        rows.put_peers(tx, replaced, now=fleet.now())
+        peers[device_id] = replaced
+
+
+def _renewed(peer: Peer, renewed: Sequence[Credential]) -> Peer:
+    credential = next(c for c in renewed if c.id == peer.credential_id)
+    if not peer.preshared_key and peer.flow:
+        return dataclasses.replace(peer, public_key=credential.uuid)
+    return dataclasses.replace(peer, public_key=credential.wg_public_key, preshared_key=keys.new_preshared_key())

@@ -1,0 +1,90 @@
+"""Provisioning of devices when a node became ready for them: they are given what they lacked there.
+
+A step is bounded, one transaction, and one audit record by ``system``; between steps the actor does other work. What is
+left is not kept anywhere: a restart looks at all nodes again, and finds what is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.fleet.accounts import Did, change
+from actors.fleet.provisioning import offer, provision
+from actors.fleet.state import FleetState, Handler
+from coxswain.errors import CoxswainError
+from coxswain.messages.audit import Caller
+from coxswain.model import Node, Protocol
+from coxswain.provisioning.readiness import is_ready
+from coxswain.store import Tx
+from coxswain.store import profiles as rows
+
+__all__ = ["CHANGES", "QUESTIONS", "refresh"]
+
+_SYSTEM = Caller("coxswain", "system")
+_DEVICES = 100
+"""Of one step: with a hundred nodes about 10,000 peers at most, if all of them are new."""
+
+_PAUSE_S = 0.05
+_AGAIN_S = 5.0
+_LONGEST_S = 0.1
+"""Of one step, where there are many nodes and nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """To itself: give some more devices what they lack on a node."""
+
+
+def refresh(fleet: FleetState, node_id: str) -> None:
+    """Devices that lack something on this node are to be provisioned, soon. Repeats are harmless."""
+    idle = not fleet.not_refreshed
+    fleet.not_refreshed[node_id] = ""
+    if idle:
+        fleet.context.after(_PAUSE_S, _Step())
+
+
+def _step(fleet: FleetState, message: _Step) -> None:
+    pause = _PAUSE_S
+    try:
+        _one_node(fleet)
+    except CoxswainError as error:
+        fleet.context.log.warning("devices could not be provisioned for nodes that became ready: %s", error)
+        pause = _AGAIN_S
+    if fleet.not_refreshed:
+        fleet.context.after(pause, message)
+
+
+def _one_node(fleet: FleetState) -> None:
+    """The next devices of the node that has waited longest; nodes without any are struck off on the way."""
+    until = fleet.context.clock.monotonic() + _LONGEST_S
+    while fleet.not_refreshed and fleet.context.clock.monotonic() < until:
+        node_id, after = next(iter(fleet.not_refreshed.items()))
+        lacking = _lacking(fleet, node_id, after)
+        if lacking:
+            _give(fleet, fleet.nodes[node_id], lacking)
+            fleet.not_refreshed[node_id] = lacking[-1]
+            return
+        del fleet.not_refreshed[node_id]
+
+
+def _give(fleet: FleetState, node: Node, device_ids: list[str]) -> None:
+    def work(tx: Tx) -> Did:
+        outcome = provision(fleet, tx, device_ids)
+        detail = {"devices": len(device_ids), "node": node.name, "reason": "the node became ready for them"}
+        return Did(("node", node.id), detail, None, (), outcome)
+
+    change(fleet, _SYSTEM, "device.provision", work)
+
+
+def _lacking(fleet: FleetState, node_id: str, after: str) -> list[str]:
+    node = fleet.nodes.get(node_id)
+    if node is None:
+        return []
+    ready = [protocol for protocol in Protocol if is_ready(node, protocol, offer(fleet))]
+    with fleet.store.read() as tx:
+        found = {d for p in ready for d in rows.devices_lacking(tx, node_id, int(p), after=after, limit=_DEVICES)}
+    return sorted(found)[:_DEVICES]
+
+
+CHANGES: dict[type, Handler] = {_Step: _step}
+QUESTIONS: dict[type, Handler] = {}

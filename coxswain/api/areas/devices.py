@@ -1,0 +1,197 @@
+"""Devices of users: what they are, what they are given, and taking it from them (management-plane.md 3.2, 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.areas.arrival import ARRIVAL, GIVEN, WAIT, arrived, given
+from coxswain.api.call import Call
+from coxswain.api.route import Param, Reply, Route, Scope
+from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.views import stamp
+from coxswain.errors import InvalidInput
+from coxswain.messages import accounts
+from coxswain.model import Device, DeviceStatus
+
+__all__ = ["DEVICE", "ROUTES", "device"]
+
+_KEYS = {
+    "id": TEXT,
+    "user_id": TEXT,
+    "name": TEXT,
+    "platform": TEXT,
+    "status": choice(*DeviceStatus),
+    "version": INT,
+    "created_at": nullable(STAMP),
+}
+_CREDENTIAL = obj({"profile_id": TEXT, "tunnel_ip": TEXT, "wg_public_key": TEXT})
+DEVICE = shape("Device", obj(_KEYS))
+DEVICE_DETAIL = shape(
+    "DeviceDetail", obj(_KEYS | {"profile_revision": INT, "peer_count": INT, "credentials": array(_CREDENTIAL)})
+)
+DEVICE_CHANGE = shape("DeviceChange", obj(_KEYS | ARRIVAL))
+PROVISION_RESULT = shape(
+    "ProvisionResult", obj({"device_id": TEXT, "tunnel_ip": TEXT, "peer_count": INT, "profile_revision": INT} | GIVEN)
+)
+EXPORTED = shape("ExportedProfile", obj({"name": TEXT, "text": TEXT}))
+
+_VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+_AFTER = Param("after", "the cursor of the page before: an id")
+_LIMIT = Param("limit", "how many at most; 0 or absent: 1,000", limited(0, 10_000))
+_USER = Param("user", "id or e-mail address of the user")
+
+
+def device(value: Device) -> dict[str, Any]:
+    return {
+        "id": value.id,
+        "user_id": value.user_id,
+        "name": value.name,
+        "platform": value.platform,
+        "status": value.status,
+        "version": value.version,
+        "created_at": stamp(value.created_at),
+    }
+
+
+def _list(call: Call) -> Any:
+    key = call.word("user")
+    return _page(call, call.ask("fleet", accounts.GetUser(key)).id if key else "")
+
+
+def _of_user(call: Call) -> Any:
+    return _page(call, call.ask("fleet", accounts.GetUser(call.path["key"])).id)
+
+
+def _page(call: Call, user_id: str) -> Reply:
+    limit = call.limit(default=1_000, high=10_000)
+    found = call.ask("fleet", accounts.ListDevices(user_id, call.word("after") or "", limit + 1))
+    page = [device(value) for value in found[:limit]]
+    return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
+
+
+def _add(call: Call) -> Any:
+    owner = call.ask("fleet", accounts.GetUser(call.path["key"]))
+    body = call.body
+    message = accounts.AddDevice(call.caller, owner.id, body.need("name", str), body.get("platform", str) or "")
+    return device(call.change("fleet", message).value)
+
+
+def _show(call: Call) -> Any:
+    found, credentials, peers = call.ask("fleet", accounts.GetDevice(call.path["key"]))
+    return device(found) | {
+        "profile_revision": found.profile_revision,
+        "peer_count": peers,
+        "credentials": [
+            {"profile_id": c.profile_id, "tunnel_ip": c.address, "wg_public_key": c.wg_public_key} for c in credentials
+        ],
+    }
+
+
+def _edit(call: Call) -> Any:
+    body = call.body
+    message = accounts.EditDevice(
+        call.caller, call.path["key"], body.need("version", int), body.get("name", str), body.get("platform", str)
+    )
+    return device(call.change("fleet", message).value)
+
+
+def _suspend(call: Call) -> Any:
+    return _set_status(call, DeviceStatus.SUSPENDED)
+
+
+def _resume(call: Call) -> Any:
+    return _set_status(call, DeviceStatus.ACTIVE)
+
+
+def _revoke(call: Call) -> Any:
+    return _set_status(call, DeviceStatus.REVOKED)
+
+
+def _set_status(call: Call, status: DeviceStatus) -> Any:
+    message = accounts.SetDeviceStatus(call.caller, call.path["key"], status, call.body.get("version", int))
+    change = call.change("fleet", message)
+    return device(change.value) | arrived(call, change.revisions)
+
+
+def _remove(call: Call) -> None:
+    change = call.change("fleet", accounts.RemoveDevice(call.caller, call.path["key"], call.number("version")))
+    arrived(call, change.revisions)
+
+
+def _provision(call: Call) -> Any:
+    rotate = call.body.get("rotate", bool) or False
+    change = call.change("fleet", accounts.ProvisionDevice(call.caller, call.path["key"], rotate))
+    now = change.given[0]
+    return {
+        "device_id": now.device_id,
+        "tunnel_ip": now.tunnel_ip,
+        "peer_count": now.peer_count,
+        "profile_revision": now.profile_revision,
+    } | given(call, change)
+
+
+def _export(call: Call) -> Any:
+    body = call.body
+    kind = accounts.ExportFormat(_one_of(body.get("format", str) or "conf"))
+    message = accounts.ExportProfile(
+        call.caller, call.path["key"], body.get("profile", str) or "", body.get("node", str) or "", kind
+    )
+    exported = call.change("fleet", message)
+    return Reply({"name": exported.name, "text": exported.text}, headers=(("Cache-Control", "no-store"),))
+
+
+def _one_of(text: str) -> str:
+    if text not in set(accounts.ExportFormat):
+        raise InvalidInput(f"format: {text[:40]!r} is not one of {', '.join(accounts.ExportFormat)}")
+    return text
+
+
+_ADMIN, _READ = Scope.ADMIN, Scope.READONLY
+_STATUS_BODY = obj({}, {"version": nullable(INT)})
+
+ROUTES = (
+    Route(
+        "GET", "/api/devices", _READ, "All devices, oldest first.", _list, returns=array(DEVICE), also=(404,),
+        query=(_USER, _AFTER, _LIMIT),
+    ),
+    Route(
+        "GET", "/api/users/{key}/devices", _READ, "A user's devices, oldest first.", _of_user, returns=array(DEVICE),
+        also=(404,), query=(_AFTER, _LIMIT),
+    ),
+    Route(
+        "POST", "/api/users/{key}/devices", _ADMIN, "Adds a device of a user.", _add, "device.add", "device", DEVICE, 201,
+        (404, 409), obj({"name": TEXT}, {"platform": nullable(TEXT)}),
+    ),
+    Route("GET", "/api/devices/{key}", _READ, "One device, with what it has.", _show, returns=DEVICE_DETAIL, also=(404,)),
+    Route(
+        "PATCH", "/api/devices/{key}", _ADMIN, "Changes what is given of a device.", _edit, "device.update",
+        "device", DEVICE,
+        also=(404, 409), body=obj({"version": INT}, {"name": TEXT, "platform": TEXT}),
+    ),
+    Route(
+        "DELETE", "/api/devices/{key}", _ADMIN, "Removes a device, from all nodes.", _remove, "device.rm", "device",
+        status=204, also=(404, 409), query=(_VERSION, WAIT),
+    ),
+    Route(
+        "POST", "/api/devices/{key}/suspend", _ADMIN, "Takes a device from all nodes, and keeps its keys.", _suspend,
+        "device.suspend", "device", DEVICE_CHANGE, also=(404, 409), body=_STATUS_BODY, query=(WAIT,),
+    ),
+    Route(
+        "POST", "/api/devices/{key}/resume", _ADMIN, "Brings a device back, with the keys it had.", _resume,
+        "device.resume", "device", DEVICE_CHANGE, also=(404, 409), body=_STATUS_BODY, query=(WAIT,),
+    ),
+    Route(
+        "POST", "/api/devices/{key}/revoke", _ADMIN, "Takes a device from all nodes and destroys its keys.", _revoke,
+        "device.revoke", "device", DEVICE_CHANGE, also=(404, 409), body=_STATUS_BODY, query=(WAIT,),
+    ),
+    Route(
+        "POST", "/api/devices/{key}/provision", _ADMIN, "Makes a device's peers what its profiles say.", _provision,
+        "device.provision", "device", PROVISION_RESULT, also=(404, 409), body=obj({}, {"rotate": nullable(BOOL)}),
+        query=(WAIT,),
+    ),
+    Route(
+        "POST", "/api/devices/{key}/export", _ADMIN, "Hands out a device's keys as a file for a client.", _export,
+        "profile.export", "device", EXPORTED, also=(404, 409),
+        body=obj({}, {"profile": nullable(TEXT), "node": nullable(TEXT), "format": choice(*accounts.ExportFormat)}),
+    ),
+)  # fmt: skip

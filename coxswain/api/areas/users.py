@@ -1,0 +1,141 @@
+"""Users of the VPN (management-plane.md 3.2, 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.areas.arrival import ARRIVAL, WAIT, arrived
+from coxswain.api.call import Call
+from coxswain.api.route import Param, Reply, Route, Scope
+from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.views import stamp
+from coxswain.messages import accounts
+from coxswain.model import User, UserStatus
+
+__all__ = ["ROUTES", "USER", "user"]
+
+_STATUS = choice(*UserStatus)
+_KEYS = {
+    "id": TEXT,
+    "name": TEXT,
+    "email": TEXT,
+    "phone": TEXT,
+    "role": choice("user", "admin"),
+    "status": _STATUS,
+    "version": INT,
+    "created_at": nullable(STAMP),
+}
+USER = shape("VpnUser", obj(_KEYS))
+USER_CHANGE = shape("VpnUserChange", obj(_KEYS | ARRIVAL))
+"""A user, and the nodes that had to follow a change."""
+
+_VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+_AFTER = Param("after", "the cursor of the page before: an id")
+_LIMIT = Param("limit", "how many at most; 0 or absent: 1,000", limited(0, 10_000))
+
+
+def user(value: User) -> dict[str, Any]:
+    return {
+        "id": value.id,
+        "name": value.name,
+        "email": value.email,
+        "phone": value.phone,
+        "role": value.role,
+        "status": value.status,
+        "version": value.version,
+        "created_at": stamp(value.created_at),
+    }
+
+
+def _found(call: Call) -> User:
+    found: User = call.ask("fleet", accounts.GetUser(call.path["key"]))
+    return found
+
+
+def _list(call: Call) -> Any:
+    limit = call.limit(default=1_000, high=10_000)
+    found = call.ask("fleet", accounts.ListUsers(call.word("after") or "", limit + 1))
+    page = [user(value) for value in found[:limit]]
+    return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
+
+
+def _add(call: Call) -> Any:
+    body = call.body
+    message = accounts.AddUser(
+        call.caller, body.need("name", str), body.get("email", str) or "", body.get("phone", str) or ""
+    )
+    return user(call.change("fleet", message).value)
+
+
+def _show(call: Call) -> Any:
+    return user(_found(call))
+
+
+def _edit(call: Call) -> Any:
+    body = call.body
+    message = accounts.EditUser(
+        call.caller,
+        _found(call).id,
+        body.need("version", int),
+        body.get("name", str),
+        body.get("email", str),
+        body.get("phone", str),
+        body.get("status", str),
+    )
+    return _changed(call, message)
+
+
+def _suspend(call: Call) -> Any:
+    return _set_status(call, UserStatus.SUSPENDED, "user.suspend")
+
+
+def _resume(call: Call) -> Any:
+    return _set_status(call, UserStatus.ACTIVE, "user.resume")
+
+
+def _set_status(call: Call, status: UserStatus, action: str) -> Any:
+    version = call.body.get("version", int)
+    return _changed(call, accounts.EditUser(call.caller, _found(call).id, version, status=status, action=action))
+
+
+def _changed(call: Call, message: Any) -> Any:
+    change = call.change("fleet", message)
+    return user(change.value) | arrived(call, change.revisions)
+
+
+def _remove(call: Call) -> None:
+    change = call.change("fleet", accounts.RemoveUser(call.caller, _found(call).id, call.number("version")))
+    arrived(call, change.revisions)
+
+
+_ADMIN, _READ = Scope.ADMIN, Scope.READONLY
+_STATUS_BODY = obj({}, {"version": nullable(INT)})
+
+ROUTES = (
+    Route(
+        "GET", "/api/users", _READ, "All users of the VPN, oldest first.", _list, returns=array(USER),
+        query=(_AFTER, _LIMIT),
+    ),
+    Route(
+        "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),
+        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT)}),
+    ),
+    Route("GET", "/api/users/{key}", _READ, "One user, by id or e-mail address.", _show, returns=USER, also=(404,)),
+    Route(
+        "PATCH", "/api/users/{key}", _ADMIN, "Changes what is given of a user.", _edit, "user.update", "user", USER_CHANGE,
+        also=(404, 409), query=(WAIT,),
+        body=obj({"version": INT}, {"name": TEXT, "email": TEXT, "phone": TEXT, "status": _STATUS}),
+    ),
+    Route(
+        "DELETE", "/api/users/{key}", _ADMIN, "Removes a user with all devices, from all nodes.", _remove, "user.rm", "user",
+        status=204, also=(404, 409), query=(_VERSION, WAIT),
+    ),
+    Route(
+        "POST", "/api/users/{key}/suspend", _ADMIN, "Takes a user's devices from all nodes, and keeps their keys.", _suspend,
+        "user.suspend", "user", USER_CHANGE, also=(404, 409), body=_STATUS_BODY, query=(WAIT,),
+    ),
+    Route(
+        "POST", "/api/users/{key}/resume", _ADMIN, "Brings a user's devices back, with the keys they had.", _resume,
+        "user.resume", "user", USER_CHANGE, also=(404, 409), body=_STATUS_BODY, query=(WAIT,),
+    ),
+)  # fmt: skip

@@ -1,0 +1,152 @@
+"""The profile document: what a client reads, key by key as existing clients want it (accounts-profiles.md 4.2, 4.3).
+
+Numbers are JSON integers, times RFC 3339 with a zone; a client drops the whole document for anything else.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coxswain.model import Credential, Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
+from coxswain.provisioning.offer import Offer, decoy
+from coxswain.provisioning.readiness import endpoints, entry_points
+
+__all__ = ["CLIENT_MTU", "ENTRY_PORT", "OBFUSCATION_NUMBERS", "Grant", "client_mtu", "document"]
+
+ENTRY_PORT = 443
+"""awg0 binds one port, and so does REALITY, UDP and TCP (fleet-model.md 7)."""
+
+CLIENT_MTU = 1420
+"""accounts-profiles.md 4.2."""
+
+_SMALLEST_MTU = 1280
+"""IPv6 needs it (RFC 8200, section 5)."""
+
+_UPLINK_MTU = 1500
+_OVERHEAD = 80
+"""WireGuard's, over IPv6: 40 + 8 + 32."""
+
+OBFUSCATION_NUMBERS = ("jc", "jmin", "jmax", "s1", "s2", "s3", "s4", "h1", "h2", "h3", "h4")
+
+_EVERYTHING = ("0.0.0.0/0", "::/0")
+_AUTO = {
+    Protocol.AMNEZIAWG: ("auto-amneziawg", "All Nodes (AmneziaWG)", ProfileProtocol.AMNEZIAWG),
+    Protocol.XRAY_REALITY: ("auto-xray-reality", "All Nodes (XRay/REALITY)", ProfileProtocol.XRAY_REALITY),
+}
+_VERSIONS = {Protocol.AMNEZIAWG: 2, Protocol.XRAY_REALITY: 1}
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One credential, opened, with its peers and their nodes. ``profile`` None: every node."""
+
+    credential: Credential
+    private_key: str = field(repr=False)
+    profile: Profile | None
+    peers: Sequence[tuple[Node, Peer]]
+
+    @property
+    def profile_id(self) -> str:
+        return self.credential.profile_id
+
+
+def client_mtu(obfuscation: Obfuscation) -> int:
+    """What passes a 1500-byte uplink over IPv6 with the padding that the node adds (node-contract.md 6.3)."""
+    return max(_SMALLEST_MTU, min(CLIENT_MTU, _UPLINK_MTU - _OVERHEAD - obfuscation.s4))
+
+
+def document(device: Device, grants: Sequence[Grant], offer: Offer, now: float) -> dict[str, Any]:
+    """The whole document of a device; it holds private keys."""
+    return {
+        "fleet_id": "",
+        "user": device.user_id,
+        "revision": device.profile_revision,
+        "issued_at": dt.datetime.fromtimestamp(int(now), dt.UTC).isoformat().replace("+00:00", "Z"),
+        "expires_at": _NEVER,
+        "profiles": [profile for grant in grants for profile in _profiles(grant, offer)],
+    }
+
+
+def _profiles(grant: Grant, offer: Offer) -> list[dict[str, Any]]:
+    if grant.profile is not None:
+        profile = grant.profile
+        return [_profile((profile.id, profile.name, profile.protocol), grant, grant.peers, offer)]
+    by_protocol = {p: [pair for pair in grant.peers if pair[1].protocol is p] for p in Protocol}
+    return [_profile(_AUTO[p], grant, pairs, offer) for p, pairs in by_protocol.items() if pairs]
+
+
+def _profile(
+    title: tuple[str, str, ProfileProtocol], grant: Grant, pairs: Sequence[tuple[Node, Peer]], offer: Offer
+) -> dict[str, Any]:
+    profile_id, name, protocol = title
+    nodes: dict[str, tuple[Node, list[Peer]]] = {}
+    for node, peer in pairs:
+        nodes.setdefault(node.id, (node, []))[1].append(peer)
+    return {
+        "id": profile_id,
+        "name": name,
+        "protocol": protocol.value,
+        "nodes": [_node(node, peers, grant, offer) for node, peers in nodes.values()],
+    }
+
+
+def _node(node: Node, peers: Sequence[Peer], grant: Grant, offer: Offer) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "name": node.name,
+        "region": node.region,
+        "endpoints": list(endpoints(node)),
+        "protocols": [
+            {
+                "type": "amneziawg" if peer.protocol is Protocol.AMNEZIAWG else "xray-reality",
+                "v": _VERSIONS[peer.protocol],
+                "params": _params(node, peer, grant, offer),
+            }
+            for peer in peers
+        ],
+    }
+
+
+def _params(node: Node, peer: Peer, grant: Grant, offer: Offer) -> dict[str, Any]:
+    address = f"{grant.credential.address}/32"
+    rotation = offer.rotation
+    common = {
+        "endpoints": [
+            {"ip": ip, "port_min": ENTRY_PORT, "port_max": ENTRY_PORT} for ip in entry_points(node, grant.profile)
+        ],
+        "rotation": {
+            "enabled": rotation.enabled,
+            "interval_seconds": rotation.interval_seconds,
+            "jitter_seconds": rotation.jitter_seconds,
+        },
+        "allowed_ips": list(_EVERYTHING),
+    }
+    if peer.protocol is Protocol.AMNEZIAWG:
+        return {
+            "private_key": grant.private_key,
+            "address": address,
+            "public_key": node.wg_public_key,
+            "preshared_key": peer.preshared_key,
+            **common,
+            "obfuscation": _obfuscation(node.obfuscation),
+        }
+    return {
+        "uuid": peer.public_key,
+        "flow": peer.flow,
+        "address": address,
+        "public_key": node.xray_public_key,
+        "server_name": decoy(offer.decoy_site)[1],
+        "short_id": "",
+        "fingerprint": "chrome",
+        **common,
+    }
+
+
+def _obfuscation(value: Obfuscation) -> dict[str, Any]:
+    numbers = {name: int(getattr(value, name)) for name in OBFUSCATION_NUMBERS}
+    texts = {name: getattr(value, name) for name in ("i1", "i2", "i3", "i4", "i5") if getattr(value, name)}
+    return numbers | texts

@@ -1,0 +1,81 @@
+"""What an operator can hand to a client by hand: an AmneziaWG conf, a ``.pharos`` file, a VLESS link."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from urllib.parse import quote, urlencode
+
+from coxswain.errors import Conflict
+from coxswain.messages.accounts import Exported, ExportFormat
+from coxswain.model import Device, Node, Peer, Protocol
+from coxswain.provisioning.document import ENTRY_PORT, OBFUSCATION_NUMBERS, Grant, client_mtu, document
+from coxswain.provisioning.offer import Offer, decoy
+from coxswain.provisioning.readiness import entry_points
+
+__all__ = ["Grant", "conf", "export"]
+
+_KEEPALIVE_S = 25
+"""accounts-profiles.md 4.2."""
+
+
+def export(kind: ExportFormat, device: Device, grants: Sequence[Grant], offer: Offer, now: float) -> Exported:
+    """Raises ``Conflict`` if the device has nothing of that kind. A conf and a link are of the first node that has it."""
+    if kind is ExportFormat.PHAROS:
+        container = {"fmt": "pharos-profile", "v": 1, "enc": "none", "payload": document(device, grants, offer, now)}
+        return Exported(f"{_file_name(device.name)}.pharos", json.dumps(container, indent=2, ensure_ascii=False) + "\n")
+    protocol = Protocol.AMNEZIAWG if kind is ExportFormat.CONF else Protocol.XRAY_REALITY
+    for grant in grants:
+        for node, peer in grant.peers:
+            if peer.protocol is protocol and entry_points(node, grant.profile):
+                text = conf(grant, node, peer) if kind is ExportFormat.CONF else _vless(grant, node, peer, offer)
+                suffix = "conf" if kind is ExportFormat.CONF else "txt"
+                return Exported(f"{_file_name(f'{device.name}-{node.name}')}.{suffix}", text)
+    word = "AmneziaWG" if protocol is Protocol.AMNEZIAWG else "XRay"
+    raise Conflict(f"device {device.id} has no {word} keys on a node that can be reached", remedy="See: cox profiles list")
+
+
+def conf(grant: Grant, node: Node, peer: Peer) -> str:
+    """A conf for ``awg-quick``: all traffic, to the first endpoint (node-contract.md 6.2 to 6.4)."""
+    host = entry_points(node, grant.profile)[0]
+    endpoint = f"[{host}]" if ":" in host else host
+    values = node.obfuscation
+    lines = [
+        "[Interface]",
+        f"PrivateKey = {grant.private_key}",
+        f"Address = {grant.credential.address}/32",
+        f"MTU = {client_mtu(values)}",
+        *(f"{name.capitalize()} = {getattr(values, name)}" for name in OBFUSCATION_NUMBERS),
+        *(f"{name.capitalize()} = {text}" for name in ("i1", "i2", "i3", "i4", "i5") if (text := getattr(values, name))),
+        "",
+        "[Peer]",
+        f"PublicKey = {node.wg_public_key}",
+        *([f"PresharedKey = {peer.preshared_key}"] if peer.preshared_key else []),
+        "AllowedIPs = 0.0.0.0/0, ::/0",
+        f"Endpoint = {endpoint}:{ENTRY_PORT}",
+        f"PersistentKeepalive = {_KEEPALIVE_S}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _vless(grant: Grant, node: Node, peer: Peer, offer: Offer) -> str:
+    """The link that XRay clients import."""
+    host = entry_points(node, grant.profile)[0]
+    endpoint = f"[{host}]" if ":" in host else host
+    query = {
+        "type": "tcp",
+        "security": "reality",
+        "encryption": "none",
+        "flow": peer.flow,
+        "pbk": node.xray_public_key,
+        "sni": decoy(offer.decoy_site)[1],
+        "sid": "",
+        "fp": "chrome",
+        "spx": "/",
+    }
+    return f"vless://{peer.public_key}@{endpoint}:{ENTRY_PORT}?{urlencode(query)}#{quote(node.name)}\n"
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "profile"

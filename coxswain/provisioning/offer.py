@@ -1,0 +1,80 @@
+"""What the configuration offers to devices."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from coxswain.errors import Conflict
+
+__all__ = ["Offer", "Rotation", "Settings", "decoy"]
+
+_FIRST = 2
+"""The lowest tunnel address is network + 2 (accounts-profiles.md 6.1)."""
+
+
+class Settings(Protocol):
+    """Configuration values by dotted key, as they are now (``coxswain.config.live``)."""
+
+    def __getitem__(self, name: str) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How clients change between endpoints (fleet-model.md 7). Seconds."""
+
+    enabled: bool = False
+    interval_seconds: int = 600
+    jitter_seconds: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """See the module. ``subnet``: tunnel addresses. ``decoy_site``: whom REALITY pretends to be, with a port or without."""
+
+    subnet: ipaddress.IPv4Network = ipaddress.IPv4Network("10.86.0.0/16")
+    amneziawg: bool = True
+    xray: bool = False
+    decoy_site: str = "www.microsoft.com"
+    rotation: Rotation = Rotation()
+
+    @property
+    def first(self) -> int:
+        """The lowest address that a device may have."""
+        return int(self.subnet.network_address) + _FIRST
+
+    @property
+    def last(self) -> int:
+        """The highest; the broadcast address is nobody's."""
+        return int(self.subnet.broadcast_address) - 1
+
+    @staticmethod
+    def of(settings: Settings) -> Offer:
+        """From configuration values by dotted key. Raises ``Conflict`` if ``fleet.vpn_subnet`` is none of IPv4."""
+        try:
+            subnet = ipaddress.IPv4Network(settings["fleet.vpn_subnet"])
+        except ValueError:
+            raise Conflict(
+                f"fleet.vpn_subnet: {settings['fleet.vpn_subnet']!r} is no IPv4 network, and devices have IPv4 addresses",
+                remedy="Set fleet.vpn_subnet to a network such as 10.86.0.0/16 and start the daemon again.",
+            ) from None
+        return Offer(
+            subnet,
+            settings["protocols.amneziawg"],
+            settings["protocols.xray"],
+            settings["reality.decoy_site"],
+            Rotation(
+                settings["fleet.rotation.enabled"],
+                settings["fleet.rotation.interval_seconds"],
+                settings["fleet.rotation.jitter_seconds"],
+            ),
+        )
+
+
+def decoy(site: str) -> tuple[str, str]:
+    """``reality.decoy_site`` as the node dials it (``host:port``) and as its server name (accounts-profiles.md 4.2)."""
+    host, colon, port = site.rpartition(":")
+    if colon and port.isdigit() and not host.endswith(":"):
+        return site, host.strip("[]")
+    return f"{site}:443", site.strip("[]")

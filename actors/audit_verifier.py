@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from actors.supervision import Actor, Context
-from coxswain.audit.checkpoint_file import CHECKPOINT_FILE
+from coxswain.audit.settings import AuditPaths
 from coxswain.audit.verify import Finding, Report
 from coxswain.audit.verify_process import run
 from coxswain.errors import Unavailable
@@ -21,15 +20,16 @@ __all__ = ["AuditVerifier"]
 _STATE_S = 10.0
 _LONGEST_S = 1_800.0
 _AT_ONCE = 2
+_GRACE_S = 60.0
 
 
 class AuditVerifier(Actor):
     """At most two walks at once; whoever asks for more is told so."""
 
-    def __init__(self, context: Context, *, store: Store, state_dir: Path) -> None:
+    def __init__(self, context: Context, *, store: Store, paths: AuditPaths) -> None:
         super().__init__(context)
         self._store = store
-        self._checkpoints = state_dir / CHECKPOINT_FILE
+        self._checkpoints = paths.checkpoints
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
 
     def receive(self, message: Any) -> Any:
@@ -47,6 +47,9 @@ class AuditVerifier(Actor):
         def walk() -> None:
             try:
                 report = run(self._store.location, state.public_key, self._checkpoints, against, timeout_s=_LONGEST_S)
+                overdue = _overdue(state, self.context.clock.now())
+                if overdue:
+                    report.findings.append(Finding(overdue))
                 known = {finding.why for finding in report.findings}
                 report.findings += [Finding(why) for why in state.findings if why not in known]
                 with suppress(InvalidStateError):  # nobody waits any more
@@ -59,3 +62,11 @@ class AuditVerifier(Actor):
 
         threading.Thread(target=walk, name="audit_verifier walk", daemon=True).start()
         return answer
+
+
+def _overdue(state: AuditState, now: float) -> str:
+    """A log that fell silent looks like one that somebody has stopped."""
+    silent = now - state.checkpoint_at
+    if state.findings or silent <= 2 * state.interval_s + _GRACE_S:
+        return ""
+    return f"the newest checkpoint is {silent:.0f} s old, and one is due every {state.interval_s:g} s: the log was stopped"

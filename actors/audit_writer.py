@@ -9,22 +9,20 @@ import base64
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from actors.supervision import Actor, Context
 from coxswain.audit import CompactRange, append_outbox, head, list_entries, load_tree, record, seq_of, waiting
 from coxswain.audit.anchor import newest_stored, not_extended, save_checkpoint
 from coxswain.audit.checkpoint import Checkpoint, make_checkpoint, open_checkpoint
-from coxswain.audit.checkpoint_file import CHECKPOINT_FILE, CheckpointFile
+from coxswain.audit.checkpoint_file import CheckpointFile
 from coxswain.audit.export import consistency, footer_lines, header_line, inclusion, record_lines
 from coxswain.audit.keys import ensure_audit_key, new_signer, replace_audit_key
 from coxswain.audit.log import Appended
 from coxswain.audit.note import BadNote, Signer
 from coxswain.audit.purge import purge
-from coxswain.audit.refusals import RefusalThrottle
 from coxswain.audit.restart import restart
-from coxswain.audit.settings import AuditSettings
+from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.audit.tree import fill_nodes, purged_upto, root_at
 from coxswain.errors import Conflict, NotFound, Refused, StoreUnavailable
 from coxswain.messages.audit import (
@@ -36,13 +34,12 @@ from coxswain.messages.audit import (
     DescribeAudit,
     ExportAudit,
     ExportPage,
+    GetAuditFindings,
     GetAuditHead,
     ListAudit,
     OutboxGrew,
     ProveConsistency,
     ProveInclusion,
-    RecordAction,
-    RecordRefusal,
 )
 from coxswain.messages.hub import Publish, PublishAll
 from coxswain.store import Durability, Store, Tx
@@ -87,13 +84,13 @@ class AuditWriter(Actor):
     mailbox_capacity = 100_000
 
     def __init__(
-        self, context: Context, *, store: Store, state_dir: Path, settings: Callable[[], AuditSettings] = AuditSettings
+        self, context: Context, *, store: Store, paths: AuditPaths, settings: Callable[[], AuditSettings] = AuditSettings
     ) -> None:
         super().__init__(context)
         self._store = store
-        self._state_dir = state_dir
+        self._paths = paths
         self._settings = settings
-        self._file = CheckpointFile(state_dir / CHECKPOINT_FILE)
+        self._file = CheckpointFile(paths.checkpoints)
         self._away = False
         self._tree: CompactRange | None = None
         self._damaged = False
@@ -101,10 +98,9 @@ class AuditWriter(Actor):
         self._newest: Checkpoint | None = None
         self._findings: dict[str, None] = {}
         self._appended: OrderedDict[int, int] = OrderedDict()
-        self._refusals = RefusalThrottle()
 
     def started(self) -> None:
-        signer, self._key_is_new = ensure_audit_key(self._state_dir)
+        signer, self._key_is_new = ensure_audit_key(self._paths.key)
         self._signer: Signer = signer
         self._if_there(self._drain)
         self._if_there(self._checkpoint_if_grown)
@@ -113,7 +109,6 @@ class AuditWriter(Actor):
         self.context.after(min(_RETAIN_FIRST_S, self._settings().checkpoint_s), _Retain())
 
     def stopping(self) -> None:
-        self._if_there(self._summarise_rest)
         self._if_there(self._drain)
         self._if_there(self._checkpoint)
 
@@ -124,10 +119,6 @@ class AuditWriter(Actor):
                     self._if_there(self._drain)
             case AwaitAudited(outbox_id):
                 return self._await(outbox_id)
-            case RecordAction():
-                return self._record([message])[-1].seq
-            case RecordRefusal():
-                return self._refused(message)
             case GetAuditHead():
                 self._drain()
                 return self._head
@@ -139,6 +130,8 @@ class AuditWriter(Actor):
                 return self._describe()
             case ProveInclusion() | ProveConsistency() | ExportAudit():
                 return self._prove(message)
+            case GetAuditFindings():
+                return tuple(self._findings)
             case AcceptBreak(caller, reason):
                 return self._accept(caller, reason)
             case _:
@@ -148,7 +141,6 @@ class AuditWriter(Actor):
     def _on_timer(self, message: Any) -> None:
         match message:
             case _Sweep():
-                self._if_there(self._summarise)
                 self._if_there(self._drain)
                 self.context.after(_SWEEP_S, message)
             case _Due():
@@ -181,18 +173,6 @@ class AuditWriter(Actor):
         self._away = False
         if self._head.size - (self._newest.size if self._newest else 0) >= self._settings().checkpoint_records:
             self._checkpoint()
-
-    def _record(self, actions: list[RecordAction]) -> list[Appended]:
-        """Writes records of our own, and appends them with the rest of the outbox: one commit."""
-
-        def enqueue(tx: Tx) -> None:
-            for action in actions:
-                now = self.context.clock.now()
-                record(tx, action.caller, action.action, action.target, action.detail, now=now, error=action.error)
-
-        if self._tree is None:
-            self._load()
-        return self._write(enqueue)
 
     def _write(self, first: Any) -> list[Appended]:
         """One transaction: whatever ``first`` does, and then the outbox. Memory follows only when it is committed."""
@@ -262,25 +242,6 @@ class AuditWriter(Actor):
                 self.context.log.warning("the audit log cannot be written now; the outbox waits: %s", error)
             self._away = True
             return None
-
-    # -- refusals
-
-    def _refused(self, refusal: RecordRefusal) -> int | None:
-        alone, due = self._refusals.take(refusal, self.context.clock.now())
-        if alone:
-            due.append(RecordAction(refusal.caller, refusal.action, refusal.target, refusal.detail, refusal.error))
-        appended = self._record(due) if due else []
-        return appended[-1].seq if alone else None
-
-    def _summarise(self) -> None:
-        due = self._refusals.due(self.context.clock.now())
-        if due:
-            self._record(due)
-
-    def _summarise_rest(self) -> None:
-        due = self._refusals.drain()
-        if due:
-            self._record(due)
 
     # -- the tree, and whether it is what was signed
 
@@ -429,7 +390,7 @@ class AuditWriter(Actor):
         detail = {"reason": reason, "findings": list(self._findings)}
         with self._store.write(Durability.ACKNOWLEDGED) as tx:
             appended = restart(tx, (old, new), caller, "audit.restart", detail, abandoned=abandoned, now=now)
-            replace_audit_key(self._state_dir, new)
+            replace_audit_key(self._paths.key, new)
         self._signer = new
         self._findings.clear()
         self._newest, self._tree, self._damaged = None, None, False

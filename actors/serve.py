@@ -15,6 +15,7 @@ import coxswain
 from actors.configuration import LEVELS
 from actors.tree import Parts, build
 from coxswain import __version__
+from coxswain.audit.settings import AuditPaths
 from coxswain.config import Config
 from coxswain.config.live import LiveConfig
 from coxswain.keyring import KeySource, load_secret, open_keyring
@@ -57,6 +58,7 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
                 allow_chaos=allow_chaos,
                 settings=LiveConfig(config),
                 listen=config["ui.listen"],
+                audit_paths=AuditPaths(config.audit_key_file, config.audit_checkpoint_file),
             )
         )
         _log.info("coxswain %s, pid %d, %s, state in %s", __version__, os.getpid(), store.kind, config.state_dir)

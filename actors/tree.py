@@ -68,7 +68,7 @@ from coxswain.api.app import create_app
 from coxswain.api.doors import ControlDoor, WebDoor
 from coxswain.api.gate import Gate, names_of_listener
 from coxswain.api.services import Identity
-from coxswain.audit.settings import AuditSettings
+from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
@@ -92,6 +92,7 @@ class Parts:
         settings: the configuration; its values may change while the system runs.
         listen: where the API is served on TCP; empty: nowhere.
         kinds: of operations, beside those of ``operation_kinds``.
+        audit_paths: None: in the state directory.
         hang_s: for how long a service may work on one message before it counts as hung.
         intensity: of the root; the network beneath it gives up at the same rate, and so takes the root with it in the end.
     """
@@ -108,6 +109,7 @@ class Parts:
     settings: LiveConfig = field(default_factory=LiveConfig.of_defaults)
     listen: str = ""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    audit_paths: AuditPaths | None = None
 
     def interval_s(self) -> float:
         given = self.reconcile_interval_s
@@ -133,7 +135,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     io.on_start(funnel.reset)
     links = LinkServices(io, dialer, funnel)
     store = {"store": parts.store}
-    state = store | {"state_dir": parts.state_dir}
+    audit = store | {"paths": parts.audit_paths or AuditPaths.in_state(parts.state_dir)}
     spec = partial(ChildSpec, hang_s=parts.hang_s)
     network = (
         spec("io_loop", IoLoopActor, {"io": io, "waiting": lambda: funnel.depth}),
@@ -149,8 +151,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     rest_for_one = {"children": network, "strategy": Strategy.REST_FOR_ONE, "intensity": parts.intensity}
     children = (
         spec("event_hub", EventHub),
-        spec("audit_writer", AuditWriter, state | {"settings": partial(audit_settings, parts.settings)}),
-        spec("audit_verifier", AuditVerifier, state),
+        spec("audit_writer", AuditWriter, audit | {"settings": partial(audit_settings, parts.settings)}),
+        spec("audit_verifier", AuditVerifier, audit),
         spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
         spec("configuration", Configuration, store | {"settings": parts.settings}),
         spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings}),
@@ -186,7 +188,7 @@ def audit_settings(settings: LiveConfig) -> AuditSettings:
     """What is in force now."""
     return AuditSettings(
         checkpoint_records=settings["audit.checkpoint_records"],
-        checkpoint_s=float(settings["audit.checkpoint_seconds"]),
+        checkpoint_s=float(settings["audit.checkpoint_interval_seconds"]),
         retention_days=settings["retention.audit_days"],
     )
 

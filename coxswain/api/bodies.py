@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ import falcon
 from coxswain.errors import InvalidInput, TooLarge
 from coxswain.model import Device, NetworkPolicy, Peer, Protocol, User
 
-__all__ = ["MOST_BODY_BYTES", "Body", "integer", "one_line", "peer_change", "policy", "read_body", "word"]
+__all__ = ["MOST_BODY_BYTES", "Body", "instant", "integer", "one_line", "peer_change", "policy", "read_body", "word"]
 
 MOST_BODY_BYTES = 32 * 1024 * 1024
 """A change of peers for a whole fleet comes in one body; other routes take far less (``Route.max_body``)."""
@@ -27,6 +28,10 @@ _MAX_INTEGER = 2**53 - 1
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Not in texts of one line. Surrogates come from JSON escapes; no encoding has them, and no store takes them."""
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_INSTANT = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ][0-9]{2}(:[0-9]{2}){2}(\.[0-9]{1,9})?([Zz]|[+ -][0-9]{2}:[0-9]{2})")
+"""RFC 3339, section 5.6; and a space for the plus of an offset, which is what a plus that nobody escaped arrives as."""
 
 _NEVER = re.compile(r"[\x00\ud800-\udfff]")
 
@@ -192,6 +197,20 @@ def word(query: Mapping[str, Any], name: str) -> str | None:
     if isinstance(value, list):
         raise InvalidInput(f"{name}: stands {len(value)} times")
     return None if value is None else one_line(name, value)
+
+
+def instant(query: Mapping[str, Any], name: str) -> int | None:
+    """An RFC 3339 time of the query string, as epoch microseconds; None if it is absent."""
+    text = word(query, name)
+    if text is None:
+        return None
+    try:
+        plain = _INSTANT.fullmatch(text) and text[:11].upper() + text[11:].upper().replace(" ", "+")
+        return (dt.datetime.fromisoformat(plain or "") - _EPOCH) // dt.timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        raise InvalidInput(
+            f"{name}: {_short(text)} is not an RFC 3339 time, like 2026-01-02T03:04:05Z or 2026-01-02T03:04:05.5+01:00"
+        ) from None
 
 
 def policy(body: Body | None) -> NetworkPolicy | None:

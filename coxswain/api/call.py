@@ -7,7 +7,7 @@ from typing import Any
 
 import falcon
 
-from coxswain.api.bodies import Body, integer, one_line, word
+from coxswain.api.bodies import Body, instant, integer, one_line, word
 from coxswain.api.doors import Door
 from coxswain.api.services import Services
 from coxswain.api.who import Who
@@ -71,6 +71,10 @@ class Call:
     def number(self, name: str, default: int | None = None, *, low: int = 0, high: int = 2**53 - 1) -> int | None:
         """A whole number; ``default`` if it is absent."""
         return integer(self.request.params, name, default, low=low, high=high)
+
+    def instant(self, name: str) -> int | None:
+        """An RFC 3339 time as epoch microseconds; None if it is absent."""
+        return instant(self.request.params, name)
 
     def limit(self, default: int = 100, high: int = 1_000) -> int:
         """How long a page may be; 0 and nothing mean ``default`` (management-plane.md 3.2)."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from coxswain.api.who import Who
+from coxswain.audit.verify import Report
 from coxswain.messages.access import Admin, Login, Token
-from coxswain.messages.audit import AuditEntry
+from coxswain.messages.audit import AuditEntry, AuditState
 from coxswain.messages.ca import CaView, IssuedNodeCertificate
 from coxswain.messages.fleet import FleetSummary, NodeView
 from coxswain.messages.hub import EventsPage
@@ -20,6 +22,8 @@ from coxswain.model import Node, Protocol
 __all__ = [
     "admin",
     "audit_entry",
+    "audit_report",
+    "audit_state",
     "ca",
     "events",
     "issued",
@@ -37,6 +41,7 @@ __all__ = [
     "user",
 ]
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PROTOCOLS = {Protocol.AMNEZIAWG: "amneziawg", Protocol.XRAY_REALITY: "xray-reality"}
 
 
@@ -260,18 +265,64 @@ def token(t: Token) -> dict[str, Any]:
 
 
 def audit_entry(seq: int, entry: AuditEntry) -> dict[str, Any]:
-    """management-plane.md 3.3, AuditRecord, with its sequence number."""
-    return {
+    """management-plane.md 3.3, AuditRecord, with its sequence number; ``detail`` and ``error`` only where there are any."""
+    found = {
         "seq": seq,
         "id": entry.id,
-        "at": stamp(entry.at / 1e6),
+        "at": (_EPOCH + dt.timedelta(microseconds=entry.at)).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "actor": entry.actor,
         "actor_kind": entry.actor_kind,
         "action": entry.action,
         "target_type": entry.target_type,
         "target_id": entry.target_id,
         "source_ip": entry.source_ip,
-        "detail": json.loads(entry.detail) if entry.detail else None,
         "result": entry.result,
-        "error": entry.error,
+    }
+    if entry.detail:
+        found["detail"] = _detail(entry.detail)
+    if entry.error:
+        found["error"] = entry.error
+    return found
+
+
+def _detail(text: str) -> dict[str, Any]:
+    """Whoever can write the database can write anything there; the log must be readable all the same."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": text[:200]}
+
+
+def audit_state(state: AuditState) -> dict[str, Any]:
+    return {
+        "size": state.size,
+        "row_hash": state.row_hash,
+        "root": state.root,
+        "origin": state.origin,
+        "public_key": state.public_key,
+        "checkpoint": state.checkpoint,
+        "checkpoint_size": state.checkpoint_size,
+        "checkpoint_at": stamp(state.checkpoint_at),
+        "checkpoint_interval_s": state.interval_s,
+        "purged": state.purged,
+        "findings": list(state.findings),
+    }
+
+
+def audit_report(report: Report) -> dict[str, Any]:
+    broken, newest = report.broken, report.newest
+    return {
+        "ok": report.ok,
+        "records": report.good,
+        "size": report.size,
+        "purged": report.purged,
+        "root": base64.b64encode(report.root).decode(),
+        "first_bad": report.first_bad,
+        "reason": broken.why if broken else report.findings[0].why if report.findings else None,
+        "findings": [*([broken.why] if broken else []), *(finding.why for finding in report.findings)],
+        "checkpoints": report.checked,
+        "newest_checkpoint": newest.note if newest else None,
+        "newest_checkpoint_at": stamp(newest.at) if newest else None,
+        "notes": list(report.notes),
     }

@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["CHECKPOINT_FILE", "CheckpointFile", "split_notes"]
+__all__ = ["CheckpointFile", "split_notes"]
 
-CHECKPOINT_FILE = "audit.checkpoints"
 _TAIL = 64 * 1024
 _NOTE = re.compile(r"(?:[^\n]+\n)+\n(?:\N{EM DASH} [^\n]+\n)+(?=\n|\Z)")
 

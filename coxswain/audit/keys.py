@@ -16,10 +16,7 @@ from coxswain.errors import NotFound
 from coxswain.ids import new_id
 from coxswain.statedir import check_private
 
-__all__ = ["KEY_FILE", "PUBLIC_FILE", "ensure_audit_key", "load_audit_key", "new_signer", "replace_audit_key"]
-
-KEY_FILE = "audit.key"
-PUBLIC_FILE = "audit.pub"
+__all__ = ["ensure_audit_key", "load_audit_key", "new_signer", "public_file", "replace_audit_key"]
 
 
 def new_signer() -> Signer:
@@ -27,7 +24,12 @@ def new_signer() -> Signer:
     return Signer(f"coxswain/{new_id('log').removeprefix('log_')}", Ed25519PrivateKey.generate())
 
 
-def load_audit_key(state_dir: Path) -> Signer:
+def public_file(path: Path) -> Path:
+    """Where the public half of the key in ``path`` is."""
+    return path.with_suffix(".pub")
+
+
+def load_audit_key(path: Path) -> Signer:
     """Reads the key.
 
     Raises:
@@ -35,7 +37,6 @@ def load_audit_key(state_dir: Path) -> Signer:
         LoosePermissions: others can read it.
         InvalidInput: the file holds something else.
     """
-    path = state_dir / KEY_FILE
     try:
         text = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
@@ -44,20 +45,20 @@ def load_audit_key(state_dir: Path) -> Signer:
     return Signer.parse(text)
 
 
-def ensure_audit_key(state_dir: Path) -> tuple[Signer, bool]:
+def ensure_audit_key(path: Path) -> tuple[Signer, bool]:
     """The key, made if there is none. Returns it, and whether it was made now."""
     try:
-        return load_audit_key(state_dir), False
+        return load_audit_key(path), False
     except NotFound:
         signer = new_signer()
-        replace_audit_key(state_dir, signer)
+        replace_audit_key(path, signer)
         return signer, True
 
 
-def replace_audit_key(state_dir: Path, signer: Signer) -> None:
+def replace_audit_key(path: Path, signer: Signer) -> None:
     """Writes the key, synced, in place of what was there. A crash leaves the old one or the new one."""
-    _write(state_dir / KEY_FILE, signer.secret_text() + "\n")
-    _write(state_dir / PUBLIC_FILE, f"{signer.verifier}\n")
+    _write(path, signer.secret_text() + "\n")
+    _write(public_file(path), f"{signer.verifier}\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,13 +7,13 @@ kept a later checkpoint of the old name learns from ``cox audit verify --against
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from coxswain.audit.checkpoint_file import CHECKPOINT_FILE, CheckpointFile
+from coxswain.audit.checkpoint_file import CheckpointFile
 from coxswain.audit.keys import load_audit_key, new_signer, replace_audit_key
 from coxswain.audit.log import Appended, append_outbox, record
 from coxswain.audit.note import Signer
+from coxswain.audit.settings import AuditPaths
 from coxswain.audit.statements import Restarted, sign_restart
 from coxswain.audit.tree import head
 from coxswain.messages.audit import Caller
@@ -51,7 +51,7 @@ def restart(
     return appended + append_outbox(tx)
 
 
-def restart_restored(store: Store, state_dir: Path, caller: Caller, detail: dict[str, Any], *, now: float) -> int:
+def restart_restored(store: Store, paths: AuditPaths, caller: Caller, detail: dict[str, Any], *, now: float) -> int:
     """Records a restore from a backup: called when database, keys and checkpoint file are in place, before the daemon
     starts.
 
@@ -60,12 +60,12 @@ def restart_restored(store: Store, state_dir: Path, caller: Caller, detail: dict
     number.
 
     Raises:
-        NotFound: there is no audit key in ``state_dir``.
+        NotFound: there is no audit key at ``paths.key``.
         CoxswainError: the store cannot be written.
     """
-    old, new = load_audit_key(state_dir), new_signer()
-    abandoned = CheckpointFile(state_dir / CHECKPOINT_FILE).newest() or ""
+    old, new = load_audit_key(paths.key), new_signer()
+    abandoned = CheckpointFile(paths.checkpoints).newest() or ""
     with store.write(Durability.ACKNOWLEDGED) as tx:
         appended = restart(tx, (old, new), caller, "backup.restore", detail, abandoned=abandoned, now=now)
-        replace_audit_key(state_dir, new)
+        replace_audit_key(paths.key, new)
     return appended[-1].seq

@@ -1,10 +1,11 @@
-"""How often the log is signed, and for how long it keeps payloads."""
+"""How often the log is signed, where that is kept, and for how long payloads are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["AuditSettings"]
+__all__ = ["AuditPaths", "AuditSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +19,18 @@ class AuditSettings:
     """
 
     checkpoint_records: int = 1_000
-    checkpoint_s: float = 600.0
+    checkpoint_s: float = 300.0
     retention_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPaths:
+    """Files of the log that are not in the database: the key that signs, and what it has signed."""
+
+    key: Path
+    checkpoints: Path
+
+    @classmethod
+    def in_state(cls, state_dir: Path) -> AuditPaths:
+        """Where they are if the configuration does not say otherwise."""
+        return cls(state_dir / "audit.key", state_dir / "audit-checkpoints")

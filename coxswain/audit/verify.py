@@ -460,7 +460,8 @@ def _check_checkpoints(
     good_upto, foreign = 0, 0
     mine: list[Checkpoint] = []
     theirs: list[Checkpoint] = []
-    for note in dict.fromkeys(ours):
+    # A quiet log is signed again and again; of the same text, the newest is enough.
+    for note in {note.partition("\n\n")[0]: note for note in ours}.values():
         try:
             mine.append(open_checkpoint(note, known.keys))
         except BadNote as error:

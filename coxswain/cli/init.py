@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["init"]
 
-_STATE_FILES = ("app.db", "app.db-wal", "app.db-shm", "app.db.lock", "daemon.pid", "audit.key", "audit.pub")
+_STATE_FILES = ("app.db", "app.db-wal", "app.db-shm", "app.db.lock", "daemon.pid")
 
 
 @click.command()
@@ -47,6 +47,7 @@ def init(
     config: str | None, state_dir: str, database_dsn: str, key_source: str, *, personal: bool, enterprise: bool, force: bool
 ) -> None:
     """Make a configuration, a state directory and a certificate authority."""
+    from coxswain.audit.keys import public_file  # noqa: PLC0415
     from coxswain.config import check, render  # noqa: PLC0415 - the rest is only needed here
 
     if personal and enterprise:
@@ -64,8 +65,9 @@ def init(
     loaded = check(text, path)
     os.umask(0o077)
     files = [loaded.state_dir / name for name in _STATE_FILES]
+    audit_key = loaded.audit_key_file
     draft = path.with_name(path.name + ".new").absolute()
-    with _undone_on_failure(draft, loaded.state_dir, *files, loaded.key_file) as undone:
+    with _undone_on_failure(draft, loaded.state_dir, *files, loaded.key_file, audit_key, public_file(audit_key)) as undone:
         draft.parent.mkdir(parents=True, exist_ok=True)
         _write_private(draft, text)
 
@@ -139,7 +141,7 @@ def _record(config: Config, store: Store, root: str, *, reused: bool) -> None:
     from coxswain.clock import SystemClock  # noqa: PLC0415
     from coxswain.store import Durability  # noqa: PLC0415
 
-    signer, _ = ensure_audit_key(config.state_dir)
+    signer, _ = ensure_audit_key(config.audit_key_file)
     detail = {"posture": config["posture"], "root_ca": root, "reused": reused, "audit_key": str(signer.verifier)}
     with store.write(Durability.ACKNOWLEDGED) as tx:
         record(tx, local_caller(), "init", ("controller", ""), detail, now=SystemClock().now())

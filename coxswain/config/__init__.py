@@ -75,6 +75,14 @@ class Config:
         return Path(self["ca.key_file"]) if self["ca.key_file"] else self.state_dir / "ca.key"
 
     @property
+    def audit_key_file(self) -> Path:
+        return Path(self["audit.key_file"] or self.state_dir / "audit.key")
+
+    @property
+    def audit_checkpoint_file(self) -> Path:
+        return Path(self["audit.checkpoint_file"] or self.state_dir / "audit-checkpoints")
+
+    @property
     def database(self) -> str | Path:
         """A DSN (it may hold a password: not to be shown), or the path of the SQLite file."""
         return self["database.dsn"] or self.state_dir / "app.db"

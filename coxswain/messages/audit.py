@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 __all__ = [
     "AcceptBreak",
@@ -17,13 +17,12 @@ __all__ = [
     "DescribeAudit",
     "ExportAudit",
     "ExportPage",
+    "GetAuditFindings",
     "GetAuditHead",
     "ListAudit",
     "OutboxGrew",
     "ProveConsistency",
     "ProveInclusion",
-    "RecordAction",
-    "RecordRefusal",
     "VerifyAudit",
 ]
 
@@ -133,39 +132,13 @@ class ListAudit:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordAction:
-    """Asked by doors: a record of something that changes no row of its own (a login, a command that only acts).
-
-    ``detail`` holds plain JSON values and no secret; ``error`` what went wrong, if it did. Reply: its sequence number
-    (int), when it is in the log.
-    """
-
-    caller: Caller
-    action: str
-    target: tuple[str, str]
-    detail: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordRefusal:
-    """Asked by doors: somebody was refused (401, 403, 409 and their like).
-
-    Whoever is refused very often (a guesser of passwords) gets a record for each of the first ones, and then one a
-    minute that says how many there were; so the log cannot be flooded. Reply: the sequence number, or None if it will
-    be counted in the next summary.
-    """
-
-    caller: Caller
-    action: str
-    target: tuple[str, str]
-    error: str
-    detail: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class DescribeAudit:
     """Asked by doors. Reply: ``AuditState``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetAuditFindings:
+    """Asked by doors, as often as they like. Reply: ``AuditState.findings``, without a look at the store."""
 
 
 @dataclass(frozen=True, slots=True)

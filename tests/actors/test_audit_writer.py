@@ -9,7 +9,7 @@ from actors.audit_writer import AuditWriter
 from actors.supervision import ChildSpec, System
 from actors.supervision.signals import Harm
 from coxswain import audit
-from coxswain.audit.settings import AuditSettings
+from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.audit.verify import verify
 from coxswain.clock import SystemClock
 from coxswain.errors import NotFound, Unavailable
@@ -35,7 +35,7 @@ def targets(store):
 
 
 def run(store, state_dir, hang_s=1.0, **settings):
-    arguments = {"store": store, "state_dir": state_dir, "settings": lambda: AuditSettings(**settings)}
+    arguments = {"store": store, "paths": AuditPaths.in_state(state_dir), "settings": lambda: AuditSettings(**settings)}
     spec = ChildSpec("audit_writer", AuditWriter, arguments, hang_s=hang_s)
     system = System(children=(spec,), clock=SystemClock(), rng=random.Random(1), allow_chaos=True)
     system.start()

@@ -9,12 +9,14 @@ from coxswain.api import views
 from coxswain.api.call import Call
 from coxswain.api.route import Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, TEXT, array, obj, shape
+from coxswain.errors import CoxswainError
 from coxswain.messages import audit, fleet, sessions
 
 __all__ = ["ROUTES"]
 
 VERSION = shape("Version", obj({"version": TEXT}))
 READINESS = shape("Readiness", obj({"ready": BOOL, "down": array(TEXT)}))
+_READY_S = 2.0
 _COUNTS = {"type": "object", "additionalProperties": INT}
 STATUS = shape(
     "Status",
@@ -72,6 +74,11 @@ def _health(_call: Call) -> None:
 
 def _ready(call: Call) -> Any:
     down = _down(call.services.tree())
+    try:
+        if call.ask("audit_writer", audit.GetAuditFindings(), _READY_S):
+            down.append("audit_log")
+    except CoxswainError:
+        down = sorted({*down, "audit_writer"})
     return Reply({"ready": not down, "down": down}, status=503 if down else 200)
 
 

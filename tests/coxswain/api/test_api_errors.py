@@ -25,7 +25,7 @@ from coxswain.errors import (
     door_of,
 )
 from coxswain.messages.access import RecordRefusal
-from coxswain.messages.audit import AwaitAudited, Committed
+from coxswain.messages.audit import AwaitAudited, Committed, GetAuditFindings
 from coxswain.messages.fleet import GetNode, NodeView, RemoveNode
 from coxswain.messages.sessions import GetActiveSessions
 from coxswain.model import LinkState, Node
@@ -44,6 +44,7 @@ class Stand:
             GetNode: lambda: NodeView(NODE, LinkState.LIVE),
             GetActiveSessions: dict,
             RecordRefusal: lambda: None,
+            GetAuditFindings: tuple,
         }
         self.answers = views | answers
         self.asked: list[Any] = []

@@ -1,48 +1,77 @@
-"""``event_hub``: the last events, numbered, for whoever watches. Nothing durable passes here."""
+"""``event_hub``: numbers what happens and keeps the last of it, for whoever watches. Nothing durable passes here.
+
+Events go into a ring that outlives this actor (``coxswain/live/ring.py``); watchers read it on the I/O loop, each from
+where it is, and are woken there. What was in the mailbox when the actor fell is lost and was never numbered: its successor
+says so.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from actors.supervision import Actor, Context
-from coxswain.messages.hub import EventsAfter, EventsPage, Publish, PublishAll
+from coxswain.clock import to_micros
+from coxswain.errors import StoreUnavailable
+from coxswain.live.frames import DROPPED, inventory_of
+from coxswain.live.ring import EventRing
+from coxswain.messages.hub import EventsAfter, Publish, PublishAll
+from coxswain.store import Durability, Store
+from coxswain.store.live_floor import read_floor, write_floor
 
 __all__ = ["EventHub"]
 
-_KEPT = 10_000
+_RESERVED = 600_000_000
+"""Numbers above those of this run, noted as its own: with them the next run stays above, wherever its clock stands."""
 
 
 class EventHub(Actor):
-    """A slow watcher misses events and is told how many; it is never waited for."""
+    """A slow watcher misses events and is told how many; it is never waited for.
+
+    Args:
+        context: its place in the system.
+        ring: where events go; one for all incarnations.
+        wake: told that there is something new; must not block. Called on this actor's thread.
+        store: remembers above which number a later run must begin.
+    """
 
     mailbox_capacity = 50_000
 
-    def __init__(self, context: Context) -> None:
+    def __init__(
+        self, context: Context, *, ring: EventRing, store: Store, wake: Callable[[], object] = lambda: None
+    ) -> None:
         super().__init__(context)
-        self._events: deque[tuple[int, Publish]] = deque(maxlen=_KEPT)
-        self._seq = 0
+        self._ring = ring
+        self._store = store
+        self._wake = wake
+
+    def started(self) -> None:
+        if self._ring.is_begun:
+            self._take((Publish(DROPPED, self.context.clock.now(), {"count": None, "reason": "restart"}),))
+        else:
+            self._begin()
 
     def receive(self, message: Any) -> Any:
         match message:
             case Publish():
-                self._take(message)
+                self._take((message,))
             case PublishAll(events):
-                for event in events:
-                    self._take(event)
+                self._take(events)
             case EventsAfter(after, limit):
-                return self._page(after, limit)
+                return self._ring.after(after, limit)
         return None
 
-    def _take(self, event: Publish) -> None:
-        self._seq += 1
-        self._events.append((self._seq, event))
+    def _take(self, events: tuple[Publish, ...]) -> None:
+        changed = [inventory_of(event) for event in events if event.kind == "audit"]
+        self._ring.append((*events, *(event for event in changed if event is not None)))
+        self._wake()
 
-    def _page(self, after: int, limit: int) -> EventsPage:
-        oldest = self._events[0][0] if self._events else self._seq + 1
-        # A number from an earlier life of this actor says nothing about this one.
-        start = max(after, oldest - 1) if after <= self._seq else oldest - 1
-        skip = start - oldest + 1
-        chosen = tuple(event for position, event in enumerate(self._events) if skip <= position < skip + limit)
-        last = chosen[-1][0] if chosen else self._seq
-        return EventsPage(chosen, last, max(0, start - after) if after <= self._seq else 0)
+    def _begin(self) -> None:
+        start = to_micros(self.context.clock.now())
+        try:
+            with self._store.write(Durability.ACKNOWLEDGED) as tx:
+                start = max(start, read_floor(tx))
+                write_floor(tx, start + _RESERVED)
+        except StoreUnavailable as error:
+            self.context.log.warning("events are numbered by the clock alone this time: %s", error)
+        self._ring.begin(start)

@@ -1,46 +1,52 @@
 """``session_tracker``: node events in, sessions out, durable in batches.
 
-A batch's sessions and its number are written in one transaction; only then is it acknowledged to the funnel, which sends
-the next. So a crash anywhere loses no batch and counts none twice. Power loss may take the last second (BATCHED commits);
-the first snapshot of each node after it puts sessions right again. While the database does not answer, what a batch changed
-waits here, and the funnel holds the rest back.
+A batch's sessions, their boundary events, what they add to the totals, and the batch's number are written in one
+transaction; only then is it acknowledged to the funnel, which sends the next. So a crash anywhere loses no batch and counts
+none twice. Power loss may take the last second (BATCHED commits); the first snapshot of each node after it puts sessions
+right again. While the database does not answer, what a batch changed waits here, and the funnel holds the rest back.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from actors.supervision import Actor, Context
+from coxswain.clock import to_micros
 from coxswain.errors import StoreUnavailable
+from coxswain.live.frames import boundary_frame, node_event_frame
 from coxswain.messages.hub import Publish, PublishAll
 from coxswain.messages.sessions import (
     EventBatch,
+    EventKind,
     ForgetPeers,
     GetActiveSessions,
     GetSessionCounts,
-    ListSessions,
+    NodeEvent,
     SessionCounts,
-    SessionView,
 )
-from coxswain.sessions import NODE_GONE_S, Key, OpenSession, SessionBook
+from coxswain.sessions import NODE_GONE_S, Boundary, Key, SessionBook
 from coxswain.store import Durability, Store
 from coxswain.store import fleet as fleet_rows
+from coxswain.store import session_records as records
+from coxswain.store import session_totals as totals
 from coxswain.store import sessions as rows
 
 __all__ = ["SessionTracker"]
 
 _EXPIRE_S = 10.0
-_PUBLISH_PER_S = 200
-"""Sessions that are told one by one within a second; beyond that only their number is."""
+_PUBLISH_PER_S = 5_000
+"""Events that are told one by one within a second; beyond that only their number is."""
 
 _RETRY_S = 2.0
 """After the database did not answer: waiting for it again at once, for each copy that the funnel sent meanwhile, would leave
 no time for anybody else."""
 
 _CACHE_MOST = 50_000
-_LIST_MOST = 1_000
+_STRANGER_S = 60.0
+"""For so long a peer whom nobody knew is not looked up again for an event that opens no session."""
+
+_BOUNDARY_KINDS = (EventKind.PEER_CONNECTED, EventKind.PEER_DISCONNECTED)
 
 
 class _Expire:
@@ -78,6 +84,10 @@ class SessionTracker(Actor):
         self._durable = (epoch, 0)
         self._applied = self._durable
         self._owners: dict[Key, tuple[str, str]] = {}
+        self._strangers: dict[Key, float] = {}
+        self._heard: list[Boundary | NodeEvent] = []
+        self._heard_boundaries = 0
+        self._record_seq = 0
         self._node_keys_are_stale = False
         self._opened = self._closed = self._events = self._duplicates = 0
         self._retry_at = float("-inf")
@@ -89,6 +99,7 @@ class SessionTracker(Actor):
             self._book = SessionBook(rows.load_open(tx), rows.next_id(tx), self._now(), node_gone_s=self._node_gone_s)
             self._book.not_devices = fleet_rows.node_keys(tx)
             self._resume(self._epoch, rows.progress(tx, self._epoch))
+            self._record_seq = records.last_seq(tx)
         self.context.after(_EXPIRE_S, _Expire())
 
     def receive(self, message: Any) -> Any:
@@ -100,13 +111,12 @@ class SessionTracker(Actor):
                 self.context.after(_EXPIRE_S, message)
             case ForgetPeers():
                 self._owners.clear()
+                self._strangers.clear()
                 self._node_keys_are_stale = True
             case GetSessionCounts():
                 return SessionCounts(self._book.active, self._opened, self._closed, self._events, self._duplicates)
             case GetActiveSessions():
                 return self._book.active_by_node()
-            case ListSessions():
-                return self._list(message)
         return None
 
     # -- taking in
@@ -146,11 +156,16 @@ class SessionTracker(Actor):
             self._node_keys_are_stale = False
         for item in batch.items:
             self._book.apply(item)
+            if isinstance(item, NodeEvent) and item.kind not in _BOUNDARY_KINDS:
+                self._heard.append(item)
+            else:
+                self._hear_boundaries()
         self._applied = batch.epoch, batch.number
         self._events += len(batch.items)
 
     def _expire(self) -> None:
         self._book.expire(self._now())
+        self._hear_boundaries()
         # What waits because of an outage goes with its batch: written without it, it would be counted twice after a crash.
         if self._applied == self._durable:
             try:
@@ -158,71 +173,91 @@ class SessionTracker(Actor):
             except StoreUnavailable as error:
                 self.context.log.warning("closed sessions wait: %s", error)
 
+    def _hear_boundaries(self) -> None:
+        """Keeps the order in which things happened, for those who watch."""
+        boundaries = self._book.changes.boundaries
+        if len(boundaries) > self._heard_boundaries:
+            self._heard += boundaries[self._heard_boundaries :]
+            self._heard_boundaries = len(boundaries)
+
     # -- writing
 
     def _write(self, batch: EventBatch | None) -> None:
         changes = self._book.changes
         if not changes.dirty and batch is None:
             return
-        self._attribute(changes.opened)
+        told = self._to_be_told()
+        self._attribute(told)
+        self._number(changes.boundaries)
+        now = self._now()
         with self._store.write(Durability.BATCHED) as tx:
             rows.save(tx, changes.dirty.values())
+            records.add(tx, changes.boundaries)
+            totals.add(tx, changes, now=now)
             opened, closed = self._opened + len(changes.opened), self._closed + len(changes.closed)
             if batch is not None:
                 made = rows.Progress(batch.number, opened, closed, self._events)
-                rows.note_progress(tx, batch.epoch, made, now=self._now())
+                rows.note_progress(tx, batch.epoch, made, now=now)
+        totals.totalled(changes.dirty.values())
         self._book.saved()
         if batch is not None:
             self._durable = batch.epoch, batch.number
         self._opened, self._closed = opened, closed
-        told = (*self._told("session.opened", changes.opened), *self._told("session.closed", changes.closed))
-        if told:
-            self.context.tell("event_hub", PublishAll(told))
+        self._tell(told)
 
-    def _attribute(self, opened: list[OpenSession]) -> None:
-        """Peers that nobody knows are looked up each time: they may be known by then."""
-        unknown = [s.key for s in opened if s.key not in self._owners]
+    def _number(self, boundaries: Iterable[Boundary]) -> None:
+        """Numbers rise, and say roughly when: so they are not given twice, also where a backup is put back."""
+        for boundary in boundaries:
+            if not boundary.seq:
+                self._record_seq = max(self._record_seq + 1, to_micros(self._now()))
+                boundary.seq = self._record_seq
+
+    def _attribute(self, told: list[Boundary | NodeEvent]) -> None:
+        """A session whose peer nobody knows is looked up each time: it may be known by then."""
+        opened = self._book.changes.opened
+        monotonic = self.context.clock.monotonic()
+        wanted = {session.key for session in opened}
+        for event in told:
+            if isinstance(event, NodeEvent) and event.peer_key:
+                key = (event.node_id, event.protocol, event.peer_key)
+                if monotonic - self._strangers.get(key, float("-inf")) >= _STRANGER_S:
+                    wanted.add(key)
+        unknown = [key for key in wanted if key not in self._owners]
         if unknown:
             with self._store.read() as tx:
                 found = fleet_rows.attribution(tx, unknown)
-            if len(self._owners) + len(found) > _CACHE_MOST:
+            if len(self._owners) + len(self._strangers) + len(unknown) > _CACHE_MOST:
                 self._owners.clear()
+                self._strangers.clear()
             self._owners.update(found)
+            self._strangers.update((key, monotonic) for key in unknown if key not in found)
         for session in opened:
             session.device_id, session.user_id = self._owners.get(session.key, (None, None))
 
     # -- telling
 
-    def _told(self, kind: str, sessions: list[OpenSession]) -> list[Publish]:
+    def _to_be_told(self) -> list[Boundary | NodeEvent]:
+        """As many of what was heard as may be told within this second."""
         second = int(self.context.clock.monotonic())
         if second != self._publish_second:
             self._publish_second, self._publish_left = second, _PUBLISH_PER_S
-        told = sessions[: self._publish_left]
-        self._publish_left -= len(told)
-        events = [Publish(kind, session.closed_at or session.opened_at, _event_data(session)) for session in told]
-        if len(sessions) > len(told):
-            events.append(Publish(kind, self._now(), {"more": len(sessions) - len(told)}))
-        return events
+        return self._heard[: self._publish_left]
 
-    def _list(self, query: ListSessions) -> list[SessionView]:
-        with self._store.read() as tx:
-            return rows.list_sessions(tx, dataclasses.replace(query, limit=max(0, min(query.limit, _LIST_MOST))))
+    def _tell(self, told: list[Boundary | NodeEvent]) -> None:
+        self._publish_left -= len(told)
+        events = [
+            boundary_frame(event)
+            if isinstance(event, Boundary)
+            else node_event_frame(event, self._owners.get((event.node_id, event.protocol, event.peer_key)))
+            for event in told
+        ]
+        untold = len(self._heard) - len(told)
+        if untold:
+            events.append(Publish("dropped", self._now(), {"node_id": "", "count": untold, "reason": "flood"}))
+        self._heard.clear()
+        self._heard_boundaries = 0
+        if events:
+            self.context.tell("event_hub", PublishAll(tuple(events)))
 
     def _now(self) -> float:
         return self.context.clock.now()
-
-
-def _event_data(session: OpenSession) -> dict[str, Any]:
-    node_id, protocol, peer_key = session.key
-    data: dict[str, Any] = {
-        "session_id": session.id,
-        "node_id": node_id,
-        "protocol": protocol.name,
-        "peer_key": peer_key,
-        "device_id": session.device_id,
-        "user_id": session.user_id,
-        "endpoint": session.endpoint,
-    }
-    if session.closed_at is not None:
-        data |= {"reason": session.reason, "rx_bytes": session.rx_bytes, "tx_bytes": session.tx_bytes}
-    return data

@@ -9,6 +9,7 @@
     ├── fleet                    the inventory and its intent
     ├── certificate_authority    the only holder of CA keys
     ├── session_tracker          node events in, sessions out
+    ├── session_archive          questions about sessions; retention
     ├── network (rest_for_one)   what stands on the I/O loop falls with it
     │   ├── io_loop
     │   ├── node_links           dynamic: one node_link per node
@@ -50,6 +51,7 @@ from actors.node_links import NodeLinks
 from actors.operations import OperationRuns, Operations
 from actors.ownership import SoloOwnership
 from actors.reconcile_clock import ReconcileClock
+from actors.session_archive import SessionArchive
 from actors.session_tracker import SessionTracker
 from actors.supervision import (
     ChildSpec,
@@ -73,6 +75,7 @@ from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
 from coxswain.keyring import Keyring
+from coxswain.live.ring import EventRing
 from coxswain.messages.fleet import LinkFell
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
@@ -126,6 +129,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     def send(batch: EventBatch) -> object:
         return system.tell("session_tracker", batch)
 
+    ring = EventRing()
     funnel = EventFunnel(secrets.token_hex(8), send)
 
     def acknowledge(epoch: str, number: int) -> None:
@@ -150,7 +154,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     )
     rest_for_one = {"children": network, "strategy": Strategy.REST_FOR_ONE, "intensity": parts.intensity}
     children = (
-        spec("event_hub", EventHub),
+        spec("event_hub", EventHub, store | {"ring": ring}),
         spec("audit_writer", AuditWriter, audit | {"settings": partial(audit_settings, parts.settings)}),
         spec("audit_verifier", AuditVerifier, audit),
         spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
@@ -161,6 +165,12 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             "session_tracker",
             SessionTracker,
             store | {"epoch": funnel.epoch, "acknowledge": acknowledge},
+            hang_s=2 * parts.hang_s,
+        ),
+        spec(
+            "session_archive",
+            SessionArchive,
+            store | {"keep_days": lambda: int(parts.settings["retention.metrics_days"])},
             hang_s=2 * parts.hang_s,
         ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),

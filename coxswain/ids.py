@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable
 
-__all__ = ["ID_PATTERN", "RandomBytes", "new_id"]
+__all__ = ["ID_PATTERN", "RandomBytes", "new_id", "ordered_id"]
 
 ID_PATTERN = re.compile(r"^[a-z]+_[a-z2-7]{16}$")
 
@@ -18,3 +18,16 @@ RandomBytes = Callable[[int], bytes]
 def new_id(prefix: str, random_bytes: RandomBytes = secrets.token_bytes) -> str:
     """Returns a fresh id, e.g. ``nod_k3v7q2m5x4a6b2c7`` for prefix ``nod``."""
     return f"{prefix}_{base64.b32encode(random_bytes(10)).decode('ascii').lower()}"
+
+
+_ORDERED = "234567abcdefghijklmnopqrstuvwxyz"
+"""The 32 characters of ids in the order in which texts are compared."""
+
+
+def ordered_id(prefix: str, number: int) -> str:
+    """The id that stands for a number: ids of rising numbers rise, and look like any other (``ID_PATTERN``)."""
+    digits = []
+    for _ in range(16):
+        number, digit = divmod(number, 32)
+        digits.append(_ORDERED[digit])
+    return f"{prefix}_{''.join(reversed(digits))}"

@@ -10,13 +10,14 @@ from typing import Any
 
 from coxswain.api.who import Who
 from coxswain.audit.verify import Report
+from coxswain.ids import ordered_id
+from coxswain.live.ring import Stretch
 from coxswain.messages.access import Admin, Login, Token
 from coxswain.messages.audit import AuditEntry, AuditState
 from coxswain.messages.ca import CaView, IssuedNodeCertificate
 from coxswain.messages.fleet import FleetSummary, NodeView
-from coxswain.messages.hub import EventsPage
 from coxswain.messages.links import PlanView, PushOutcome
-from coxswain.messages.sessions import SessionCounts, SessionView
+from coxswain.messages.sessions import SessionCounts, SessionRecord, SessionView, Total
 from coxswain.model import Node, Protocol
 
 __all__ = [
@@ -35,9 +36,11 @@ __all__ = [
     "push_outcome",
     "session",
     "session_counts",
+    "session_record",
     "stamp",
     "summary",
     "token",
+    "total",
     "user",
 ]
 
@@ -45,11 +48,11 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PROTOCOLS = {Protocol.AMNEZIAWG: "amneziawg", Protocol.XRAY_REALITY: "xray-reality"}
 
 
-def stamp(seconds: float | None) -> str | None:
+def stamp(seconds: float | None, precision: str = "milliseconds") -> str | None:
     """RFC 3339; None for None and for 0, which stands for never."""
     if not seconds:
         return None
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def node_brief(n: Node) -> dict[str, Any]:
@@ -150,6 +153,7 @@ def session_counts(counts: SessionCounts) -> dict[str, Any]:
 
 
 def session(view: SessionView) -> dict[str, Any]:
+    """A session as such; ``session_record`` is what the contract calls one."""
     return {
         "id": view.id,
         "node_id": view.node_id,
@@ -159,10 +163,47 @@ def session(view: SessionView) -> dict[str, Any]:
         "user_id": view.user_id,
         "opened_at": stamp(view.opened_at),
         "closed_at": stamp(view.closed_at),
+        "last_at": stamp(view.last_at),
         "endpoint": view.endpoint,
+        "endpoints": [{"since": stamp(since), "endpoint": endpoint} for since, endpoint in view.endpoints],
+        "roams": view.roams,
         "rx_bytes": view.rx_bytes,
         "tx_bytes": view.tx_bytes,
         "reason": view.reason,
+    }
+
+
+def session_record(record: SessionRecord) -> dict[str, Any]:
+    """management-plane.md 3.3, SessionRecord: what is empty is left out. Bytes null: unknown."""
+    reason = "" if record.reason in (None, "disconnect") else record.reason
+    optional = {
+        "node_id": record.node_id,
+        "peer_id": record.peer_key,
+        "device_id": record.device_id,
+        "user_id": record.user_id,
+        "protocol": record.protocol.name,
+        "source_ip": record.source_ip,
+        "source_endpoint": record.source_endpoint,
+        "reason": reason,
+    }
+    return {
+        "id": ordered_id("cev", record.seq),
+        "at": stamp(record.at_us / 1e6, "microseconds"),
+        "event_type": "connect" if record.reason is None else "disconnect",
+        "rx_bytes": record.rx_bytes,
+        "tx_bytes": record.tx_bytes,
+    } | {name: value for name, value in optional.items() if value}
+
+
+def total(found: Total) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "opened": found.opened,
+        "closed": found.closed,
+        "unknown": found.unknown,
+        "rx_bytes": found.rx_bytes,
+        "tx_bytes": found.tx_bytes,
+        "seconds": found.seconds,
     }
 
 
@@ -194,11 +235,12 @@ def ca(view: CaView) -> dict[str, Any]:
     }
 
 
-def events(page: EventsPage) -> dict[str, Any]:
+def events(found: Stretch) -> dict[str, Any]:
+    """``dropped`` null: some may be missing, nobody knows how many."""
     return {
-        "events": [{"seq": seq, "kind": e.kind, "at": stamp(e.at), **e.data} for seq, e in page.events],
-        "last_seq": page.last_seq,
-        "dropped": page.dropped,
+        "events": [json.loads(event.text) for event in found.events],
+        "last_seq": found.last,
+        "dropped": found.missed,
     }
 
 

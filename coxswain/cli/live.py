@@ -29,8 +29,11 @@ _STYLES = {
     "stopped": "bright_black",
 }
 _KIND_STYLES = {
-    "session.opened": "green",
-    "session.closed": "bright_black",
+    "PEER_CONNECTED": "green",
+    "PEER_DISCONNECTED": "bright_black",
+    "ERROR": "bold red",
+    "alert": "bold red",
+    "dropped": "yellow",
     "node.link": "cyan",
     "node.status": "magenta",
     "tree.crashed": "bold red",
@@ -58,7 +61,7 @@ class Picture:
         for event in events:
             text = _tell(event, names)
             if text:
-                self.feed.append(((event.get("at") or " " * 19)[11:19], event["kind"], clean(text)))
+                self.feed.append(((event.get("at") or " " * 19)[11:19], _kind(event), clean(text)))
 
 
 def render(picture: Picture) -> RenderableType:
@@ -111,24 +114,42 @@ def _feed(picture: Picture) -> RenderableType:
     return Panel(lines, title="events", title_align="left", border_style="bright_black", height=picture.feed_rows + 2)
 
 
+def _kind(event: dict[str, Any]) -> str:
+    return str(event.get("kind") or event["type"])
+
+
 def _tell(event: dict[str, Any], names: dict[str, str]) -> str:
     node = names.get(event.get("node_id", ""), event.get("name") or event.get("node_id", ""))
-    match event["kind"]:
-        case "session.opened" | "session.closed" if "more" in event:
-            return f"and {event['more']} more"
-        case "session.opened":
-            return f"{event['device_id'] or event['peer_key'][:8]} from {event['endpoint'] or '?'} on {node}"
-        case "session.closed":
-            return f"{event['device_id'] or event['peer_key'][:8]} on {node}: {event['reason']}"
+    who = event.get("device_id") or event.get("peer_id", "")[:8]
+    match _kind(event):
+        case "PEER_CONNECTED":
+            return f"{who} from {event.get('source_endpoint') or '?'} on {node}"
+        case "PEER_DISCONNECTED":
+            return f"{who} on {node}: {event.get('reason') or 'disconnect'}"
+        case "ERROR":
+            return f"{node}: {event.get('message') or 'error'}"
+        case "alert" | "alert_updated":
+            alert = event.get("alert") or {}
+            return f"{alert.get('severity', '')} {alert.get('kind', '')}: {alert.get('status', '')}"
         case "node.link":
             return f"{node}: {event['link_state'].replace('_', ' ')}{': ' + event['reason'] if event['reason'] else ''}"
         case "node.status":
             return f"{node}: {event['was']} → {event['status']}"
-        case "missed":
-            return f"{event['count']} events came faster than they were read"
         case "node.changed":
             return f"{node} was changed"
+        case "dropped":
+            return _missed(event)
+        case "inventory":
+            return f"{event.get('action')}: {event.get('object')} {names.get(event.get('id', ''), event.get('id', ''))}"
+        case "audit":
+            return f"{event.get('actor')}: {event.get('action')} {event.get('target_id')} {event.get('result')}"
         case kind if kind.startswith("tree."):
             return f"{event['actor']}{': ' + event['reason'] if event['reason'] else ''}"
         case _:
             return ""
+
+
+def _missed(event: dict[str, Any]) -> str:
+    if event.get("count") is None:
+        return "some events may be missing"
+    return f"{event['count']} events came faster than they were told"

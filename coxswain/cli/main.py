@@ -72,7 +72,7 @@ _COMMANDS = {
     "tree": ("coxswain.cli.queries:tree", "The service tree, live: states, restarts, mailboxes, failures."),
     "nodes": ("coxswain.cli.nodes:nodes", "Add, enrol, show, plan, push, disable and remove nodes."),
     "operations": ("coxswain.cli.operations:operations", "Show, follow, retry and cancel changes of several steps."),
-    "sessions": ("coxswain.cli.queries:sessions", "Who is, and was, connected."),
+    "sessions": ("coxswain.cli.sessions:sessions", "Who is, and was, connected, and what they moved."),
     "watch": ("coxswain.cli.watch:watch", "The fleet, live."),
     "ca": ("coxswain.cli.queries:ca", "The certificate authority."),
     "audit": ("coxswain.cli.queries:audit", "Who changed what."),

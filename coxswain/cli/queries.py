@@ -1,15 +1,13 @@
-"""Commands that only ask: status, tree, sessions, ca, audit."""
+"""Commands that only ask: status, tree, ca, audit."""
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 import click
 
 from coxswain.cli.output import (
     Painted,
-    ago,
     client,
     config_option,
     duration,
@@ -17,11 +15,10 @@ from coxswain.cli.output import (
     json_option,
     paint,
     print_json,
-    size,
     table,
 )
 
-__all__ = ["audit", "ca", "sessions", "status", "tree"]
+__all__ = ["audit", "ca", "status", "tree"]
 
 
 @click.command()
@@ -93,42 +90,6 @@ def tree(config: str | None, *, as_json: bool, links: bool) -> None:
 
     walk(root, "", "")
     table(["ACTOR", "STATE", "INCARNATION", "RESTARTS", "UP", "MAILBOX", "BUSY", "LAST FAILURE"], rows, styles={1: paint})
-
-
-@click.command()
-@config_option
-@json_option
-@click.option("--active", is_flag=True, help="Only those that are open now.")
-@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
-@click.option("--device", metavar="ID", help="Only of this device.")
-@click.option("--user", metavar="ID", help="Only of this user.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-def sessions(
-    config: str | None, *, as_json: bool, active: bool, node: str | None, device: str | None, user: str | None, limit: int
-) -> None:
-    """Who is, and was, connected; newest first."""
-    query = {"limit": limit, "node": node, "device": device, "user": user, "active": "true" if active else None}
-    asking = client(config)
-    found = asking.get("/api/sessions?" + urlencode({k: v for k, v in query.items() if v is not None}))
-    if as_json:
-        print_json(found)
-        return
-    names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
-    rows = [
-        [
-            s["id"],
-            names.get(s["node_id"], s["node_id"]),
-            s["device_id"] or s["peer_key"][:12],
-            s["user_id"],
-            s["endpoint"],
-            ago(s["opened_at"]),
-            "open" if s["closed_at"] is None else s["reason"],
-            size(s["rx_bytes"]),
-            size(s["tx_bytes"]),
-        ]
-        for s in found
-    ]
-    table(["ID", "NODE", "DEVICE", "USER", "FROM", "OPENED", "STATE", "RX", "TX"], rows)
 
 
 @click.group()

@@ -49,8 +49,8 @@ class Watcher:
         for _ in range(_PAGES):
             page = self._asking.get(f"/api/events?after={self._after}&limit={_PAGE}")
             self._after = page["last_seq"]
-            if page["dropped"]:
-                found.append({"kind": "missed", "count": page["dropped"]})
+            if page["dropped"] != 0 and self._after:
+                found.append({"type": "dropped", "count": page["dropped"]})
             found += page["events"]
             if len(page["events"]) < _PAGE:
                 break

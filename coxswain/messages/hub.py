@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["EventsAfter", "EventsPage", "Publish", "PublishAll"]
+__all__ = ["EventsAfter", "Publish", "PublishAll"]
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Told by any actor. ``kind`` is e.g. ``node.status``, ``node.link``, ``session.opened``, ``session.closed``,
-    ``tree.restart``, ``audit``; ``data`` holds plain JSON values and no secret.
+    """Told by any actor. ``kind`` is e.g. ``node.status``, ``node.link``, ``PEER_CONNECTED``, ``tree.restarted``, ``audit``
+    (``coxswain/live/frames.py`` has what becomes of it); ``data`` holds plain JSON values and no secret, and is not changed
+    afterwards. ``node_id`` in it names the node that it is about.
     """
 
     kind: str
@@ -28,16 +29,7 @@ class PublishAll:
 
 @dataclass(frozen=True, slots=True)
 class EventsAfter:
-    """Asked by doors. ``after`` 0: from the oldest that is kept. Reply: ``EventsPage``."""
+    """Asked by doors. ``after`` 0: from the oldest that is kept. Reply: ``coxswain.live.ring.Stretch``."""
 
     after: int
     limit: int = 500
-
-
-@dataclass(frozen=True, slots=True)
-class EventsPage:
-    """``events`` are ``(seq, Publish)`` in order; ``dropped`` is how many after ``after`` are no longer kept."""
-
-    events: tuple[tuple[int, Publish], ...]
-    last_seq: int
-    dropped: int

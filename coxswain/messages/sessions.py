@@ -13,19 +13,33 @@ from enum import IntEnum
 from coxswain.model import Protocol
 
 __all__ = [
+    "REASONS",
     "EventBatch",
     "EventKind",
     "ForgetPeers",
+    "GetActiveSessions",
+    "GetSession",
     "GetSessionCounts",
+    "ListRecords",
     "ListSessions",
+    "ListTotals",
     "NodeEvent",
     "PeerCounters",
     "PeersSnapshot",
     "SessionCounts",
+    "SessionRecord",
     "SessionView",
     "StreamItem",
     "StreamLost",
+    "Total",
 ]
+
+
+REASONS = (
+    *("disconnect", "roamed", "idle", "node-shutdown", "peer-removed"),
+    *("stream-lost", "controller-restart", "counter-reset"),
+)
+"""How a stay ended. Their places are in the database: new ones go to the end."""
 
 
 class EventKind(IntEnum):
@@ -136,7 +150,10 @@ class SessionCounts:
 
 @dataclass(frozen=True, slots=True)
 class ListSessions:
-    """Asked by doors. Reply: list of ``SessionView``, newest first. None: any."""
+    """Asked by doors, of ``session_archive``. Reply: list of ``SessionView``, newest first. None: any.
+
+    ``before``: only those with a smaller id.
+    """
 
     active: bool | None = None
     node_id: str | None = None
@@ -144,6 +161,15 @@ class ListSessions:
     user_id: str | None = None
     limit: int = 100
     before: int | None = None
+    protocol: Protocol | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetSession:
+    """Asked by doors, of ``session_archive``. Reply: ``SessionView``. Raises ``NotFound``."""
+
+    session_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +177,8 @@ class SessionView:
     """One session. ``rx_bytes``/``tx_bytes`` None: unknown, never a false 0. ``closed_at`` None: open.
 
     ``reason`` of a closed one: ``disconnect``, ``node-shutdown``, ``idle``, ``peer-removed``, ``stream-lost``,
-    ``controller-restart``, ``counter-reset``.
+    ``controller-restart``, ``counter-reset``. ``endpoints``: since when (epoch seconds) it was where, at most 16 of them;
+    ``roams``: how often it moved; ``last_at``: its last sign of life.
     """
 
     id: int
@@ -166,3 +193,85 @@ class SessionView:
     rx_bytes: int | None
     tx_bytes: int | None
     reason: str
+    endpoints: tuple[tuple[float, str], ...] = ()
+    roams: int = 0
+    last_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListRecords:
+    """Asked by doors, of ``session_archive``: the contract's boundary events (management-plane.md 3.2, GET /api/sessions).
+
+    Reply: list of ``SessionRecord``, newest first. None: any. ``event_type``: ``connect`` or ``disconnect``; ``reason``: one
+    of ``REASONS``; ``since`` and ``until``: epoch seconds, both included; ``after``: (time in
+    epoch microseconds, seq) of the record before the first one.
+    """
+
+    device_id: str | None = None
+    user_id: str | None = None
+    node_id: str | None = None
+    source_ip: str | None = None
+    since: float | None = None
+    until: float | None = None
+    protocol: Protocol | None = None
+    event_type: str | None = None
+    reason: str | None = None
+    limit: int = 100
+    after: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """One boundary event. ``reason`` None: a connect. Bytes are those of the segment that ended; None: unknown.
+
+    ``at_us`` (epoch microseconds, for cursors) is the node's time within limits, ``received_at`` (epoch seconds) ours.
+    """
+
+    seq: int
+    at_us: int
+    received_at: float
+    session_id: int
+    node_id: str
+    protocol: Protocol
+    peer_key: str
+    device_id: str | None
+    user_id: str | None
+    source_ip: str
+    source_endpoint: str
+    rx_bytes: int | None
+    tx_bytes: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListTotals:
+    """Asked by doors, of ``session_archive``. Reply: list of ``Total``, the largest first.
+
+    ``by``: ``user``, ``device`` or ``node``; ``since`` and ``until``: epoch seconds, whole UTC days, both included;
+    ``after``: (bytes, id) of the total before the first one.
+    """
+
+    by: str
+    since: float | None = None
+    until: float | None = None
+    user_id: str | None = None
+    device_id: str | None = None
+    node_id: str | None = None
+    limit: int = 100
+    after: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What one user, device or node moved. ``id`` empty: peers that nobody knows. ``unknown``: closed sessions whose bytes
+    are not known, and so are not in here. ``seconds``: how long the closed ones lasted, together.
+    """
+
+    id: str
+    opened: int
+    closed: int
+    unknown: int
+    rx_bytes: int
+    tx_bytes: int
+    seconds: int
+    moved: float = 0.0

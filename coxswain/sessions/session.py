@@ -1,13 +1,18 @@
-"""One session and its byte counts."""
+"""One session: its byte counts, and the addresses it came from."""
 
 from __future__ import annotations
 
+import ipaddress
+
 from coxswain.model import Protocol
 
-__all__ = ["Key", "OpenSession"]
+__all__ = ["ENDPOINTS_KEPT", "Key", "OpenSession", "source_ip"]
 
 Key = tuple[str, Protocol, str]
 """Node id, protocol, peer key."""
+
+ENDPOINTS_KEPT = 16
+"""Addresses kept of one session: the first, and the last ones. A phone on a train has thousands."""
 
 _LEAST_BASE = -(2**62)
 
@@ -25,6 +30,11 @@ class OpenSession:
         seen_at: when the last event came, by our clock.
         looked_at: when a snapshot last moved the counters, by our clock.
         is_blank: the last snapshot showed the peer as one that never connected.
+        endpoint: where the device is now, ``address:port``; empty: not known.
+        endpoints: since when it was where: (epoch seconds, endpoint), oldest first, at most ``ENDPOINTS_KEPT``.
+        roams: how often it moved, also those times that ``endpoints`` no longer has.
+        told_rx, told_tx: bytes of this session that earlier boundary events told (management-plane.md 6.2).
+        totalled_rx, totalled_tx: bytes of this session that are in the totals of the store.
     """
 
     __slots__ = (
@@ -32,6 +42,7 @@ class OpenSession:
         "closed_seen_at",
         "device_id",
         "endpoint",
+        "endpoints",
         "event_at",
         "id",
         "is_blank",
@@ -41,9 +52,14 @@ class OpenSession:
         "opened_at",
         "opened_seen_at",
         "reason",
+        "roams",
         "rx_base",
         "rx_last",
         "seen_at",
+        "told_rx",
+        "told_tx",
+        "totalled_rx",
+        "totalled_tx",
         "tx_base",
         "tx_last",
         "user_id",
@@ -63,12 +79,16 @@ class OpenSession:
         self.is_blank = False
         self.reason = ""
         self.endpoint = ""
+        self.endpoints: tuple[tuple[float, str], ...] = ()
+        self.roams = 0
         self.device_id: str | None = None
         self.user_id: str | None = None
         self.rx_base: int | None = None
         self.tx_base: int | None = None
         self.rx_last: int | None = None
         self.tx_last: int | None = None
+        self.told_rx = self.told_tx = 0
+        self.totalled_rx = self.totalled_tx = 0
 
     @property
     def rx_bytes(self) -> int | None:
@@ -99,10 +119,41 @@ class OpenSession:
     def has_counted(self, rx_bytes: int, tx_bytes: int) -> bool:
         return self.rx_last == rx_bytes and self.tx_last == tx_bytes
 
-    def close(self, at: float, seen_at: float, reason: str) -> None:
-        self.closed_at = max(at, self.opened_at)
+    def move_to(self, endpoint: str, at: float) -> None:
+        """The device is at ``endpoint`` since ``at``."""
+        if self.endpoints:
+            self.roams += 1
+        self.endpoint = endpoint
+        seen = (*self.endpoints, (at, endpoint))
+        self.endpoints = seen if len(seen) <= ENDPOINTS_KEPT else (seen[0], *seen[2:])
+
+    def segment(self) -> tuple[int | None, int | None]:
+        """Bytes since the last boundary event, which are thereby told; None: unknown."""
+        rx, tx = self.rx_bytes, self.tx_bytes
+        told = (None if rx is None else max(0, rx - self.told_rx), None if tx is None else max(0, tx - self.told_tx))
+        self.told_rx, self.told_tx = rx or 0, tx or 0
+        return told
+
+    def close(self, at: float, seen_at: float, reason: str, *, is_counted: bool) -> None:
+        """``is_counted``: its last counters are those of its end. Where they are not, and were never seen to move, what it
+        moved is unknown: it did shake hands, so nothing it was not.
+        """
+        self.closed_at = max(at, self.endpoints[-1][0] if self.endpoints else self.opened_at)
         self.closed_seen_at = seen_at
         self.reason = reason
+        if not is_counted and not self.rx_bytes and not self.tx_bytes:
+            self.rx_last = self.tx_last = None
+
+
+def source_ip(endpoint: str) -> str:
+    """The address in ``address:port``, in its usual form; text that is none is kept (management-plane.md 6.3)."""
+    bare = endpoint[1:].partition("]")[0] if endpoint.startswith("[") else endpoint
+    if bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        return bare
 
 
 def _counted(base: int | None, last: int | None, now: int) -> tuple[int, int]:

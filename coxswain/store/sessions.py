@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,11 +12,12 @@ from coxswain.model import Protocol
 from coxswain.sessions.session import OpenSession
 from coxswain.store.api import Row, Tx, Value
 
-__all__ = ["Progress", "list_sessions", "load_open", "next_id", "note_progress", "progress", "save"]
+__all__ = ["Progress", "find_session", "list_sessions", "load_open", "next_id", "note_progress", "progress", "purge", "save"]
 
 _CHANGEABLE = (
     *("device_id", "user_id", "closed_at", "closed_seen_at", "last_at", "event_at", "endpoint"),
     *("rx_base", "tx_base", "rx_last", "tx_last", "reason"),
+    *("endpoints", "roams", "told_rx", "told_tx"),
 )
 _COLUMNS = ("id", "node_id", "protocol", "peer_key", "opened_at", "opened_seen_at", *_CHANGEABLE)
 _LISTED = ", ".join(_COLUMNS)
@@ -76,7 +78,15 @@ def list_sessions(tx: Tx, query: ListSessions) -> list[SessionView]:
     values: list[Value] = [query.before if query.before is not None else 2**62]
     if query.active is not None:
         wheres.append("closed_at IS NULL" if query.active else "closed_at IS NOT NULL")
-    for column, value in (("node_id", query.node_id), ("device_id", query.device_id), ("user_id", query.user_id)):
+    protocol = None if query.protocol is None else int(query.protocol)
+    asked: tuple[tuple[str, Value], ...] = (
+        ("node_id", query.node_id),
+        ("device_id", query.device_id),
+        ("user_id", query.user_id),
+        ("protocol", protocol),
+        ("reason", query.reason),
+    )
+    for column, value in asked:
         if value is not None:
             wheres.append(f"{column} = ?")
             values.append(value)
@@ -85,6 +95,22 @@ def list_sessions(tx: Tx, query: ListSessions) -> list[SessionView]:
         (*values, query.limit),
     )
     return [_view(_session(row)) for row in rows]
+
+
+def find_session(tx: Tx, session_id: int) -> SessionView | None:
+    """One session, open or closed."""
+    rows = tx.execute(f"SELECT {_LISTED} FROM peer_sessions WHERE id = ?", (session_id,))  # noqa: S608
+    return _view(_session(rows[0])) if rows else None
+
+
+def purge(tx: Tx, before: float, most: int) -> int:
+    """Deletes up to ``most`` of the sessions that ended before ``before`` (epoch seconds); returns how many that were."""
+    rows = tx.execute(
+        "SELECT id FROM peer_sessions WHERE closed_at IS NOT NULL AND closed_at < ? ORDER BY closed_at LIMIT ?",
+        (to_micros(before), most),
+    )
+    tx.executemany("DELETE FROM peer_sessions WHERE id = ?", rows)
+    return len(rows)
 
 
 def _view(session: OpenSession) -> SessionView:
@@ -102,6 +128,9 @@ def _view(session: OpenSession) -> SessionView:
         rx_bytes=session.rx_bytes,
         tx_bytes=session.tx_bytes,
         reason=session.reason,
+        endpoints=session.endpoints,
+        roams=session.roams,
+        last_at=session.last_at,
     )
 
 
@@ -126,6 +155,10 @@ def _values(session: OpenSession) -> tuple[Value, ...]:
         session.rx_last,
         session.tx_last,
         session.reason,
+        json.dumps([[to_micros(at), endpoint] for at, endpoint in session.endpoints], separators=(",", ":")),
+        session.roams,
+        session.told_rx,
+        session.told_tx,
     )
 
 
@@ -138,6 +171,9 @@ def _session(row: Row) -> OpenSession:
     session.endpoint = row[12]
     session.rx_base, session.tx_base, session.rx_last, session.tx_last = row[13:17]
     session.reason = row[17]
+    session.endpoints = tuple((at / 1e6, endpoint) for at, endpoint in json.loads(row[18] or "[]"))
+    session.roams, session.told_rx, session.told_tx = row[19:22]
+    session.totalled_rx, session.totalled_tx = session.rx_bytes or 0, session.tx_bytes or 0
     return session
 
 

@@ -15,6 +15,7 @@ from actors.event_hub import EventHub
 from actors.session_tracker import SessionTracker
 from actors.supervision import ChildSpec, System
 from coxswain.clock import SystemClock
+from coxswain.live.ring import EventRing
 from coxswain.messages.sessions import GetSessionCounts
 from coxswain.store import open_store
 
@@ -29,7 +30,10 @@ def main() -> None:
 
     kwargs = {"store": store, "epoch": "e", "acknowledge": acknowledge}
     system = System(
-        children=(ChildSpec("event_hub", EventHub), ChildSpec("session_tracker", SessionTracker, kwargs)),
+        children=(
+            ChildSpec("event_hub", EventHub, {"store": store, "ring": EventRing()}),
+            ChildSpec("session_tracker", SessionTracker, kwargs),
+        ),
         clock=SystemClock(),
         rng=random.Random(1),
     )

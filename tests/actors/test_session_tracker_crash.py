@@ -12,13 +12,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from coxswain.messages.sessions import (
     EventBatch,
     EventKind,
+    ListRecords,
     ListSessions,
+    ListTotals,
     NodeEvent,
     PeerCounters,
     PeersSnapshot,
@@ -28,6 +31,8 @@ from coxswain.messages.sessions import (
 from coxswain.model import Protocol
 from coxswain.sessions import SessionBook
 from coxswain.store import open_store
+from coxswain.store.session_records import list_records
+from coxswain.store.session_totals import list_totals
 from coxswain.store.sessions import list_sessions, progress
 
 AWG = Protocol.AMNEZIAWG
@@ -126,9 +131,25 @@ def test_killed_again_and_again_it_loses_nothing_and_doubles_nothing(fresh_where
     try:
         with store.read() as tx:
             assert progress(tx, "epoch").number == BATCHES
-            stored = sorted(summary(view) for view in list_sessions(tx, ListSessions(limit=1_000_000)))
+            views = list_sessions(tx, ListSessions(limit=1_000_000))
+            stored = sorted(summary(view) for view in views)
+            told = list_records(tx, ListRecords(limit=1_000_000))
+            totals = list_totals(tx, ListTotals(by="node", limit=1_000))
     finally:
         store.close()
     expected = undisturbed(batches)
     assert len(expected) > 5_000
     assert stored == expected
+    # What the contract's rows tell, and the totals, is what the sessions tell: nothing twice, nothing missing.
+    segments: Counter[int] = Counter()
+    for record in told:
+        segments[record.session_id] += record.rx_bytes or 0
+    by_node: dict[str, Counter[str]] = {}
+    for view in views:
+        if view.closed_at is not None:
+            assert segments[view.id] == (view.rx_bytes or 0)
+        by_node.setdefault(view.node_id, Counter())["rx"] += view.rx_bytes or 0
+        by_node[view.node_id]["opened"] += 1
+        by_node[view.node_id]["closed"] += view.closed_at is not None
+    assert {t.id: Counter(rx=t.rx_bytes, opened=t.opened, closed=t.closed) for t in totals} == by_node
+    assert Counter(record.reason for record in told)[None] == len(views) + sum(view.roams for view in views)

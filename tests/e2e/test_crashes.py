@@ -132,7 +132,7 @@ def test_sessions_are_counted_once_whatever_is_killed(fleet: LiveFleet) -> None:
         assert controller.system.harm(victim, Harm.RAISE)
         controller.all_in_sync(NODES)
     eventually(lambda: controller.sessions()["active"] == opened + 40, timeout=20, every=0.1)
-    rows = controller.client.get("/api/sessions?limit=1000&active=true")
+    rows = controller.client.get("/api/sessions/history?limit=1000&active=true")
     assert len({(r["node_id"], r["peer_key"]) for r in rows}) == len(rows) == opened + 40
     assert all(r["device_id"] for r in rows), "every one is somebody's"
 

@@ -110,7 +110,7 @@ def test_repeated_and_reordered_events_count_no_session_twice(fleet: LiveFleet, 
     keys = fleet.nodes.do("inject", node=0, connect=3)["keys"]
 
     def open_on_n0() -> set[str]:
-        rows = fleet.controller.client.get("/api/sessions?node=n0&active=true&limit=1000")
+        rows = fleet.controller.client.get("/api/sessions/history?node=n0&active=true&limit=1000")
         found = [r["peer_key"] for r in rows]
         assert len(found) == len(set(found))
         return set(found)
@@ -199,7 +199,7 @@ def test_a_restarted_agent_is_live_again_with_its_sessions_carried_on(fleet: Liv
     keys = set(fleet.nodes.do("inject", node=0, connect=2)["keys"])
 
     def open_on_n0() -> dict[str, int]:
-        rows = fleet.controller.client.get("/api/sessions?node=n0&active=true&limit=1000")
+        rows = fleet.controller.client.get("/api/sessions/history?node=n0&active=true&limit=1000")
         return {r["peer_key"]: r["id"] for r in rows if r["peer_key"] in keys}
 
     before = eventually(lambda: len(open_on_n0()) == 2 and open_on_n0(), timeout=20, every=0.1)

@@ -61,7 +61,7 @@ class World:
         return dict(node)
 
     def sessions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.daemon.client().get("/api/sessions")
+        found: list[dict[str, Any]] = self.daemon.client().get("/api/sessions/history")
         return found
 
     def look(self) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 from coxswain.api import views
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Route, Scope
-from coxswain.api.schema import INT, array, limited, obj, shape
+from coxswain.api.schema import INT, array, limited, nullable, obj, shape
 from coxswain.messages import hub
 
 __all__ = ["ROUTES"]
 
-EVENTS = shape("Events", obj({"events": array({"type": "object"}), "last_seq": INT, "dropped": INT}))
+EVENTS = shape("Events", obj({"events": array({"type": "object"}), "last_seq": INT, "dropped": nullable(INT)}))
 
 
 def _events(call: Call) -> Any:

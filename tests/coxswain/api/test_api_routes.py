@@ -157,10 +157,10 @@ def test_a_csr_gives_its_key_and_nothing_else(controller: Controller) -> None:
         ("GET", "/api/nodes?limit=-1", None, "limit: "),
         ("GET", "/api/nodes?after=%00", None, "after: "),
         ("GET", "/api/nodes/%00", None, "node: "),
-        ("GET", "/api/sessions?active=maybe", None, "active: "),
+        ("GET", "/api/sessions/history?active=maybe", None, "active: "),
         ("GET", "/api/sessions?device=%00", None, "device: "),
         ("GET", "/api/sessions?limit=1&limit=2", None, "limit: "),
-        ("GET", "/api/sessions?limt=1", None, "'limt': unknown parameter; accepted are active, after, "),
+        ("GET", "/api/sessions?limt=1", None, "'limt': unknown parameter; accepted are after, device, "),
         ("GET", "/api/events?after=-1", None, "after: "),
         ("GET", "/api/audit?after=x", None, "after: "),
     ],
@@ -209,7 +209,7 @@ def test_events_are_numbered_and_come_after_the_ones_seen(controller: Controller
     page = controller.client.get("/api/events?after=0")
     numbers = [e["seq"] for e in page["events"]]
     assert numbers == sorted(set(numbers)) and page["last_seq"] == numbers[-1]
-    assert all(e["kind"] and e["at"].endswith("Z") for e in page["events"])
+    assert all(e["type"] and e["at"].endswith("Z") and "node_id" in e for e in page["events"])
     controller.client.post("/api/nodes/events/disable")
     later = controller.client.get(f"/api/events?after={page['last_seq']}")
     assert all(e["seq"] > page["last_seq"] for e in later["events"])

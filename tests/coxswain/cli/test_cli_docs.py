@@ -35,7 +35,10 @@ def commands(group: click.Group, path: str = "cox") -> list[tuple[str, click.Com
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
-        found += commands(command, f"{path} {name}") if isinstance(command, click.Group) else [(f"{path} {name}", command)]
+        if isinstance(command, click.Group):
+            found += commands(command, f"{path} {name}")
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            found.append((f"{path} {name}", command))
     return found
 
 

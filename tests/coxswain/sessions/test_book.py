@@ -1,8 +1,11 @@
 """What nodes report, and the sessions that come of it."""
 
+import pytest
+
 from coxswain.messages.sessions import EventKind, NodeEvent, PeerCounters, PeersSnapshot, StreamLost
 from coxswain.model import Protocol
-from coxswain.sessions import OpenSession, SessionBook
+from coxswain.sessions import OpenSession, SessionBook, source_ip
+from coxswain.sessions.session import ENDPOINTS_KEPT
 
 AWG = Protocol.AMNEZIAWG
 NODE = "nod_a"
@@ -281,7 +284,103 @@ def test_a_node_that_never_comes_back_after_a_restart_has_its_sessions_closed() 
     before = told(connected(0, 10, 10))
     book = SessionBook(before.changes.opened, next_id=2, now=T + 100)
     book.expire(T + 100 + 900)
-    assert (book.active, only(book).reason) == (0, "stream-lost")
+    session = only(book)
+    assert (book.active, session.reason) == (0, "controller-restart")
+    assert (session.closed_at, session.closed_seen_at) == (T, T + 1000), "closed at its last sign of life"
+
+
+def test_a_node_that_is_lost_after_it_came_back_is_not_the_restarts_fault() -> None:
+    before = told(connected(0, 10, 10))
+    book = SessionBook(before.changes.opened, next_id=2, now=T + 100)
+    told(snapshot(130, row("p", 120, 60, 70)), StreamLost(NODE, T + 200), book=book)
+    book.expire(T + 200 + 900)
+    assert (only(book).reason, only(book).rx_bytes) == ("stream-lost", 50)
+
+
+def test_bytes_that_were_never_seen_to_move_are_unknown_when_nobody_saw_the_end() -> None:
+    """It shook hands, so it moved something: 0 would be false."""
+    lost = told(connected(0, 10, 10), StreamLost(NODE, T + 20))
+    lost.expire(T + 20 + 900)
+    removed = told(connected(0, 10, 10), snapshot(60))
+    blank = told(connected(0, 10, 10), disconnected(30, 0, 0))
+    for book in (lost, removed, blank):
+        session = only(book)
+        assert (session.rx_bytes, session.tx_bytes) == (None, None)
+        end = book.changes.boundaries[-1]
+        assert (end.reason, end.rx_bytes, end.tx_bytes) == (session.reason, None, None)
+    told_so = told(connected(0, 10, 10), disconnected(200, 10, 10))
+    assert (only(told_so).rx_bytes, only(told_so).tx_bytes) == (0, 0), "its end was counted"
+
+
+def test_a_look_that_is_older_than_an_event_moves_nobody_back() -> None:
+    new, old = "203.0.113.9:1", "198.51.100.7:4000"
+    book = told(connected(0, 10, 10), connected(60, 20, 20, endpoint=new), snapshot(61, row("p", 55, 20, 20, old)))
+    assert (only(book).endpoint, only(book).roams) == (new, 1)
+    told(snapshot(105, row("p", 100, 20, 20, old)), book=book)
+    assert (only(book).endpoint, only(book).roams) == (old, 2), "later it is news"
+
+
+def test_where_a_session_was_is_kept_with_the_times_and_bounded() -> None:
+    book = told(connected(0, endpoint="192.0.2.1:1"))
+    for number in range(1, 101):
+        told(connected(number * 20, endpoint=f"198.51.100.{number}:1"), book=book)
+    session = only(book)
+    assert (session.roams, len(session.endpoints)) == (100, ENDPOINTS_KEPT)
+    assert session.endpoints[0] == (T, "192.0.2.1:1"), "where it began"
+    assert session.endpoints[-1] == (T + 2000, "198.51.100.100:1")
+    assert [at for at, _ in session.endpoints] == sorted(at for at, _ in session.endpoints)
+
+
+def boundaries(book: SessionBook) -> list[tuple[float, str | None, str, int | None, int | None]]:
+    return [(b.at - T, b.reason, b.endpoint.partition(":")[0], b.rx_bytes, b.tx_bytes) for b in book.changes.boundaries]
+
+
+def test_a_roam_ends_one_segment_and_begins_the_next() -> None:
+    book = told(
+        connected(0, 100, 200),
+        connected(60, 500, 600, endpoint="203.0.113.9:1"),
+        snapshot(120, row("p", 110, 700, 600, "203.0.113.10:1")),
+        disconnected(300, 1100, 1200, endpoint="203.0.113.10:1"),
+    )
+    assert boundaries(book) == [
+        (0, None, "198.51.100.7", 0, 0),
+        (60, "roamed", "198.51.100.7", 400, 400),
+        (60, None, "203.0.113.9", 0, 0),
+        (120, "roamed", "203.0.113.9", 200, 0),
+        (120, None, "203.0.113.10", 0, 0),
+        (300, "disconnect", "203.0.113.10", 400, 600),
+    ]
+    assert {b.session for b in book.changes.boundaries} == {only(book)}
+
+
+def test_the_agent_tells_a_roam_that_a_look_has_seen_already_and_it_is_one() -> None:
+    new = "203.0.113.9:1"
+    book = told(connected(0, 1, 1), snapshot(45, row("p", 40, 5, 5, new)), connected(46, 5, 5, endpoint=new))
+    assert [b.reason for b in book.changes.boundaries] == [None, "roamed", None]
+
+
+def test_a_stamp_from_another_decade_is_not_believed_in_either_direction() -> None:
+    for skew in (-1e8, -1000.0, 301.0, 1e8):
+        session = only(told(connected(skew, received=0)))
+        assert (session.opened_at, session.event_at) == (T, T + skew)
+    assert only(told(connected(-600, received=0))).opened_at == T - 600, "held back while a database was away"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("198.51.100.7:4000", "198.51.100.7"),
+        ("198.51.100.7", "198.51.100.7"),
+        ("[2001:DB8::0:1]:4000", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("(none)", "(none)"),
+        ("", ""),
+        ("[", ""),
+    ],
+)
+def test_the_address_of_an_endpoint(endpoint: str, address: str) -> None:
+    assert source_ip(endpoint) == address
 
 
 def test_what_is_unknown_is_not_zero() -> None:

@@ -4,6 +4,7 @@ or crosses on the way, nothing is counted twice, and a snapshot puts right who i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,19 @@ def play(node: SimulatedNode, act: Act) -> list[StreamItem]:
     return []
 
 
+def segments_add_up(book: SessionBook) -> None:
+    """Each session is told as connect, disconnect, connect, …, and the bytes of its segments are its bytes."""
+    for session in book.changes.dirty.values():
+        mine = [b for b in book.changes.boundaries if b.session is session]
+        assert [b.reason is None for b in mine] == [i % 2 == 0 for i in range(len(mine))]
+        assert (len(mine) % 2 == 0) == (session.closed_at is not None)
+        assert all(earlier.at <= later.at for earlier, later in pairwise(mine))
+        assert all(b.reason == "roamed" for b in mine[1:-1] if b.reason is not None)
+        if session.closed_at is not None:
+            told = [b.rx_bytes for b in mine if b.reason is not None]
+            assert session.rx_bytes == (None if told[-1] is None else sum(told))
+
+
 @settings(max_examples=400)
 @given(acts, st.sampled_from([0.0, -3600.0, 100.0]))
 def test_nothing_is_counted_twice_and_a_snapshot_puts_right_who_is_there(acts: list[Act], skew: float) -> None:
@@ -150,7 +164,9 @@ def test_nothing_is_counted_twice_and_a_snapshot_puts_right_who_is_there(acts: l
         book.apply(node.snapshot())
     sessions = book.changes.dirty.values()
     assert sum(s.rx_bytes or 0 for s in sessions) <= moved
-    assert all(s.rx_bytes is not None and s.rx_bytes >= 0 for s in sessions)
+    assert all(s.rx_bytes is None or s.rx_bytes >= 0 for s in sessions)
+    assert all(s.rx_bytes is not None for s in sessions if s.closed_at is None), "what is open is counted"
+    segments_add_up(book)
     assert all(s.closed_at is None or s.closed_at >= s.opened_at for s in sessions)
     open_now = {s.key[2] for s in sessions if s.closed_at is None}
     assert len(open_now) == book.active

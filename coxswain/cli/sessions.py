@@ -1,0 +1,158 @@
+"""``cox sessions``: who is, and was, connected, and how much they moved."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from coxswain.cli.output import ago, client, config_option, duration, facts, json_option, print_json, size, table
+
+__all__ = ["sessions"]
+
+_LIMIT = click.IntRange(1, 1000)
+_PROTOCOLS = click.Choice(["amneziawg", "xray-reality"])
+
+
+@click.group(invoke_without_command=True)
+@config_option
+@json_option
+@click.option("--active", is_flag=True, help="Only those that are open now.")
+@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
+@click.option("--device", metavar="ID", help="Only of this device.")
+@click.option("--user", metavar="ID", help="Only of this user.")
+@click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol.")
+@click.option("--reason", metavar="WORD", help="Only those that ended so, such as idle or stream-lost.")
+@click.option("--limit", type=_LIMIT, default=50, show_default=True)
+@click.pass_context
+def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active: bool, **query: Any) -> None:
+    """Who is, and was, connected; newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    asking = client(config)
+    found = asking.get(_path("/api/sessions/history", active="true" if active else None, **query))
+    if as_json:
+        print_json(found)
+        return
+    names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
+    rows = [
+        [
+            s["id"],
+            names.get(s["node_id"], s["node_id"]),
+            s["device_id"] or s["peer_key"][:12],
+            s["user_id"],
+            s["endpoint"] + (f" (moved {s['roams']} times)" if s["roams"] else ""),
+            ago(s["opened_at"]),
+            "open" if s["closed_at"] is None else s["reason"],
+            size(s["rx_bytes"]),
+            size(s["tx_bytes"]),
+        ]
+        for s in found
+    ]
+    table(["ID", "NODE", "DEVICE", "USER", "FROM", "OPENED", "STATE", "RX", "TX"], rows)
+
+
+@sessions.command("show")
+@click.argument("session", type=click.IntRange(min=1))
+@config_option
+@json_option
+def show(session: int, config: str | None, *, as_json: bool) -> None:
+    """One session, with the addresses it came from."""
+    found = client(config).get(f"/api/sessions/history/{session}")
+    if as_json:
+        print_json(found)
+        return
+    facts(
+        [
+            ("id", found["id"]),
+            ("node", found["node_id"]),
+            ("protocol", found["protocol"]),
+            ("peer", found["peer_key"]),
+            ("device", found["device_id"]),
+            ("user", found["user_id"]),
+            ("opened", found["opened_at"]),
+            ("closed", found["closed_at"] or "still open"),
+            ("reason", found["reason"]),
+            ("last seen", found["last_at"]),
+            ("received", size(found["rx_bytes"])),
+            ("sent", size(found["tx_bytes"])),
+            ("moved", f"{found['roams']} times"),
+        ]
+    )
+    click.echo()
+    table(["SINCE", "FROM"], [[e["since"], e["endpoint"]] for e in found["endpoints"]])
+
+
+@sessions.command("events")
+@config_option
+@json_option
+@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
+@click.option("--device", metavar="ID", help="Only of this device.")
+@click.option("--user", metavar="ID", help="Only of this user.")
+@click.option("--from", "source_ip", metavar="ADDRESS", help="Only from this address.")
+@click.option("--since", metavar="TIME", help="Not before this time, such as 2026-01-31T12:00:00Z.")
+@click.option("--until", metavar="TIME", help="Not after this time.")
+@click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol.")
+@click.option("--reason", metavar="WORD", help="Only stays that ended so, such as roamed or idle.")
+@click.option("--limit", type=_LIMIT, default=50, show_default=True)
+def events(config: str | None, *, as_json: bool, **query: Any) -> None:
+    """Connects and disconnects, newest first: one line for each stay at one address."""
+    asking = client(config)
+    found = asking.get(_path("/api/sessions", **query))
+    if as_json:
+        print_json(found)
+        return
+    names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
+    rows = [
+        [
+            e["at"][:19],
+            e["event_type"],
+            names.get(e.get("node_id", ""), e.get("node_id")),
+            e.get("device_id") or e.get("peer_id", "")[:12],
+            e.get("user_id"),
+            e.get("source_endpoint"),
+            e.get("reason"),
+            size(e["rx_bytes"]) if e["event_type"] == "disconnect" else "",
+            size(e["tx_bytes"]) if e["event_type"] == "disconnect" else "",
+        ]
+        for e in found
+    ]
+    table(["TIME (UTC)", "EVENT", "NODE", "DEVICE", "USER", "FROM", "REASON", "RX", "TX"], rows)
+
+
+@sessions.command("totals")
+@config_option
+@json_option
+@click.option("--by", type=click.Choice(["user", "device", "node"]), default="user", show_default=True, help="Of whom.")
+@click.option("--since", metavar="TIME", help="Not before the day (UTC) of this time, such as 2026-01-31T00:00:00Z.")
+@click.option("--until", metavar="TIME", help="Not after the day (UTC) of this time.")
+@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
+@click.option("--device", metavar="ID", help="Only of this device.")
+@click.option("--user", metavar="ID", help="Only of this user.")
+@click.option("--limit", type=_LIMIT, default=50, show_default=True)
+def totals(config: str | None, *, as_json: bool, by: str, **query: Any) -> None:
+    """What users, devices or nodes moved; the largest first."""
+    asking = client(config)
+    found = asking.get(_path("/api/sessions/totals", by=by, **query))
+    if as_json:
+        print_json(found)
+        return
+    names = {n["id"]: n["name"] for n in asking.get("/api/nodes")} if by == "node" else {}
+    rows = [
+        [
+            names.get(t["id"], t["id"]) or "(nobody known)",
+            t["opened"],
+            t["closed"],
+            t["unknown"],
+            size(t["rx_bytes"]),
+            size(t["tx_bytes"]),
+            duration(t["seconds"]),
+        ]
+        for t in found
+    ]
+    table([by.upper(), "OPENED", "CLOSED", "OF UNKNOWN SIZE", "RX", "TX", "CONNECTED"], rows)
+
+
+def _path(path: str, **query: Any) -> str:
+    return f"{path}?{urlencode({name: value for name, value in query.items() if value is not None})}"

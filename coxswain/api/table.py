@@ -21,6 +21,7 @@ from coxswain.api.areas import (
     users,
 )
 from coxswain.api.route import Route
+from coxswain.web.table import PAGES
 
 __all__ = ["ROUTES"]
 
@@ -41,4 +42,5 @@ ROUTES: tuple[Route, ...] = (
     *configuration.ROUTES,
     *operations.ROUTES,
     *static.ROUTES,
+    *PAGES,
 )

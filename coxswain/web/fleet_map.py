@@ -1,0 +1,104 @@
+"""The map of the fleet: nodes that are near each other share a pin, paths are arcs between pins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from coxswain.web.regions import region
+from coxswain.web.render import tone
+from coxswain.web.worldmap import project
+
+__all__ = ["Arc", "Map", "Pin", "fleet_map"]
+
+_NEAR = 130
+"""Map units of 10,000: closer pins would cover each other at 1280 px."""
+
+_WORST_FIRST = ("bad", "warn", "info", "good", "quiet")
+
+
+@dataclass(slots=True)
+class Pin:
+    """One place. ``nodes``: what lies there; ``tone``: of the one that most needs attention."""
+
+    x: int
+    y: int
+    city: str
+    nodes: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def tone(self) -> str:
+        tones = {tone(node["status"]) for node in self.nodes}
+        return next(name for name in _WORST_FIRST if name in tones)
+
+    @property
+    def radius(self) -> int:
+        return 60 if len(self.nodes) == 1 else min(140, 75 + 10 * int(math.log2(len(self.nodes))))
+
+    @property
+    def words(self) -> str:
+        """For the tooltip and for those who hear the map instead of seeing it."""
+        shown = ", ".join(f"{node['name']} {node['status']}" for node in self.nodes[:6])
+        more = len(self.nodes) - 6
+        return f"{self.city}: {shown}{f' and {more} more' if more > 0 else ''}"
+
+    @property
+    def href(self) -> str:
+        return f"/nodes/{self.nodes[0]['id']}" if len(self.nodes) == 1 else f"/?region={self.nodes[0]['region']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """A path between two pins, as SVG path data."""
+
+    line: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """``elsewhere``: nodes of which nobody knows where they are."""
+
+    pins: list[Pin]
+    arcs: list[Arc]
+    elsewhere: list[Mapping[str, Any]]
+
+
+def fleet_map(nodes: Iterable[Mapping[str, Any]], paths: Iterable[Mapping[str, Any]] = ()) -> Map:
+    """Places nodes (as the API shows them) by their location, else by their region's."""
+    pins: list[Pin] = []
+    elsewhere = []
+    pin_of: dict[str, Pin] = {}
+    for node in nodes:
+        at = _place(node)
+        if at is None:
+            elsewhere.append(node)
+            continue
+        x, y, city = at
+        pin = next((p for p in pins if math.hypot(p.x - x, p.y - y) < _NEAR), None)
+        if pin is None:
+            pins.append(pin := Pin(x, y, city))
+        pin.nodes.append(node)
+        pin_of[node["id"]] = pin
+    arcs = []
+    for path in paths:
+        hops = [pin_of[node_id] for node_id in path["hops"] if node_id in pin_of]
+        arcs += [Arc(_arc(a, b), f"path {path['name']}") for a, b in pairwise(hops) if a is not b]
+    return Map(pins, arcs, elsewhere)
+
+
+def _place(node: Mapping[str, Any]) -> tuple[int, int, str] | None:
+    location = node.get("location")
+    if location:
+        return (*project(location["latitude"], location["longitude"]), location.get("city") or location["country"])
+    known = region(node["region"])
+    return None if known is None else (*project(known.latitude, known.longitude), known.city)
+
+
+def _arc(a: Pin, b: Pin) -> str:
+    """Lifted by a quarter of the distance, so that there and back can be told apart."""
+    lift = min(0.24 * math.hypot(a.x - b.x, a.y - b.y), 1_300)
+    return f"M{a.x} {a.y}Q{(a.x + b.x) // 2} {round((a.y + b.y) / 2 - lift)} {b.x} {b.y}"

@@ -1,0 +1,110 @@
+"""Pages and fragments as routes: ask the API's handlers, fill a template.
+
+A page never asks an actor itself. What it shows is what the API answers to the same credential, so there is one set of rules
+for both, and whatever a page can show a script can read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, cast
+
+import falcon
+
+from coxswain.api.bodies import Body
+from coxswain.api.call import Call
+from coxswain.api.route import Param, Reply, Route, Scope
+from coxswain.errors import CoxswainError, Refused
+from coxswain.web.render import render
+
+__all__ = ["Answer", "ask", "fragment", "page", "tolerant"]
+
+HTML = "text/html; charset=utf-8"
+Context = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API said. ``after``: the cursor of the next page; None: there is none."""
+
+    value: Any
+    after: str | int | None = None
+
+
+def ask(call: Call, path: str, **params: str | int | None) -> Answer:
+    """What ``GET path`` answers to whoever asks for the page. Raises ``CoxswainError`` as that does."""
+    route, parts = _find(path)
+    if call.who.scope < route.scope:
+        raise Refused(f"GET {route.path}: needs the scope {route.scope.word}")
+    query = {name: str(value) for name, value in params.items() if value not in (None, "")}
+    request = cast("falcon.Request", SimpleNamespace(params=query, env=call.request.env))
+    inner = Call(call.services, call.door, request, parts, Body({}))
+    inner.__dict__["who"] = call.who
+    value = route.handler(inner)
+    return Answer(value.value, value.after) if isinstance(value, Reply) else Answer(value)
+
+
+def tolerant(call: Call, path: str, default: Any, **params: str | int | None) -> Any:
+    """The value alone; ``default`` where the API cannot say just now. For what a page can do without."""
+    try:
+        return ask(call, path, **params).value
+    except CoxswainError:
+        return default
+
+
+def page(
+    path: str,
+    template: str,
+    load: Callable[[Call], Context],
+    *,
+    title: str,
+    scope: Scope = Scope.READONLY,
+    query: tuple[str, ...] = (),
+) -> Route:
+    """A whole page, with navigation around ``template``."""
+
+    def show(call: Call) -> Reply:
+        context = {"title": title, "here": path, "who": call.who, **load(call)}
+        return Reply(raw=render(template, context), media_type=HTML)
+
+    return _route(path, f"Page: {title}.", show, scope, query)
+
+
+def fragment(
+    path: str, template: str, load: Callable[[Call], Context], *, scope: Scope = Scope.READONLY, query: tuple[str, ...] = ()
+) -> Route:
+    """A piece of a page, for ``static/live.js``. ``?keys=`` asks for some rows only."""
+
+    def show(call: Call) -> Reply:
+        return Reply(raw=render(template, load(call)), media_type=HTML)
+
+    return _route(path, f"Fragment: {template}.", show, scope, ("keys", *query))
+
+
+def _route(path: str, summary: str, show: Callable[[Call], Reply], scope: Scope, query: tuple[str, ...]) -> Route:
+    params = tuple(Param(name, "see the API route behind this page") for name in query)
+    return Route("GET", path, scope, summary, show, query=params, media_type=HTML, also=(404,))
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], Route], ...]:
+    from coxswain.api.table import ROUTES  # noqa: PLC0415 - the table has the pages in it
+
+    found = [route for route in ROUTES if route.method == "GET" and route.path.startswith("/api/")]
+    return tuple((re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route.path)), route) for route in found)
+
+
+def _find(path: str) -> tuple[Route, dict[str, str]]:
+    named = []
+    for pattern, route in _patterns():
+        match = pattern.fullmatch(path)
+        if match:
+            named.append((len(match.groupdict()), route, match.groupdict()))
+    if not named:
+        raise LookupError(f"no GET route answers {path}")
+    _, route, parts = min(named, key=lambda found: found[0])
+    return route, parts

@@ -1,0 +1,44 @@
+"""One node: how it is, what would be done to it, who is connected; its settings and what can be done to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.call import Call
+from coxswain.errors import CoxswainError
+from coxswain.web.page import ask, fragment, page
+
+__all__ = ["PAGES"]
+
+_SESSIONS = 20
+
+
+def _load(call: Call) -> dict[str, Any]:
+    found = _state(call)
+    node = found["node"]
+    return found | {"title": node["name"], "here": "/", "plan": None, "reason": "asking…"} | _sessions(call)
+
+
+def _state(call: Call) -> dict[str, Any]:
+    return {"node": ask(call, f"/api/nodes/{call.path['key']}").value}
+
+
+def _plan(call: Call) -> dict[str, Any]:
+    try:
+        return {"plan": ask(call, f"/api/nodes/{call.path['key']}/plan").value, "reason": ""}
+    except CoxswainError as error:
+        return {"plan": None, "reason": str(error)}
+
+
+def _sessions(call: Call) -> dict[str, Any]:
+    node = _state(call)["node"]
+    rows = ask(call, "/api/sessions", node=node["id"], limit=_SESSIONS).value
+    return {"sessions": rows, "names": {node["id"]: node["name"]}}
+
+
+PAGES = (
+    page("/nodes/{key}", "node.html", _load, title="Node"),
+    fragment("/ui/fragments/nodes/{key}", "_node_state.html", _state),
+    fragment("/ui/fragments/nodes/{key}/plan", "_plan.html", _plan),
+    fragment("/ui/fragments/nodes/{key}/sessions", "_session_table.html", _sessions),
+)

@@ -1,0 +1,39 @@
+"""The controller itself: its service tree as it is now, and its certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from coxswain.api.call import Call
+from coxswain.web.page import ask, fragment, page
+
+__all__ = ["PAGES"]
+
+
+def _rows(call: Call) -> dict[str, Any]:
+    status = ask(call, "/api/status").value
+    return {"tree": list(_flat(ask(call, "/api/tree").value, 0)), "chaos": bool(status.get("chaos"))}
+
+
+def _flat(node: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+    """The tree as rows; node links are left to the nodes' own pages, or a fleet of thousands would bury the rest."""
+    yield node | {"depth": depth}
+    for child in node["children"]:
+        if not child["id"].startswith("node_link:"):
+            yield from _flat(child, depth + 1)
+
+
+def _counters(call: Call) -> dict[str, Any]:
+    return {"s": ask(call, "/api/status").value}
+
+
+def _load(call: Call) -> dict[str, Any]:
+    return _counters(call) | _rows(call) | {"ca": ask(call, "/api/ca").value}
+
+
+PAGES = (
+    page("/system", "system.html", _load, title="System"),
+    fragment("/ui/fragments/system", "_system_counters.html", _counters),
+    fragment("/ui/rows/tree", "_tree_rows.html", _rows),
+)

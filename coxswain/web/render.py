@@ -1,0 +1,96 @@
+"""Templates: where they are, and how values look in them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import cache
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+__all__ = ["duration", "human_bytes", "render", "tone"]
+
+_UNKNOWN = "\N{EN DASH}"
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+_TONES = {
+    "good": {"active", "live", "running", "ok", "done", "applied", "open"},
+    "warn": {"pending", "provisioning", "enrolling", "degraded", "backing_off", "connecting", "syncing", "starting",
+             "restarting", "suspended", "waiting", "interrupted", "undoing"},
+    "bad": {"error", "unreachable", "failed", "revoked", "hung", "dead", "refused", "crashed", "gave_up"},
+    "quiet": {"stopped", "disabled", "expired", "closed", "undone", "cancelled"},
+}  # fmt: skip
+
+
+def tone(word: str | None) -> str:
+    """Which colour a state has; states that nobody knows are information."""
+    return next((tone for tone, words in _TONES.items() if word in words), "info")
+
+
+def human_bytes(count: int | None) -> str:
+    """``1.2 GB``, in powers of 1000; unknown is a dash, never 0."""
+    if count is None:
+        return _UNKNOWN
+    size = float(count)
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float | None) -> str:
+    """``3 d 4 h``, ``12 min``, ``8 s``."""
+    if seconds is None:
+        return _UNKNOWN
+    left = max(0, int(seconds))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+        if len(parts) == 2:
+            break
+    return " ".join(parts) or "0 s"
+
+
+def _time(stamp: str | None, absent: str = "never") -> Markup:
+    """An RFC 3339 time; the browser shows how long ago that is."""
+    if not stamp:
+        return escape(absent)
+    return Markup('<time datetime="{}" data-ago class="nowrap">{}</time>').format(stamp, stamp[:19].replace("T", " "))
+
+
+def _badge(word: str | None) -> Markup:
+    text = (word or "unknown").replace("_", " ")
+    return Markup('<span class="badge {}">{}</span>').format(tone(word), text)
+
+
+def _between(opened: str | None, closed: str | None) -> str:
+    if not opened:
+        return _UNKNOWN
+    start = dt.datetime.fromisoformat(opened)
+    end = dt.datetime.fromisoformat(closed) if closed else dt.datetime.now(dt.UTC)
+    return duration((end - start).total_seconds())
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("coxswain.web", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        auto_reload=False,
+    )
+    made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
+    made.globals |= {"between": _between}
+    return made
+
+
+def render(template: str, context: Any) -> bytes:
+    """Fills a template. Whatever comes from a value is escaped."""
+    text: str = _environment().get_template(template).render(context)
+    return text.encode()

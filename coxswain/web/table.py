@@ -1,0 +1,15 @@
+"""All pages and their fragments. A new page is a module in ``coxswain/web/pages`` and its line here."""
+
+from __future__ import annotations
+
+from coxswain.api.route import Route
+from coxswain.web.pages import fleet, node, operations, system
+
+__all__ = ["PAGES"]
+
+PAGES: tuple[Route, ...] = (
+    *fleet.PAGES,
+    *node.PAGES,
+    *operations.PAGES,
+    *system.PAGES,
+)

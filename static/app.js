@@ -1,0 +1,333 @@
+// What every page does in the browser: forms and buttons that call the API, dialogs, toasts, theme, times, the palette.
+// Pages work as plain HTML for reading; this adds the acting and, through live.js, the staying up to date.
+
+import { startLive } from "/static/live.js";
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+// -- the API
+
+/** Calls the API. Returns {ok, status, data}; data is the parsed body, or null. Goes to the login page when signed out. */
+export async function api(method, path, body) {
+  const options = { method, headers: { Accept: "application/json" }, credentials: "same-origin" };
+  if (body !== undefined) {
+    options.headers["Content-Type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    return { ok: false, status: 0, data: { error: "The controller does not answer. Is it running?" } };
+  }
+  const text = await response.text();
+  let data = null;
+  try {
+    data = text ? JSON.parse(text) : null;
+  } catch {
+    data = { error: text.slice(0, 200) };
+  }
+  if (response.status === 401 && !location.pathname.startsWith("/login")) {
+    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+  }
+  return { ok: response.ok, status: response.status, data };
+}
+
+export const sentence = (data) => data?.error || data?.detail || "It did not work, and the controller did not say why.";
+
+// -- toasts
+
+export function toast(text, { bad = false, undo } = {}) {
+  const box = document.createElement("div");
+  box.className = bad ? "toast bad" : "toast";
+  box.setAttribute("role", bad ? "alert" : "status");
+  box.append(text);
+  if (undo) {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "small", textContent: "Undo" });
+    button.addEventListener("click", async () => {
+      box.remove();
+      const answer = await api(undo.method, undo.path, undo.body);
+      toast(answer.ok ? "Undone." : sentence(answer.data), { bad: !answer.ok });
+      refresh();
+    });
+    box.append(button);
+  }
+  $("#toasts").append(box);
+  setTimeout(() => box.remove(), bad ? 12000 : undo ? 10000 : 5000);
+}
+
+/** Something changed here: the live regions of this page are fetched again, without waiting for their events. */
+function refresh() {
+  document.dispatchEvent(new CustomEvent("cox:refresh"));
+}
+
+// -- forms: <form data-api="PATCH /api/nodes/x" data-done="Saved." data-then="reload|close|/path">
+
+const READ = {
+  int: (field) => (field.value.trim() === "" ? undefined : Number.parseInt(field.value, 10)),
+  bool: (field) => field.checked,
+  list: (field) => field.value.split(/[\s,]+/).filter(Boolean),
+  path: () => undefined,
+  picked: (field) => [...field.selectedOptions].map((option) => option.value),
+  text: (field) => field.value,
+};
+
+function kindOf(field) {
+  return field.dataset.type || (field.type === "checkbox" ? "bool" : field.multiple ? "picked" : "text");
+}
+
+/** The body of a form. Optional fields that are empty are left out; "a.b" nests. */
+function bodyOf(form) {
+  const body = {};
+  for (const field of form.elements) {
+    if (!field.name || field.disabled || (field.type === "radio" && !field.checked)) continue;
+    const value = READ[kindOf(field)](field);
+    if (value === undefined || (value === "" && field.dataset.optional !== undefined)) continue;
+    const path = field.name.split(".");
+    const last = path.pop();
+    let place = body;
+    for (const part of path) place = place[part] ??= {};
+    place[last] = value;
+  }
+  return body;
+}
+
+function tell(form, text, kind = "problem") {
+  let box = $(".told", form);
+  if (!box) {
+    box = Object.assign(document.createElement("p"), { className: "told" });
+    box.setAttribute("role", "alert");
+    form.prepend(box);
+  }
+  box.className = `told ${kind}`;
+  box.textContent = text;
+  box.hidden = !text;
+  return box;
+}
+
+/** Which fields of a form does an error sentence name? The API begins with the field's name. */
+function mark(form, text) {
+  const name = text.split(":")[0].trim();
+  for (const field of form.elements) {
+    if (!field.name) continue;
+    const wrong = field.name === name || field.name.endsWith(`.${name}`);
+    if (wrong) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+  }
+  $('[aria-invalid="true"]', form)?.focus();
+}
+
+/** Somebody else saved first: say what differs, keep what was typed, and let the next save go on top of theirs. */
+async function onStale(form, answer) {
+  const record = form.dataset.record ? await api("GET", form.dataset.record) : null;
+  const version = form.elements.namedItem("version");
+  if (!record?.ok || !version) return tell(form, sentence(answer.data));
+  const theirs = [];
+  for (const field of form.elements) {
+    if (!field.name || field === version) continue;
+    const now = field.name.split(".").reduce((at, part) => at?.[part], record.data);
+    const before = kindOf(field) === "bool" ? field.defaultChecked : field.defaultValue;
+    const shown = Array.isArray(now) ? now.join(", ") : now;
+    if (now !== undefined && String(shown ?? "") !== String(before ?? "")) theirs.push(`${field.name}: ${shown}`);
+  }
+  version.value = record.data.version;
+  const what = theirs.length ? `now ${theirs.join("; ")}` : "in fields that are not shown here";
+  tell(form, `Somebody else changed this meanwhile (${what}). What you typed is still here: save again to put it on top of theirs.`, "notice");
+}
+
+async function submit(form) {
+  const [method, path] = form.dataset.api.split(" ");
+  const button = $('button[type="submit"], button:not([type])', form);
+  button?.setAttribute("aria-busy", "true");
+  const answer = await api(method, fill(path, form), method === "DELETE" ? undefined : bodyOf(form));
+  button?.removeAttribute("aria-busy");
+  if (!answer.ok) {
+    if (answer.status === 409 && answer.data?.current !== undefined) return onStale(form, answer);
+    const text = sentence(answer.data);
+    tell(form, answer.data?.remedy ? `${text} ${answer.data.remedy}` : text);
+    return mark(form, text);
+  }
+  tell(form, "");
+  form.dispatchEvent(new CustomEvent("cox:done", { bubbles: true, detail: answer.data }));
+  done(form, answer.data);
+}
+
+/** "{id}" in a path is the value of the form's field "id". */
+function fill(path, form) {
+  return path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(form.elements.namedItem(name)?.value ?? ""));
+}
+
+function done(element, data) {
+  const undo = element.dataset.undo && { method: element.dataset.undo.split(" ")[0], path: element.dataset.undo.split(" ")[1], body: {} };
+  if (element.dataset.show) return showOnce(element, data);
+  const then = element.dataset.then || "close";
+  if (then.startsWith("/")) return location.assign(then.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(data?.[key] ?? "")));
+  if (element.dataset.done) toast(element.dataset.done, { undo });
+  if (then === "reload") return location.reload();
+  element.closest("dialog")?.close();
+  if (element instanceof HTMLFormElement && then === "close") element.reset();
+  refresh();
+}
+
+/** What is shown this once and never again: a token's secret, recovery codes, an invite. */
+function showOnce(element, data) {
+  const panel = $(element.dataset.show);
+  for (const place of $$("[data-field]", panel)) {
+    const value = data?.[place.dataset.field];
+    place.textContent = Array.isArray(value) ? value.join("\n") : value ?? "";
+  }
+  element.closest("dialog")?.close();
+  if (element instanceof HTMLFormElement) element.reset();
+  panel.showModal();
+  refresh();
+}
+
+// -- buttons: <button data-api="POST /api/nodes/x/push" data-confirm="What will happen" data-done="Pushed.">
+
+async function press(button) {
+  if (button.dataset.confirm && !(await confirmed(button))) return;
+  const [method, path] = button.dataset.api.split(" ");
+  button.setAttribute("aria-busy", "true");
+  const answer = await api(method, path, method === "DELETE" ? undefined : JSON.parse(button.dataset.body || "{}"));
+  button.removeAttribute("aria-busy");
+  if (!answer.ok) return toast(sentence(answer.data), { bad: true });
+  done(button, answer.data);
+}
+
+function confirmed(button) {
+  const dialog = $("#confirm");
+  $("[data-text]", dialog).textContent = button.dataset.confirm;
+  const yes = $('button[value="yes"]', dialog);
+  yes.textContent = button.dataset.yes || button.textContent.trim();
+  yes.className = button.classList.contains("danger") ? "danger primary" : "primary";
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.api) return;
+  event.preventDefault();
+  submit(form);
+});
+
+document.addEventListener("click", (event) => {
+  const element = event.target.closest("[data-api], [data-open], [data-close], [data-copy], #theme, #menu");
+  if (!element || element instanceof HTMLFormElement) return;
+  if (element.dataset.api) press(element);
+  else if (element.dataset.open) openDialog(element);
+  else if (element.dataset.close !== undefined) element.closest("dialog").close("no");
+  else if (element.dataset.copy) copy(element);
+  else if (element.id === "theme") nextTheme();
+  else if (element.id === "menu") toggleMenu(element);
+});
+
+/** Opens a dialog; data-set='{"name": "value"}' on the button fills its fields. */
+function openDialog(button) {
+  const dialog = $(button.dataset.open);
+  for (const [name, value] of Object.entries(JSON.parse(button.dataset.set || "{}"))) {
+    const field = $(`[name="${name}"]`, dialog);
+    if (field) field.value = value;
+    for (const place of $$(`[data-field="${name}"]`, dialog)) place.textContent = value;
+  }
+  const form = $("form", dialog);
+  if (form) tell(form, "");
+  dialog.showModal();
+}
+
+async function copy(button) {
+  const text = $(button.dataset.copy).textContent;
+  await navigator.clipboard.writeText(text.trim());
+  toast("Copied.");
+}
+
+// -- theme and menu
+
+function nextTheme() {
+  const now = document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const next = now === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  localStorage.setItem("theme", next);
+}
+
+function toggleMenu(button) {
+  const open = $(".side").classList.toggle("open");
+  button.setAttribute("aria-expanded", String(open));
+}
+
+// -- times: <time datetime="…" data-ago>
+
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+export function showTimes(root = document) {
+  for (const time of $$("time[data-ago]", root)) {
+    const at = new Date(time.dateTime);
+    const passed = (at - Date.now()) / 1000;
+    const [unit, seconds] = UNITS.find(([, size]) => Math.abs(passed) >= size) || UNITS.at(-1);
+    const text = Math.abs(passed) < 5 ? "just now" : RELATIVE.format(Math.round(passed / seconds), unit);
+    if (time.textContent !== text) time.textContent = text;
+    if (!time.title) time.title = FULL.format(at);
+  }
+}
+
+// -- palette
+
+function startPalette() {
+  const dialog = $("#palette");
+  if (!dialog) return;
+  const input = $("input", dialog);
+  const list = $("ul", dialog);
+  let asked = 0;
+  let timer = 0;
+  const choose = (step) => {
+    const rows = $$("li", list);
+    const at = rows.findIndex((row) => row.getAttribute("aria-selected") === "true");
+    const next = rows[(at + step + rows.length) % rows.length];
+    for (const row of rows) row.setAttribute("aria-selected", String(row === next));
+    next?.scrollIntoView({ block: "nearest" });
+    if (next) input.setAttribute("aria-activedescendant", next.id);
+  };
+  const look = async () => {
+    const number = ++asked;
+    const response = await fetch(`/ui/palette?q=${encodeURIComponent(input.value)}`, { credentials: "same-origin" });
+    const html = await response.text();
+    if (number !== asked || !response.ok) return;
+    list.innerHTML = html;
+    choose(1);
+  };
+  input.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(look, 80);
+  });
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      choose(event.key === "ArrowDown" ? 1 : -1);
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      $('li[aria-selected="true"] a', list)?.click();
+    }
+  });
+  const open = () => {
+    input.value = "";
+    dialog.showModal();
+    look();
+  };
+  document.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+      event.preventDefault();
+      open();
+    }
+  });
+  $("#search")?.addEventListener("click", open);
+}
+
+startPalette();
+showTimes();
+setInterval(showTimes, 5000);
+document.addEventListener("cox:shown", (event) => showTimes(event.target));
+if (document.body.dataset.live !== undefined) startLive();

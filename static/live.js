@@ -1,0 +1,206 @@
+// Keeps a page as the controller is. One WebSocket tells what changed; the HTML of what is shown is fetched from the server that
+// rendered the page, a row at a time where rows are known by their key. What is out of view waits until it is scrolled into view.
+//
+//   <tbody data-rows="/ui/rows/nodes" data-topics="node" data-key="node_id">   rows <tr data-row="nod_…">
+//   <section data-fragment="/ui/fragments/counters" data-topics="node session">
+//   <ul data-feed="node session alert">                                       newest first, from the events themselves
+
+const LEAST_MS = 250;
+const RETRY_MS = [250, 500, 1000, 2000, 4000, 8000];
+
+const regions = [];
+let seq = null;
+let failures = 0;
+
+class Region {
+  constructor(element) {
+    this.element = element;
+    this.topics = (element.dataset.topics || "").split(/\s+/);
+    this.url = element.dataset.rows || element.dataset.fragment;
+    this.byRow = element.dataset.rows !== undefined;
+    this.keys = new Set();
+    this.all = false;
+    this.timer = 0;
+    this.last = 0;
+    this.visible = false;
+    new IntersectionObserver(([entry]) => {
+      this.visible = entry.isIntersecting;
+      if (this.visible) this.plan();
+    }).observe(element);
+  }
+
+  wants(type) {
+    return this.topics.some((topic) => topic === "*" || type === topic || type.startsWith(`${topic}.`));
+  }
+
+  /** Something changed; key: which row, null: maybe any. */
+  note(key) {
+    if (this.byRow && key) this.keys.add(key);
+    else this.all = true;
+    this.plan();
+  }
+
+  plan() {
+    if (this.timer || !this.visible || document.hidden || (!this.all && this.keys.size === 0)) return;
+    this.timer = setTimeout(() => this.fetch(), Math.max(0, this.last + LEAST_MS - performance.now()));
+  }
+
+  async fetch() {
+    this.last = performance.now();
+    const all = this.all || !this.byRow;
+    const keys = [...this.keys].slice(0, 100);
+    for (const key of keys) this.keys.delete(key);
+    if (all) this.keys.clear();
+    this.all = false;
+    const address = new URL(this.url, location.href);
+    for (const [name, value] of new URLSearchParams(location.search)) address.searchParams.append(name, value);
+    if (!all) address.searchParams.set("keys", keys.join(","));
+    try {
+      const response = await fetch(address, { credentials: "same-origin" });
+      if (response.status === 401) return location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+      if (response.ok) this.show(await response.text(), all, keys);
+    } catch {
+      this.all = true; // the connection is gone; when it is back everything is looked at again
+    } finally {
+      this.timer = 0;
+    }
+    this.plan();
+  }
+
+  show(html, all, keys) {
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html.trim();
+    if (!this.byRow) {
+      if (this.element.innerHTML !== fresh.innerHTML) this.element.replaceChildren(fresh.content);
+    } else {
+      this.showRows(fresh.content, all, keys);
+    }
+    this.element.dispatchEvent(new CustomEvent("cox:shown", { bubbles: true }));
+  }
+
+  showRows(content, all, keys) {
+    const shown = new Map([...this.element.querySelectorAll("[data-row]")].map((row) => [row.dataset.row, row]));
+    const came = new Map([...content.querySelectorAll("[data-row]")].map((row) => [row.dataset.row, row]));
+    for (const [key, row] of came) {
+      const old = shown.get(key);
+      if (!old) {
+        if (this.element.dataset.newest !== undefined) this.element.prepend(row);
+        else this.element.append(row);
+        row.classList.add("fresh");
+      } else if (old.outerHTML !== row.outerHTML && !old.contains(document.activeElement)) {
+        old.replaceWith(row);
+        row.classList.add("fresh");
+      }
+    }
+    const gone = all ? [...shown.keys()].filter((key) => !came.has(key)) : keys.filter((key) => !came.has(key));
+    for (const key of gone) shown.get(key)?.remove();
+    if (all && came.size === 0) this.element.replaceChildren(content);
+  }
+}
+
+const CLASS = { PEER_CONNECTED: "session", PEER_DISCONNECTED: "session", HANDSHAKE_UP: "node", HANDSHAKE_DOWN: "node", ERROR: "node", alert_updated: "alert" };
+
+function onEvent(frame) {
+  if (typeof frame.seq === "number") seq = frame.seq;
+  if (frame.type === "dropped" || frame.type === "gap") return everything();
+  const type = CLASS[frame.type] || frame.type;
+  for (const region of regions) {
+    if (region.wants(type)) region.note(frame[region.element.dataset.key || "node_id"] || null);
+  }
+  for (const feed of document.querySelectorAll("[data-feed]")) addToFeed(feed, type, frame);
+  for (const form of document.querySelectorAll("form[data-watch]")) warn(form, type, frame);
+}
+
+function everything() {
+  for (const region of regions) region.note(null);
+}
+
+function addToFeed(feed, type, frame) {
+  const wanted = feed.dataset.feed.split(/\s+/);
+  const told = wanted.includes(type) ? words(type, frame) : "";
+  if (!told) return;
+  const item = document.createElement("li");
+  const time = Object.assign(document.createElement("time"), { dateTime: frame.at, textContent: "just now" });
+  time.dataset.ago = "";
+  time.className = "muted";
+  const text = document.createElement("span");
+  text.textContent = told;
+  item.append(text, " ", time);
+  feed.querySelector("[data-empty]")?.remove();
+  feed.prepend(item);
+  while (feed.children.length > 50) feed.lastElementChild.remove();
+}
+
+/** What the page calls something, or its id. */
+function nameOf(id) {
+  return document.querySelector(`[data-row="${CSS.escape(id)}"] a`)?.textContent || id;
+}
+
+/** One event as a sentence; empty for those that need none. */
+function words(type, frame) {
+  const node = frame.name || (frame.node_id ? nameOf(frame.node_id) : "");
+  switch (type) {
+    case "session": {
+      const who = frame.device_id || "an unknown peer";
+      return frame.type === "PEER_CONNECTED" ? `${who} connected to ${node}` : `${who} left ${node}${frame.reason ? ` (${frame.reason})` : ""}`;
+    }
+    case "status":
+      return frame.kind === "node.status" ? `${node} is ${frame.status}` : `${node}: ${String(frame.link_state).replace("_", " ")}${frame.reason ? `, ${frame.reason}` : ""}`;
+    case "inventory":
+      return `${frame.action}: ${node || nameOf(frame.id)}`;
+    case "tree":
+      return `${frame.actor} ${frame.kind.slice(5)}${frame.reason ? `: ${frame.reason}` : ""}`;
+    case "operation":
+      return frame.kind === "operation.output" ? "" : `${frame.target_id || frame.operation_id}: ${frame.title || frame.state}`;
+    case "alert":
+      return `${frame.alert?.severity || "alert"}: ${frame.alert?.kind || ""}`;
+    default:
+      return "";
+  }
+}
+
+/** A form that shows a record which somebody else just changed says so at once. */
+function warn(form, type, frame) {
+  const [topic, id] = form.dataset.watch.split(" ");
+  if (type !== topic || !Object.values(frame).includes(id) || form.getAttribute("aria-busy")) return;
+  let box = form.querySelector(".elsewhere");
+  if (!box) {
+    box = Object.assign(document.createElement("p"), { className: "elsewhere notice" });
+    box.setAttribute("role", "status");
+    form.prepend(box);
+  }
+  box.textContent = "Somebody just changed this. What you see may be older; saving will show you what changed.";
+}
+
+function say(state) {
+  const badge = document.getElementById("live");
+  if (!badge) return;
+  badge.dataset.state = state;
+  badge.textContent = { open: "Live", connecting: "Connecting…", lost: "Not connected: what you see may be old" }[state];
+}
+
+function connect() {
+  say(failures === 0 ? "connecting" : "lost");
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const socket = new WebSocket(`${scheme}://${location.host}/ws/events${seq === null ? "" : `?after=${seq}`}`);
+  socket.addEventListener("open", () => {
+    if (failures > 0) everything();
+    failures = 0;
+    say("open");
+  });
+  socket.addEventListener("message", (message) => onEvent(JSON.parse(message.data)));
+  socket.addEventListener("close", () => {
+    failures += 1;
+    say("lost");
+    const most = RETRY_MS[Math.min(failures, RETRY_MS.length) - 1];
+    setTimeout(connect, most * (0.5 + Math.random() / 2));
+  });
+}
+
+/** Begins to follow. Called once, by app.js, on pages that show something live. */
+export function startLive() {
+  for (const element of document.querySelectorAll("[data-rows], [data-fragment]")) regions.push(new Region(element));
+  document.addEventListener("visibilitychange", () => regions.forEach((region) => region.plan()));
+  document.addEventListener("cox:refresh", everything);
+  connect();
+}

@@ -2,6 +2,7 @@
 // Pages work as plain HTML for reading; this adds the acting and, through live.js, the staying up to date.
 
 import { startLive } from "/static/live.js";
+import { ours } from "/static/html.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -296,7 +297,7 @@ function startPalette() {
     const response = await fetch(`/ui/palette?q=${encodeURIComponent(input.value)}`, { credentials: "same-origin" });
     const html = await response.text();
     if (number !== asked || !response.ok) return;
-    list.innerHTML = html;
+    list.innerHTML = ours(html);
     choose(1);
   };
   input.addEventListener("input", () => {

@@ -5,6 +5,8 @@
 //   <section data-fragment="/ui/fragments/counters" data-topics="node session">
 //   <ul data-feed="node session alert">                                       newest first, from the events themselves
 
+import { ours } from "/static/html.js";
+
 const LEAST_MS = 250;
 const RETRY_MS = [250, 500, 1000, 2000, 4000, 8000];
 
@@ -69,7 +71,7 @@ class Region {
 
   show(html, all, keys) {
     const fresh = document.createElement("template");
-    fresh.innerHTML = html.trim();
+    fresh.innerHTML = ours(html.trim());
     if (!this.byRow) {
       if (this.element.innerHTML !== fresh.innerHTML) this.element.replaceChildren(fresh.content);
     } else {

@@ -10,7 +10,8 @@ from typing import Any
 
 import falcon
 
-from coxswain.errors import CoxswainError, StaleVersion, Throttled, Unauthenticated, door_of
+from coxswain.errors import CoxswainError, NotFound, StaleVersion, Throttled, Unauthenticated, door_of
+from coxswain.web.refusal import is_page, show_error
 
 __all__ = ["dumps", "handle_errors", "write_problem"]
 
@@ -40,7 +41,10 @@ def _no_serializer(_request: falcon.Request, _response: falcon.Response, _error:
     """Error handlers below write all bodies."""
 
 
-def _on_error(_request: falcon.Request, response: falcon.Response, error: CoxswainError, _params: Any) -> None:
+def _on_error(request: falcon.Request, response: falcon.Response, error: CoxswainError, _params: Any) -> None:
+    if is_page(request):
+        show_error(request, response, error)
+        return
     door = door_of(error)
     more: dict[str, Any] = {"exit_code": door.exit_code}
     if error.remedy:
@@ -62,6 +66,9 @@ def _on_http_error(request: falcon.Request, response: falcon.Response, error: fa
         405: f"{request.method} is not for {request.path[:200]!a}",
     }
     sentence = sentences.get(status) or error.description or error.title or "error"
+    if is_page(request) and status == 404:
+        show_error(request, response, NotFound(sentence))
+        return
     exit_code = {404: 4}.get(status, 2 if status < 500 else 1)
     write_problem(response, status, error.title or "error", sentence, exit_code=exit_code)
 

@@ -21,7 +21,7 @@ from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.errors import CoxswainError, Refused
 from coxswain.web.render import render
 
-__all__ = ["Answer", "ask", "fragment", "page", "tolerant"]
+__all__ = ["HTML", "Answer", "ask", "fragment", "page", "tolerant"]
 
 HTML = "text/html; charset=utf-8"
 Context = Mapping[str, Any]

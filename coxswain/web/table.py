@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from coxswain.api.route import Route
-from coxswain.web.pages import fleet, node, operations, system
+from coxswain.web.pages import fleet, login, node, operations, system
 
 __all__ = ["PAGES"]
 
 PAGES: tuple[Route, ...] = (
+    *login.PAGES,
     *fleet.PAGES,
     *node.PAGES,
     *operations.PAGES,

@@ -81,6 +81,7 @@ from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
 from coxswain.operations import Kind
 from coxswain.store import Store
+from coxswain.web.table import PAGES
 from coxswain.wire.node_control import Deadlines
 
 __all__ = ["Parts", "build"]
@@ -216,7 +217,7 @@ def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
     )
     return {
         "listen": parts.listen,
-        "app": create_app(doors, WebDoor(gate, doors.ask)),
+        "app": create_app(doors, WebDoor(gate, doors.ask), PAGES),
         "behind_tls_proxy": gate.behind_tls_proxy,
     }
 

@@ -6,6 +6,7 @@ actor) → answer. Every mutation is answered only when its audit record is in t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from itertools import groupby
 
@@ -15,20 +16,21 @@ from coxswain.api.dispatch import Dispatcher, Place
 from coxswain.api.doors import Door
 from coxswain.api.headers import SecurityHeaders
 from coxswain.api.problems import dumps, handle_errors
+from coxswain.api.route import Route
 from coxswain.api.services import Services
 from coxswain.api.table import ROUTES
 
 __all__ = ["create_app"]
 
 
-def create_app(services: Services, door: Door) -> falcon.App[falcon.Request, falcon.Response]:
-    """Builds the WSGI application of one door."""
+def create_app(services: Services, door: Door, pages: Iterable[Route] = ()) -> falcon.App[falcon.Request, falcon.Response]:
+    """Builds the WSGI application of one door. ``pages``: what it shows to people, beside the API."""
     app = falcon.App(middleware=[SecurityHeaders()])
     app.req_options.strip_url_path_trailing_slash = True
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=dumps)
     handle_errors(app)
     dispatcher = Dispatcher(services, door)
-    by_path = sorted(ROUTES, key=lambda route: route.path)
+    by_path = sorted((*ROUTES, *pages), key=lambda route: route.path)
     for path, routes in groupby(by_path, key=lambda route: route.path):
         app.add_route(path, Place(dispatcher, list(routes)))
     app.add_sink(partial(_nothing, door), "/")

@@ -21,7 +21,6 @@ from coxswain.api.areas import (
     users,
 )
 from coxswain.api.route import Route
-from coxswain.web.table import PAGES
 
 __all__ = ["ROUTES"]
 
@@ -42,5 +41,4 @@ ROUTES: tuple[Route, ...] = (
     *configuration.ROUTES,
     *operations.ROUTES,
     *static.ROUTES,
-    *PAGES,
 )

@@ -19,6 +19,7 @@ from coxswain.api.bodies import Body
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.errors import CoxswainError, Refused
+from coxswain.web.navigation import Group, navigation
 from coxswain.web.render import render
 
 __all__ = ["HTML", "Answer", "ask", "fragment", "page", "tolerant"]
@@ -68,7 +69,7 @@ def page(
     """A whole page, with navigation around ``template``."""
 
     def show(call: Call) -> Reply:
-        context = {"title": title, "here": path, "who": call.who, **load(call)}
+        context = {"title": title, "here": path, "who": call.who, "navigation": _navigation(), **load(call)}
         return Reply(raw=render(template, context), media_type=HTML)
 
     return _route(path, f"Page: {title}.", show, scope, query)
@@ -91,8 +92,15 @@ def _route(path: str, summary: str, show: Callable[[Call], Reply], scope: Scope,
 
 
 @cache
+def _navigation() -> tuple[Group, ...]:
+    from coxswain.web.table import PAGES  # noqa: PLC0415 - the table has the pages in it
+
+    return navigation(route.path for route in PAGES)
+
+
+@cache
 def _patterns() -> tuple[tuple[re.Pattern[str], Route], ...]:
-    from coxswain.api.table import ROUTES  # noqa: PLC0415 - the table has the pages in it
+    from coxswain.api.table import ROUTES  # noqa: PLC0415 - only pages need it
 
     found = [route for route in ROUTES if route.method == "GET" and route.path.startswith("/api/")]
     return tuple((re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route.path)), route) for route in found)

@@ -34,7 +34,10 @@ def show_error(request: falcon.Request, response: falcon.Response, error: Coxswa
 
 
 def safe_next(wanted: str | None) -> str:
-    """Where to go after the login: a path of ours, never another host. To a browser two slashes, either way round, begin one."""
+    """Where to go after the login: a path of ours, never another host.
+
+    To a browser two slashes, either way round, begin the name of a host.
+    """
     if not wanted or not wanted.startswith("/") or wanted[1:2] in ("/", "\\") or not wanted.isprintable():
         return "/"
     return wanted

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from coxswain.cli.endpoints import endpoints
 from coxswain.cli.output import (
     Painted,
     ago,
@@ -34,6 +35,9 @@ _FILES = ("node.crt", "ca.crt")
 @click.group()
 def nodes() -> None:
     """Add, enrol, show, plan, push, disable and remove nodes."""
+
+
+nodes.add_command(endpoints)
 
 
 @nodes.command("add")

@@ -66,7 +66,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     (tmp_path / "cox").chmod(0o755)
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     assert complete("cox no", environ) == ["nodes"]
-    assert set(complete("cox nodes en", environ)) == {"enable", "enroll"}
+    assert set(complete("cox nodes en", environ)) == {"enable", "endpoints", "enroll"}
     assert complete("cox init --per", environ) == ["--personal"]
     assert "serve" in complete("cox ", environ)
 

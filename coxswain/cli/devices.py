@@ -1,0 +1,151 @@
+"""``cox devices``: devices of users, and what they are given."""
+
+from __future__ import annotations
+
+import click
+
+from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
+from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, paint, print_json, table
+
+__all__ = ["devices"]
+
+
+@click.group()
+def devices() -> None:
+    """Add, show, provision, suspend, resume, revoke and remove devices."""
+
+
+@devices.command("add")
+@config_option
+@json_option
+@click.argument("user")
+@click.argument("name")
+@click.option("--platform", default="", help="What it runs, e.g. android.")
+def add(config: str | None, user: str, name: str, platform: str, *, as_json: bool) -> None:
+    """Add a device of a user (an id or e-mail address)."""
+    device = client(config).post(place("users", user, "devices"), {"name": name, "platform": platform})
+    if as_json:
+        print_json(device)
+        return
+    facts([("id", device["id"]), ("name", device["name"]), ("user", device["user_id"])])
+    click.echo(f"\nNext, for all nodes: cox devices provision {device['id']}")
+    click.echo(f"Or for one node:     cox profiles create NAME --device {device['id']} --node NODE")
+
+
+@devices.command("list")
+@config_option
+@json_option
+@click.option("--user", help="Only of this user: an id or an e-mail address.")
+def list_(config: str | None, user: str | None, *, as_json: bool) -> None:
+    """All devices."""
+    found = list(every(client(config), "/api/devices", user=user))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("There are no devices yet. Add one with: cox devices add USER NAME")
+        return
+    rows = [[d["id"], d["name"], d["user_id"], d["platform"], d["status"], ago(d["created_at"])] for d in found]
+    table(["ID", "NAME", "USER", "PLATFORM", "STATUS", "AGE"], rows, styles={4: paint})
+
+
+@devices.command("show")
+@config_option
+@json_option
+@click.argument("device")
+def show(config: str | None, device: str, *, as_json: bool) -> None:
+    """One device, with its addresses and public keys."""
+    api = client(config)
+    found = api.get(place("devices", device))
+    if as_json:
+        print_json(found)
+        return
+    facts(
+        [
+            ("id", found["id"]),
+            ("name", found["name"]),
+            ("user", found["user_id"]),
+            ("platform", found["platform"]),
+            ("status", paint(found["status"])),
+            ("peers", found["peer_count"]),
+            ("profile revision", found["profile_revision"]),
+        ]
+    )
+    if found["credentials"]:
+        names = {p["id"]: p["name"] for p in every(api, "/api/profiles", device=device)}
+        click.echo()
+        rows = [[names.get(c["profile_id"], "all nodes"), c["tunnel_ip"], c["wg_public_key"]] for c in found["credentials"]]
+        table(["PROFILE", "ADDRESS", "PUBLIC KEY"], rows)
+
+
+@devices.command("provision")
+@config_option
+@json_option
+@wait_option
+@click.argument("device")
+@click.option("--rotate", is_flag=True, help="New keys at the same addresses; tunnels are cut until the device has them.")
+def provision(config: str | None, device: str, wait: int, *, rotate: bool, as_json: bool) -> None:
+    """Make a device's peers what its profiles say; keys that it has are kept."""
+    result = client(config).post(with_query(place("devices", device, "provision"), wait=wait), {"rotate": rotate})
+    if as_json:
+        print_json(result)
+        return
+    facts([("address", result["tunnel_ip"]), ("peers", result["peer_count"])])
+    say_arrival(result)
+
+
+@devices.command("suspend")
+@config_option
+@json_option
+@wait_option
+@click.argument("device")
+def suspend(config: str | None, device: str, wait: int, *, as_json: bool) -> None:
+    """Take a device from all nodes; its keys are kept."""
+    _set_status(config, device, "suspend", wait, as_json=as_json)
+
+
+@devices.command("resume")
+@config_option
+@json_option
+@wait_option
+@click.argument("device")
+def resume(config: str | None, device: str, wait: int, *, as_json: bool) -> None:
+    """Bring a device back, with the keys it had."""
+    _set_status(config, device, "resume", wait, as_json=as_json)
+
+
+@devices.command("revoke")
+@config_option
+@json_option
+@wait_option
+@yes_option
+@click.argument("device")
+def revoke(config: str | None, device: str, wait: int, *, yes: bool, as_json: bool) -> None:
+    """Take a device from all nodes and destroy its keys, for good."""
+    if not yes:
+        click.confirm(clean(f"Revoke {device}? Its keys are destroyed; it can only be removed after that."), abort=True)
+    _set_status(config, device, "revoke", wait, as_json=as_json)
+
+
+@devices.command("remove")
+@config_option
+@wait_option
+@yes_option
+@click.argument("device")
+def remove(config: str | None, device: str, wait: int, *, yes: bool) -> None:
+    """Remove a device with its profiles and keys, from all nodes."""
+    api = client(config)
+    found = api.get(place("devices", device))
+    if not yes:
+        click.confirm(clean(f"Remove {found['name']} ({found['id']})?"), abort=True)
+    api.call("DELETE", with_query(place("devices", device), version=found["version"], wait=wait))
+    click.echo(clean(f"{found['name']} is removed"))
+
+
+def _set_status(config: str | None, device: str, action: str, wait: int, *, as_json: bool) -> None:
+    changed = client(config).post(with_query(place("devices", device, action), wait=wait))
+    if as_json:
+        print_json(changed)
+        return
+    click.echo(clean(f"{changed['name']} is {changed['status']}"))
+    say_arrival(changed)

@@ -1,0 +1,168 @@
+"""``cox profiles``: what devices can connect to, and handing it to them by hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coxswain.cli.accounts import device_of, every, place, say_arrival, wait_option, with_query, yes_option
+from coxswain.cli.output import clean, client, config_option, facts, json_option, node_path, print_json, table
+from coxswain.errors import InvalidInput
+
+__all__ = ["profiles"]
+
+_PROTOCOLS = click.Choice(["amneziawg", "xray-reality", "both"])
+
+
+@click.group()
+def profiles() -> None:
+    """Create, list, edit, remove and export profiles of devices."""
+
+
+@profiles.command("create")
+@config_option
+@json_option
+@wait_option
+@click.argument("name")
+@click.option("--device", default="", help="Id; or name, with --user. A user's only device needs none.")
+@click.option("--user", help="Id or e-mail address.")
+@click.option("--node", help="The node where the traffic leaves: name or id.")
+@click.option("--path", help="Or the path that it takes: its id.")
+@click.option("--entry-ips", default="", metavar="IP,IP", help="Only these endpoints of the entry; default: all.")
+@click.option("--protocol", type=_PROTOCOLS, default="amneziawg", show_default=True)
+def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: Any) -> None:
+    """Add a profile of a device, and provision it."""
+    api = client(config)
+    device = device_of(api, given["device"], given["user"])
+    body = {
+        "device_id": device["id"],
+        "user_id": device["user_id"],
+        "name": name,
+        "protocol": given["protocol"],
+        "entry_ips": [ip for ip in given["entry_ips"].split(",") if ip.strip()],
+        "path_id": given["path"],
+        "node_id": api.get(node_path(given["node"]))["id"] if given["node"] else None,
+    }
+    _say(api.post(with_query("/api/profiles", wait=wait), body), as_json=as_json)
+
+
+@profiles.command("list")
+@config_option
+@json_option
+@click.option("--user", help="Only of this user: an id or an e-mail address.")
+@click.option("--device", help="Only of this device: an id.")
+def list_(config: str | None, user: str | None, device: str | None, *, as_json: bool) -> None:
+    """Profiles, oldest first."""
+    api = client(config)
+    found = list(every(api, "/api/profiles", user=user, device=device))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("There are no profiles. A device without any is given every node. Add one with: cox profiles create NAME")
+        return
+    nodes = {n["id"]: n["name"] for n in api.get("/api/nodes")}
+    rows = [
+        [
+            p["id"],
+            p["name"],
+            p["user_id"],
+            p["device_id"],
+            f"path {p['path_id']}" if "path_id" in p else f"node {nodes.get(p['node_id'], p['node_id'])}",
+            p["protocol"],
+            " ".join(p.get("entry_ips", [])),
+        ]
+        for p in found
+    ]
+    table(["ID", "NAME", "USER", "DEVICE", "EGRESS", "PROTOCOL", "ENTRY"], rows)
+
+
+@profiles.command("edit")
+@config_option
+@json_option
+@wait_option
+@click.argument("profile")
+@click.option("--name")
+@click.option("--node", help="Lead it to this node: name or id.")
+@click.option("--path", help="Or over this path: its id.")
+@click.option("--entry-ips", metavar="IP,IP", help="Only these endpoints of the entry; empty: all.")
+@click.option("--protocol", type=_PROTOCOLS)
+def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given: Any) -> None:
+    """Change what is given of a profile, and provision its device; its keys are kept."""
+    api = client(config)
+    body: dict[str, Any] = {"version": api.get(place("profiles", profile))["version"]}
+    body |= {key: given[key] for key in ("name", "protocol") if given[key] is not None}
+    if given["entry_ips"] is not None:
+        body["entry_ips"] = [ip for ip in given["entry_ips"].split(",") if ip.strip()]
+    if given["path"]:
+        body["path_id"] = given["path"]
+    if given["node"]:
+        body["node_id"] = api.get(node_path(given["node"]))["id"]
+    _say(api.call("PATCH", with_query(place("profiles", profile), wait=wait), body), as_json=as_json)
+
+
+@profiles.command("remove")
+@config_option
+@wait_option
+@yes_option
+@click.argument("profile")
+def remove(config: str | None, profile: str, wait: int, *, yes: bool) -> None:
+    """Remove a profile with its keys, and provision its device."""
+    api = client(config)
+    found = api.get(place("profiles", profile))
+    if not yes:
+        click.confirm(clean(f"Remove the profile {found['name']} ({found['id']})?"), abort=True)
+    api.call("DELETE", with_query(place("profiles", profile), version=found["version"], wait=wait))
+    click.echo(clean(f"{found['name']} is removed"))
+
+
+@profiles.command("export")
+@config_option
+@json_option
+@click.argument("device")
+@click.option("--user", help="Whose device DEVICE names.")
+@click.option("--profile", default="", help="Name or id; default: the first.")
+@click.option("--node", default="", help="Which node, where there are several: name or id.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["conf", "pharos", "vless"]),
+    default="conf",
+    show_default=True,
+    help="For AmneziaWG clients, PharosVPN clients, XRay clients.",
+)
+@click.option("--out", metavar="FILE", help="Where to write it, 0600; default: named after the device, here.")
+def export(config: str | None, device: str, *, as_json: bool, **given: Any) -> None:
+    """Write a device's keys to a file for its client. Whoever has the file is that device."""
+    api = client(config)
+    found = device_of(api, device, given["user"])
+    body = {"profile": given["profile"], "node": given["node"], "format": given["kind"]}
+    exported = api.post(place("devices", found["id"], "export"), body)
+    if as_json:
+        print_json(exported)
+        return
+    path = Path(given["out"] or exported["name"])
+    _write_private(path, exported["text"])
+    click.echo(clean(f"{path} (mode 0600; it holds private keys)"))
+
+
+def _write_private(path: Path, text: str) -> None:
+    """A new file that nobody else can read; one that is there is left alone."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        raise InvalidInput(f"out: {path} is there already; remove it, or choose another name") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _say(changed: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(changed)
+        return
+    egress = changed.get("path_id") or changed.get("node_id")
+    facts([("id", changed["id"]), ("name", changed["name"]), ("egress", egress), ("protocol", changed["protocol"])])
+    say_arrival(changed)

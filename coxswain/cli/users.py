@@ -1,0 +1,144 @@
+"""``cox users``: who may use the VPN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
+from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, paint, print_json, table
+
+__all__ = ["users"]
+
+
+@click.group()
+def users() -> None:
+    """Add, show, edit, suspend, resume and remove users."""
+
+
+@users.command("add")
+@config_option
+@json_option
+@click.argument("name")
+@click.option("--email", default="", help="Unique among all users.")
+@click.option("--phone", default="", help="Unique among all users.")
+def add(config: str | None, name: str, email: str, phone: str, *, as_json: bool) -> None:
+    """Add a user."""
+    user = client(config).post("/api/users", {"name": name, "email": email, "phone": phone})
+    if as_json:
+        print_json(user)
+        return
+    _print(user)
+    click.echo(f"\nNext: cox devices add {user['id']} NAME")
+
+
+@users.command("list")
+@config_option
+@json_option
+def list_(config: str | None, *, as_json: bool) -> None:
+    """All users."""
+    found = list(every(client(config), "/api/users"))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("There are no users yet. Add one with: cox users add NAME")
+        return
+    rows = [[u["id"], u["name"], u["email"], u["phone"], u["status"], ago(u["created_at"])] for u in found]
+    table(["ID", "NAME", "EMAIL", "PHONE", "STATUS", "AGE"], rows, styles={4: paint})
+
+
+@users.command("show")
+@config_option
+@json_option
+@click.argument("user")
+def show(config: str | None, user: str, *, as_json: bool) -> None:
+    """One user with their devices; USER is an id or an e-mail address."""
+    api = client(config)
+    found = api.get(place("users", user))
+    devices = list(every(api, place("users", user, "devices")))
+    if as_json:
+        print_json(found | {"devices": devices})
+        return
+    _print(found)
+    if devices:
+        click.echo()
+        rows = [[d["id"], d["name"], d["platform"], d["status"], ago(d["created_at"])] for d in devices]
+        table(["DEVICE", "NAME", "PLATFORM", "STATUS", "AGE"], rows, styles={3: paint})
+
+
+@users.command("edit")
+@config_option
+@json_option
+@click.argument("user")
+@click.option("--name")
+@click.option("--email", help="Empty takes it away.")
+@click.option("--phone", help="Empty takes it away.")
+@click.option("--status", type=click.Choice(["active", "suspended", "disabled"]))
+def edit(config: str | None, user: str, *, as_json: bool, **given: str | None) -> None:
+    """Change what is given of a user."""
+    api = client(config)
+    body = {key: value for key, value in given.items() if value is not None}
+    changed = api.call("PATCH", place("users", user), body | {"version": api.get(place("users", user))["version"]})
+    if as_json:
+        print_json(changed)
+        return
+    _print(changed)
+    say_arrival(changed)
+
+
+@users.command("suspend")
+@config_option
+@json_option
+@wait_option
+@click.argument("user")
+def suspend(config: str | None, user: str, wait: int, *, as_json: bool) -> None:
+    """Take all devices of a user from all nodes; their keys are kept."""
+    _set_status(config, user, "suspend", wait, as_json=as_json)
+
+
+@users.command("resume")
+@config_option
+@json_option
+@wait_option
+@click.argument("user")
+def resume(config: str | None, user: str, wait: int, *, as_json: bool) -> None:
+    """Bring them back, with the keys they had."""
+    _set_status(config, user, "resume", wait, as_json=as_json)
+
+
+@users.command("remove")
+@config_option
+@wait_option
+@yes_option
+@click.argument("user")
+def remove(config: str | None, user: str, wait: int, *, yes: bool) -> None:
+    """Remove a user with all devices and keys, from all nodes."""
+    api = client(config)
+    found = api.get(place("users", user))
+    if not yes:
+        click.confirm(clean(f"Remove {found['name']} ({found['id']}) with all devices?"), abort=True)
+    api.call("DELETE", with_query(place("users", found["id"]), version=found["version"], wait=wait))
+    click.echo(clean(f"{found['name']} is removed"))
+
+
+def _set_status(config: str | None, user: str, action: str, wait: int, *, as_json: bool) -> None:
+    changed = client(config).post(with_query(place("users", user, action), wait=wait))
+    if as_json:
+        print_json(changed)
+        return
+    click.echo(clean(f"{changed['name']} is {changed['status']}"))
+    say_arrival(changed)
+
+
+def _print(user: dict[str, Any]) -> None:
+    facts(
+        [
+            ("id", user["id"]),
+            ("name", user["name"]),
+            ("email", user["email"]),
+            ("phone", user["phone"]),
+            ("status", paint(user["status"])),
+        ]
+    )

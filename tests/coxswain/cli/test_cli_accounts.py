@@ -1,0 +1,96 @@
+"""``cox users``, ``devices``, ``profiles`` and ``nodes endpoints`` against a real controller with one simulated node."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from actors.main import cli
+from tests.fleet import LiveFleet, live_fleet
+
+Cox = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
+    home = tmp_path_factory.mktemp("cli")
+    with live_fleet(home, 1, 13_700, config="posture: personal\nstate_dir: state\n") as running:
+        yield running
+
+
+@pytest.fixture
+def cox(fleet: LiveFleet) -> Cox:
+    def run(*arguments: str, code: int = 0, text: str = "") -> Result:
+        config = str(fleet.controller.home.parent / "cox.yaml")
+        result = CliRunner().invoke(cli, [*arguments, "--config", config], input=text, prog_name="cox")
+        assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+        return result
+
+    return run
+
+
+def test_from_a_user_to_a_file_for_a_client_and_back(cox: Cox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = cox("nodes", "endpoints", "n0", "198.51.100.7, 198.51.100.8").stdout
+    assert "198.51.100.7 198.51.100.8" in out
+    assert json.loads(cox("nodes", "endpoints", "n0", "--json").stdout)["endpoint_ips"] == ["198.51.100.7", "198.51.100.8"]
+
+    out = cox("users", "add", "Ann", "--email", "Ann@Example.org").stdout
+    assert "ann@example.org" in out
+    assert "cox devices add usr_" in out
+    out = cox("devices", "add", "ann@example.org", "phone", "--platform", "android").stdout
+    device = re.search(r"dev_\w+", out)
+    assert device is not None
+    out = cox("devices", "provision", device[0]).stdout
+    assert "acknowledged by 1 node\n" in out
+    assert "all nodes" in cox("devices", "show", device[0]).stdout
+
+    chosen = ["--user", "ann@example.org", "--node", "n0", "--entry-ips", "198.51.100.8"]
+    out = cox("profiles", "create", "home", *chosen).stdout
+    profile = re.search(r"pspec_\w+", out)
+    assert profile is not None
+    assert "node n0" in cox("profiles", "list").stdout
+    assert "198.51.100.8" in cox("profiles", "list", "--user", "ann@example.org").stdout
+    cox("profiles", "edit", profile[0], "--name", "away", "--entry-ips", "198.51.100.7")
+
+    cox("profiles", "export", "phone", "--user", "ann@example.org", "--out", "phone.conf")
+    file = tmp_path / "phone.conf"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "Endpoint = 198.51.100.7:443\n" in file.read_text()
+    again = cox("profiles", "export", device[0], "--out", "phone.conf", code=2)
+    assert "is there already" in again.stderr
+    container = json.loads(json.loads(cox("profiles", "export", device[0], "--format", "pharos", "--json").stdout)["text"])
+    assert (container["fmt"], container["payload"]["profiles"][0]["name"]) == ("pharos-profile", "away")
+    assert "no XRay keys" in cox("profiles", "export", device[0], "--format", "vless", code=5).stderr
+
+    assert "is suspended" in cox("users", "suspend", "ann@example.org").stdout
+    assert "is active" in cox("users", "resume", "ann@example.org").stdout
+    cox("devices", "suspend", device[0])
+    cox("devices", "resume", device[0])
+    assert "phone" in cox("users", "show", "ann@example.org").stdout
+    assert "Ann" in cox("users", "list").stdout
+    cox("users", "edit", "ann@example.org", "--phone", "+49 30 1234567")
+    cox("profiles", "remove", profile[0], text="y\n")
+    cox("devices", "revoke", device[0], code=1, text="n\n")
+    assert "is revoked" in cox("devices", "revoke", device[0], "--yes").stdout
+    cox("devices", "remove", device[0], "--yes")
+    cox("users", "remove", "ann@example.org", "--yes")
+    assert "There are no users yet" in cox("users", "list").stdout
+    assert "There are no devices yet" in cox("devices", "list").stdout
+    assert "There are no profiles" in cox("profiles", "list").stdout
+
+
+def test_mistakes(cox: Cox) -> None:
+    assert "is not an id" in cox("profiles", "create", "x", "--device", "phone", "--node", "n0", code=2).stderr
+    assert "cox users list" in cox("users", "show", "nobody@example.org", code=4).stderr
+    cox("users", "add", "Bob", "--email", "bob@example.org")
+    assert "has no device" in cox("profiles", "create", "x", "--user", "bob@example.org", "--node", "n0", code=4).stderr
+    assert "not an e-mail address" in cox("users", "add", "Eve", "--email", "eve", code=2).stderr
+    assert json.loads(cox("users", "show", "bob@example.org", "--json").stdout)["devices"] == []
+    cox("users", "remove", "bob@example.org", text="n\n", code=1)

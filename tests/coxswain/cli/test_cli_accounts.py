@@ -94,3 +94,4 @@ def test_mistakes(cox: Cox) -> None:
     assert "not an e-mail address" in cox("users", "add", "Eve", "--email", "eve", code=2).stderr
     assert json.loads(cox("users", "show", "bob@example.org", "--json").stdout)["devices"] == []
     cox("users", "remove", "bob@example.org", text="n\n", code=1)
+    cox("users", "remove", "bob@example.org", "--yes")

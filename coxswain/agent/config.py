@@ -2,8 +2,9 @@
 
 These keys are ours alone: ``control.allowed_clients`` (common names of client certificates that may call, a list or
 comma-separated; empty: all that TLS lets in), ``control.stop_grace_s`` (seconds that running calls get at a stop),
-``data_plane.firewall`` (``auto``, ``nftables`` or ``iptables``), ``data_plane.conf_directory`` and
-``data_plane.poll_interval_s`` (seconds between two looks for events).
+``data_plane.firewall`` (``auto``, ``nftables`` or ``iptables``), ``data_plane.conf_directory``,
+``data_plane.poll_interval_s`` (seconds between two looks for events) and ``data_plane.heal_interval_s`` (seconds between two
+looks whether interfaces and rules are still there; 0: none).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class AgentConfig:
     stop_grace_s: float = 10.0
     wireguard: WireguardSettings = WireguardSettings()
     poll_interval_s: float = 5.0
+    heal_interval_s: float = 15.0
 
 
 def load_config(directory: Path, environment: Mapping[str, str]) -> AgentConfig:
@@ -73,6 +75,9 @@ def load_config(directory: Path, environment: Mapping[str, str]) -> AgentConfig:
         wireguard=_wireguard(settings),
         poll_interval_s=_seconds(
             "data_plane.poll_interval_s", settings.get("data_plane.poll_interval_s", default.poll_interval_s), least=0.05
+        ),
+        heal_interval_s=_seconds(
+            "data_plane.heal_interval_s", settings.get("data_plane.heal_interval_s", default.heal_interval_s)
         ),
     )
 

@@ -206,6 +206,13 @@ class DataPlane(Protocol):
         """
         ...
 
+    async def heal(self, policy: StoredPolicy | None) -> StoredPolicy | None:
+        """Changing. Brings back interfaces and rules that were configured and are not there any more.
+
+        Returns ``policy`` as it is to be stored if it had to be applied again, else None. Raises ``DataPlaneFailed``.
+        """
+        ...
+
     async def close(self) -> None:
         """At stop: waits for tools still running. Interfaces and rules stay in place (node-contract.md 3.6)."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import coxswain
@@ -52,7 +52,7 @@ class Agent:
         self._clock = clock if clock is not None else SystemClock()
         self._poll_s = poll_s
         self._version = version
-        self._polling: asyncio.Task[None] | None = None
+        self._ticking: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Returns when the port is open.
@@ -85,14 +85,16 @@ class Agent:
         await self._observer.poll()
         self._server = AgentServer(self.service.handler(), credentials)
         self.port = await self._server.start(bind_targets(self._config.listen_addr))
-        self._polling = asyncio.create_task(self._poll())
+        self._ticking = [asyncio.create_task(self._every(self._poll_s, self._observer.poll))]
+        if self._config.heal_interval_s:
+            self._ticking.append(asyncio.create_task(self._every(self._config.heal_interval_s, self.service.heal)))
         _log.info("serving on port %d with the %s data plane", self.port, self.plane.name)
 
     async def stop(self) -> None:
         """Shutdown events, streams end OK, running calls get their grace; interfaces and rules stay."""
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.gather(self._polling, return_exceptions=True)
+        for task in self._ticking:
+            task.cancel()
+        await asyncio.gather(*self._ticking, return_exceptions=True)
         self._observer.close()
         await self._server.stop(self._config.stop_grace_s)
         if not await self.service.drain(self._config.stop_grace_s):
@@ -100,10 +102,11 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.plane.close(), self._config.stop_grace_s)
 
-    async def _poll(self) -> None:
+    @staticmethod
+    async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(seconds)
             try:
-                await self._observer.poll()
+                await work()
             except Exception:
                 _log.exception("a look at the data plane failed")

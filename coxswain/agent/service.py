@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from coxswain.agent import requests as convert
-from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, Dump
+from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, Dump, StoredPolicy
 from coxswain.agent.events import EventHub, StreamCut
 from coxswain.agent.identity import AwgIdentity, XrayIdentity
 from coxswain.agent.observer import FRESH_S, Observer
@@ -125,15 +125,32 @@ class NodeService:
         if self._policy is not None:
             try:
                 policy = convert.checked_policy(self._policy.policy)  # another agent may have stored it unchecked
-                stored = await self._plane.apply_policy(policy, self._policy, restoring=True)
-                await self._save(lambda: self._state.set_policy(stored))
-                self._policy = stored
+                await self._keep_policy(await self._plane.apply_policy(policy, self._policy, restoring=True))
             except (DataPlaneFailed, InvalidInput, OSError) as error:
                 self._complain("policy", f"network policy not applied: {error}")
         try:
             await self._plane.up()
         except DataPlaneFailed as error:
             self._complain("up", f"awg0 not restored: {error}")
+
+    async def heal(self) -> None:
+        """Brings back what was configured and is not there any more; what cannot be is told in the status."""
+        if not self._writer.busy:
+            await self._writer.run(self._heal)
+
+    async def _heal(self) -> None:
+        try:
+            stored = await self._plane.heal(self._policy)
+            if stored is not None:
+                await self._keep_policy(stored)
+        except (DataPlaneFailed, OSError) as error:
+            self._complain("heal", f"not mended: {error}")
+        else:
+            self._complaints.pop("heal", None)
+
+    async def _keep_policy(self, stored: StoredPolicy) -> None:
+        await self._save(lambda: self._state.set_policy(stored))
+        self._policy = stored
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -425,7 +442,8 @@ class NodeService:
             write()
 
     def _complain(self, about: str, sentence: str) -> None:
-        _log.warning("%s", scrub(sentence))
+        if self._complaints.get(about) != sentence:
+            _log.warning("%s", scrub(sentence))
         self._complaints[about] = sentence
 
     def _forget_link_complaints(self) -> None:

@@ -156,6 +156,9 @@ class SimulatedPlane:
         self._may_fail("remove_link")
         self._links.remove(interface)
 
+    async def heal(self, policy: StoredPolicy | None) -> StoredPolicy | None:  # noqa: ARG002 - what is gone stays gone
+        return None
+
     async def close(self) -> None:
         return None
 

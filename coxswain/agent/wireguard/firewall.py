@@ -8,49 +8,63 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from coxswain.agent.dataplane import CLIENT_INTERFACE, DataPlaneFailed, StoredPolicy
-from coxswain.agent.wireguard.commands import Shell, ToolFailed, ToolMissing
+from coxswain.agent.wireguard.commands import Outcome, Shell
+from coxswain.agent.wireguard.ruleset import NFT_TABLE
+from coxswain.agent.wireguard.transits import Transits, hops
 from coxswain.netpolicy import Policy, Rules, render, resolve
 
-__all__ = ["NFT_TABLE", "Firewall", "IptablesFirewall", "egress_of", "execute", "forget_nft_table", "tear_down"]
-
-NFT_TABLE = "coxswain"
-"""Name of our table in the ``inet`` family of nftables."""
-
-_PROGRAMS = ("sysctl", "iptables", "ip")
-"""All that a rule may run (node-contract.md 7.4); what is stored could have been written by somebody else."""
+__all__ = ["Firewall", "IptablesFirewall", "IptablesLines", "egress_of", "forget_nft_table", "loosen", "turned"]
 
 _log = logging.getLogger(__name__)
 
+Argv = tuple[str, ...]
+
 
 class Firewall(Protocol):
-    """A way to put a policy in force."""
+    """A way to put a policy in force. ``mtus``: of the inner links, as far as known, by interface."""
 
-    async def apply(self, policy: Policy, previous: StoredPolicy | None) -> StoredPolicy:
+    async def apply(
+        self, policy: Policy, previous: StoredPolicy | None, mtus: Mapping[str, int], *, restoring: bool
+    ) -> StoredPolicy:
         """See ``DataPlane.apply_policy``."""
         ...
 
+    async def link_is_back(self, interface: str, policy: Policy, mtus: Mapping[str, int]) -> None:
+        """An inner link of the policy in force was made (anew). Raises ``DataPlaneFailed``."""
+        ...
 
-async def execute(shell: Shell, argv: tuple[str, ...]) -> None:
-    """One rule. Raises ``DataPlaneFailed``."""
-    if not argv or argv[0] not in _PROGRAMS:
-        raise DataPlaneFailed(f"{argv[:1]} is none of {', '.join(_PROGRAMS)}")
-    if argv[0] == "iptables" and "-w" not in argv:
-        # Waits for others that are changing rules, instead of failing (node-contract.md 9.2).
-        argv = (argv[0], "-w", *argv[1:])
-    (await shell(*argv)).check()
+    async def in_force(self, policy: Policy) -> bool:
+        """Is the policy that was applied still there? A quick look, not a comparison. Never raises."""
+        ...
 
 
-async def tear_down(shell: Shell, lines: Iterable[tuple[str, ...]]) -> None:
-    """Teardown commands in order; what is not there any more is not missed."""
-    for argv in lines:
-        try:
-            await execute(shell, argv)
-        except DataPlaneFailed as failure:
-            _log.debug("teardown: %s", failure)
+async def loosen(shell: Shell, rules: Rules) -> None:
+    """The sysctls of a policy. One that cannot be set is no failure if the kernel has the value already, or has no IPv6.
+
+    Raises:
+        DataPlaneFailed: forwarding or the reverse path filter is not what the policy needs.
+    """
+    for line in rules.pre_up:
+        ended = await shell(*line.split())
+        if not ended.ok:
+            name, _, wanted = line.split()[-1].partition("=")
+            found = _sysctl(name)
+            if found is None and ".ipv6." in name:
+                _log.info("%s is not there: this host does without IPv6", name)
+            elif found != wanted:
+                ended.check()
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 async def egress_of(shell: Shell, policy: Policy) -> str:
@@ -77,43 +91,114 @@ async def forget_nft_table(shell: Shell) -> None:
             (await shell("nft", "delete", "table", "inet", NFT_TABLE)).check()
 
 
-class IptablesFirewall:
-    """Rules by iptables, one command each, in the order of node-contract.md 7.5.
-
-    Better than there: the egress interface is found before anything is taken down, and what was in force is put back when
-    the new policy cannot be installed.
-    """
+class IptablesLines:
+    """Rules of iptables, added where they are missing, and taken away by the commands that a policy was stored with."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
 
-    async def apply(self, policy: Policy, previous: StoredPolicy | None) -> StoredPolicy:
+    async def add(self, lines: Iterable[Argv]) -> tuple[Argv, ...]:
+        """Adds those that are not there; returns the commands that undo it. Raises ``DataPlaneFailed``, with none added."""
+        undo: list[Argv] = []
+        lines = tuple(lines)
+        for step, argv in enumerate(lines, 1):
+            if await self._is_there(argv):
+                continue
+            ended = await self._run(argv)
+            if not ended.ok:
+                await self.take_down(undo)
+                raise DataPlaneFailed(f"step {step} of {len(lines)}: {ended.complaint()}")
+            undo.insert(0, turned(argv, "-D"))
+        return tuple(undo)
+
+    async def take_down(self, lines: Iterable[Argv]) -> None:
+        """Runs teardown commands of iptables and no others; what is not there any more is not missed."""
+        for argv in lines:
+            if argv[:1] == ("iptables",) and "-D" in argv:
+                ended = await self._run(argv)
+                if not ended.ok:
+                    _log.debug("teardown: %s", ended.complaint())
+
+    async def are_there(self, lines: Iterable[Argv]) -> bool:
+        for argv in lines:
+            if not await self._is_there(argv):
+                return False
+        return True
+
+    async def _is_there(self, argv: Argv) -> bool:
+        return (await self._run(turned(argv, "-C"))).ok
+
+    async def _run(self, argv: Argv) -> Outcome:
+        # Waits for others that are changing rules, instead of failing (node-contract.md 9.2).
+        return await self._shell(argv[0], "-w", *argv[1:])
+
+
+def turned(argv: Argv, verb: str) -> Argv:
+    """The same rule with another command: ``-C`` asks for it, ``-D`` removes it."""
+    words = list(argv)
+    place = next(i for i, word in enumerate(words) if word in {"-A", "-I", "-D"})
+    if words[place] == "-I" and words[place + 2 : place + 3] == ["1"]:
+        del words[place + 2]
+    words[place] = verb
+    return tuple(words)
+
+
+class IptablesFirewall:
+    """Rules by iptables, one command each (node-contract.md 7.3, 7.5).
+
+    Better than there: what is in force already stays, so that there is no gap; what the old policy has besides goes last;
+    and when the new one cannot be installed, the old one has not been touched.
+    """
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._lines = IptablesLines(shell)
+        self._transits = Transits(shell)
+        self._egress = ""
+
+    async def apply(
+        self,
+        policy: Policy,
+        previous: StoredPolicy | None,
+        mtus: Mapping[str, int],  # noqa: ARG002 - the canonical rules do not look at them
+        *,
+        restoring: bool,
+    ) -> StoredPolicy:
         egress = await egress_of(self._shell, policy)
         rules = render(policy)
-        down = tuple(resolve(line, CLIENT_INTERFACE, egress) for line in rules.post_down)
-        if previous is not None:
-            await tear_down(self._shell, previous.down)
-        await forget_nft_table(self._shell)
+        wanted = hops(policy.transits)
+        before = hops(previous.policy.transits) if previous is not None else ()
+        await loosen(self._shell, rules)
+        undo = await self._transits.add(wanted, before, without_links=restoring)
         try:
-            await self._install(rules, egress)
+            added = await self._lines.add(self._rules(rules, egress))
+            try:
+                await forget_nft_table(self._shell)
+            except DataPlaneFailed:
+                await self._lines.take_down(added)
+                raise
         except DataPlaneFailed:
-            await tear_down(self._shell, down)
-            if previous is not None:
-                await self._put_back(previous)
+            await self._transits.take_down(undo)
             raise
+        self._egress = egress
+        lines = tuple(resolve(line, CLIENT_INTERFACE, egress) for line in rules.post_down)
+        down = (
+            *(argv for argv in lines if argv[0] == "iptables"),
+            *(argv for hop in wanted for argv in hop.down()),
+        )
+        if previous is not None:
+            await self._lines.take_down(argv for argv in dict.fromkeys(previous.down) if argv not in down)
+        await self._transits.drop(wanted, before)
         return StoredPolicy(policy, down)
 
-    async def _install(self, rules: Rules, egress: str) -> None:
-        lines = (*rules.pre_up, *rules.post_up)
-        for step, line in enumerate(lines, 1):
-            try:
-                await execute(self._shell, resolve(line, CLIENT_INTERFACE, egress))
-            except (ToolFailed, ToolMissing) as failure:
-                raise DataPlaneFailed(f"step {step} of {len(lines)}: {failure}") from None
+    async def link_is_back(self, interface: str, policy: Policy, mtus: Mapping[str, int]) -> None:  # noqa: ARG002
+        await self._transits.link_is_back(interface, hops(policy.transits))
 
-    async def _put_back(self, previous: StoredPolicy) -> None:
-        try:
-            egress = await egress_of(self._shell, previous.policy)
-            await self._install(render(previous.policy), egress)
-        except DataPlaneFailed as failure:
-            _log.warning("the network policy before could not be put back: %s", failure)
+    async def in_force(self, policy: Policy) -> bool:
+        lines = self._rules(render(policy), self._egress)
+        return await self._lines.are_there(lines) and await self._transits.are_there(hops(policy.transits))
+
+    @staticmethod
+    def _rules(rules: Rules, egress: str) -> tuple[Argv, ...]:
+        lines = (resolve(line, CLIENT_INTERFACE, egress) for line in rules.post_up)
+        return tuple(argv for argv in lines if argv[0] == "iptables")

@@ -1,10 +1,10 @@
 """The network policy by nftables: one table of ours, replaced in one transaction, so that there is no moment without it.
 
-What the rules do is what the canonical strings do (node-contract.md 7.3), with isolation for IPv6 as well. Marks need
-``ip rule`` and ``ip route`` as in the strings; of those, only what differs is changed.
+The rules are in ``ruleset.py``. Marks need rules and routes of ``ip`` as well (``transits.py``): those are there before
+the table that marks for them, and go after it.
 
-``down`` of a stored policy has only commands that the existing agent may run. A host that changes to that agent has to
-take the table away by hand: ``nft delete table inet coxswain``.
+``down`` of a stored policy has only commands that the existing agent may run; ``HANDOVER_GROUP`` tells how they put this
+table out of force.
 """
 
 from __future__ import annotations
@@ -12,39 +12,25 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 from coxswain.agent.dataplane import CLIENT_INTERFACE, DataPlaneFailed, StoredPolicy
 from coxswain.agent.wireguard.commands import Shell
-from coxswain.agent.wireguard.firewall import NFT_TABLE, egress_of, execute, tear_down
-from coxswain.netpolicy import Policy, Transit, render, resolve
+from coxswain.agent.wireguard.firewall import IptablesLines, egress_of, loosen, turned
+from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, NFT_TABLE, ruleset
+from coxswain.agent.wireguard.transits import Transits, hops
+from coxswain.netpolicy import Policy, render
 
-__all__ = ["NftablesFirewall", "foreign_drop", "ruleset"]
+__all__ = ["NftablesFirewall", "foreign_drop"]
+
+_HAND_OVER = ("ip", "link", "set", "dev", CLIENT_INTERFACE, "group", str(HANDOVER_GROUP))
+_TAKE_OVER = ("ip", "link", "set", "dev", CLIENT_INTERFACE, "group", "0")
+
+_PAST_THE_OTHERS = tuple(("iptables", "-I", "FORWARD", "1", side, CLIENT_INTERFACE, "-j", "ACCEPT") for side in ("-i", "-o"))
+"""Our own table has had its say by then or still will: accepting here only keeps others' chains from dropping."""
 
 _log = logging.getLogger(__name__)
-
-
-def ruleset(policy: Policy, egress: str) -> str:
-    """The transaction that makes the table what the policy says, whether it is there or not."""
-    # Adding it first makes the deletion work on a host that does not have it.
-    lines = [f"table inet {NFT_TABLE} {{}}", f"delete table inet {NFT_TABLE}"]
-    if not policy.forwarding:
-        return "\n".join(lines) + "\n"
-    client = f'"{CLIENT_INTERFACE}"'
-    forward = [f"iifname {client} oifname {client} drop"] if policy.isolation else []
-    forward += [f"iifname {client} accept", f"oifname {client} accept"]
-    lines += [f"table inet {NFT_TABLE} {{", *_chain("forward", "type filter hook forward priority filter", forward)]
-    if policy.masquerade:
-        rules = [f'meta nfproto ipv4 oifname "{egress}" masquerade']
-        lines += _chain("postrouting", "type nat hook postrouting priority srcnat", rules)
-    if policy.transits:
-        rules = [f"iifname {client} ip saddr {t.device_cidr} meta mark set {t.mark}" for t in policy.transits]
-        lines += _chain("prerouting", "type filter hook prerouting priority mangle", rules)
-    return "\n".join([*lines, "}"]) + "\n"
-
-
-def _chain(name: str, hook: str, rules: list[str]) -> list[str]:
-    return [f"  chain {name} {{", f"    {hook}; policy accept;", *(f"    {rule}" for rule in rules), "  }"]
 
 
 async def foreign_drop(shell: Shell) -> bool:
@@ -56,13 +42,13 @@ async def foreign_drop(shell: Shell) -> bool:
         return False
     try:
         entries = [item["chain"] for item in json.loads(listed.output)["nftables"] if "chain" in item]
-    except (ValueError, KeyError, TypeError):
+        return any(
+            chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain.get("table") != NFT_TABLE
+            for chain in entries
+            if chain.get("family") in {"ip", "inet"}
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    return any(
-        chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain.get("table") != NFT_TABLE
-        for chain in entries
-        if chain.get("family") in {"ip", "inet"}
-    )
 
 
 class NftablesFirewall:
@@ -70,67 +56,76 @@ class NftablesFirewall:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._lines = IptablesLines(shell)
+        self._transits = Transits(shell)
+        self._egress = ""
 
-    async def apply(self, policy: Policy, previous: StoredPolicy | None) -> StoredPolicy:
+    async def apply(
+        self, policy: Policy, previous: StoredPolicy | None, mtus: Mapping[str, int], *, restoring: bool
+    ) -> StoredPolicy:
         egress = await egress_of(self._shell, policy)
-        rules = render(policy)
-        for line in rules.pre_up:
-            await execute(self._shell, resolve(line, CLIENT_INTERFACE, egress))
-        old_down = previous.down if previous is not None else ()
-        before = previous.policy.transits if previous is not None else ()
-        added = await self._add_transits(policy.transits, before)
+        wanted = hops(policy.transits)
+        before = hops(previous.policy.transits) if previous is not None else ()
+        await loosen(self._shell, render(policy))
+        undo = await self._transits.add(wanted, before, without_links=restoring)
         try:
-            (await self._shell("nft", "-f", "-", stdin=ruleset(policy, egress))).check()
+            past = await self._past_the_others(policy)
+            added = await self._lines.add(past)
+            try:
+                await self._commit(policy, egress, mtus)
+            except DataPlaneFailed:
+                await self._lines.take_down(added)
+                raise
         except DataPlaneFailed:
-            await tear_down(self._shell, added)
+            await self._transits.take_down(undo)
             raise
-        down = tuple(resolve(line, CLIENT_INTERFACE, egress) for line in rules.post_down if line.startswith("ip "))
+        self._egress = egress
+        await self._take_over()
         # From here on the new policy is in force; what is left of the old one goes.
-        await self._drop_transits(policy.transits, old_down)
-        if shutil.which("iptables"):
-            await tear_down(self._shell, [argv for argv in old_down if argv[:1] == ("iptables",)])
-        return StoredPolicy(policy, tuple(dict.fromkeys(down)))
+        back = tuple(turned(argv, "-D") for argv in past)
+        switch = (_HAND_OVER,) if policy.forwarding else ()
+        down = (*back, *switch, *(argv for hop in wanted for argv in hop.down()))
+        await self._transits.drop(wanted, before)
+        if previous is not None and shutil.which("iptables"):
+            await self._lines.take_down(argv for argv in dict.fromkeys(previous.down) if argv not in down)
+        return StoredPolicy(policy, down)
 
-    async def _add_transits(self, transits: tuple[Transit, ...], before: tuple[Transit, ...]) -> list[tuple[str, ...]]:
-        """Routes and rules that are not there yet. Returns what takes the new ones away again.
+    async def link_is_back(self, interface: str, policy: Policy, mtus: Mapping[str, int]) -> None:
+        await self._transits.link_is_back(interface, hops(policy.transits))
+        await self._commit(policy, self._egress, mtus)
 
-        Raises ``DataPlaneFailed``, with nothing new left.
-        """
-        undo: list[tuple[str, ...]] = []
-        known_routes = {(t.inner_interface, t.table) for t in before}
-        try:
-            for inner, table in dict.fromkeys((t.inner_interface, t.table) for t in transits):
-                route = ("default", "dev", inner, "table", str(table))
-                await execute(self._shell, ("ip", "route", "replace", *route))
-                if (inner, table) not in known_routes:
-                    undo.insert(0, ("ip", "route", "del", *route))
-            if transits:
-                there = await self._marks()
-                for mark, table in dict.fromkeys((t.mark, t.table) for t in transits):
-                    if not there[mark, table]:
-                        rule = ("fwmark", str(mark), "lookup", str(table))
-                        await execute(self._shell, ("ip", "rule", "add", *rule))
-                        undo.insert(0, ("ip", "rule", "del", *rule))
-        except DataPlaneFailed:
-            await tear_down(self._shell, undo)
-            raise
-        return undo
+    async def in_force(self, policy: Policy) -> bool:
+        if not policy.forwarding:
+            return True
+        table = await self._shell("nft", "list", "chain", "inet", NFT_TABLE, "forward")
+        return table.ok and await self._transits.are_there(hops(policy.transits))
 
-    async def _drop_transits(self, transits: tuple[Transit, ...], old_down: tuple[tuple[str, ...], ...]) -> None:
-        """Routes and rules of the old policy that the new one does not have."""
-        wanted: set[tuple[str, ...]] = {("fwmark", str(t.mark), "lookup", str(t.table)) for t in transits}
-        wanted |= {("default", "dev", t.inner_interface, "table", str(t.table)) for t in transits}
-        gone = [argv for argv in old_down if argv[:1] == ("ip",) and argv[3:] not in wanted]
-        await tear_down(self._shell, gone)
+    async def _commit(self, policy: Policy, egress: str, mtus: Mapping[str, int]) -> None:
+        ended = await self._shell("nft", "-f", "-", stdin=ruleset(policy, egress, mtus))
+        if ended.ok:
+            return
+        if policy.isolation:
+            again = await self._shell("nft", "-f", "-", stdin=ruleset(policy, egress, mtus, lookups=False))
+            if again.ok:
+                _log.warning("this kernel cannot look up routes in rules: isolation does not cover paths out and back in")
+                return
+        ended.check()
 
-    async def _marks(self) -> Counter[tuple[int, int]]:
-        """How many rules look up a table for a mark."""
-        listed = (await self._shell("ip", "-N", "-j", "rule", "show")).check()
-        marks: Counter[tuple[int, int]] = Counter()
-        try:
-            for rule in json.loads(listed.output or "[]"):
-                if "fwmark" in rule and str(rule.get("table", "")).isdigit():
-                    marks[int(str(rule["fwmark"]), 0), int(rule["table"])] += 1
-        except (ValueError, TypeError, KeyError):
-            raise DataPlaneFailed("ip rule show: its output cannot be read") from None
-        return marks
+    async def _past_the_others(self, policy: Policy) -> tuple[tuple[str, ...], ...]:
+        """What has to be in their chain, if anything."""
+        if not policy.forwarding or not shutil.which("iptables") or not await foreign_drop(self._shell):
+            return ()
+        _log.info("another firewall drops forwarded packets by policy: accepting the clients' in its chain")
+        return _PAST_THE_OTHERS
+
+    async def _take_over(self) -> None:
+        """The client interface may still be in the group that puts our table out of force."""
+        if _group_of(CLIENT_INTERFACE) == HANDOVER_GROUP:
+            (await self._shell(*_TAKE_OVER)).check()
+
+
+def _group_of(interface: str) -> int:
+    try:
+        return int(Path("/sys/class/net", interface, "netdev_group").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0  # it is not up yet, and will come up in this one

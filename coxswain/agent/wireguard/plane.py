@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from coxswain.agent.dataplane import (
     CLIENT_INTERFACE,
@@ -24,11 +24,13 @@ from coxswain.agent.state import DirectoryFiles
 from coxswain.agent.wireguard.commands import Runner, Shell
 from coxswain.agent.wireguard.conf import InterfaceBlock, parse_block
 from coxswain.agent.wireguard.dump import parse_dump
-from coxswain.agent.wireguard.firewall import Firewall, IptablesFirewall, execute
+from coxswain.agent.wireguard.firewall import Firewall, IptablesFirewall
 from coxswain.agent.wireguard.interface import Interface
-from coxswain.agent.wireguard.nftables import NftablesFirewall, foreign_drop
+from coxswain.agent.wireguard.knock import knock
+from coxswain.agent.wireguard.nftables import NftablesFirewall
 from coxswain.agent.wireguard.settings import FirewallChoice, WireguardSettings
 from coxswain.agent.wireguard.tools import Tools, choose
+from coxswain.agent.wireguard.transits import is_there
 from coxswain.netpolicy import Policy
 
 __all__ = ["WireguardPlane", "open_plane"]
@@ -53,7 +55,9 @@ class WireguardPlane:
         self._files = DirectoryFiles(settings.conf_directory)
         self._clients = self._interface(CLIENT_INTERFACE)
         self._block = InterfaceBlock(identity.private_text, CLIENT_PORT, CLIENT_MTU, identity.obfuscation)
+        self._links: set[str] = set()
         self._policy: Policy | None = None
+        self._firewall: Firewall | None = None
 
     # -- clients
 
@@ -63,9 +67,16 @@ class WireguardPlane:
     async def status(self) -> InterfaceStatus:
         try:
             tools = self._tools()
-            return InterfaceStatus(await tools.is_up(CLIENT_INTERFACE), note=tools.note)
+            up = await tools.is_up(CLIENT_INTERFACE)
         except DataPlaneFailed as failure:
             return InterfaceStatus(up=False, error=str(failure))
+        missing = [f"inner link {link} is not there" for link in self._wanted_links() if not is_there(link)]
+        return InterfaceStatus(up, note="; ".join([*([tools.note] if tools.note else []), *missing]))
+
+    def _wanted_links(self) -> list[str]:
+        """Those that were configured, and those that clients are sent through."""
+        transits = self._policy.transits if self._policy is not None else ()
+        return sorted(self._links | {transit.inner_interface for transit in transits})
 
     async def dump(self) -> Dump:
         return parse_dump(await self._tools().dump(CLIENT_INTERFACE))
@@ -84,29 +95,41 @@ class WireguardPlane:
 
     # -- policy
 
-    async def apply_policy(
-        self,
-        policy: Policy,
-        previous: StoredPolicy | None,
-        *,
-        restoring: bool = False,  # noqa: ARG002
-    ) -> StoredPolicy:
-        stored = await (await self._firewall()).apply(policy, previous)
-        self._policy = policy
+    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None, *, restoring: bool = False) -> StoredPolicy:
+        firewall = self._choose_firewall()
+        if not restoring:  # a start waits for nobody
+            await self._wake_links(policy, previous.policy if previous is not None else Policy())
+        stored = await firewall.apply(policy, previous, await self._mtus(policy), restoring=restoring)
+        self._policy, self._firewall = policy, firewall
         return stored
 
-    async def _firewall(self) -> Firewall:
+    def _choose_firewall(self) -> Firewall:
         choice = self._settings.firewall
-        if choice is FirewallChoice.IPTABLES:
-            return IptablesFirewall(self._shell)
-        if choice is FirewallChoice.NFTABLES:
+        if choice is FirewallChoice.NFTABLES or (choice is FirewallChoice.AUTO and shutil.which("nft")):
             return NftablesFirewall(self._shell)
-        if not shutil.which("nft"):
-            return IptablesFirewall(self._shell)
-        if shutil.which("iptables") and await foreign_drop(self._shell):
-            _log.info("another firewall drops forwarded packets by policy: using iptables to get past it")
-            return IptablesFirewall(self._shell)
-        return NftablesFirewall(self._shell)
+        return IptablesFirewall(self._shell)
+
+    async def _wake_links(self, policy: Policy, before: Policy) -> None:
+        """Those that nobody was sent through before."""
+        used = {transit.inner_interface for transit in before.transits}
+        new = {transit.inner_interface for transit in policy.transits} - used
+        await asyncio.gather(*(self._wake(self._interface(name)) for name in new if is_there(name)))
+
+    async def _wake(self, link: Interface) -> None:
+        with contextlib.suppress(DataPlaneFailed):
+            peers = await link.peers() if await self._is_ours(link) else ()
+            if peers and peers[0].endpoint:
+                await knock(self._tools(), link.name, peers[0])
+
+    async def _mtus(self, policy: Policy) -> dict[str, int]:
+        """Of the links that the policy sends clients through."""
+        found: dict[str, int] = {}
+        for interface in dict.fromkeys(transit.inner_interface for transit in policy.transits):
+            with contextlib.suppress(DataPlaneFailed):
+                conf = await self._interface(interface).read()
+                if conf is not None and (mtu := parse_block(conf).mtu):
+                    found[interface] = mtu
+        return found
 
     # -- inner links
 
@@ -114,14 +137,16 @@ class WireguardPlane:
         sentences: list[str] = []
         for link in await asyncio.to_thread(self._known_links):
             try:
-                if await self._is_ours(link) and not await link.is_up():
-                    await link.apply()
+                if await self._is_ours(link):
+                    self._links.add(link.name)
+                    if not await link.is_up():
+                        await link.apply()
             except DataPlaneFailed as failure:
                 sentences.append(f"inner link {link.name} not restored: {failure}")
         return sentences
 
     async def link_is_up(self, interface: str) -> bool:
-        return _is_there(interface)
+        return is_there(interface)
 
     async def configure_link(self, link: LinkConfig) -> None:
         interface = self._interface(link.interface)
@@ -129,23 +154,47 @@ class WireguardPlane:
         before = await interface.read()
         if before is not None and not await self._is_ours(interface):
             raise DataPlaneFailed(f"{interface.path} is not an inner link of this node; another name would do")
-        if before is None and _is_there(link.interface):
+        if before is None and is_there(link.interface):
             raise DataPlaneFailed(f"{link.interface} is there and is not an inner link of this node; another name would do")
+        self._links.add(link.interface)
         try:
             if before is None or parse_block(before) == block:
                 await interface.replace(block, [link.exit])
             else:  # the existing agent ignores a changed port, MTU or obfuscation (node-contract.md 4.12)
                 await interface.rebuild(block, [link.exit])
+        except DataPlaneFailed:
+            if before is None:
+                self._links.discard(link.interface)
+            raise
         finally:  # also where the link before came back: without its routes, marked packets would leave here
             await self._restore_transits(link.interface)
 
     async def remove_link(self, interface: str) -> None:
         link = self._interface(interface)
         if await link.read() is None:
+            self._links.discard(interface)
             return
         if not await self._is_ours(link):
             raise DataPlaneFailed(f"{link.path} is not an inner link of this node and is left alone")
         await link.delete()
+        self._links.discard(interface)
+
+    # -- what somebody else took away
+
+    async def heal(self, policy: StoredPolicy | None) -> StoredPolicy | None:
+        for name in sorted(self._links):
+            if not is_there(name):
+                _log.warning("inner link %s is not there: making it anew", name)
+                await self._interface(name).apply()
+                await self._restore_transits(name)
+        stored = None
+        if policy is not None and self._firewall is not None and not await self._firewall.in_force(policy.policy):
+            _log.warning("the network policy is not in force any more: applying it again")
+            stored = await self.apply_policy(policy.policy, policy, restoring=True)
+        if not is_there(CLIENT_INTERFACE) and await self._clients.read() is not None:
+            _log.warning("%s is not there: making it anew", CLIENT_INTERFACE)
+            await self._clients.apply()
+        return stored
 
     async def close(self) -> None:
         await self._runner.close()
@@ -172,17 +221,11 @@ class WireguardPlane:
 
     async def _restore_transits(self, interface: str) -> None:
         """The kernel drops the routes of an interface that goes away, the transits' default routes among them."""
-        transits = self._policy.transits if self._policy is not None else ()
-        tables = dict.fromkeys(t.table for t in transits if t.inner_interface == interface)
-        if not tables or not await self._tools().is_up(interface):
+        if self._policy is None or self._firewall is None:
             return
-        for table in tables:
-            await execute(self._shell, ("ip", "route", "replace", "default", "dev", interface, "table", str(table)))
-
-
-def _is_there(interface: str) -> bool:
-    """An interface of any kind, whoever made it."""
-    return Path("/sys/class/net", interface).exists()
+        wanted = any(transit.inner_interface == interface for transit in self._policy.transits)
+        if wanted and await self._tools().is_up(interface):
+            await self._firewall.link_is_back(interface, self._policy, await self._mtus(self._policy))
 
 
 def open_plane(identity: AwgIdentity, settings: WireguardSettings | None = None) -> WireguardPlane:

@@ -50,8 +50,15 @@ class Tools(Protocol):
         """Makes a running interface what the conf says; sessions of peers that stay survive."""
         ...
 
-    async def set_peer(self, interface: str, peer: PeerConfig, *, drop_psk: bool) -> None:
-        """Adds or changes one peer. ``drop_psk``: it had a preshared key, and is to have none."""
+    async def set_peer(
+        self, interface: str, peer: PeerConfig, *, drop_psk: bool = False, keepalive: int | None = None
+    ) -> None:
+        """Adds or changes one peer.
+
+        Args:
+            drop_psk: it had a preshared key, and is to have none.
+            keepalive: seconds between keepalives, 0: none; None leaves them as they are.
+        """
         ...
 
     async def remove_peer(self, interface: str, public_key: str) -> None: ...
@@ -74,7 +81,9 @@ class _Common:
     async def dump(self, interface: str) -> str:
         return (await self._shell(self._program, "show", interface, "dump", timeout=SHOW_TIMEOUT_S)).check().output
 
-    async def set_peer(self, interface: str, peer: PeerConfig, *, drop_psk: bool) -> None:
+    async def set_peer(
+        self, interface: str, peer: PeerConfig, *, drop_psk: bool = False, keepalive: int | None = None
+    ) -> None:
         argv = [self._program, "set", interface, "peer", peer.public_key]
         stdin = None
         if peer.preshared_key or drop_psk:
@@ -82,6 +91,8 @@ class _Common:
             stdin = f"{peer.preshared_key}\n" if peer.preshared_key else ""  # an empty file takes the key away
         if peer.endpoint:
             argv += ["endpoint", peer.endpoint]
+        if keepalive is not None:
+            argv += ["persistent-keepalive", str(keepalive)]
         argv += ["allowed-ips", ",".join(peer.allowed_ips)]
         (await self._shell(*argv, stdin=stdin)).check()
 

@@ -23,6 +23,16 @@ while read -r pattern; do
     case "$line" in $pattern) echo "$line: it broke" >&2; /bin/cat $H/words >&2; exit 1 ;; esac
 done < $H/failing
 [ -e $H/once ] && read -r pattern < $H/once && case "$line" in $pattern) /bin/rm $H/once; exit 1 ;; esac
+if [ "$me" = iptables ]; then
+    rule=$(echo "$*" | /bin/sed -E 's/^-w //; s/-[AIDC] /@ /; s/(@ FORWARD) 1 /\1 /')
+    case " $* " in
+    *" -C "*) /bin/grep -qxF -e "$rule" $H/rules; exit ;;
+    *" -D "*) /bin/grep -qxF -e "$rule" $H/rules || exit 1
+        /usr/bin/awk -v r="$rule" '!gone && $0 == r { gone = 1; next } { print }' $H/rules > $H/rules.new
+        /bin/mv $H/rules.new $H/rules ;;
+    *) echo "$rule" >> $H/rules ;;
+    esac
+fi
 case "$line" in
 "awg show "*" dump"|"wg show "*" dump") [ -e $H/up.$2 ] && exec /bin/cat $H/dump; exit 1 ;;
 "awg show "*|"wg show "*) [ -e $H/up.$2 ] || { echo "Unable to access interface: No such device" >&2; exit 1; } ;;
@@ -34,7 +44,8 @@ case "$line" in
 "wireguard-go "*) : > $H/up.$1 ;;
 "ip link delete "*) /bin/rm $H/up.$4 ;;
 "ip route show default") /bin/cat $H/default ;;
-"ip -N -j rule show") echo '[]' ;;
+"ip -N -j rule show") /bin/cat $H/marks ;;
+"ip -6 -N -j rule show") echo '[]' ;;
 "nft list table"*) exit 1 ;;
 esac
 """
@@ -59,7 +70,15 @@ class Host:
         self._bin.mkdir()
         monkeypatch.setenv("PATH", str(self._bin))
         monkeypatch.delenv("WG_QUICK_USERSPACE_IMPLEMENTATION", raising=False)
-        for name, content in {"calls": "", "failing": "", "words": "", "dump": "", "default": ""}.items():
+        for name, content in {
+            "calls": "",
+            "failing": "",
+            "words": "",
+            "dump": "",
+            "default": "",
+            "rules": "",
+            "marks": "[]",
+        }.items():
             self.write(name, content)
         self.write("default", "default via 192.0.2.254 dev eth0 proto dhcp metric 100\n")
 
@@ -97,6 +116,15 @@ class Host:
     def stdin(self, number):
         """What the ``number``-th call since the last ``calls`` read."""
         return (self.directory / f"stdin.{number}").read_text()
+
+    def rules(self):
+        """What iptables has now, one rule a line, with ``@`` for the command."""
+        return (self.directory / "rules").read_text().splitlines()
+
+    def changes(self):
+        """The calls so far, without those that only look."""
+        looks = (" -C ", " show", "nft list", "nft -j")
+        return [line for line in self.lines() if not any(look in line for look in looks)]
 
     def conf(self, interface="awg0"):
         return (self.confs / f"{interface}.conf").read_text()

@@ -1,32 +1,68 @@
 """The network policy on the host: canonical rules by iptables, one transaction by nftables (node-contract.md 7)."""
 
+import json
+from fnmatch import fnmatch
+
 import pytest
 
 from coxswain.agent.dataplane import DataPlaneFailed, StoredPolicy
-from coxswain.agent.wireguard.firewall import execute
-from coxswain.agent.wireguard.nftables import ruleset
+from coxswain.agent.wireguard.ruleset import ruleset
 from coxswain.agent.wireguard.settings import FirewallChoice
-from coxswain.netpolicy import Policy, Transit
+from coxswain.netpolicy import Policy, Transit, render, resolve
 
 SYSCTLS = ["sysctl -w net.ipv4.conf.all.forwarding=1", "sysctl -w net.ipv6.conf.all.forwarding=1"]
+LOOSE = ["sysctl -w net.ipv4.conf.all.rp_filter=0", "sysctl -w net.ipv4.conf.default.rp_filter=0"]
 FULL = Policy(True, True, True, (Transit("10.7.0.2/32", "awg1", 7100, 7100),))
+TWO = Policy(True, True, False, (Transit("10.7.0.2/32", "awg1", 7100, 7100), Transit("10.7.0.3/32", "awg1", 7100, 7100)))
 NAT = Policy(forwarding=True, masquerade=True)
+REFUSE = "unreachable default metric 4000 table 7100"
+LINK_UP = [
+    f"ip route replace {REFUSE}",
+    "ip route replace default dev awg1 table 7100",
+    "ip rule add fwmark 7100 lookup 7100",
+]
+LINK_DOWN = [
+    "ip rule del fwmark 7100 lookup 7100",
+    "ip route del default dev awg1 table 7100",
+    f"ip route del {REFUSE}",
+]
+HAND_OVER = "ip link set dev awg0 group 7199"
 
 
-async def test_iptables_in_the_order_of_the_contract(host):
+def marks(*numbers):
+    """What ``ip rule`` tells of rules for these marks."""
+    return json.dumps([{"priority": 32765, "src": "all", "fwmark": hex(n), "table": str(n)} for n in numbers])
+
+
+def by_the_existing_agent(policy):
+    """What it stores (node-contract.md 7.6): the canonical teardown, resolved."""
+    return StoredPolicy(policy, tuple(resolve(line, "awg0", "eth0") for line in render(policy).post_down))
+
+
+def canonical(policy):
+    """The iptables rules of a policy as the stand-in has them."""
+    lines = (" ".join(resolve(line, "awg0", "eth0")) for line in render(policy).post_up)
+    return [
+        line.removeprefix("iptables ").replace("-I FORWARD 1", "@ FORWARD").replace("-A ", "@ ")
+        for line in lines
+        if line.startswith("iptables")
+    ]
+
+
+# -- iptables
+
+
+async def test_the_canonical_rules_by_iptables(host):
     stored = await host.plane().apply_policy(FULL, None)
-    assert host.lines() == [
-        "ip route show default",
+    assert host.changes() == [
         *SYSCTLS,
-        "sysctl -w net.ipv4.conf.all.rp_filter=0",
-        "sysctl -w net.ipv4.conf.default.rp_filter=0",
+        *LOOSE,
+        *LINK_UP,
         "iptables -w -I FORWARD 1 -i awg0 -o awg0 -j DROP",
         "iptables -w -A FORWARD -i awg0 -j ACCEPT",
         "iptables -w -A FORWARD -o awg0 -j ACCEPT",
         "iptables -w -t nat -A POSTROUTING -o eth0 -j MASQUERADE",
         "iptables -w -t mangle -A PREROUTING -i awg0 -s 10.7.0.2/32 -j MARK --set-mark 7100",
-        "ip rule add fwmark 7100 lookup 7100",
-        "ip route replace default dev awg1 table 7100",
     ]
     assert stored.policy == FULL
     assert [" ".join(argv) for argv in stored.down] == [
@@ -34,49 +70,48 @@ async def test_iptables_in_the_order_of_the_contract(host):
         "iptables -D FORWARD -i awg0 -j ACCEPT",
         "iptables -D FORWARD -o awg0 -j ACCEPT",
         "iptables -t nat -D POSTROUTING -o eth0 -j MASQUERADE",
-        "ip route del default dev awg1 table 7100",
-        "ip rule del fwmark 7100 lookup 7100",
         "iptables -t mangle -D PREROUTING -i awg0 -s 10.7.0.2/32 -j MARK --set-mark 7100",
+        *LINK_DOWN,
     ]
 
 
-async def test_the_old_policy_goes_before_the_new_one_comes(host):
+async def test_what_is_in_force_stays_and_what_has_changed_goes_last(host):
     plane = host.plane()
     stored = await plane.apply_policy(NAT, None)
     host.write("default", "default via 192.0.2.254 dev eth9\n")
     host.calls()
-    host.failing("iptables -w -D*")  # nothing to take down: not missed
     stored = await plane.apply_policy(NAT, stored)
-    lines = host.lines()
-    assert lines[1] == "iptables -w -D FORWARD -i awg0 -j ACCEPT"
-    assert lines[3] == "iptables -w -t nat -D POSTROUTING -o eth0 -j MASQUERADE"
-    assert lines[-1] == "iptables -w -t nat -A POSTROUTING -o eth9 -j MASQUERADE"
+    assert host.changes() == [
+        *SYSCTLS,
+        "iptables -w -t nat -A POSTROUTING -o eth9 -j MASQUERADE",
+        "iptables -w -t nat -D POSTROUTING -o eth0 -j MASQUERADE",
+    ]
     assert stored.down[-1] == ("iptables", "-t", "nat", "-D", "POSTROUTING", "-o", "eth9", "-j", "MASQUERADE")
+    host.write("rules", "")  # a reboot took them: what was stored is not what is there
+    await plane.apply_policy(NAT, stored)
+    assert host.rules() == [rule.replace("eth0", "eth9") for rule in canonical(NAT)]
 
 
 async def test_no_forwarding_is_no_rules(host):
     plane = host.plane()
     stored = await plane.apply_policy(NAT, None)
-    host.calls()
     assert await plane.apply_policy(Policy(), stored) == StoredPolicy(Policy())
-    assert [words[2] for words in host.calls()] == ["-D", "-D", "-t"]
+    assert host.rules() == []
 
 
-async def test_a_policy_that_fails_gives_way_to_the_one_before(host):
+@pytest.mark.parametrize("broken", ["*rule add*", "*route replace default*", "*--set-mark*", "*MASQUERADE*", "*-I FORWARD*"])
+async def test_a_policy_that_fails_leaves_the_one_before_untouched(host, broken):
     plane = host.plane()
-    stored = await plane.apply_policy(NAT, None)
+    before = Policy(forwarding=True)
+    stored = await plane.apply_policy(before, None)
     host.calls()
-    host.failing("ip rule add*")
-    with pytest.raises(DataPlaneFailed, match="step 10 of 11: ip rule add fwmark 7100 lookup 7100"):
+    host.failing(f"iptables {broken}", f"ip {broken}")
+    with pytest.raises(DataPlaneFailed):
         await plane.apply_policy(FULL, stored)
-    lines = host.lines()
-    broken = lines.index("ip rule add fwmark 7100 lookup 7100")
-    assert "iptables -w -D FORWARD -i awg0 -o awg0 -j DROP" in lines[broken:], "what was installed is taken down"
-    assert lines[-3:] == [
-        "iptables -w -A FORWARD -i awg0 -j ACCEPT",
-        "iptables -w -A FORWARD -o awg0 -j ACCEPT",
-        "iptables -w -t nat -A POSTROUTING -o eth0 -j MASQUERADE",
-    ]
+    assert host.rules() == canonical(before)
+    lines = host.changes()
+    for up, down in zip(LINK_UP, reversed(LINK_DOWN), strict=True):
+        assert (up in lines and not fnmatch(up, broken)) == (down in lines), lines
 
 
 async def test_without_a_default_route_nothing_is_touched(host):
@@ -89,68 +124,96 @@ async def test_without_a_default_route_nothing_is_touched(host):
     assert host.lines() == ["ip route show default"]
 
 
-@pytest.mark.parametrize("argv", [("reboot",), ("/bin/sh", "-c", "x"), ()])
-async def test_stored_commands_run_nothing_but_the_three_programs(host, argv):
-    with pytest.raises(DataPlaneFailed, match="none of sysctl, iptables, ip"):
-        await execute(host.plane()._shell, argv)
+@pytest.mark.parametrize(
+    "argv", [("reboot",), ("/bin/sh", "-c", "x"), (), ("iptables", "-F"), ("ip", "link", "del", "eth0")]
+)
+async def test_stored_commands_run_nothing_but_removals_of_rules(host, argv):
+    """The file could have been written by somebody else."""
     await host.plane().apply_policy(Policy(), StoredPolicy(Policy(), (argv,)))
     assert host.lines() == []
 
 
+@pytest.mark.parametrize("failing", SYSCTLS + LOOSE)
+async def test_a_sysctl_that_cannot_be_set_is_forgiven_if_the_kernel_has_the_value(host, failing, monkeypatch):
+    host.failing(failing)
+    monkeypatch.setattr("coxswain.agent.wireguard.firewall._sysctl", lambda name: failing[-1] if name in failing else None)
+    await host.plane().apply_policy(FULL, None)
+    monkeypatch.setattr("coxswain.agent.wireguard.firewall._sysctl", lambda _: "7")
+    with pytest.raises(DataPlaneFailed, match="sysctl"):
+        await host.plane().apply_policy(FULL, None)
+    monkeypatch.setattr("coxswain.agent.wireguard.firewall._sysctl", lambda _: None)
+    if "ipv6" in failing:  # a host without IPv6 needs no forwarding of it
+        await host.plane().apply_policy(FULL, None)
+
+
+# -- transits
+
+
+async def test_rules_that_the_existing_agent_has_piled_up_become_one(host):
+    """One per client (node-contract.md 7.5): only one of them is of use, and only that many are ever taken away."""
+    host.write("marks", marks(7100, 7100, 7100))
+    await host.plane().apply_policy(TWO, by_the_existing_agent(TWO))
+    lines = host.changes()
+    assert lines.count("ip rule del fwmark 7100 lookup 7100") == 2
+    assert "ip rule add fwmark 7100 lookup 7100" not in lines
+    assert "ip route del default dev awg1 table 7100" not in lines
+
+
+async def test_links_that_are_not_used_any_more_lose_rule_and_table(host):
+    plane = host.plane()
+    stored = await plane.apply_policy(TWO, None)
+    host.write("marks", marks(7100, 9))
+    host.calls()
+    await plane.apply_policy(NAT, stored)
+    assert host.changes()[-3:] == LINK_DOWN
+    assert not [rule for rule in host.rules() if "MARK" in rule]
+
+
+async def test_an_unreadable_list_of_rules_is_a_failure_before_and_none_after(host):
+    host.write("marks", "[1]")
+    with pytest.raises(DataPlaneFailed, match="ip rule show"):
+        await host.plane().apply_policy(FULL, None)
+    await host.plane().apply_policy(NAT, by_the_existing_agent(FULL))
+
+
+async def test_at_a_start_a_missing_link_costs_only_what_it_carries(host):
+    await host.plane().apply_policy(FULL, None, restoring=True)
+    lines = host.changes()
+    assert f"ip route replace {REFUSE}" in lines
+    assert "ip route replace default dev awg1 table 7100" not in lines
+    assert "ip rule add fwmark 7100 lookup 7100" in lines
+
+
 # -- nftables
-
-
-def test_the_transaction():
-    assert ruleset(FULL, "eth0") == (
-        "table inet coxswain {}\n"
-        "delete table inet coxswain\n"
-        "table inet coxswain {\n"
-        "  chain forward {\n"
-        "    type filter hook forward priority filter; policy accept;\n"
-        '    iifname "awg0" oifname "awg0" drop\n'
-        '    iifname "awg0" accept\n'
-        '    oifname "awg0" accept\n'
-        "  }\n"
-        "  chain postrouting {\n"
-        "    type nat hook postrouting priority srcnat; policy accept;\n"
-        '    meta nfproto ipv4 oifname "eth0" masquerade\n'
-        "  }\n"
-        "  chain prerouting {\n"
-        "    type filter hook prerouting priority mangle; policy accept;\n"
-        '    iifname "awg0" ip saddr 10.7.0.2/32 meta mark set 7100\n'
-        "  }\n"
-        "}\n"
-    )
-    assert ruleset(Policy(), "") == "table inet coxswain {}\ndelete table inet coxswain\n"
 
 
 async def test_nftables_is_the_way_where_it_is(host):
     host.install("nft")
     plane = host.plane()
     stored = await plane.apply_policy(FULL, None)
-    lines = host.lines()
-    assert [line for line in lines if line.startswith("iptables")] == []
-    assert lines[-1] == "nft -f -"
-    assert host.stdin(len(lines)) == ruleset(FULL, "eth0")
-    # What is stored is what the existing agent may run, too.
-    assert [" ".join(argv) for argv in stored.down] == [
-        "ip route del default dev awg1 table 7100",
-        "ip rule del fwmark 7100 lookup 7100",
-    ]
+    calls = host.lines()
+    assert [line for line in calls if line.startswith("iptables")] == []
+    number = calls.index("nft -f -") + 1
+    assert host.stdin(number) == ruleset(FULL, "eth0")
+    assert calls.index("ip rule add fwmark 7100 lookup 7100") < number, "what is marked has somewhere to go"
+    # What is stored is what the existing agent may run, too; it puts the table out of force.
+    assert [" ".join(argv) for argv in stored.down] == [HAND_OVER, *LINK_DOWN]
+    host.write("marks", marks(7100))
     await plane.apply_policy(NAT, stored)
-    assert host.lines()[-3:] == ["nft -f -", *(" ".join(argv) for argv in stored.down)]
+    lines = host.changes()
+    assert lines[lines.index("nft -f -") + 1 :] == LINK_DOWN, "and it is not run while the table is wanted"
 
 
 async def test_rules_of_the_other_agent_are_taken_down_after_ours_are_there(host):
     """A host that changes agents in place: its netpolicy.json names iptables commands."""
-    other = await host.plane().apply_policy(FULL, None)
-    host.calls()
+    host.write("rules", "\n".join(canonical(FULL)) + "\n")
+    host.write("marks", marks(7100))
     host.install("nft")
-    await host.plane().apply_policy(FULL, other)
-    lines = host.lines()
+    await host.plane().apply_policy(FULL, by_the_existing_agent(FULL))
+    lines = host.changes()
     after = lines[lines.index("nft -f -") + 1 :]
     assert [line.split()[0] for line in after] == ["iptables"] * 5, "transits are in use and stay"
-    assert "ip route del default dev awg1 table 7100" not in lines
+    assert host.rules() == []
 
 
 async def test_a_transaction_that_fails_leaves_the_old_rules(host):
@@ -161,11 +224,17 @@ async def test_a_transaction_that_fails_leaves_the_old_rules(host):
     host.failing("nft -f*")
     with pytest.raises(DataPlaneFailed, match="nft -f"):
         await plane.apply_policy(FULL, stored)
-    lines = host.lines()
-    assert lines[lines.index("nft -f -") + 1 :] == [
-        "ip rule del fwmark 7100 lookup 7100",
-        "ip route del default dev awg1 table 7100",
-    ]
+    lines = host.changes()
+    assert [line for line in lines[lines.index("nft -f -") :] if line != "nft -f -"] == LINK_DOWN
+
+
+async def test_a_kernel_without_route_lookups_in_rules_isolates_as_well_as_it_can(host):
+    host.install("nft")
+    host.failing_once("nft -f*")
+    await host.plane().apply_policy(FULL, None)
+    calls = host.lines()
+    second = len(calls) - calls[::-1].index("nft -f -")
+    assert host.stdin(second) == ruleset(FULL, "eth0", lookups=False)
 
 
 async def test_the_way_can_be_chosen(host):
@@ -173,4 +242,4 @@ async def test_the_way_can_be_chosen(host):
     await host.plane(FirewallChoice.IPTABLES).apply_policy(NAT, None)
     lines = host.lines()
     assert "nft list table inet coxswain" in lines, "nothing of the other way may remain"
-    assert lines[-1].startswith("iptables")
+    assert host.rules() == canonical(NAT)

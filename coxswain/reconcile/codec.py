@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from coxswain.cascade.types import InnerLink
 from coxswain.errors import InvalidInput, NodeMisbehaved
 from coxswain.messages.sessions import EventKind, NodeEvent, PeerCounters
-from coxswain.model import NetworkPolicy, Obfuscation, Peer, Protocol
-from coxswain.reconcile.types import Desired, Observed, ObservedPeer, ServiceHealth
+from coxswain.model import Obfuscation, Peer, Protocol
+from coxswain.netpolicy import Policy
+from coxswain.reconcile.types import Desired, Observed, ObservedPeer, ServiceHealth, XrayInbound
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
@@ -22,6 +25,8 @@ __all__ = [
     "MAX_REVISION",
     "counters",
     "event",
+    "inert_link",
+    "link_config",
     "node_clock",
     "normal_ips",
     "observed",
@@ -29,6 +34,7 @@ __all__ = [
     "policy_request",
     "psk_digest",
     "push_request",
+    "xray_request",
 ]
 
 MAX_REVISION = 2**61
@@ -40,6 +46,8 @@ _MAX_COUNTER = 2**60
 _MAX_TEXT = 256
 _MAX_PEERS = 50_000
 """Above what fits one push (node-contract.md 2.6)."""
+
+_NOBODY = base64.b64encode(hashlib.sha256(b"no node has this key").digest()).decode()
 
 _MAX_SERVICES = 16
 _LATEST = 13_569_465_600.0
@@ -64,9 +72,64 @@ def push_request(desired: Desired) -> pb.PushConfigRequest:
     return pb.PushConfigRequest(protocol=pb.PROTOCOL_AMNEZIAWG, revision=desired.revision, config=config.SerializeToString())
 
 
-def policy_request(policy: NetworkPolicy) -> pb.NetworkConfig:
+def xray_request(inbound: XrayInbound, revision: int) -> pb.PushConfigRequest:
+    """PushConfig of the REALITY inbound with all its clients."""
+    reality = inbound.reality
+    clients = [
+        pb.Peer(id=p.id, protocol=pb.PROTOCOL_XRAY_REALITY, public_key=p.public_key, flow=p.flow) for p in inbound.clients
+    ]
+    config = pb.XRayRealityConfig(
+        peers=clients,
+        dest=reality.dest,
+        server_names=reality.server_names,
+        short_ids=reality.short_ids,
+        port=reality.port,
+    )
+    return pb.PushConfigRequest(protocol=pb.PROTOCOL_XRAY_REALITY, revision=revision, config=config.SerializeToString())
+
+
+def policy_request(policy: Policy) -> pb.NetworkConfig:
+    transits = [
+        pb.TransitRoute(
+            device_cidr=transit.device_cidr, inner_interface=transit.inner_interface, mark=transit.mark, table=transit.table
+        )
+        for transit in policy.transits
+    ]
     return pb.NetworkConfig(
-        forwarding=policy.forwarding, masquerade=policy.masquerade, isolation=policy.isolation, transits=[]
+        forwarding=policy.forwarding, masquerade=policy.masquerade, isolation=policy.isolation, transits=transits
+    )
+
+
+def link_config(link: InnerLink) -> pb.InnerLinkConfig:
+    """A link as its dialling node takes it (node-contract.md 6.6). Everything it sends into the link goes to the exit."""
+    return pb.InnerLinkConfig(
+        interface=link.interface,
+        listen_port=link.listen_port,
+        mtu=link.mtu,
+        peer_obfuscation=pb.AmneziaWGObfuscation(**{name: getattr(link.obfuscation, name) for name in _OBFUSCATION_FIELDS}),
+        exit=pb.Peer(
+            id=link.id,
+            protocol=pb.PROTOCOL_AMNEZIAWG,
+            public_key=link.exit_key,
+            allowed_ips=["0.0.0.0/0"],
+            preshared_key=link.preshared_key,
+            endpoints=[link.endpoint],
+        ),
+    )
+
+
+def inert_link(interface: str) -> pb.InnerLinkConfig:
+    """A link to nowhere: makes an agent that forgot ``interface`` know it again, so that it can be removed. Its address is
+    for documentation only (RFC 5737), and nothing is allowed in.
+    """
+    return pb.InnerLinkConfig(
+        interface=interface,
+        listen_port=0,
+        mtu=1280,
+        peer_obfuscation=pb.AmneziaWGObfuscation(
+            jc=3, jmin=25, jmax=725, s1=15, s2=16, s3=17, s4=18, h1=5, h2=6, h3=7, h4=8
+        ),
+        exit=pb.Peer(protocol=pb.PROTOCOL_AMNEZIAWG, public_key=_NOBODY, endpoints=["192.0.2.1:9"]),
     )
 
 
@@ -83,13 +146,20 @@ def _peer(peer: Peer) -> pb.Peer:
 # -- from the node
 
 
-def observed(status: pb.GetStatusResponse, peers: pb.ListPeersResponse | None, received_at: float) -> Observed:
+def observed(
+    status: pb.GetStatusResponse,
+    peers: pb.ListPeersResponse | None,
+    received_at: float,
+    *,
+    asked_at: tuple[float, float] | None = None,
+) -> Observed:
     """Reads a status, and the peers if they were asked for.
 
     Args:
         status: GetStatus.
         peers: ListPeers(AMNEZIAWG), or None.
         received_at: epoch seconds.
+        asked_at: when GetStatus was asked, monotonic and epoch seconds.
     """
     revision = status.applied_revision
     if not 0 <= revision <= MAX_REVISION:
@@ -108,6 +178,7 @@ def observed(status: pb.GetStatusResponse, peers: pb.ListPeersResponse | None, r
         xray_public_key=_text(status.xray.public_key)[:64],
         peers=None if peers is None else _observed_peers(peers),
         clock_skew_s=None if peers is None else node_clock(status, peers, received_at) - received_at,
+        asked_at=asked_at,
     )
 
 

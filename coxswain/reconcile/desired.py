@@ -6,15 +6,19 @@ peer is checked before it may be pushed (11.4, rule 1). A bad one is left out an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import ipaddress
 import json
 from collections.abc import Sequence
 
+from coxswain.cascade.types import NodeCascade
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy, Node, Peer, Protocol
+from coxswain.netpolicy import Transit
+from coxswain.reality import Reality
 from coxswain.reconcile.codec import normal_ips, psk_digest
-from coxswain.reconcile.types import Desired, Finding
+from coxswain.reconcile.types import Desired, Finding, XrayInbound
 from coxswain.wire import validate
 
 __all__ = ["check_peer", "content_hash", "desired", "policy_fingerprint"]
@@ -56,12 +60,20 @@ def _check_width(field: str, address: str) -> None:
         )
 
 
-def desired(node: Node, peers: Sequence[Peer], before: Desired | None = None) -> tuple[Desired, tuple[Finding, ...]]:
+def desired(
+    node: Node,
+    peers: Sequence[Peer],
+    before: Desired | None = None,
+    *,
+    cascade: NodeCascade = NodeCascade(),  # noqa: B008 - frozen
+    reality: Reality | None = None,
+) -> tuple[Desired, tuple[Finding, ...]]:
     """Builds the desired state of ``node``; findings name what was left out. Peers that were in the one ``before`` need no
     second check: of a change to a thousand nodes, that check was a quarter of the cost.
 
     Of two peers with one key the first counts. Of two that claim one address, the one written last owns it on the node
-    (node-contract.md 4.15); which one that is must not depend on luck, so the later one is left out.
+    (node-contract.md 4.15); which one that is must not depend on luck, so the later one is left out. An edge peer comes
+    last of all and takes its addresses from whoever has them: where a path leads over the node, they come in that way.
     """
     known = {} if before is None else dict(zip(before.peers, before.addresses, strict=True))
     kept: dict[Peer, frozenset[str]] = {}
@@ -86,13 +98,79 @@ def desired(node: Node, peers: Sequence[Peer], before: Desired | None = None) ->
             keys.add((peer.protocol, peer.public_key))
             owners.update(dict.fromkeys(addresses, peer.id))
             kept[peer] = addresses
-    state = Desired(node.id, max(1, node.config_revision), tuple(kept), node.policy, tuple(kept.values()))
+    kept = _give_way(kept, cascade)
+    edges = _edges(cascade, keys, findings)
+    findings += [Finding(f"left out: {problem}", degraded=True) for problem in cascade.problems]
+    if edges and not cascade.transits:
+        findings += _at_the_exit(node.policy)
+    state = Desired(
+        node_id=node.id,
+        revision=max(1, node.config_revision),
+        peers=(*kept, *edges),
+        policy=node.policy,
+        transits=cascade.transits,
+        links=cascade.links,
+        xray=None if reality is None else _inbound(reality, kept),
+        cascade=cascade.fingerprint,
+        addresses=(*kept.values(), *edges.values()),
+    )
     return state, tuple(findings)
 
 
-def policy_fingerprint(policy: NetworkPolicy) -> str:
-    """Names a policy by its content."""
-    return _digest({"forwarding": policy.forwarding, "masquerade": policy.masquerade, "isolation": policy.isolation})
+def _give_way(kept: dict[Peer, frozenset[str]], cascade: NodeCascade) -> dict[Peer, frozenset[str]]:
+    """A device that may also come in here on its own keeps its place in the list, without what comes over a path."""
+    if not cascade.edges:
+        return kept
+    routed = frozenset(address for edge in cascade.edges for address in normal_ips(edge.allowed_ips))
+    return {
+        peer if routed.isdisjoint(addresses) else _without(peer, routed): addresses - routed
+        for peer, addresses in kept.items()
+    }
+
+
+def _without(peer: Peer, routed: frozenset[str]) -> Peer:
+    left = tuple(ip for ip in peer.allowed_ips if normal_ips((ip,)).isdisjoint(routed))
+    return dataclasses.replace(peer, allowed_ips=left)
+
+
+def _edges(cascade: NodeCascade, keys: set[tuple[Protocol, str]], findings: list[Finding]) -> dict[Peer, frozenset[str]]:
+    kept: dict[Peer, frozenset[str]] = {}
+    for edge in cascade.edges:
+        try:
+            check_peer(edge)
+        except InvalidInput as error:
+            findings.append(Finding(f"left out: {error}", degraded=True))
+            continue
+        if (edge.protocol, edge.public_key) in keys:
+            findings.append(Finding(f"left out: edge peer {edge.id}: its key is in the list already", degraded=True))
+            continue
+        kept[edge] = normal_ips(edge.allowed_ips)
+    return kept
+
+
+def _at_the_exit(policy: NetworkPolicy) -> list[Finding]:
+    if not policy.forwarding:
+        return [Finding("a path ends here, but forwarding is off: nothing leaves", degraded=True)]
+    if not policy.masquerade:
+        return [Finding("a path ends here, but masquerading is off: what leaves keeps its tunnel address")]
+    return []
+
+
+def _inbound(reality: Reality, kept: dict[Peer, frozenset[str]]) -> XrayInbound:
+    clients = tuple(peer for peer in kept if peer.protocol is Protocol.XRAY_REALITY) if reality.enabled else ()
+    return XrayInbound(reality, clients)
+
+
+def policy_fingerprint(policy: NetworkPolicy, transits: Sequence[Transit] = ()) -> str:
+    """Names a policy by its content, with the transits that go with it."""
+    content: dict[str, object] = {
+        "forwarding": policy.forwarding or bool(transits),
+        "masquerade": policy.masquerade,
+        "isolation": policy.isolation,
+    }
+    if transits:
+        content["transits"] = [dataclasses.astuple(transit) for transit in transits]
+    return _digest(content)
 
 
 def content_hash(state: Desired) -> str:
@@ -101,7 +179,10 @@ def content_hash(state: Desired) -> str:
         [p.protocol.value, p.public_key, sorted(normal_ips(p.allowed_ips)), psk_digest(p.preshared_key).hex(), p.flow]
         for p in state.peers
     ]
-    return _digest({"peers": peers, "policy": policy_fingerprint(state.policy)})
+    policy = policy_fingerprint(state.policy, state.transits)
+    links = [[link.interface, link.block, link.peer] for link in state.links]
+    xray = state.xray.fingerprint if state.xray is not None else ""
+    return _digest({"peers": peers, "policy": policy, "links": links, "xray": xray})
 
 
 def _digest(value: object) -> str:

@@ -12,29 +12,36 @@ from coxswain.model import Protocol
 from coxswain.reconcile.codec import normal_ips, plain_ips, psk_digest
 from coxswain.reconcile.desired import policy_fingerprint
 from coxswain.reconcile.types import (
+    ConfigureLink,
     Desired,
     Finding,
     LinkMemory,
     Observed,
     Plan,
     PushPeers,
+    PushXray,
     Reason,
+    RemoveLink,
     ServiceHealth,
     SetPolicy,
     Step,
 )
 
-__all__ = ["STALL_COOLDOWN_S", "describe", "plan", "remember"]
+__all__ = ["STALL_COOLDOWN_S", "describe", "plan", "remember", "unused_links"]
 
 STALL_COOLDOWN_S = 300.0
 """management-plane.md 8.1: a stalled data plane is healed at most every five minutes."""
+
+_CLOCK_STEP_S = 5.0
+"""What may lie between two runs of ours without meaning that an agent started anew: steps of the clock, slow answers."""
 
 _STALL_FORGOTTEN_S = 1800.0
 """After half an hour without a look at it (the node was away), a silence says nothing any more."""
 
 
 def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -> Plan:
-    """What to do to a node, in order: first the data plane and its peers, then the policy.
+    """What to do to a node, in order: first inner links, then the data plane and its peers, then the policy with the
+    transits that need both, and what no transit needs any more last (node-contract.md 11.4, rule 7).
 
     Args:
         desired: what it should be.
@@ -44,11 +51,21 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     """
     findings: list[Finding] = []
     push = _push(desired, observed, findings) or _revive(observed, memory, now, findings)
-    steps: list[Step] = [] if push is None else [push]
+    xray = _xray(desired, observed, memory, findings)
+    runs = _service(observed, Protocol.XRAY_REALITY)
+    if xray is not None and push is None and runs is not None and runs.running:
+        # An agent whose XRay runs takes an equal revision for a repetition, whatever is in it (node-contract.md 4.5).
+        push = PushPeers(xray.reason, True, observed.applied_revision + 1, "for XRay")
+    steps: list[Step] = [*_links(desired, memory)]
+    if push is not None:
+        steps.append(push)
     if memory.policy_suspect:
         steps.append(SetPolicy(Reason.POLICY_SUSPECT))
-    elif memory.policy_confirmed != policy_fingerprint(desired.policy):
+    elif memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits):
         steps.append(SetPolicy(Reason.POLICY_CHANGED))
+    if xray is not None:
+        steps.append(xray)
+    steps += unused_links(desired, memory)
     if observed.clock_skew_s:
         side = "ahead of" if observed.clock_skew_s > 0 else "behind"
         minutes = max(1, round(abs(observed.clock_skew_s) / 60))
@@ -60,9 +77,12 @@ def remember(memory: LinkMemory, observed: Observed, now: float) -> LinkMemory:
     """The memory after a look. ``now``: monotonic seconds."""
     service = _service(observed)
     handshakes = service is not None and service.handshaking_peers > 0
-    restarted = memory.uptime_s is not None and observed.uptime_s < memory.uptime_s
+    restarted = _restarted(memory, observed)
     key, known = observed.wg_public_key, memory.wg_public_key
     made_anew = bool(key and known and key != known) or observed.applied_revision == 0 < memory.applied_revision
+    anew = restarted or made_anew
+    started = now - observed.uptime_s
+    began = 0.0 if observed.asked_at is None else observed.asked_at[1] - observed.uptime_s
     return dataclasses.replace(
         memory,
         uptime_s=observed.uptime_s,
@@ -70,6 +90,12 @@ def remember(memory: LinkMemory, observed: Observed, now: float) -> LinkMemory:
         applied_revision=observed.applied_revision,
         # node-contract.md 11.4, rule 6; and no look shows whether a host that was set up anew has any policy.
         policy_suspect=memory.policy_suspect or restarted or made_anew,
+        links={name: f"{had.partition(':')[0]}:" for name, had in memory.links.items()} if anew else memory.links,
+        registered=frozenset() if anew else memory.registered,
+        xray_confirmed="" if anew else memory.xray_confirmed,
+        xray_unsupported="" if anew else memory.xray_unsupported,
+        started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
+        agent_started_at=began if anew or not memory.agent_started_at else memory.agent_started_at,
         # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.
         handshakes_seen_at=now if handshakes else None if restarted else memory.handshakes_seen_at,
     )
@@ -86,6 +112,64 @@ def _describe(step: Step) -> str:
             return f"push all peers: {reason.value}{f' ({detail})' if detail else ''}"
         case SetPolicy(reason=reason):
             return f"set the network policy: {reason.value}"
+        case PushXray(reason=reason):
+            return f"push XRay: {reason.value}"
+        case ConfigureLink(link=link, reason=reason):
+            return f"configure inner link {link.interface} to {link.endpoint}: {reason.value}"
+        case RemoveLink(interface=interface, reason=reason):
+            return f"remove inner link {interface}: {reason.value}"
+
+
+def _links(desired: Desired, memory: LinkMemory) -> list[ConfigureLink]:
+    steps = []
+    for link in desired.links:
+        known = memory.links.get(link.interface)
+        if known == f"{link.block}:{link.peer}":
+            continue
+        _, _, peer = (known or "").partition(":")
+        reason = Reason.LINK_NEW if known is None else Reason.LINK_CHANGED if peer else Reason.LINK_DOUBTFUL
+        steps.append(ConfigureLink(link, reason))
+    return steps
+
+
+def unused_links(desired: Desired, memory: LinkMemory) -> list[RemoveLink]:
+    """The links that the node has, or may have, and should not."""
+    wanted = {link.interface for link in desired.links}
+    return [
+        RemoveLink(name, name not in memory.registered, Reason.LINK_UNUSED) for name in sorted(memory.links.keys() - wanted)
+    ]
+
+
+def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: list[Finding]) -> PushXray | None:
+    wanted = desired.xray
+    if wanted is None:
+        return None
+    service = _service(observed, Protocol.XRAY_REALITY)
+    served = service.peer_count if service is not None and service.running else None
+    if not wanted.reality.enabled:  # it cannot be switched off, but it can be emptied (node-contract.md 4.5)
+        return PushXray(Reason.XRAY_CHANGED) if served else None
+    if memory.xray_unsupported and memory.xray_unsupported == observed.agent_version:
+        if wanted.clients:
+            findings.append(Finding(f"the agent has no XRay: {len(wanted.clients)} clients are not served", degraded=True))
+        return None
+    if memory.xray_confirmed != wanted.fingerprint:
+        return PushXray(Reason.XRAY_CHANGED)
+    if served != len(wanted.clients):
+        return PushXray(Reason.XRAY_DOWN)
+    return None
+
+
+def _restarted(memory: LinkMemory, observed: Observed) -> bool:
+    """Whether the agent is another process than the one that was last seen, by us or, before us, by an earlier run."""
+    if memory.uptime_s is not None and observed.uptime_s < memory.uptime_s:
+        return True
+    if observed.asked_at is None:
+        return False
+    monotonic, epoch = observed.asked_at
+    if memory.started_by is not None:
+        return monotonic - observed.uptime_s - 1 > memory.started_by
+    known = memory.agent_started_at
+    return bool(known) and epoch - observed.uptime_s - 1 > known + _CLOCK_STEP_S
 
 
 def _push(desired: Desired, observed: Observed, findings: list[Finding]) -> PushPeers | None:
@@ -147,8 +231,8 @@ def _same_ips(seen: frozenset[str], intended: tuple[str, ...]) -> bool:
     return seen == plain_ips(intended) or normal_ips(seen) == normal_ips(intended)
 
 
-def _service(observed: Observed) -> ServiceHealth | None:
-    return next((s for s in observed.services if s.protocol is Protocol.AMNEZIAWG), None)
+def _service(observed: Observed, protocol: Protocol = Protocol.AMNEZIAWG) -> ServiceHealth | None:
+    return next((s for s in observed.services if s.protocol is protocol), None)
 
 
 def _stalled(service: ServiceHealth, memory: LinkMemory, now: float) -> bool:

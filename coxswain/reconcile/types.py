@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from coxswain.cascade.types import InnerLink
 from coxswain.messages.sessions import PeerCounters
 from coxswain.model import NetworkPolicy, Obfuscation, Peer, Protocol
+from coxswain.netpolicy import Policy, Transit
+from coxswain.reality import Reality
 
 __all__ = [
+    "ConfigureLink",
     "Desired",
     "Finding",
     "LinkMemory",
@@ -16,22 +22,58 @@ __all__ = [
     "ObservedPeer",
     "Plan",
     "PushPeers",
+    "PushXray",
     "Reason",
+    "RemoveLink",
     "ServiceHealth",
     "SetPolicy",
     "Step",
+    "XrayInbound",
 ]
 
 
 @dataclass(frozen=True, slots=True)
+class XrayInbound:
+    """The REALITY inbound of one node and its clients (node-contract.md 8)."""
+
+    reality: Reality
+    clients: tuple[Peer, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Names it by its content."""
+        clients = sorted((client.public_key, client.flow) for client in self.clients)
+        return hashlib.sha256(repr((self.reality, clients)).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
-    """What a node should be. ``peers`` are in push order and of valid form; ``addresses`` are those of each, as networks."""
+    """What a node should be: one document.
+
+    Attributes:
+        peers: in push order and of valid form; edge peers, which have no device, come last (node-contract.md 11.4, rule 4).
+        policy: what the operator set; ``network`` is what goes to the node.
+        transits, links: of the paths that lead over the node.
+        xray: None: this controller does not use XRay.
+        cascade: names what the paths make of the node by its content; empty: nothing.
+        addresses: those of each peer, as networks.
+    """
 
     node_id: str
     revision: int
     peers: tuple[Peer, ...]
     policy: NetworkPolicy
+    transits: tuple[Transit, ...] = ()
+    links: tuple[InnerLink, ...] = ()
+    xray: XrayInbound | None = None
+    cascade: str = ""
     addresses: tuple[frozenset[str], ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def network(self) -> Policy:
+        """The policy with its transits, which need forwarding (fleet-model.md 6.6)."""
+        policy = self.policy
+        return Policy(policy.forwarding or bool(self.transits), policy.masquerade, policy.isolation, self.transits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +105,7 @@ class ObservedPeer:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What a node is. ``peers`` None: not asked this time. ``clock_skew_s``: how far its clock is ahead of ours; 0 also when
-    the difference is small, None: unknown.
+    the difference is small, None: unknown. ``asked_at``: when, monotonic seconds and epoch seconds; None: unknown.
     """
 
     agent_version: str
@@ -75,6 +117,7 @@ class Observed:
     xray_public_key: str
     peers: tuple[ObservedPeer, ...] | None
     clock_skew_s: float | None = None
+    asked_at: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +125,21 @@ class LinkMemory:
     """What a link remembers about earlier looks and pushes. Monotonic seconds; None: never.
 
     Attributes:
-        policy_confirmed: fingerprint of the policy that the node last acknowledged (``Node.policy_confirmed``).
+        policy_confirmed: fingerprint of the policy that the node last acknowledged (``Node.policy_confirmed``), with its
+            transits.
         policy_suspect: the last SetNetworkConfig failed or was cut off: the node may have no rules at all.
         uptime_s: at the last look, to notice a restarted agent.
         wg_public_key, applied_revision: at the last look, to notice a host that was set up anew.
         handshakes_seen_at: when handshakes were last seen; a data plane is stalled only if there were some before.
         last_stall_heal_at: to heal a stall at most every five minutes (management-plane.md 8.1).
+        links: of each inner link that the node may have, by interface: ``block:peer`` as it acknowledged them
+            (``InnerLink``); ``block:`` while it is in doubt what became of the last call.
+        registered: the interfaces that the agent was told of since it started. What it was not told of it does not remove,
+            and says that it did (node-contract.md 4.13).
+        xray_confirmed: fingerprint of the inbound that the agent last acknowledged; empty: none, or it was restarted.
+        xray_unsupported: the version of the agent that has no XRay; empty: not known of any.
+        started_by: the agent started at this time at the latest, by our monotonic clock.
+        agent_started_at: when it started, epoch seconds, roughly, as the store keeps it; 0: not known.
     """
 
     policy_confirmed: str = ""
@@ -97,6 +149,12 @@ class LinkMemory:
     applied_revision: int = 0
     handshakes_seen_at: float | None = None
     last_stall_heal_at: float | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    registered: frozenset[str] = frozenset()
+    xray_confirmed: str = ""
+    xray_unsupported: str = ""
+    started_by: float | None = None
+    agent_started_at: float = 0.0
 
 
 class Reason(StrEnum):
@@ -109,6 +167,12 @@ class Reason(StrEnum):
     STALLED = "no peer shakes hands any more"
     POLICY_CHANGED = "the network policy was changed"
     POLICY_SUSPECT = "it is not certain that the network policy is in force"
+    LINK_NEW = "a path leads over it"
+    LINK_CHANGED = "its other end was changed"
+    LINK_DOUBTFUL = "it is not certain that the node has it"
+    LINK_UNUSED = "no path leads over it any more"
+    XRAY_CHANGED = "its clients or its decoy were changed"
+    XRAY_DOWN = "it does not run, or not with the intended clients"
     OPERATOR = "asked for by the operator"
 
 
@@ -126,12 +190,40 @@ class PushPeers:
 
 @dataclass(frozen=True, slots=True)
 class SetPolicy:
-    """SetNetworkConfig."""
+    """SetNetworkConfig, with transits."""
 
     reason: Reason
 
 
-Step = PushPeers | SetPolicy
+@dataclass(frozen=True, slots=True)
+class PushXray:
+    """PushConfig(XRAY_REALITY), under the revision of the peers."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureLink:
+    """ConfigureInnerLink, under a revision that is higher than any before: an equal one does nothing (node-contract.md
+    4.12).
+    """
+
+    link: InnerLink
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLink:
+    """RemoveInnerLink. ``register``: the agent has to be told of the link first, or it would do nothing
+    (node-contract.md 4.13).
+    """
+
+    interface: str
+    register: bool
+    reason: Reason
+
+
+Step = ConfigureLink | PushPeers | SetPolicy | PushXray | RemoveLink
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,194 @@
+"""The values of the cascade: paths, the links between nodes, who is bound to what, and what that makes of one node."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+
+from coxswain.model import Obfuscation, Peer
+from coxswain.netpolicy import Transit
+
+__all__ = [
+    "Binding",
+    "InnerLink",
+    "NodeCascade",
+    "NodeLink",
+    "Path",
+    "PathStatus",
+    "Phase",
+    "Problem",
+]
+
+FIRST_PORT = 51_820
+"""UDP port of an entry node's first inner link (fleet-model.md 6.2)."""
+
+FIRST_TABLE = 7_100
+"""Mark and routing table of an entry node's first inner link (fleet-model.md 6.2)."""
+
+
+class PathStatus(StrEnum):
+    """Worked out from what nodes confirmed, never stored (fleet-model.md 2.2)."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """An ordered way through the fleet. ``hops`` are node ids: the entry first, the exit last."""
+
+    id: str
+    name: str
+    hops: tuple[str, ...]
+    color: str = ""
+    version: int = 1
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+    @property
+    def entry(self) -> str:
+        return self.hops[0]
+
+    @property
+    def exit(self) -> str:
+        return self.hops[-1]
+
+    @property
+    def edges(self) -> tuple[tuple[str, str], ...]:
+        """Who dials whom."""
+        return tuple(pairwise(self.hops))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLink:
+    """One edge: a tunnel that ``entry`` dials and ``exit`` answers; all paths over it share it.
+
+    Attributes:
+        index: its place on the dialling node; interface, port, mark and table follow from it (fleet-model.md 6.2).
+        mtu, obfuscation: what the interface was made for. An agent takes them from the first ConfigureInnerLink and ignores
+            later ones (node-contract.md 4.12), so a link whose exit's obfuscation changes moves to another index.
+    """
+
+    id: str
+    entry_node_id: str
+    exit_node_id: str
+    index: int
+    mtu: int
+    obfuscation: Obfuscation = field(repr=False)
+    preshared_key: str = field(repr=False)
+    color: str = ""
+    version: int = 1
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+    @property
+    def interface(self) -> str:
+        return f"awg{self.index + 1}"
+
+    @property
+    def listen_port(self) -> int:
+        return FIRST_PORT + self.index
+
+    @property
+    def mark(self) -> int:
+        return FIRST_TABLE + self.index
+
+    @property
+    def table(self) -> int:
+        return FIRST_TABLE + self.index
+
+
+class Phase(StrEnum):
+    """How far the change of a binding is. Both ways: a change that fails goes back the way it came."""
+
+    SETTLED = "settled"
+    """``route`` carries."""
+    PREPARING = "preparing"
+    """``route`` carries; ``next_route`` is made ready behind the place where the two part."""
+    CROSSING = "crossing"
+    """Only where both reach a node from different sides: it takes the new one. Nothing carries, nothing leaks."""
+    TURNING = "turning"
+    """And sends on what comes by it."""
+    MOVED = "moved"
+    """``next_route`` carries; ``route`` is still complete, as far as the two do not meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Somebody whose traffic goes over a path.
+
+    Attributes:
+        id: the device's, or that of the profile that names the path.
+        route, next_route: path ids; empty: none, so that what it sends leaves at the entry.
+        addresses: its tunnel addresses by entry node, as CIDRs.
+    """
+
+    id: str
+    device_id: str
+    route: str = ""
+    next_route: str = ""
+    phase: Phase = Phase.SETTLED
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class InnerLink:
+    """A link as its dialling node is told of it (node-contract.md 6.6)."""
+
+    id: str
+    interface: str
+    listen_port: int
+    mtu: int
+    obfuscation: Obfuscation = field(repr=False)
+    exit_key: str
+    endpoint: str
+    preshared_key: str = field(repr=False)
+
+    @property
+    def block(self) -> str:
+        """Names what an agent fixes when the interface is made."""
+        return _digest(self.listen_port, self.mtu, astuple(self.obfuscation))
+
+    @property
+    def peer(self) -> str:
+        """Names what a later call changes."""
+        return _digest(self.exit_key, self.endpoint, self.preshared_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A binding or link that was left out, so that the others work: whose it is, and why."""
+
+    about: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCascade:
+    """What the paths make of one node. ``edges`` come after all other peers; ``problems`` are sentences."""
+
+    links: tuple[InnerLink, ...] = ()
+    edges: tuple[Peer, ...] = ()
+    transits: tuple[Transit, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.links or self.edges or self.transits)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the content; empty for none."""
+        if not self:
+            return ""
+        links = [(link.interface, link.block, link.peer) for link in self.links]
+        edges = [(edge.public_key, edge.allowed_ips, edge.preshared_key) for edge in self.edges]
+        return _digest(links, edges, [astuple(transit) for transit in self.transits])
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]

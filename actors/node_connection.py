@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 
 from actors.event_funnel import EventFunnel
+from actors.node_change import Change, Changed, Look, carry_out
 from coxswain.clock import Clock
-from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, Unavailable
+from coxswain.errors import CoxswainError, NodeMisbehaved, NodeUnreachable, Unavailable
 from coxswain.messages.ca import LinkCredentials
 from coxswain.messages.sessions import PeersSnapshot, StreamLost
 from coxswain.reconcile import codec
@@ -30,7 +31,7 @@ from coxswain.wire.node_control import (
 )
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
-__all__ = ["Change", "Changed", "Dialer", "Look", "NodeConnection", "Target", "open_connection"]
+__all__ = ["Dialer", "NodeConnection", "Target", "open_connection"]
 
 FIRST_TRY_LANES = 48
 RETRY_LANES = 16
@@ -51,34 +52,6 @@ class Target:
     address: str
     server_names: tuple[str, ...]
     retry: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a look at a node brought: its status and its peers."""
-
-    status: pb.GetStatusResponse
-    peers: pb.ListPeersResponse = field(repr=False)  # has preshared keys
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What to do to a node, in this order. ``verify``: read the peers back at the end."""
-
-    push: pb.PushConfigRequest | None = field(default=None, repr=False)  # has preshared keys
-    policy: pb.NetworkConfig | None = None
-    verify: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """How far a change came. ``failure`` None: all of it; else ``failed_at`` names the step."""
-
-    pushed: pb.PushConfigResponse | None = None
-    policy_applied: bool = False
-    look: Look | None = None
-    failure: NodeFailure | None = None
-    failed_at: str = ""
 
 
 class Dialer:
@@ -170,34 +143,18 @@ class NodeConnection:
 
     async def look(self, funnel: EventFunnel) -> Look:
         """Raises ``NodeFailure``. Both questions go out together: of what a look costs, most is being woken up."""
+        asked_at = (self._clock.monotonic(), self._clock.now())
         asked = asyncio.gather(self._control.get_status(), self._control.list_peers(pb.PROTOCOL_AMNEZIAWG))
         try:
             status, peers = await asked
         except RpcFailed as failure:
             raise explain(failure) from None
         await self._hand_over(status, peers, funnel)
-        return Look(status, peers)
+        return Look(status, peers, asked_at)
 
     async def change(self, change: Change, funnel: EventFunnel) -> Changed:
-        """Carries a change out, up to the first step that fails."""
-        pushed: pb.PushConfigResponse | None = None
-        policy_applied = False
-        step = ""
-        try:
-            if change.push is not None:
-                step = "PushConfig"
-                pushed = await self._control.push_config(change.push)
-            if change.policy is not None:
-                step = "SetNetworkConfig"
-                await self._control.set_network_config(change.policy)
-                policy_applied = True
-            step = "verify"
-            look = await self.look(funnel) if change.verify else None
-        except RpcFailed as failure:
-            return Changed(pushed, policy_applied, failure=explain(failure), failed_at=step)
-        except NodeFailure as failure:
-            return Changed(pushed, policy_applied, failure=failure, failed_at=step)
-        return Changed(pushed, policy_applied, look)
+        """Carries a change out as far as it goes (``actors/node_change.py``)."""
+        return await carry_out(self._control, change, lambda: self.look(funnel))
 
     async def close(self) -> None:
         if self._reader is not None:
@@ -244,7 +201,7 @@ async def open_connection(
         NodeFailure: what to tell the operator.
         Unavailable: there are no credentials yet.
     """
-    connection, status = await _dial(dialer, target)
+    connection, status, asked_at = await _dial(dialer, target)
     try:
         peers = await connection.subscribe(status, funnel, on_end)
     except BaseException as error:
@@ -252,7 +209,7 @@ async def open_connection(
         if isinstance(error, RpcFailed):
             raise explain(error) from None
         raise
-    return connection, Look(status, peers)
+    return connection, Look(status, peers, asked_at)
 
 
 async def _knock(address: str) -> None:
@@ -271,14 +228,15 @@ async def _knock(address: str) -> None:
     transport.abort()
 
 
-async def _dial(dialer: Dialer, target: Target) -> tuple[NodeConnection, pb.GetStatusResponse]:
+async def _dial(dialer: Dialer, target: Target) -> tuple[NodeConnection, pb.GetStatusResponse, tuple[float, float]]:
     names: Sequence[str] = target.server_names
     for position, name in enumerate(names):
         async with dialer.lane(target):
             channel = dialer.channel(target, name)
             connection = NodeConnection(target.node_id, name, channel, dialer)
+            asked_at = (dialer.clock.monotonic(), dialer.clock.now())
             try:
-                return connection, await connection.first_status()
+                return connection, await connection.first_status(), asked_at
             except RpcFailed as failure:
                 await connection.close()
                 # A host that was enrolled again may still present its earlier certificate, which is good until revoked.

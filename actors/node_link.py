@@ -18,22 +18,24 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any
 
 from actors.event_funnel import EventFunnel
 from actors.io_loop import IoLoop
-from actors.node_connection import Change, Changed, Dialer, Look, NodeConnection, Target, open_connection
+from actors.link_calls import after, calls, doubted, touched_links
+from actors.link_parts import Done, Operation, Questions, StreamEnded, Timeout, Wake, push_outcome
+from actors.link_report import Known, Reporter
+from actors.node_change import Change, Changed, Look
+from actors.node_connection import Dialer, NodeConnection, Target, open_connection
 from actors.supervision import Actor, Context
 from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NodeMisbehaved, NodeUnreachable, NotFound, Unavailable
 from coxswain.messages import links
-from coxswain.messages.fleet import BumpRevision, GetIntent, Intent, LinkReport, intent_mark
+from coxswain.messages.fleet import BeginLinks, BumpRevision, GetIntent, Intent
 from coxswain.model import LinkState, Node, NodeStatus, Protocol
 from coxswain.reconcile import codec
 from coxswain.reconcile.desired import desired as desired_state
-from coxswain.reconcile.desired import policy_fingerprint
 from coxswain.reconcile.pacing import heal_delay, reconnect_delay, verify_delay
-from coxswain.reconcile.plan import describe, plan, remember
+from coxswain.reconcile.plan import describe, forced, plan, remember
 from coxswain.reconcile.types import (
     Desired,
     Finding,
@@ -42,7 +44,6 @@ from coxswain.reconcile.types import (
     Plan,
     PushPeers,
     Reason,
-    SetPolicy,
 )
 
 __all__ = ["LinkServices", "NodeLink", "link_name", "node_of_link"]
@@ -78,46 +79,6 @@ class LinkServices:
     funnel: EventFunnel
 
 
-class _Operation(Enum):
-    """What is under way on the loop."""
-
-    OPEN = auto()
-    LOOK = auto()
-    CHANGE = auto()
-    PREVIEW = auto()
-    FORCED_PUSH = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """An operation ended. ``generation`` tells whether it was one of the present connection."""
-
-    generation: int
-    operation: _Operation
-    result: Any = None
-    error: BaseException | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _StreamEnded:
-    generation: int
-    reason: str
-
-
-class _Wake(Enum):
-    """Timers."""
-
-    CONNECT = auto()
-    LOOK = auto()
-    INTENT = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class _Timeout:
-    generation: int
-    wake: _Wake
-
-
 class NodeLink(Actor):
     """See the module. Its supervisor restarts it with a backoff and never gives up on it."""
 
@@ -138,7 +99,7 @@ class NodeLink(Actor):
         self._peers_online: int | None = None
         self._connection: NodeConnection | None = None
         self._generation = 0
-        self._operation: _Operation | None = None
+        self._operation: Operation | None = None
         self._future: Future[Any] | None = None
         self._asked_at = 0.0
         self._intent_is_stale = False
@@ -146,9 +107,10 @@ class NodeLink(Actor):
         self._missed = 0
         self._lost_at: float | None = None
         self._heal_failures = 0
+        self._links_at_least = 0
         self._timer: Any = None
-        self._asked: list[tuple[_Operation, Future[Any]]] = []
-        self._last_report: LinkReport | None = None
+        self._questions = Questions()
+        self._reporter = Reporter(context, node_id)
 
     # -- life
 
@@ -158,7 +120,7 @@ class NodeLink(Actor):
 
     def stopping(self) -> None:
         future, operation = self._future, self._operation
-        if future is not None and operation in (_Operation.CHANGE, _Operation.FORCED_PUSH):
+        if future is not None and operation is not None and operation.changes:
             try:
                 future.result(_LAST_CHANGE_S)
             except Exception as error:
@@ -169,19 +131,18 @@ class NodeLink(Actor):
         connection = self._connection
         if connection is not None:
             self._close(connection)
-        for _, reply in self._asked:
-            reply.cancel()
+        self._questions.cancel()
 
     def receive(self, message: Any) -> Any:
         match message:
-            case _Done():
+            case Done():
                 self._on_done(message)
-            case _StreamEnded(generation, reason) if generation == self._generation:
-                if self._operation in (_Operation.CHANGE, _Operation.FORCED_PUSH):
+            case StreamEnded(generation, reason) if generation == self._generation:
+                if self._operation is not None and self._operation.changes:
                     self._ended = reason  # a call that changes something is never cancelled (node-contract.md 11.4, rule 2)
                 else:
                     self._lose(reason)
-            case _Timeout(generation, wake) if generation == self._generation:
+            case Timeout(generation, wake) if generation == self._generation:
                 self._on_timeout(wake)
             case links.IntentChanged(intent):
                 self._on_intent_changed(intent)
@@ -190,11 +151,11 @@ class NodeLink(Actor):
             case links.Look():
                 self._look()
             case links.ReportAgain():
-                self._report_again()
+                self._reporter.again()
             case links.PreviewPlan():
-                return self._ask(_Operation.PREVIEW)
+                return self._ask(Operation.PREVIEW)
             case links.PushNow():
-                return self._ask(_Operation.FORCED_PUSH)
+                return self._ask(Operation.FORCED_PUSH)
             case _:
                 pass
         return None
@@ -234,7 +195,7 @@ class NodeLink(Actor):
         except Unavailable as error:
             self.context.log.warning("the intent of node %s is not to be had just now: %s", self._node_id, error)
             self._intent_is_stale = True
-            self._wake(1.0, _Wake.INTENT)
+            self._wake(1.0, Wake.INTENT)
         else:
             self._take_intent(intent)
 
@@ -245,12 +206,21 @@ class NodeLink(Actor):
 
     def _take_intent(self, intent: Intent) -> None:
         self._intent = intent
-        self._desired, self._intent_findings = desired_state(intent.node, intent.peers, self._desired)
+        self._desired, self._intent_findings = desired_state(
+            intent.node, intent.peers, self._desired, cascade=intent.cascade, reality=intent.reality
+        )
         node, memory = intent.node, self._memory
         if memory.policy_confirmed == "" and not memory.policy_suspect:
             memory = dataclasses.replace(memory, policy_confirmed=node.policy_confirmed)
         if memory.wg_public_key == "":  # what an earlier run saw
             memory = dataclasses.replace(memory, wg_public_key=node.wg_public_key, applied_revision=node.applied_revision)
+        if memory.uptime_s is None and not memory.links:
+            memory = dataclasses.replace(
+                memory,
+                links=dict(node.links_confirmed),
+                xray_confirmed=node.xray_confirmed,
+                agent_started_at=node.agent_started_at,
+            )
         self._memory = memory
         self._intent_is_stale = False
 
@@ -290,7 +260,7 @@ class NodeLink(Actor):
         if self._connection is not None and self._connection.server_name not in server_names:
             self._disconnect()
             self._enter(LinkState.BACKING_OFF, "the certificate of this connection was revoked")
-        elif self._connection is None and self._operation is _Operation.OPEN:
+        elif self._connection is None and self._operation is Operation.OPEN:
             self._disconnect()  # it may just be shaking hands with a certificate that is now void
         if self._operation is None:
             self._begin()
@@ -308,9 +278,9 @@ class NodeLink(Actor):
         generation = self._generation
 
         def on_end(reason: str) -> None:
-            self.context.tell_self(_StreamEnded(generation, reason))
+            self.context.tell_self(StreamEnded(generation, reason))
 
-        self._start(_Operation.OPEN, open_connection(self._dialer, self._funnel, target, on_end))
+        self._start(Operation.OPEN, open_connection(self._dialer, self._funnel, target, on_end))
 
     def _opened(self, connection: NodeConnection, look: Look) -> None:
         self._connection = connection
@@ -331,7 +301,7 @@ class NodeLink(Actor):
             status = NodeStatus.UNREACHABLE
         self._enter(LinkState.BACKING_OFF, reason, status)
         lost_for = self.context.clock.monotonic() - self._lost_at
-        self._wake(reconnect_delay(lost_for, self.context.rng), _Wake.CONNECT)
+        self._wake(reconnect_delay(lost_for, self.context.rng), Wake.CONNECT)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -339,9 +309,7 @@ class NodeLink(Actor):
         self._observed = None
         if connection is not None:
             self._close(connection)
-        for _, reply in self._asked:
-            reply.set_exception(NodeUnreachable(f"node {self._node_id}: the connection was lost"))
-        self._asked.clear()
+        self._questions.refuse_all(NodeUnreachable(f"node {self._node_id}: the connection was lost"))
 
     def _close(self, connection: NodeConnection) -> None:
         try:
@@ -364,11 +332,11 @@ class NodeLink(Actor):
         if self._operation is not None:
             return
         if self._connection is not None:
-            self._start(_Operation.LOOK, self._connection.look(self._funnel))
+            self._start(Operation.LOOK, self._connection.look(self._funnel))
 
     def _absorb(self, look: Look) -> None:
         """Takes in what a look brought. Raises ``NodeMisbehaved``."""
-        observed = codec.observed(look.status, look.peers, self.context.clock.now())
+        observed = codec.observed(look.status, look.peers, self.context.clock.now(), asked_at=look.asked_at)
         self._memory = remember(self._memory, observed, self.context.clock.monotonic())
         self._observed = observed
         self._peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
@@ -385,60 +353,76 @@ class NodeLink(Actor):
         if not made.steps:
             self._settle(made)
             return
-        change = self._change(made)
+        change = self._change(self._plan)
         if change is not None and self._connection is not None:
             if self._state is LinkState.DEGRADED:
                 self._enter(LinkState.SYNCING, describe(made)[0], report=False)
-            self._start(_Operation.CHANGE, self._connection.change(change, self._funnel))
+            self._start(Operation.CHANGE, self._connection.change(change, self._funnel))
 
-    def _change(self, made: Plan, *, verify: bool | None = None) -> Change | None:
-        """The calls of a plan; None: a fresh revision is not to be had just now (tried again soon)."""
-        desired = self._desired
-        if desired is None:
+    def _change(self, make: Callable[[], Plan], *, verify: bool | None = None) -> Change | None:
+        """The calls of a plan, durably announced where need be; None: a fresh revision is not to be had just now, which is
+        tried again soon. What was announced may have changed the intent, so the plan is made again.
+        """
+        touched = touched_links(make())
+        if touched is not None and not self._begin_links(touched):
             return None
-        change = Change(verify=self._state is not LinkState.LIVE if verify is None else verify)
+        made = make()
         for step in made.steps:
-            match step:
-                case PushPeers():
-                    if step.fresh_revision:
-                        self._bump(step.at_least)
-                        desired = self._desired
-                        if desired is None or desired.revision < step.at_least:
-                            return None
-                    if step.reason is Reason.STALLED:
-                        now = self.context.clock.monotonic()
-                        self._memory = dataclasses.replace(self._memory, last_stall_heal_at=now)
-                    change = dataclasses.replace(change, push=codec.push_request(desired))
-                case SetPolicy():
-                    change = dataclasses.replace(change, policy=codec.policy_request(desired.policy))
-        if change.policy is not None:
-            self._doubt_policy()
+            if isinstance(step, PushPeers):
+                if step.fresh_revision and not self._bump(step.at_least):
+                    return None
+                if step.reason is Reason.STALLED:
+                    now = self.context.clock.monotonic()
+                    self._memory = dataclasses.replace(self._memory, last_stall_heal_at=now)
+        if self._desired is None or self._intent is None:
+            return None
+        verify = self._state is not LinkState.LIVE if verify is None else verify
+        change = calls(made, self._desired, self._intent.node.link_revision, verify=verify)
+        self._doubt(change)
         return change
 
-    def _doubt_policy(self) -> None:
+    def _doubt(self, change: Change) -> None:
         """From here until it is confirmed the node may have the one, the other or half of it (node-contract.md 7.5),
         whatever becomes of this connection, this actor or this daemon meanwhile.
         """
-        self._memory = dataclasses.replace(self._memory, policy_confirmed="", policy_suspect=True)
-        if self._last_report is not None and self._last_report.policy_confirmed:
-            self._last_report = dataclasses.replace(self._last_report, policy_confirmed="")
-            self._report_again()
+        memory = doubted(self._memory, change)
+        if memory != self._memory:
+            self._memory = memory
+            self._reporter.doubt(memory)
 
-    def _bump(self, at_least: int) -> None:
+    def _begin_links(self, interfaces: tuple[str, ...]) -> bool:
+        """Takes over the intent with a revision for inner links, if one is to be had. Raises ``NodeMisbehaved``."""
+        message = BeginLinks(self._node_id, interfaces, self._links_at_least)
+        intent = self._ask_fleet(message, "ConfigureInnerLink")
+        if intent is None:
+            return False
+        self._take_intent(intent)
+        self._memory = dataclasses.replace(self._memory, links=dict(intent.node.links_confirmed))
+        return True
+
+    def _bump(self, at_least: int) -> bool:
         """Takes over the intent with a fresh revision, if one is to be had. Raises ``NodeMisbehaved`` for a number of the
         node's after which none can be counted.
         """
+        intent = self._ask_fleet(BumpRevision(self._node_id, at_least), "GetStatus")
+        if intent is None:
+            return False
+        self._take_intent(intent)
+        return True
+
+    def _ask_fleet(self, message: BumpRevision | BeginLinks, about: str) -> Intent | None:
         try:
-            intent: Intent = self.context.ask("fleet", BumpRevision(self._node_id, at_least), deadline=_FLEET_DEADLINE_S)
+            intent: Intent = self.context.ask("fleet", message, deadline=_FLEET_DEADLINE_S)
         except NotFound:
             self._gone()
         except InvalidInput as error:
-            raise NodeMisbehaved(f"GetStatus: {error}") from None
+            raise NodeMisbehaved(f"{about}: {error}") from None
         except Unavailable as error:
             self.context.log.warning("no fresh revision for node %s just now: %s", self._node_id, error)
-            self._wake(1.0, _Wake.LOOK)
+            self._wake(1.0, Wake.LOOK)
         else:
-            self._take_intent(intent)
+            return intent
+        return None
 
     def _changed(self, change: Changed) -> None:
         desired = self._desired
@@ -449,7 +433,7 @@ class NodeLink(Actor):
             if applied != desired.revision:
                 raise NodeMisbehaved(f"PushConfig: revision {desired.revision} was pushed, {applied} was acknowledged")
             self._observed = dataclasses.replace(self._observed, applied_revision=applied, peers=None)
-        self._note_policy(change, desired)
+        self._note(change, desired)
         if change.failure is not None:
             self._stuck(f"{change.failure}", change.failure)
             return
@@ -464,12 +448,13 @@ class NodeLink(Actor):
             return
         self._settle(self._plan())
         if change.look is None:
-            self._wake(verify_delay(self.context.rng), _Wake.LOOK)
+            self._wake(verify_delay(self.context.rng), Wake.LOOK)
 
-    def _note_policy(self, change: Changed, desired: Desired) -> None:
-        if change.policy_applied:
-            confirmed = policy_fingerprint(desired.policy)
-            self._memory = dataclasses.replace(self._memory, policy_confirmed=confirmed, policy_suspect=False)
+    def _note(self, change: Changed, desired: Desired) -> None:
+        version = self._observed.agent_version if self._observed is not None else ""
+        self._memory = after(self._memory, desired, change, version)
+        if change.stale and self._intent is not None:  # a restored database: go past whatever the node has seen
+            self._links_at_least = 2 * self._intent.node.link_revision
 
     def _settle(self, made: Plan) -> None:
         """Nothing is left to do that would help."""
@@ -488,48 +473,49 @@ class NodeLink(Actor):
             return
         self._heal_failures += 1
         self._enter(LinkState.DEGRADED, reason, NodeStatus.ERROR)
-        self._wake(heal_delay(self._heal_failures, self.context.rng), _Wake.LOOK)
+        self._wake(heal_delay(self._heal_failures, self.context.rng), Wake.LOOK)
 
     # -- operators' questions
 
-    def _ask(self, operation: _Operation) -> Future[Any]:
+    def _ask(self, operation: Operation) -> Future[Any]:
         if self._connection is None:
-            reason = self._last_report.reason if self._last_report else "not connected yet"
+            reason = self._reporter.last_reason or "not connected yet"
             raise NodeUnreachable(f"node {self._node_id} is {self._state.value.replace('_', ' ')}: {reason}")
-        reply: Future[Any] = Future()
-        self._asked.append((operation, reply))
+        reply = self._questions.add(operation)
         if self._operation is None:
             self._answer_next()
         return reply
 
     def _answer_next(self) -> None:
-        if not self._asked or self._connection is None:
+        if not self._questions or self._connection is None:
             return
-        operation, _ = self._asked[0]
-        if operation is _Operation.PREVIEW:
+        operation = self._questions.first
+        if operation is Operation.PREVIEW:
             self._start(operation, self._connection.look(self._funnel))
             return
-        observed, desired = self._observed, self._desired
-        if observed is None or desired is None:
+        if self._observed is None or self._desired is None:
             return
-        forced = PushPeers(Reason.OPERATOR, True, max(observed.applied_revision, desired.revision) + 1)
-        change = self._change(Plan((forced, SetPolicy(Reason.OPERATOR)), ()), verify=False)
-        if change is not None:
+        change = self._change(self._forced_plan, verify=False)
+        if change is not None and self._connection is not None:
             self._start(operation, self._connection.change(change, self._funnel))
 
+    def _forced_plan(self) -> Plan:
+        if self._desired is None or self._observed is None:
+            raise Unavailable(f"node {self._node_id} was not looked at yet")
+        return forced(self._desired, self._observed, self._memory)
+
     def _previewed(self, look: Look) -> None:
-        _, reply = self._asked.pop(0)
         try:
             self._absorb(look)
             made = self._plan()
         except CoxswainError as error:
-            reply.set_exception(error)
+            self._questions.refuse(error)
             return
         desired, observed = self._desired, self._observed
         if desired is None or observed is None:
             return
         findings = tuple(f.text for f in made.findings)
-        reply.set_result(
+        self._questions.answer(
             links.PlanView(self._node_id, desired.revision, observed.applied_revision, describe(made), findings)
         )
 
@@ -538,20 +524,14 @@ class NodeLink(Actor):
         self._changed(change)
 
     def _answer_push(self, change: Changed) -> None:
-        _, reply = self._asked.pop(0)
-        desired = self._desired
         if change.failure is not None:
-            reply.set_exception(change.failure)
-        elif change.pushed is not None and desired is not None:
-            peers = sum(p.protocol is Protocol.AMNEZIAWG for p in desired.peers)
-            pushed = change.pushed
-            reply.set_result(
-                links.PushOutcome(peers, desired.revision, pushed.applied_revision, pushed.reloaded, change.policy_applied)
-            )
+            self._questions.refuse(change.failure)
+        elif change.pushed is not None and self._desired is not None:
+            self._questions.answer(push_outcome(self._desired, change, change.pushed))
 
     # -- operations
 
-    def _start(self, operation: _Operation, work: Coroutine[Any, Any, Any]) -> None:
+    def _start(self, operation: Operation, work: Coroutine[Any, Any, Any]) -> None:
         generation = self._generation
         self._operation = operation
         self._asked_at = self.context.clock.monotonic()
@@ -566,19 +546,19 @@ class NodeLink(Actor):
         self._future = future
         future.add_done_callback(self._deliver(generation, operation))
 
-    def _deliver(self, generation: int, operation: _Operation) -> Callable[[Future[Any]], None]:
+    def _deliver(self, generation: int, operation: Operation) -> Callable[[Future[Any]], None]:
         def on_done(future: Future[Any]) -> None:
             if future.cancelled():
                 return
             error = future.exception()
             result = None if error is not None else future.result()
-            self.context.tell_self(_Done(generation, operation, result, error))
+            self.context.tell_self(Done(generation, operation, result, error))
 
         return on_done
 
-    def _on_done(self, done: _Done) -> None:
+    def _on_done(self, done: Done) -> None:
         if done.generation != self._generation:
-            if done.operation is _Operation.OPEN and done.result is not None:
+            if done.operation is Operation.OPEN and done.result is not None:
                 self._close(done.result[0])
             return
         self._operation = None
@@ -596,50 +576,50 @@ class NodeLink(Actor):
         # First what is wanted now: an operator's push must not carry what was wanted before under the newest number.
         if self._operation is None and self._connection is not None and self._intent_is_stale:
             self._on_intent_changed()
-        if self._operation is None and self._connection is not None and self._asked:
+        if self._operation is None and self._connection is not None and self._questions:
             self._answer_next()
 
-    def _finish_lost(self, done: _Done, reason: str) -> None:
+    def _finish_lost(self, done: Done, reason: str) -> None:
         """A change that was under way when the stream ended is done; now the connection can go."""
         if isinstance(done.result, Changed) and self._desired is not None:
-            self._note_policy(done.result, self._desired)
-            if done.operation is _Operation.FORCED_PUSH:
+            self._note(done.result, self._desired)
+            if done.operation is Operation.FORCED_PUSH:
                 self._answer_push(done.result)
         self._lose(reason)
 
-    def _succeeded(self, operation: _Operation, result: Any) -> None:
+    def _succeeded(self, operation: Operation, result: Any) -> None:
         match operation:
-            case _Operation.OPEN:
+            case Operation.OPEN:
                 self._opened(*result)
-            case _Operation.LOOK:
+            case Operation.LOOK:
                 self._absorb(result)
                 self._reconcile()
-            case _Operation.CHANGE:
+            case Operation.CHANGE:
                 self._changed(result)
-            case _Operation.PREVIEW:
+            case Operation.PREVIEW:
                 self._previewed(result)
-            case _Operation.FORCED_PUSH:
+            case Operation.FORCED_PUSH:
                 self._pushed(result)
 
-    def _failed(self, operation: _Operation, error: BaseException) -> None:
+    def _failed(self, operation: Operation, error: BaseException) -> None:
         if not isinstance(error, CoxswainError):
             raise error  # a bug of ours: let the supervisor see it
-        if operation in (_Operation.PREVIEW, _Operation.FORCED_PUSH) and self._asked:
-            self._asked.pop(0)[1].set_exception(error)
+        if operation in (Operation.PREVIEW, Operation.FORCED_PUSH) and self._questions:
+            self._questions.refuse(error)
         match operation:
-            case _Operation.OPEN:
+            case Operation.OPEN:
                 status = None if isinstance(error, (NodeUnreachable, Unavailable)) else NodeStatus.ERROR
                 self._lose(str(error), status)
             case _ if isinstance(error, NodeMisbehaved):
                 raise error
             case _ if isinstance(error, NodeUnreachable) and self._was_heard():
                 self._enter(LinkState.DEGRADED, f"{error}, but its events still come")
-                self._wake(self.context.rng.uniform(1.0, 3.0), _Wake.LOOK)
+                self._wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
             case _ if isinstance(error, NodeUnreachable) and self._missed + 1 < _MISSES_UNTIL_UNREACHABLE:
                 self._missed += 1
                 missed = f"{error} ({self._missed} of {_MISSES_UNTIL_UNREACHABLE} polls missed)"
                 self._enter(LinkState.DEGRADED, missed)
-                self._wake(self.context.rng.uniform(1.0, 3.0), _Wake.LOOK)
+                self._wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
             case _ if isinstance(error, NodeUnreachable):
                 self._lose(str(error), NodeStatus.UNREACHABLE)
             case _:
@@ -651,21 +631,21 @@ class NodeLink(Actor):
 
     # -- timers and reports
 
-    def _wake(self, delay: float, wake: _Wake) -> None:
+    def _wake(self, delay: float, wake: Wake) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.context.after(delay, _Timeout(self._generation, wake))
+        self._timer = self.context.after(delay, Timeout(self._generation, wake))
 
-    def _on_timeout(self, wake: _Wake) -> None:
+    def _on_timeout(self, wake: Wake) -> None:
         self._timer = None
         if self._operation is not None:
             return
         match wake:
-            case _Wake.CONNECT | _Wake.INTENT:
+            case Wake.CONNECT | Wake.INTENT:
                 self._begin()
-                if wake is _Wake.INTENT and self._connection is not None and self._intent is not None:
+                if wake is Wake.INTENT and self._connection is not None and self._intent is not None:
                     self._reconcile()
-            case _Wake.LOOK:
+            case Wake.LOOK:
                 self._look()
 
     def _enter(
@@ -679,35 +659,5 @@ class NodeLink(Actor):
     ) -> None:
         self._state = state
         if report:
-            self._report(reason, status, findings)
-
-    def _report(self, reason: str, status: NodeStatus | None, findings: tuple[Finding, ...]) -> None:
-        observed, desired = self._observed, self._desired
-        live = self._state is LinkState.LIVE and observed is not None and desired is not None
-        report = LinkReport(
-            node_id=self._node_id,
-            incarnation=self.context.incarnation,
-            at=0.0,
-            link_state=self._state,
-            reason=reason,
-            status=status,
-            agent_version=observed.agent_version if observed else None,
-            uptime_s=observed.uptime_s if observed else None,
-            wg_public_key=observed.wg_public_key if observed else None,
-            obfuscation=observed.obfuscation if observed else None,
-            xray_public_key=observed.xray_public_key if observed else None,
-            applied_revision=observed.applied_revision if observed else None,
-            policy_confirmed=self._memory.policy_confirmed,
-            peers_configured=len(desired.peers) if desired else None,
-            peers_online=self._peers_online if observed else None,
-            in_sync=bool(live and observed and desired and observed.applied_revision == desired.revision),
-            findings=tuple(f.text for f in findings),
-            intent=intent_mark(self._intent.node, desired.revision) if self._intent and desired else None,
-        )
-        if report != self._last_report:
-            self._last_report = report
-            self._report_again()
-
-    def _report_again(self) -> None:
-        if self._last_report is not None:
-            self.context.tell("fleet", dataclasses.replace(self._last_report, at=self.context.clock.now()))
+            known = Known(self._intent, self._desired, self._observed, self._memory, self._peers_online)
+            self._reporter.report(state, reason, status, findings, known)

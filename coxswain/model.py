@@ -213,6 +213,11 @@ class Node:
         config_revision: the intended revision, monotonic.
         applied_revision: the revision that the node last acknowledged.
         policy_confirmed: fingerprint of the network policy that the node last acknowledged; empty: none.
+        links_confirmed: the inner links that it has or may have, as (interface, what it acknowledged of it), by interface
+            (``coxswain.reconcile.types.LinkMemory``).
+        link_revision: the greatest that was sent with inner links.
+        xray_confirmed: fingerprint of the XRay inbound that it last acknowledged; empty: none.
+        agent_started_at: when its agent started, roughly; 0: not known.
         version: for optimistic concurrency; a change carries the version that its author saw.
     """
 
@@ -231,6 +236,10 @@ class Node:
     xray_public_key: str = ""
     policy: NetworkPolicy = NetworkPolicy()
     policy_confirmed: str = ""
+    links_confirmed: tuple[tuple[str, str], ...] = ()
+    link_revision: int = 0
+    xray_confirmed: str = ""
+    agent_started_at: float = 0.0
     config_revision: int = 0
     applied_revision: int = 0
     version: int = 1

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coxswain.cascade.types import NodeCascade
 from coxswain.messages.audit import Caller
 from coxswain.model import Device, LinkState, NetworkPolicy, Node, NodeStatus, Obfuscation, Peer, Protocol, User
+from coxswain.reality import Reality
 
 __all__ = [
     "AddNode",
     "ApplyPeers",
+    "BeginLinks",
     "BumpRevision",
     "CertificatesChanged",
     "EditNode",
@@ -31,6 +34,9 @@ __all__ = [
     "SetNodeEnabled",
     "intent_mark",
 ]
+
+
+IntentMark = tuple[int, int, tuple[str, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +174,14 @@ class GetIntent:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """All that a link needs to make a node what it should be."""
+    """All that a link needs to make a node what it should be: its own peers, what paths make of it, XRay's face (None: this
+    controller does not use XRay).
+    """
 
     node: Node
     peers: tuple[Peer, ...]
+    cascade: NodeCascade = NodeCascade()
+    reality: Reality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +196,26 @@ class BumpRevision:
 
 
 @dataclass(frozen=True, slots=True)
+class BeginLinks:
+    """Asked by a link that is about to configure or remove inner links. Reply: ``Intent`` with a ``link_revision`` that was
+    never sent before, and ``links_confirmed`` in which ``interfaces`` are in doubt; durable, because a crash after the call
+    must not make anybody believe that it was never made. A link that a node has in another shape than the intended one may
+    have moved to another interface: an agent does not change the shape of one that is there (node-contract.md 4.12).
+
+    ``at_least``: for the revision, after the node refused one as too old.
+    """
+
+    node_id: str
+    interfaces: tuple[str, ...]
+    at_least: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LinkReport:
     """Told by node links on every change. What is None did not change. Written to the store in batches.
 
     ``intent``: what the link goes by (``intent_mark``), so that one that a hint never reached is noticed.
+    ``cascade_applied``: fingerprint of what paths make of the node, when the node has acknowledged all of it; None: not.
     """
 
     node_id: str
@@ -205,16 +231,20 @@ class LinkReport:
     xray_public_key: str | None = None
     applied_revision: int | None = None
     policy_confirmed: str | None = None
+    links_confirmed: tuple[tuple[str, str], ...] | None = None
+    xray_confirmed: str | None = None
+    agent_started_at: float | None = None
+    cascade_applied: str | None = None
     peers_configured: int | None = None
     peers_online: int | None = None
     in_sync: bool = False
     findings: tuple[str, ...] = ()
-    intent: tuple[int, int, tuple[str, ...]] | None = None
+    intent: IntentMark | None = None
 
 
-def intent_mark(node: Node, revision: int) -> tuple[int, int, tuple[str, ...]]:
-    """Whatever of a node's intent a link must not miss changes this."""
-    return node.version, revision, node.server_names
+def intent_mark(node: Node, revision: int, cascade: str = "") -> IntentMark:
+    """Whatever of a node's intent a link must not miss changes this. ``cascade``: fingerprint of what paths make of it."""
+    return node.version, revision, node.server_names, cascade
 
 
 @dataclass(frozen=True, slots=True)

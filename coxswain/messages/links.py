@@ -80,13 +80,16 @@ class PushNow:
 
 @dataclass(frozen=True, slots=True)
 class PushOutcome:
-    """What a push did (management-plane.md 3.3, PushResult)."""
+    """What a push did (management-plane.md 3.3, PushResult). ``xray_skipped``: the agent has none, or it is not used."""
 
     amneziawg_peers: int
     pushed_revision: int
     applied_revision: int
     reloaded: bool
     policy_applied: bool
+    xray_peers: int = 0
+    xray_skipped: bool = True
+    links_configured: int = 0
 
 
 @dataclass(frozen=True, slots=True)

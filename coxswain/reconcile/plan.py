@@ -27,7 +27,7 @@ from coxswain.reconcile.types import (
     Step,
 )
 
-__all__ = ["STALL_COOLDOWN_S", "describe", "plan", "remember", "unused_links"]
+__all__ = ["STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused_links"]
 
 STALL_COOLDOWN_S = 300.0
 """management-plane.md 8.1: a stalled data plane is healed at most every five minutes."""
@@ -118,6 +118,16 @@ def _describe(step: Step) -> str:
             return f"configure inner link {link.interface} to {link.endpoint}: {reason.value}"
         case RemoveLink(interface=interface, reason=reason):
             return f"remove inner link {interface}: {reason.value}"
+
+
+def forced(desired: Desired, observed: Observed, memory: LinkMemory) -> Plan:
+    """Everything, needed or not, under a fresh revision: what an operator asks for with a push."""
+    revision = max(observed.applied_revision, desired.revision) + 1
+    steps: list[Step] = [ConfigureLink(link, Reason.OPERATOR) for link in desired.links]
+    steps += [PushPeers(Reason.OPERATOR, True, revision), SetPolicy(Reason.OPERATOR)]
+    if desired.xray is not None and desired.xray.reality.enabled:
+        steps.append(PushXray(Reason.OPERATOR))
+    return Plan((*steps, *unused_links(desired, memory)), ())
 
 
 def _links(desired: Desired, memory: LinkMemory) -> list[ConfigureLink]:

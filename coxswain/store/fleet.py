@@ -37,7 +37,7 @@ __all__ = [
 _NODE_COLUMNS = (
     "id, name, region, control_addr, public_ip, endpoint_ips, status, enabled, agent_version, wg_public_key, "
     "wg_obfuscation, xray_public_key, forwarding, masquerade, isolation, policy_confirmed, config_revision, "
-    "applied_revision, version, created_at, updated_at"
+    "applied_revision, version, created_at, updated_at, links_confirmed, link_revision, xray_confirmed, agent_started_at"
 )
 
 
@@ -152,7 +152,8 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
     """Writes what nodes reported. Neither the version nor a concurrent change of intent is touched."""
     tx.executemany(
         "UPDATE nodes SET status = ?, agent_version = ?, wg_public_key = ?, wg_obfuscation = ?, xray_public_key = ?, "
-        "policy_confirmed = ?, applied_revision = ?, updated_at = CASE WHEN status = ? THEN updated_at ELSE ? END "
+        "policy_confirmed = ?, links_confirmed = ?, xray_confirmed = ?, agent_started_at = ?, applied_revision = ?, "
+        "updated_at = CASE WHEN status = ? THEN updated_at ELSE ? END "
         "WHERE id = ?",
         (
             (
@@ -162,6 +163,9 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
                 _obfuscation_text(node.obfuscation),
                 node.xray_public_key,
                 node.policy_confirmed,
+                json.dumps(dict(node.links_confirmed)),
+                node.xray_confirmed,
+                to_micros(node.agent_started_at),
                 node.applied_revision,
                 node.status.value,
                 to_micros(now),
@@ -245,6 +249,10 @@ def _node_values(node: Node) -> list[Value]:
         node.version,
         to_micros(node.created_at),
         to_micros(node.updated_at),
+        json.dumps(dict(node.links_confirmed)),
+        node.link_revision,
+        node.xray_confirmed,
+        to_micros(node.agent_started_at),
     ]
 
 
@@ -270,4 +278,8 @@ def _node(row: Row, server_names: tuple[str, ...]) -> Node:
         version=row[18],
         created_at=row[19] / 1e6,
         updated_at=row[20] / 1e6,
+        links_confirmed=tuple(sorted(json.loads(row[21]).items())),
+        link_revision=row[22],
+        xray_confirmed=row[23],
+        agent_started_at=row[24] / 1e6,
     )

@@ -1,0 +1,89 @@
+"""From a link's plan to the calls that carry it out, and from what came of them to what the link remembers. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from actors.node_change import Change, Changed, Configure, Remove
+from coxswain.reconcile import codec
+from coxswain.reconcile.desired import policy_fingerprint
+from coxswain.reconcile.types import (
+    ConfigureLink,
+    Desired,
+    LinkMemory,
+    Plan,
+    PushPeers,
+    PushXray,
+    RemoveLink,
+    SetPolicy,
+)
+
+__all__ = ["after", "calls", "cascade_applied", "doubted", "touched_links"]
+
+
+def touched_links(made: Plan) -> tuple[str, ...] | None:
+    """The interfaces whose state a plan is about to put in doubt; None: it has nothing to do with inner links. Those to be
+    removed are as they were until they are gone.
+    """
+    if not any(isinstance(step, ConfigureLink | RemoveLink) for step in made.steps):
+        return None
+    return tuple(step.link.interface for step in made.steps if isinstance(step, ConfigureLink))
+
+
+def calls(made: Plan, desired: Desired, link_revision: int, *, verify: bool) -> Change:
+    """The calls of a plan. ``desired`` has the revision under which peers are pushed."""
+    change = Change(link_revision=link_revision, verify=verify)
+    configure: list[Configure] = []
+    remove: list[Remove] = []
+    for step in made.steps:
+        match step:
+            case ConfigureLink(link=link):
+                configure.append(Configure(codec.link_config(link), f"{link.block}:{link.peer}"))
+            case PushPeers():
+                change = dataclasses.replace(change, push=codec.push_request(desired))
+            case SetPolicy():
+                needs = frozenset(transit.inner_interface for transit in desired.transits)
+                change = dataclasses.replace(change, policy=codec.policy_request(desired.network), needs=needs)
+            case PushXray() if desired.xray is not None:
+                change = dataclasses.replace(change, xray=codec.xray_request(desired.xray, desired.revision))
+            case RemoveLink(interface=interface, register=register):
+                remove.append(Remove(interface, codec.inert_link(interface) if register else None))
+    return dataclasses.replace(change, configure=tuple(configure), remove=tuple(remove))
+
+
+def doubted(memory: LinkMemory, change: Change) -> LinkMemory:
+    """While a change is under way the node may have the one, the other, or half of it (node-contract.md 7.5)."""
+    if change.policy is not None:
+        memory = dataclasses.replace(memory, policy_confirmed="", policy_suspect=True)
+    if change.xray is not None:
+        memory = dataclasses.replace(memory, xray_confirmed="")
+    return memory
+
+
+def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: str) -> LinkMemory:
+    """What a link remembers of a change; how far it came counts, not whether it failed."""
+    links = {name: known for name, known in memory.links.items() if name not in change.removed}
+    memory = dataclasses.replace(
+        memory,
+        links=links | dict(change.configured),
+        registered=(memory.registered | change.configured.keys()) - change.forgotten,
+    )
+    if change.policy_applied:
+        confirmed = policy_fingerprint(desired.policy, desired.transits)
+        memory = dataclasses.replace(memory, policy_confirmed=confirmed, policy_suspect=False)
+    if change.xray and desired.xray is not None:
+        memory = dataclasses.replace(memory, xray_confirmed=desired.xray.fingerprint, xray_unsupported="")
+    elif change.xray is False:
+        memory = dataclasses.replace(memory, xray_unsupported=agent_version)
+    return memory
+
+
+def cascade_applied(desired: Desired, memory: LinkMemory, applied_revision: int) -> str | None:
+    """The fingerprint of what paths make of the node, if it has acknowledged all of it; None: not yet, or in doubt."""
+    if applied_revision != desired.revision or memory.policy_suspect:
+        return None
+    if memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits):
+        return None
+    if any(memory.links.get(link.interface) != f"{link.block}:{link.peer}" for link in desired.links):
+        return None
+    return desired.cascade

@@ -1,0 +1,97 @@
+"""What a node link tells ``fleet``: each time something is different from what it said last."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from actors.link_calls import cascade_applied
+from actors.supervision import Context
+from coxswain.messages.fleet import Intent, LinkReport, intent_mark
+from coxswain.model import LinkState, NodeStatus
+from coxswain.reconcile.types import Desired, Finding, LinkMemory, Observed
+
+__all__ = ["Known", "Reporter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a link knows of its node. ``observed`` None: it is not connected."""
+
+    intent: Intent | None
+    desired: Desired | None
+    observed: Observed | None
+    memory: LinkMemory
+    peers_online: int | None
+
+
+class Reporter:
+    """The reports of one link."""
+
+    def __init__(self, context: Context, node_id: str) -> None:
+        self._context = context
+        self._node_id = node_id
+        self._last: LinkReport | None = None
+
+    @property
+    def last_reason(self) -> str:
+        return self._last.reason if self._last is not None else ""
+
+    def report(
+        self, state: LinkState, reason: str, status: NodeStatus | None, findings: tuple[Finding, ...], known: Known
+    ) -> None:
+        report = _report(self._node_id, self._context.incarnation, state, reason, known)
+        report = dataclasses.replace(report, status=status, findings=tuple(finding.text for finding in findings))
+        if report != self._last:
+            self._last = report
+            self.again()
+
+    def doubt(self, memory: LinkMemory) -> None:
+        """What was confirmed is not any more."""
+        if self._last is not None:
+            self._last = dataclasses.replace(
+                self._last,
+                policy_confirmed=memory.policy_confirmed,
+                xray_confirmed=memory.xray_confirmed,
+                links_confirmed=tuple(sorted(memory.links.items())),
+                cascade_applied=None,
+            )
+            self.again()
+
+    def again(self) -> None:
+        """What was said last, once more."""
+        if self._last is not None:
+            self._context.tell("fleet", dataclasses.replace(self._last, at=self._context.clock.now()))
+
+
+def _report(node_id: str, incarnation: int, state: LinkState, reason: str, known: Known) -> LinkReport:
+    report = LinkReport(node_id, incarnation, 0.0, state, reason, policy_confirmed=known.memory.policy_confirmed)
+    intent, desired, observed, memory = known.intent, known.desired, known.observed, known.memory
+    if desired is not None:
+        report = dataclasses.replace(
+            report,
+            links_confirmed=tuple(sorted(memory.links.items())),
+            xray_confirmed=memory.xray_confirmed,
+            agent_started_at=memory.agent_started_at,
+            peers_configured=sum(bool(peer.device_id) for peer in desired.peers),
+            intent=intent_mark(intent.node, desired.revision, desired.cascade) if intent else None,
+        )
+    if observed is not None:
+        report = dataclasses.replace(
+            report,
+            agent_version=observed.agent_version,
+            uptime_s=observed.uptime_s,
+            wg_public_key=observed.wg_public_key,
+            obfuscation=observed.obfuscation,
+            xray_public_key=observed.xray_public_key,
+            applied_revision=observed.applied_revision,
+            peers_online=known.peers_online,
+        )
+    if desired is not None and observed is not None:
+        applied = observed.applied_revision == desired.revision
+        report = dataclasses.replace(
+            report,
+            in_sync=applied and state is LinkState.LIVE,
+            cascade_applied=cascade_applied(desired, memory, observed.applied_revision),
+        )
+    return report

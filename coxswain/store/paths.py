@@ -1,0 +1,237 @@
+"""Rows of paths, links between nodes, and bindings. Plain functions of a transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from coxswain.cascade.types import Binding, NodeLink, Path, Phase
+from coxswain.clock import to_micros
+from coxswain.errors import NotFound, StaleVersion
+from coxswain.model import Obfuscation, Protocol
+from coxswain.store.api import Tx
+
+__all__ = [
+    "begin_links",
+    "bindings",
+    "delete_link",
+    "delete_path",
+    "device_bindings",
+    "insert_link",
+    "insert_path",
+    "links",
+    "paths",
+    "paths_of_node",
+    "put_exit",
+    "remove_exit",
+    "update_link",
+    "update_path",
+]
+
+_LINK_COLUMNS = (
+    "id, entry_node_id, exit_node_id, slot, mtu, obfuscation, preshared_key, color, version, created_at, updated_at"
+)
+
+
+# -- paths
+
+
+def paths(tx: Tx) -> dict[str, Path]:
+    """All of them by id, in the order of their names."""
+    hops: dict[str, list[str]] = {}
+    for path_id, node_id in tx.execute("SELECT path_id, node_id FROM path_hops ORDER BY path_id, hop_index"):
+        hops.setdefault(path_id, []).append(node_id)
+    rows = tx.execute("SELECT id, name, color, version, created_at, updated_at FROM paths")
+    found = [Path(r[0], r[1], tuple(hops.get(r[0], ())), r[2], r[3], r[4] / 1e6, r[5] / 1e6) for r in rows]
+    return {path.id: path for path in sorted(found, key=lambda path: path.name)}
+
+
+def insert_path(tx: Tx, path: Path) -> None:
+    """Raises ``UniqueViolation`` for a taken name, ``MissingReference`` for a node that is not there."""
+    at = to_micros(path.created_at)
+    tx.execute(
+        "INSERT INTO paths (id, name, color, version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (path.id, path.name, path.color, path.version, at, at),
+    )
+    tx.executemany(
+        "INSERT INTO path_hops (path_id, hop_index, node_id) VALUES (?, ?, ?)",
+        ((path.id, index, node_id) for index, node_id in enumerate(path.hops)),
+    )
+
+
+def update_path(tx: Tx, path: Path, *, expected_version: int, now: float) -> Path:
+    """Writes name and colour, if the row still has ``expected_version``; returns it as it is now.
+
+    Raises ``NotFound``, ``StaleVersion``, ``UniqueViolation``.
+    """
+    changed = tx.execute(
+        "UPDATE paths SET name = ?, color = ?, version = version + 1, updated_at = ? WHERE id = ? AND version = ? "
+        "RETURNING version",
+        (path.name, path.color, to_micros(now), path.id, expected_version),
+    )
+    if changed:
+        return dataclasses.replace(path, version=changed[0][0], updated_at=now)
+    present = tx.execute("SELECT version FROM paths WHERE id = ?", (path.id,))
+    if not present:
+        raise NotFound(f"path: there is no path with the id {path.id!r}")
+    raise StaleVersion(
+        f"path {path.name}: version {expected_version} was changed by somebody else; it is {present[0][0]} now",
+        current=present[0][0],
+    )
+
+
+def delete_path(tx: Tx, path_id: str) -> None:
+    """With its hops. Raises ``MissingReference`` while a device is bound to it."""
+    tx.execute("DELETE FROM paths WHERE id = ?", (path_id,))
+
+
+def paths_of_node(tx: Tx, node_id: str) -> list[str]:
+    """Names of the paths over it."""
+    rows = tx.execute(
+        "SELECT p.name FROM paths p JOIN path_hops h ON h.path_id = p.id WHERE h.node_id = ? ORDER BY p.name", (node_id,)
+    )
+    return [row[0] for row in rows]
+
+
+# -- links
+
+
+def links(tx: Tx) -> dict[str, NodeLink]:
+    """All of them, by id."""
+    rows = tx.execute(f"SELECT {_LINK_COLUMNS} FROM node_links ORDER BY entry_node_id, slot")  # noqa: S608
+    return {
+        r[0]: NodeLink(
+            r[0], r[1], r[2], r[3], r[4], Obfuscation(**json.loads(r[5])), r[6], r[7], r[8], r[9] / 1e6, r[10] / 1e6
+        )
+        for r in rows
+    }
+
+
+def insert_link(tx: Tx, link: NodeLink) -> None:
+    """Raises ``UniqueViolation`` if the edge has one, or the place on the entry is taken."""
+    at = to_micros(link.created_at)
+    tx.execute(
+        f"INSERT INTO node_links ({_LINK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (
+            link.id,
+            link.entry_node_id,
+            link.exit_node_id,
+            link.index,
+            link.mtu,
+            _text(link.obfuscation),
+            link.preshared_key,
+            link.color,
+            link.version,
+            at,
+            at,
+        ),
+    )
+
+
+def update_link(tx: Tx, link: NodeLink, *, now: float) -> NodeLink:
+    """Writes where it is on its entry, and what it is made for."""
+    tx.execute(
+        "UPDATE node_links SET slot = ?, mtu = ?, obfuscation = ?, version = version + 1, updated_at = ? WHERE id = ?",
+        (link.index, link.mtu, _text(link.obfuscation), to_micros(now), link.id),
+    )
+    return dataclasses.replace(link, version=link.version + 1, updated_at=now)
+
+
+def delete_link(tx: Tx, link_id: str) -> None:
+    tx.execute("DELETE FROM node_links WHERE id = ?", (link_id,))
+
+
+def begin_links(tx: Tx, node_id: str, confirmed: Mapping[str, str], revision: int) -> int:
+    """Writes what is about to be in doubt on a node; returns the revision to send, greater than all before it and at least
+    ``revision``. Raises ``NotFound``.
+    """
+    rows = tx.execute(
+        "UPDATE nodes SET links_confirmed = ?, "
+        "link_revision = CASE WHEN link_revision + 1 > ? THEN link_revision + 1 ELSE ? END WHERE id = ? "
+        "RETURNING link_revision",
+        (json.dumps(dict(confirmed)), revision, revision, node_id),
+    )
+    if not rows:
+        raise NotFound(f"node: there is no node with the id {node_id!r}")
+    return int(rows[0][0])
+
+
+# -- bindings
+
+
+def device_bindings(tx: Tx) -> dict[str, Binding]:
+    """The devices that are bound, by id, without addresses."""
+    rows = tx.execute("SELECT device_id, path_id, next_path_id, phase, version FROM device_exits ORDER BY device_id")
+    return {r[0]: Binding(r[0], r[0], r[1] or "", r[2] or "", Phase(r[3]), version=r[4]) for r in rows}
+
+
+def bindings(tx: Tx, entries: Mapping[str, str]) -> list[Binding]:
+    """Everybody whose traffic goes over a path, with their addresses; devices first, then profiles.
+
+    A device that is bound takes along what it has on an entry that belongs to no profile of a path; those have one of
+    their own.
+
+    Args:
+        tx: the transaction.
+        entries: of each path, the entry node.
+    """
+    bound = device_bindings(tx)
+    found = [
+        dataclasses.replace(binding, addresses=addresses)
+        for binding, addresses in _with_addresses(tx, list(bound.values()), entries)
+    ]
+    return found
+
+
+def _with_addresses(
+    tx: Tx, bound: Sequence[Binding], entries: Mapping[str, str]
+) -> Iterable[tuple[Binding, dict[str, tuple[str, ...]]]]:
+    if not bound:
+        return []
+    rows = tx.execute(
+        "SELECT p.device_id, p.node_id, p.allowed_ips FROM peers p JOIN device_exits e ON e.device_id = p.device_id "
+        "WHERE p.protocol = ? ORDER BY p.created_at, p.id",
+        (int(Protocol.AMNEZIAWG),),
+    )
+    addresses: dict[tuple[str, str], list[str]] = {}
+    for device_id, node_id, allowed_ips in rows:
+        addresses.setdefault((device_id, node_id), []).extend(json.loads(allowed_ips))
+    return [
+        (
+            binding,
+            {
+                entry: tuple(map(_cidr, addresses.get((binding.device_id, entry), ())))
+                for entry in {entries[p] for p in (binding.route, binding.next_route) if p in entries}
+            },
+        )
+        for binding in bound
+    ]
+
+
+def put_exit(tx: Tx, binding: Binding, *, now: float) -> Binding:
+    """Writes where a device's traffic goes and how far that is. Raises ``MissingReference``."""
+    at = to_micros(now)
+    rows = tx.execute(
+        "INSERT INTO device_exits (device_id, path_id, next_path_id, phase, version, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, 1, ?, ?) ON CONFLICT (device_id) DO UPDATE SET path_id = excluded.path_id, "
+        "next_path_id = excluded.next_path_id, phase = excluded.phase, version = device_exits.version + 1, "
+        "updated_at = excluded.updated_at RETURNING version",
+        (binding.device_id, binding.route or None, binding.next_route or None, binding.phase.value, at, at),
+    )
+    return dataclasses.replace(binding, version=rows[0][0])
+
+
+def remove_exit(tx: Tx, device_id: str) -> None:
+    """An absent one is no error."""
+    tx.execute("DELETE FROM device_exits WHERE device_id = ?", (device_id,))
+
+
+def _cidr(address: str) -> str:
+    if "/" in address:
+        return address
+    return f"{address}/128" if ":" in address else f"{address}/32"
+
+
+def _text(obfuscation: Obfuscation) -> str:
+    return json.dumps(dataclasses.asdict(obfuscation))

@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.fleet import accounts, doubt, intents, nodes, peers, profiles, questions, refreshing, reports, waiting
+from actors.fleet import (
+    accounts,
+    bindings,
+    doubt,
+    intents,
+    nodes,
+    paths,
+    peers,
+    profiles,
+    questions,
+    refreshing,
+    reports,
+    waiting,
+    wiring,
+)
 from actors.fleet.state import FleetState, Handler
 from actors.node_link import link_name
 from actors.supervision import Actor, Context
@@ -26,7 +40,9 @@ _FLUSH_S = 0.25
 _REMIND_S = 10.0
 """A hint may be lost, with the mailbox of an actor that fell or because it was full."""
 
-_CONCERNS = (nodes, accounts, profiles, refreshing, peers, intents, waiting, reports, doubt, questions)
+_CONCERNS = (
+    nodes, accounts, profiles, refreshing, peers, paths, bindings, wiring, intents, waiting, reports, doubt, questions,
+)  # fmt: skip
 _CHANGES: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.CHANGES.items()}
 _QUESTIONS: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.QUESTIONS.items()}
 

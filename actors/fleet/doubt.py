@@ -37,7 +37,7 @@ def read_again(fleet: FleetState) -> None:
     fleet.context.tell("session_tracker", ForgetPeers())
     for node_id, node in nodes.items():
         known = before.get(node_id)
-        if known is None or mark(known) != mark(node):
+        if known is None or mark(fleet, known) != mark(fleet, node):
             fleet.context.tell(link_name(node_id), IntentChanged())
     for reread in fleet.reread:
         reread()

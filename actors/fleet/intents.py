@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from actors.fleet.state import FleetState, Handler, mark
+from actors.fleet.wiring import intent
 from actors.node_link import link_name
 from coxswain.errors import InvalidInput, StoreUnavailable
 from coxswain.messages import fleet as m
@@ -39,11 +40,11 @@ def tell_intents(fleet: FleetState, node_ids: tuple[str, ...]) -> None:
     try:
         with fleet.store.read() as tx:
             peers = rows.peers_of(tx, list(known))
-        intents.update((node_id, m.Intent(node, tuple(peers[node_id]))) for node_id, node in known.items())
+        intents.update((node_id, intent(fleet, node_id, peers[node_id])) for node_id in known)
     except StoreUnavailable as error:
         fleet.context.log.warning("links have to ask for their intent themselves: %s", error)
-    for node_id, intent in intents.items():
-        fleet.context.tell(link_name(node_id), IntentChanged(intent))
+    for node_id, known_intent in intents.items():
+        fleet.context.tell(link_name(node_id), IntentChanged(known_intent))
     if rest:
         fleet.context.tell_self(TellIntents(rest))
 
@@ -52,7 +53,7 @@ def remind(fleet: FleetState) -> None:
     """Tells the links that go by an old intent once more; hints may be lost."""
     for node_id, node in fleet.nodes.items():
         view = fleet.views.get(node_id)
-        if view is not None and view.intent is not None and view.intent != mark(node):
+        if view is not None and view.intent is not None and view.intent != mark(fleet, node):
             fleet.context.tell(link_name(node_id), IntentChanged())
 
 
@@ -64,7 +65,7 @@ def _intent(fleet: FleetState, message: m.GetIntent) -> m.Intent:
     node = fleet.known(message.node_id)
     with fleet.store.read() as tx:
         peers = rows.peers_of(tx, [node.id])
-    return m.Intent(node, tuple(peers[node.id]))
+    return intent(fleet, node.id, peers[node.id])
 
 
 def _bump(fleet: FleetState, message: m.BumpRevision) -> m.Intent:
@@ -76,7 +77,7 @@ def _bump(fleet: FleetState, message: m.BumpRevision) -> m.Intent:
         revision = rows.bump_revision(tx, node_id, at_least)
         peers = rows.peers_of(tx, [node_id])
     fleet.nodes[node_id] = dataclasses.replace(fleet.nodes[node_id], config_revision=revision)
-    return m.Intent(fleet.nodes[node_id], tuple(peers[node_id]))
+    return intent(fleet, node_id, peers[node_id])
 
 
 CHANGES: dict[type, Handler] = {m.GetIntent: _intent, m.BumpRevision: _bump}

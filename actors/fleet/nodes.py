@@ -7,7 +7,7 @@ import dataclasses
 from actors.fleet.refreshing import refresh
 from actors.fleet.state import FleetState, Handler
 from coxswain.audit import record
-from coxswain.errors import AlreadyExists, StillUsed
+from coxswain.errors import AlreadyExists, Conflict, StillUsed
 from coxswain.ids import new_id
 from coxswain.inventory import (
     check_endpoint_ips,
@@ -20,6 +20,7 @@ from coxswain.messages import fleet as m
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.model import NetworkPolicy, Node, NodeStatus
 from coxswain.store import fleet as rows
+from coxswain.store import paths as path_rows
 from coxswain.store.profiles import profiles_through
 
 __all__ = ["CHANGES", "QUESTIONS"]
@@ -93,6 +94,12 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
                 f"node {node.name} is what {profiles} {'profile leads' if profiles == 1 else 'profiles lead'} to",
                 count=profiles,
                 remedy="Remove these profiles, or lead them to another node. See: cox profiles list",
+            )
+        used = path_rows.paths_of_node(tx, node.id)
+        if used:
+            raise Conflict(
+                f"node {node.name}: {', '.join(used[:5])} {'leads' if len(used) == 1 else 'lead'} over it",
+                remedy="Remove those paths first: cox paths rm",
             )
         rows.delete_node(tx, node.id)
         target = ("node", node.id)

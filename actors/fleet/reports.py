@@ -63,6 +63,9 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
         "xray_public_key": report.xray_public_key,
         "applied_revision": report.applied_revision,
         "policy_confirmed": report.policy_confirmed,
+        "links_confirmed": report.links_confirmed,
+        "xray_confirmed": report.xray_confirmed,
+        "agent_started_at": report.agent_started_at,
     }
     changed: dict[str, Any] = {k: v for k, v in observed.items() if v is not None and getattr(node, k) != v}
     if not changed:
@@ -72,6 +75,8 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
         refresh(fleet, node.id)
     fleet.unwritten[node.id] = None
     fleet.keys_changed = fleet.keys_changed or "wg_public_key" in changed
+    if changed.keys() & {"wg_public_key", "obfuscation"} and fleet.wired is not None and fleet.wired.links:
+        fleet.rewire_soon()
     if "status" in changed:
         data = {"node_id": node.id, "name": node.name, "status": str(changed["status"]), "was": str(node.status)}
         fleet.context.tell("event_hub", Publish("node.status", report.at, data))

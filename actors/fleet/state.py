@@ -17,10 +17,13 @@ from coxswain.messages import fleet as m
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.messages.links import IntentChanged, NodeSetChanged
+from coxswain.messages.paths import Rewire
 from coxswain.messages.sessions import ForgetPeers
 from coxswain.model import Node
 from coxswain.provisioning.offer import Settings
+from coxswain.reality import reality_of
 from coxswain.store import Durability, Store, Tx
+from coxswain.store import paths as path_rows
 
 __all__ = ["FleetState", "Handler", "mark"]
 
@@ -39,6 +42,10 @@ class FleetState:
         waiters: doors that wait for a node to acknowledge a revision, by node id (``waiting``).
         not_refreshed: nodes for which devices are still to be provisioned, each with how far that has come (``refreshing``).
         path_entries: reads the node at which each path begins, by path id.
+        reality: what XRay looks like, and whether it is used.
+        wired: what paths make of nodes (``wiring.Wired``); None: to be worked out when it is asked for.
+        cascades: fingerprint of what that is, by node; not in it: nothing.
+        rewire_due: it is about to be worked out anew.
     """
 
     def __init__(self, context: Context, store: Store, keyring: Keyring, settings: Settings) -> None:
@@ -52,10 +59,14 @@ class FleetState:
         self.unwritten: dict[str, None] = {}
         self.keys_changed = False
         self.in_doubt = False
-        self.reread: list[Callable[[], None]] = []
+        self.reread: list[Callable[[], None]] = [self.rewire_soon]
+        self.reality = reality_of(settings["reality.decoy_site"], enabled=settings["protocols.xray"])
+        self.wired: Any = None
+        self.cascades: dict[str, str] = {}
+        self.rewire_due = False
         self.waiters: dict[str, list[Any]] = {}
         self.not_refreshed: dict[str, str] = {}
-        self.path_entries: Callable[[Tx], Mapping[str, str]] = lambda _tx: {}
+        self.path_entries: Callable[[Tx], Mapping[str, str]] = path_rows.entries
 
     def now(self) -> float:
         return self.context.clock.now()
@@ -84,6 +95,8 @@ class FleetState:
             self.node_set_changed()
         else:
             self.context.tell(link_name(node.id), IntentChanged())
+            if self.wired is not None and self.wired.links:
+                self.rewire_soon()
         return Committed(node, outbox_id)
 
     def node_set_changed(self) -> None:
@@ -95,6 +108,14 @@ class FleetState:
         """After the commit of a change to peers: audit, and whoever keeps whose peer is whose."""
         self.context.tell("audit_writer", OutboxGrew())
         self.context.tell("session_tracker", ForgetPeers())
+        if self.wired is None or self.wired.links:
+            self.rewire_soon()
+
+    def rewire_soon(self) -> None:
+        """Something changed that paths build on: addresses of devices, keys or addresses of nodes."""
+        if not self.rewire_due:
+            self.rewire_due = True
+            self.context.tell_self(Rewire())
 
     # -- finding
 
@@ -129,6 +150,6 @@ Handler = Callable[[FleetState, Any], Any]
 """Answers one kind of message."""
 
 
-def mark(node: Node) -> tuple[int, int, tuple[str, ...]]:
+def mark(fleet: FleetState, node: Node) -> m.IntentMark:
     """What a link must go by to go by the present intent of its node."""
-    return m.intent_mark(node, max(1, node.config_revision))
+    return m.intent_mark(node, max(1, node.config_revision), fleet.cascades.get(node.id, ""))

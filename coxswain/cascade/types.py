@@ -125,6 +125,8 @@ class Binding:
         id: the device's, or that of the profile that names the path.
         route, next_route: path ids; empty: none, so that what it sends leaves at the entry.
         addresses: its tunnel addresses by entry node, as CIDRs.
+        active: False: it or its user is suspended, so that it has none.
+        tunnel, xray: what the profile offers. XRay is proxied on the entry, and leaves there (fleet-model.md 12, 21).
     """
 
     id: str
@@ -133,6 +135,9 @@ class Binding:
     next_route: str = ""
     phase: Phase = Phase.SETTLED
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    active: bool = True
+    tunnel: bool = True
+    xray: bool = False
     version: int = 1
 
 

@@ -92,6 +92,10 @@ class _Work:
     # -- bindings
 
     def add(self, binding: Binding) -> None:
+        if binding.xray:
+            self._problems.append(Problem(binding.id, "its XRay traffic is proxied at the entry and leaves there"))
+        if not binding.active or not binding.tunnel:
+            return
         wanted: dict[tuple[Spot, str], str] = {}
         try:
             for addresses, found in self._parts(binding):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from coxswain.cascade.types import Binding, NodeLink, Path, Phase
 from coxswain.clock import to_micros
@@ -18,19 +18,28 @@ __all__ = [
     "delete_link",
     "delete_path",
     "device_bindings",
+    "entries",
     "insert_link",
     "insert_path",
     "links",
     "paths",
     "paths_of_node",
+    "peers_at",
     "put_exit",
     "remove_exit",
+    "tunnels_at",
     "update_link",
     "update_path",
+    "users_of_path",
 ]
 
 _LINK_COLUMNS = (
     "id, entry_node_id, exit_node_id, slot, mtu, obfuscation, preshared_key, color, version, created_at, updated_at"
+)
+_OWN = (
+    "FROM peers p LEFT JOIN credentials c ON c.id = p.credential_id "
+    "LEFT JOIN profile_specs s ON s.id = c.profile_id AND s.path_id IS NOT NULL "
+    "WHERE p.device_id = ? AND p.node_id = ? AND p.enabled = 1 AND s.id IS NULL"
 )
 
 
@@ -45,6 +54,11 @@ def paths(tx: Tx) -> dict[str, Path]:
     rows = tx.execute("SELECT id, name, color, version, created_at, updated_at FROM paths")
     found = [Path(r[0], r[1], tuple(hops.get(r[0], ())), r[2], r[3], r[4] / 1e6, r[5] / 1e6) for r in rows]
     return {path.id: path for path in sorted(found, key=lambda path: path.name)}
+
+
+def entries(tx: Tx) -> dict[str, str]:
+    """The node at which each path begins, by path id."""
+    return dict(tx.execute("SELECT path_id, node_id FROM path_hops WHERE hop_index = 0"))
 
 
 def insert_path(tx: Tx, path: Path) -> None:
@@ -169,44 +183,78 @@ def device_bindings(tx: Tx) -> dict[str, Binding]:
 def bindings(tx: Tx, entries: Mapping[str, str]) -> list[Binding]:
     """Everybody whose traffic goes over a path, with their addresses; devices first, then profiles.
 
-    A device that is bound takes along what it has on an entry that belongs to no profile of a path; those have one of
-    their own.
+    A device that is bound takes along what it has on an entry that belongs to no profile of a path; those have a binding
+    of their own.
 
     Args:
         tx: the transaction.
         entries: of each path, the entry node.
     """
     bound = device_bindings(tx)
-    found = [
-        dataclasses.replace(binding, addresses=addresses)
-        for binding, addresses in _with_addresses(tx, list(bound.values()), entries)
-    ]
-    return found
-
-
-def _with_addresses(
-    tx: Tx, bound: Sequence[Binding], entries: Mapping[str, str]
-) -> Iterable[tuple[Binding, dict[str, tuple[str, ...]]]]:
-    if not bound:
+    profiles = _profile_bindings(tx)
+    if not bound and not profiles:
         return []
-    rows = tx.execute(
-        "SELECT p.device_id, p.node_id, p.allowed_ips FROM peers p JOIN device_exits e ON e.device_id = p.device_id "
-        "WHERE p.protocol = ? ORDER BY p.created_at, p.id",
-        (int(Protocol.AMNEZIAWG),),
-    )
     addresses: dict[tuple[str, str], list[str]] = {}
-    for device_id, node_id, allowed_ips in rows:
-        addresses.setdefault((device_id, node_id), []).extend(json.loads(allowed_ips))
+    for device_id, profile_id, node_id, allowed_ips in tx.execute(
+        "SELECT p.device_id, s.id, p.node_id, p.allowed_ips FROM peers p LEFT JOIN credentials c ON c.id = p.credential_id "
+        "LEFT JOIN profile_specs s ON s.id = c.profile_id AND s.path_id IS NOT NULL WHERE p.protocol = ? AND p.enabled = 1 "
+        "AND (s.id IS NOT NULL OR p.device_id IN (SELECT device_id FROM device_exits)) ORDER BY p.created_at, p.id",
+        (int(Protocol.AMNEZIAWG),),
+    ):
+        addresses.setdefault((profile_id or device_id, node_id), []).extend(json.loads(allowed_ips))
+    active = {
+        row[0]
+        for row in tx.execute(
+            "SELECT d.id FROM devices d JOIN users u ON u.id = d.user_id WHERE d.status = 'active' AND u.status = 'active'"
+        )
+    }
     return [
-        (
+        dataclasses.replace(
             binding,
-            {
-                entry: tuple(map(_cidr, addresses.get((binding.device_id, entry), ())))
-                for entry in {entries[p] for p in (binding.route, binding.next_route) if p in entries}
+            active=binding.device_id in active,
+            addresses={
+                entry: tuple(map(_cidr, addresses.get((binding.id, entry), ())))
+                for entry in {entries[path] for path in (binding.route, binding.next_route) if path in entries}
             },
         )
-        for binding in bound
+        for binding in (*bound.values(), *profiles)
     ]
+
+
+def _profile_bindings(tx: Tx) -> list[Binding]:
+    rows = tx.execute(
+        "SELECT id, device_id, path_id, protocol FROM profile_specs WHERE path_id IS NOT NULL ORDER BY created_at, id"
+    )
+    return [Binding(r[0], r[1], r[2], xray=r[3] != "amneziawg", tunnel=r[3] != "xray-reality") for r in rows]
+
+
+def peers_at(tx: Tx, device_id: str, node_id: str) -> tuple[int, int]:
+    """How many AmneziaWG and XRay peers a device has on a node, leaving aside those of profiles that lead over a path."""
+    rows = tx.execute(
+        f"SELECT p.protocol, count(*) {_OWN} GROUP BY p.protocol",
+        (device_id, node_id),
+    )
+    counts = {row[0]: int(row[1]) for row in rows}
+    return counts.get(int(Protocol.AMNEZIAWG), 0), counts.get(int(Protocol.XRAY_REALITY), 0)
+
+
+def tunnels_at(tx: Tx, device_id: str, node_id: str) -> tuple[str, ...]:
+    """The addresses that binding the device to a path from this node takes along."""
+    rows = tx.execute(
+        f"SELECT p.allowed_ips {_OWN} AND p.protocol = ? ORDER BY p.created_at, p.id",
+        (device_id, node_id, int(Protocol.AMNEZIAWG)),
+    )
+    return tuple(_cidr(address) for row in rows for address in json.loads(row[0]))
+
+
+def users_of_path(tx: Tx, path_id: str) -> tuple[int, int]:
+    """How many devices are bound to it, or about to be, and how many profiles lead over it."""
+    rows = tx.execute(
+        "SELECT (SELECT count(*) FROM device_exits WHERE path_id = ? OR next_path_id = ?), "
+        "(SELECT count(*) FROM profile_specs WHERE path_id = ?)",
+        (path_id, path_id, path_id),
+    )
+    return int(rows[0][0]), int(rows[0][1])
 
 
 def put_exit(tx: Tx, binding: Binding, *, now: float) -> Binding:

@@ -1,0 +1,229 @@
+"""Which device goes over which path, and its way from one to another, stage by stage (``coxswain.cascade.stages``).
+
+Each stage is durable, and says by itself what every node has to have: whatever dies in between, the nodes are brought to the
+stage that is written down, and the operation that moves on finds out there how far it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
+
+from actors.fleet.paths import find_path
+from actors.fleet.state import FleetState, Handler
+from actors.fleet.wiring import Wired, install, rewired, wired
+from coxswain.audit import record
+from coxswain.cascade.preview import interruption, preview, way
+from coxswain.cascade.resources import check_joint, names_of
+from coxswain.cascade.stages import crossing, parting
+from coxswain.cascade.types import Binding, Phase
+from coxswain.errors import Conflict, NotFound
+from coxswain.messages import paths as m
+from coxswain.messages.audit import Committed, OutboxGrew
+from coxswain.messages.hub import Publish
+from coxswain.model import LinkState
+from coxswain.store import paths as rows
+
+__all__ = ["CHANGES", "QUESTIONS"]
+
+
+# -- changes
+
+
+def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingView]:
+    found = wired(fleet)
+    before = _binding(fleet, found, message.device_id)
+    if before.phase is message.phase and before.next_route == message.path_id:
+        return Committed(_view(fleet, found, before), 0)
+    started = before.phase is not Phase.SETTLED
+    if started and before.next_route != message.path_id:
+        raise Conflict(
+            f"device {message.device_id}: is on its way to {_path_name(found, before.next_route)} already",
+            remedy="Wait for that operation or stop it: cox operations list",
+        )
+    if not started:
+        _check(fleet, found, before, message.path_id)
+    after = dataclasses.replace(before, next_route=message.path_id, phase=message.phase)
+    with fleet.changing() as tx:
+        after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
+        wires = rewired(fleet, tx)
+        action = "path.bind" if message.path_id else "path.unbind"
+        detail = {"path_id": message.path_id or before.route}
+        target = ("device", message.device_id)
+        outbox_id = 0 if started else record(tx, message.caller, action, target, detail, now=fleet.now())
+    return _changed(fleet, wires, after, outbox_id)
+
+
+def _settle(fleet: FleetState, message: m.SettleBinding) -> Committed[m.BindingView]:
+    found = wired(fleet)
+    before = _binding(fleet, found, message.device_id)
+    if before.phase is Phase.SETTLED or before.next_route != message.path_id:
+        return Committed(_view(fleet, found, before), 0)
+    route = before.next_route if message.forward else before.route
+    after = dataclasses.replace(before, route=route, next_route="", phase=Phase.SETTLED)
+    with fleet.changing() as tx:
+        if route:
+            after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
+        else:
+            rows.remove_exit(tx, message.device_id)
+        wires = rewired(fleet, tx)
+        outbox_id = 0
+        if not message.forward:
+            detail = {"path_id": message.path_id, "taken_back": True}
+            target = ("device", message.device_id)
+            error = "it could not be carried out, and was taken back"
+            outbox_id = record(tx, message.caller, "path.bind", target, detail, now=fleet.now(), error=error)
+    return _changed(fleet, wires, after, outbox_id)
+
+
+def _changed(fleet: FleetState, after: Wired, binding: Binding, outbox_id: int) -> Committed[m.BindingView]:
+    install(fleet, after)
+    fleet.context.tell("audit_writer", OutboxGrew())
+    data = {"device_id": binding.device_id, "path_id": binding.next_route or binding.route, "phase": binding.phase.value}
+    fleet.context.tell("event_hub", Publish("path.binding", fleet.now(), data))
+    return Committed(_view(fleet, after, binding), outbox_id)
+
+
+def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> None:
+    """May this device go there? Raises ``Conflict``, ``NotFound``."""
+    if not path_id and not before.route:
+        raise Conflict(f"device {before.device_id}: is bound to no path")
+    if not path_id:
+        return
+    path = find_path(found, path_id)
+    if before.route == path.id:
+        raise Conflict(f"device {before.device_id}: is bound to {path.name} already")
+    nodes = [fleet.nodes[node_id] for node_id in path.hops]
+    for dialer, target in pairwise(nodes):
+        check_joint(dialer, target)
+    with fleet.store.read() as tx:
+        tunnels, proxies = rows.peers_at(tx, before.device_id, path.entry)
+    if tunnels:
+        return
+    if proxies:
+        raise Conflict(
+            f"device {before.device_id}: has only XRay on {nodes[0].name}, which is proxied there and leaves there",
+            remedy="Only AmneziaWG goes over a path; give the device a profile with it.",
+        )
+    raise Conflict(
+        f"device {before.device_id}: has no AmneziaWG address on {nodes[0].name}, the entry of {path.name}",
+        remedy="Give it a profile for that node first: cox profiles create",
+    )
+
+
+# -- questions
+
+
+def _get(fleet: FleetState, message: m.GetBinding) -> m.BindingView:
+    found = wired(fleet)
+    return _view(fleet, found, _binding(fleet, found, message.device_id))
+
+
+def _list(fleet: FleetState, message: m.ListBindings) -> list[m.BindingView]:
+    found = wired(fleet)
+    bound = sorted((b for b in found.bindings if b.id == b.device_id), key=lambda b: b.device_id)
+    chosen = [
+        b
+        for b in bound
+        if b.device_id > message.after and (not message.path_id or message.path_id in (b.route, b.next_route))
+    ]
+    return [_view(fleet, found, binding) for binding in chosen[: message.limit]]
+
+
+def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
+    found = wired(fleet)
+    before = _binding(fleet, found, message.device_id)
+    if before.phase is not Phase.SETTLED:
+        raise Conflict(
+            f"device {message.device_id}: is on its way to {_path_name(found, before.next_route)} already",
+            remedy="Wait for that operation or stop it: cox operations list",
+        )
+    path_id = find_path(found, message.path).id if message.path else ""
+    _check(fleet, found, before, path_id)
+    old, new = _routes(found, before.route, path_id)
+    moving = dataclasses.replace(before, next_route=path_id)
+    with fleet.store.read() as tx:
+        own = {entry: rows.tunnels_at(tx, before.device_id, entry) for entry in {old[0], new[0]}}
+    stages = preview(
+        fleet.nodes,
+        found.links.values(),
+        found.paths,
+        [binding for binding in found.bindings if binding.id != before.id],
+        dataclasses.replace(moving, addresses=own),
+    )
+    notes: list[str] = []
+    if old[0] != new[0]:
+        entry, other = (names_of(fleet.nodes, (node_id,)) for node_id in (old[0], new[0]))
+        notes.append(
+            f"the entry changes from {entry} to {other}: the device has to connect there itself, and what still comes in at "
+            f"{entry} leaves there"
+        )
+    interrupts = interruption(fleet.nodes, old, new)
+    return m.BindingPlan(message.device_id, before.route, path_id, stages, interrupts, tuple(notes))
+
+
+def _binding(fleet: FleetState, found: Wired, device_id: str) -> Binding:
+    """As it is; a device that is not bound is settled on no path. Raises ``NotFound``."""
+    known = next((b for b in found.bindings if b.id == device_id), None)
+    if known is not None:
+        return known
+    with fleet.store.read() as tx:
+        if not tx.execute("SELECT id FROM devices WHERE id = ?", (device_id,)):
+            raise NotFound(f"device: there is no device with the id {device_id[:80]!r}", remedy="See: cox devices list")
+    return Binding(device_id, device_id, version=0)
+
+
+def _routes(found: Wired, old: str, new: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As node ids; no path is the entry alone."""
+    before = found.paths[old].hops if old else ()
+    after = found.paths[new].hops if new else ()
+    return before or after[:1], after or before[:1]
+
+
+def _path_name(found: Wired, path_id: str) -> str:
+    return f"path {found.paths[path_id].name}" if path_id in found.paths else "no path"
+
+
+def _view(fleet: FleetState, found: Wired, binding: Binding) -> m.BindingView:
+    if binding.phase is Phase.SETTLED:
+        return m.BindingView(binding.device_id, binding.route, version=binding.version)
+    old, new = _routes(found, binding.route, binding.next_route)
+    return m.BindingView(
+        device_id=binding.device_id,
+        route=binding.route,
+        next_route=binding.next_route,
+        phase=binding.phase,
+        phases=way(old, new),
+        waiting=tuple(
+            reason for node_id in _concerned(old, new, binding.phase) if (reason := _waiting(fleet, found, node_id))
+        ),
+        version=binding.version,
+    )
+
+
+def _concerned(old: Sequence[str], new: Sequence[str], phase: Phase) -> Sequence[str]:
+    """Whom a stage waits for. Never for nodes of the old route alone: they may be why it is left."""
+    if old[:1] != new[:1]:
+        return new
+    if phase is Phase.PREPARING:
+        return new
+    if phase is Phase.MOVED:
+        return (old[parting(old, new)],)
+    return sorted(crossing(old, new))
+
+
+def _waiting(fleet: FleetState, found: Wired, node_id: str) -> str:
+    """Why a node has not all that it should have for its paths; empty: it has."""
+    node, view = fleet.nodes[node_id], fleet.views.get(node_id)
+    if not node.enabled:
+        return f"{node.name} is disabled"
+    if view is None or view.link_state in (LinkState.BACKING_OFF, LinkState.CONNECTING, LinkState.DISABLED):
+        return f"{node.name} is not connected{f': {view.reason}' if view and view.reason else ''}"
+    if view.cascade_applied == found.cascade.of(node_id).fingerprint:
+        return ""
+    return f"{node.name} has not acknowledged its part{f': {view.reason}' if view.reason else ''}"
+
+
+CHANGES: dict[type, Handler] = {m.StageBinding: _stage, m.SettleBinding: _settle}
+QUESTIONS: dict[type, Handler] = {m.GetBinding: _get, m.ListBindings: _list, m.PlanBinding: _plan}

@@ -1,0 +1,261 @@
+"""Paths, and the links between nodes that they share. A path only makes links; traffic is moved by ``bindings``."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import secrets
+from collections.abc import Sequence
+from itertools import pairwise
+
+from actors.fleet.state import FleetState, Handler
+from actors.fleet.wiring import Wired, install, rewired, wired
+from actors.node_link import link_name
+from coxswain.audit import record
+from coxswain.cascade.resources import (
+    check_color,
+    check_hops,
+    check_joint,
+    endpoint,
+    free_index,
+    link_mtu,
+    path_mtu,
+)
+from coxswain.cascade.types import InnerLink, NodeLink, Path, PathStatus
+from coxswain.cascade.wiring import inner_link
+from coxswain.errors import AlreadyExists, Conflict, NotFound, StaleVersion
+from coxswain.ids import new_id
+from coxswain.inventory import check_name
+from coxswain.messages import paths as m
+from coxswain.messages.audit import Committed, OutboxGrew
+from coxswain.messages.hub import Publish
+from coxswain.messages.links import Look, LookReason
+from coxswain.model import LinkState, Node
+from coxswain.store import Tx
+from coxswain.store import paths as rows
+
+__all__ = ["CHANGES", "QUESTIONS", "find_path"]
+
+
+def find_path(found: Wired, key: str) -> Path:
+    """By id or name. Raises ``NotFound``."""
+    path = found.paths.get(key) or next((p for p in found.paths.values() if p.name == key), None)
+    if path is None:
+        raise NotFound(f"path: there is no path with the id or name {key[:80]!r}", remedy="See: cox paths list")
+    return path
+
+
+# -- changes
+
+
+def _add(fleet: FleetState, message: m.AddPath) -> Committed[m.PathView]:
+    known = wired(fleet).paths.get(message.id)
+    if known is not None:
+        return Committed(_view(fleet, wired(fleet), known), 0)
+    nodes = _hops(fleet, message.nodes)
+    path = Path(
+        id=message.id,
+        name=_name(fleet, message.name),
+        hops=tuple(node.id for node in nodes),
+        color=check_color(message.color),
+        created_at=fleet.now(),
+        updated_at=fleet.now(),
+    )
+    links = _new_links(fleet, nodes)
+    with fleet.changing() as tx:
+        rows.insert_path(tx, path)
+        for link in links:
+            rows.insert_link(tx, link)
+        after = rewired(fleet, tx)
+        detail = {"name": path.name, "hops": [node.name for node in nodes]}
+        outbox_id = record(tx, message.caller, "path.create", ("path", path.id), detail, now=fleet.now())
+    return _changed(fleet, after, path, outbox_id)
+
+
+def _edit(fleet: FleetState, message: m.EditPath) -> Committed[m.PathView]:
+    before = find_path(wired(fleet), message.key)
+    after = before
+    if message.name is not None and message.name != before.name:
+        after = dataclasses.replace(after, name=_name(fleet, message.name))
+    if message.color is not None:
+        after = dataclasses.replace(after, color=check_color(message.color))
+    with fleet.changing() as tx:
+        after = rows.update_path(tx, after, expected_version=message.version, now=fleet.now())
+        wires = rewired(fleet, tx)
+        detail = {"name": after.name, "color": after.color}
+        outbox_id = record(tx, message.caller, "path.update", ("path", after.id), detail, now=fleet.now())
+    return _changed(fleet, wires, after, outbox_id)
+
+
+def _remove(fleet: FleetState, message: m.RemovePath) -> Committed[m.PathView]:
+    before = wired(fleet)
+    path = find_path(before, message.key)
+    if message.version is not None and message.version != path.version:
+        raise StaleVersion(
+            f"path {path.name}: version {message.version} was changed by somebody else; it is {path.version} now",
+            current=path.version,
+        )
+    view = _view(fleet, before, path)
+    with fleet.changing() as tx:
+        _check_unused(tx, path)
+        rows.delete_path(tx, path.id)
+        left = {edge for other in before.paths.values() if other.id != path.id for edge in other.edges}
+        for edge in path.edges:
+            link = before.edge(*edge)
+            if edge not in left and link is not None:
+                rows.delete_link(tx, link.id)
+        after = rewired(fleet, tx)
+        outbox_id = record(tx, message.caller, "path.rm", ("path", path.id), {"name": path.name}, now=fleet.now())
+    _changed(fleet, after, None, outbox_id)
+    return Committed(view, outbox_id)
+
+
+def _check_unused(tx: Tx, path: Path) -> None:
+    devices, profiles = rows.users_of_path(tx, path.id)
+    if devices or profiles:
+        raise Conflict(
+            f"path {path.name}: {devices} devices are bound to it and {profiles} profiles lead over it",
+            remedy="Unbind the devices (cox paths unbind) or bind them elsewhere, and remove or change the profiles.",
+        )
+
+
+def _changed(fleet: FleetState, after: Wired, path: Path | None, outbox_id: int) -> Committed[m.PathView]:
+    install(fleet, after)
+    fleet.context.tell("audit_writer", OutboxGrew())
+    data = {"path_id": path.id, "name": path.name} if path is not None else {}
+    fleet.context.tell("event_hub", Publish("path.changed", fleet.now(), data))
+    view = _view(fleet, after, path) if path is not None else None
+    return Committed(view, outbox_id)  # type: ignore[arg-type]
+
+
+def _name(fleet: FleetState, name: str) -> str:
+    if any(path.name == name for path in wired(fleet).paths.values()):
+        raise AlreadyExists(f"name: a path named {name!r} exists already; choose another name")
+    return check_name(name)
+
+
+def _hops(fleet: FleetState, keys: Sequence[str]) -> list[Node]:
+    nodes = [fleet.find(key) for key in keys]
+    check_hops([node.id for node in nodes])
+    for dialer, target in pairwise(nodes):
+        check_joint(dialer, target)
+    return nodes
+
+
+def _new_links(fleet: FleetState, nodes: Sequence[Node]) -> list[NodeLink]:
+    """For each edge that no path uses yet."""
+    found = wired(fleet)
+    made: list[NodeLink] = []
+    for dialer, target in pairwise(nodes):
+        if found.edge(dialer.id, target.id) is None:
+            own = [link for link in found.links.values() if link.entry_node_id == dialer.id]
+            made.append(
+                NodeLink(
+                    id=new_id("nlk"),
+                    entry_node_id=dialer.id,
+                    exit_node_id=target.id,
+                    index=free_index(own, dict(dialer.links_confirmed)),
+                    mtu=link_mtu(target),
+                    obfuscation=target.obfuscation,
+                    preshared_key=base64.b64encode(secrets.token_bytes(32)).decode(),
+                    created_at=fleet.now(),
+                    updated_at=fleet.now(),
+                )
+            )
+    return made
+
+
+def _plan(fleet: FleetState, message: m.PlanPath) -> m.PathPlan:
+    if message.name:
+        _name(fleet, message.name)
+    nodes = _hops(fleet, message.nodes)
+    new = {(link.entry_node_id, link.exit_node_id): link for link in _new_links(fleet, nodes)}
+    steps: list[str] = []
+    for dialer, target in pairwise(nodes):
+        link = new.get((dialer.id, target.id))
+        if link is None:
+            steps.append(f"{dialer.name}: has a link to {target.name} already, which this path will share")
+        else:
+            steps.append(
+                f"{dialer.name}: configure inner link {link.interface} to {target.name} at {endpoint(target)}, "
+                f"UDP port {link.listen_port}, MTU {link.mtu}"
+            )
+    notes: list[str] = []
+    if not nodes[-1].policy.forwarding:
+        notes.append(f"{nodes[-1].name}: forwarding is off: nothing would leave there")
+    elif not nodes[-1].policy.masquerade:
+        notes.append(f"{nodes[-1].name}: masquerading is off: what leaves there keeps its tunnel address")
+    return m.PathPlan(tuple(steps), path_mtu(nodes), tuple(notes))
+
+
+# -- questions
+
+
+def _get(fleet: FleetState, message: m.GetPath) -> m.PathView:
+    return _view(fleet, wired(fleet), find_path(wired(fleet), message.key))
+
+
+def _list(fleet: FleetState, message: m.ListPaths) -> list[m.PathView]:
+    found = wired(fleet)
+    chosen = [path for path in found.paths.values() if path.name > message.after][: message.limit]
+    return [_view(fleet, found, path) for path in chosen]
+
+
+def _list_links(fleet: FleetState, message: m.ListNodeLinks) -> list[m.LinkView]:
+    links = sorted(wired(fleet).links.values(), key=lambda link: link.id)
+    return [_link_view(fleet, link) for link in links if link.id > message.after][: message.limit]
+
+
+def _look(fleet: FleetState, message: m.LookAtPath) -> m.PathView:
+    path = find_path(wired(fleet), message.key)
+    for node_id in path.hops:
+        fleet.context.tell(link_name(node_id), Look(LookReason.OPERATOR))
+    return _view(fleet, wired(fleet), path)
+
+
+def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
+    links = tuple(_link_view(fleet, link) for edge in path.edges if (link := found.edge(*edge)) is not None)
+    users = [b for b in found.bindings if path.id in (b.route, b.next_route)]
+    about = {binding.id for binding in users} | {view.link.id for view in links}
+    problems = tuple(f"{p.about}: {p.text}" for p in found.cascade.problems if p.about in about)
+    active = len(links) == len(path.edges) and all(view.active for view in links)
+    broken = any(fleet.nodes[node_id].status.value == "error" for node_id in path.hops if node_id in fleet.nodes)
+    status = PathStatus.ACTIVE if active else PathStatus.ERROR if broken else PathStatus.PENDING
+    return m.PathView(
+        path=path,
+        status=status,
+        nodes=tuple(fleet.nodes[node_id].name for node_id in path.hops),
+        mtu=path_mtu(fleet.nodes[node_id] for node_id in path.hops),
+        links=links,
+        devices=sum(binding.id == binding.device_id for binding in users),
+        profiles=sum(binding.id != binding.device_id for binding in users),
+        problems=problems,
+    )
+
+
+def _link_view(fleet: FleetState, link: NodeLink) -> m.LinkView:
+    dialer, target = fleet.nodes[link.entry_node_id], fleet.nodes[link.exit_node_id]
+    inner: InnerLink = inner_link(link, target)
+    known = dict(dialer.links_confirmed).get(inner.interface, "")
+    active = known == f"{inner.block}:{inner.peer}"
+    waiting = "" if active else _why_not(fleet, dialer, f"{inner.interface} to {target.name}")
+    return m.LinkView(link, dialer.name, target.name, inner.endpoint, active, waiting)
+
+
+def _why_not(fleet: FleetState, node: Node, what: str) -> str:
+    view = fleet.views.get(node.id)
+    if not node.enabled:
+        return f"{node.name} is disabled"
+    if view is None or view.link_state in (LinkState.BACKING_OFF, LinkState.CONNECTING):
+        return f"{node.name} is not connected{f': {view.reason}' if view and view.reason else ''}"
+    return f"{node.name} has not acknowledged {what} yet{f': {view.reason}' if view.reason else ''}"
+
+
+CHANGES: dict[type, Handler] = {m.AddPath: _add, m.EditPath: _edit, m.RemovePath: _remove}
+QUESTIONS: dict[type, Handler] = {
+    m.GetPath: _get,
+    m.ListPaths: _list,
+    m.ListNodeLinks: _list_links,
+    m.LookAtPath: _look,
+    m.PlanPath: _plan,
+}

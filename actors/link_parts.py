@@ -13,7 +13,7 @@ from coxswain.model import Protocol
 from coxswain.reconcile.types import Desired
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
-__all__ = ["Done", "Operation", "Questions", "StreamEnded", "Timeout", "Wake", "push_outcome"]
+__all__ = ["Done", "Operation", "Questions", "StreamEnded", "Timeout", "Wake", "policy_outcome", "push_outcome"]
 
 
 class Operation(Enum):
@@ -24,11 +24,12 @@ class Operation(Enum):
     CHANGE = auto()
     PREVIEW = auto()
     FORCED_PUSH = auto()
+    FORCED_POLICY = auto()
 
     @property
     def changes(self) -> bool:
         """Whether it changes the node; such a call is never cancelled (node-contract.md 11.4, rule 2)."""
-        return self in (Operation.CHANGE, Operation.FORCED_PUSH)
+        return self in (Operation.CHANGE, Operation.FORCED_PUSH, Operation.FORCED_POLICY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,12 @@ class Questions:
     def cancel(self) -> None:
         for _, reply in self._waiting:
             reply.cancel()
+
+
+def policy_outcome(desired: Desired) -> links.PolicyOutcome:
+    """What an operator is told of a policy that was acknowledged."""
+    policy = desired.network
+    return links.PolicyOutcome(policy.forwarding, policy.masquerade, policy.isolation, len(policy.transits))
 
 
 def push_outcome(desired: Desired, change: Changed, pushed: pb.PushConfigResponse) -> links.PushOutcome:

@@ -23,7 +23,7 @@ from typing import Any
 from actors.event_funnel import EventFunnel
 from actors.io_loop import IoLoop
 from actors.link_calls import after, calls, doubted, touched_links
-from actors.link_parts import Done, Operation, Questions, StreamEnded, Timeout, Wake, push_outcome
+from actors.link_parts import Done, Operation, Questions, StreamEnded, Timeout, Wake, policy_outcome, push_outcome
 from actors.link_report import Known, Reporter
 from actors.node_change import Change, Changed, Look
 from actors.node_connection import Dialer, NodeConnection, Target, open_connection
@@ -44,6 +44,7 @@ from coxswain.reconcile.types import (
     Plan,
     PushPeers,
     Reason,
+    SetPolicy,
 )
 
 __all__ = ["LinkServices", "NodeLink", "link_name", "node_of_link"]
@@ -156,6 +157,8 @@ class NodeLink(Actor):
                 return self._ask(Operation.PREVIEW)
             case links.PushNow():
                 return self._ask(Operation.FORCED_PUSH)
+            case links.PushPolicy():
+                return self._ask(Operation.FORCED_POLICY)
             case _:
                 pass
         return None
@@ -495,7 +498,8 @@ class NodeLink(Actor):
             return
         if self._observed is None or self._desired is None:
             return
-        change = self._change(self._forced_plan, verify=False)
+        make = self._forced_plan if operation is Operation.FORCED_PUSH else self._policy_plan
+        change = self._change(make, verify=False)
         if change is not None and self._connection is not None:
             self._start(operation, self._connection.change(change, self._funnel))
 
@@ -503,6 +507,10 @@ class NodeLink(Actor):
         if self._desired is None or self._observed is None:
             raise Unavailable(f"node {self._node_id} was not looked at yet")
         return forced(self._desired, self._observed, self._memory)
+
+    @staticmethod
+    def _policy_plan() -> Plan:
+        return Plan((SetPolicy(Reason.OPERATOR),), ())
 
     def _previewed(self, look: Look) -> None:
         try:
@@ -526,8 +534,12 @@ class NodeLink(Actor):
     def _answer_push(self, change: Changed) -> None:
         if change.failure is not None:
             self._questions.refuse(change.failure)
-        elif change.pushed is not None and self._desired is not None:
+        elif self._desired is None:
+            self._questions.refuse(Unavailable(f"node {self._node_id} was taken out of the inventory"))
+        elif change.pushed is not None:
             self._questions.answer(push_outcome(self._desired, change, change.pushed))
+        else:
+            self._questions.answer(policy_outcome(self._desired))
 
     # -- operations
 
@@ -583,7 +595,7 @@ class NodeLink(Actor):
         """A change that was under way when the stream ended is done; now the connection can go."""
         if isinstance(done.result, Changed) and self._desired is not None:
             self._note(done.result, self._desired)
-            if done.operation is Operation.FORCED_PUSH:
+            if done.operation is not Operation.CHANGE:
                 self._answer_push(done.result)
         self._lose(reason)
 
@@ -598,13 +610,13 @@ class NodeLink(Actor):
                 self._changed(result)
             case Operation.PREVIEW:
                 self._previewed(result)
-            case Operation.FORCED_PUSH:
+            case Operation.FORCED_PUSH | Operation.FORCED_POLICY:
                 self._pushed(result)
 
     def _failed(self, operation: Operation, error: BaseException) -> None:
         if not isinstance(error, CoxswainError):
             raise error  # a bug of ours: let the supervisor see it
-        if operation in (Operation.PREVIEW, Operation.FORCED_PUSH) and self._questions:
+        if operation in (Operation.PREVIEW, Operation.FORCED_PUSH, Operation.FORCED_POLICY) and self._questions:
             self._questions.refuse(error)
         match operation:
             case Operation.OPEN:

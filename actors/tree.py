@@ -71,6 +71,7 @@ from coxswain.api.doors import ControlDoor, WebDoor
 from coxswain.api.gate import Gate, names_of_listener
 from coxswain.api.services import Identity
 from coxswain.audit.settings import AuditPaths, AuditSettings
+from coxswain.cascade.operations import KINDS as PATH_KINDS
 from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
@@ -224,7 +225,7 @@ def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
 
 def operation_kinds() -> dict[str, Kind]:
     """All kinds of operations, by name. Their steps are in the library; they reach actors through ``Work.ask``."""
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[Kind, ...] = PATH_KINDS
     return {kind.name: kind for kind in kinds}
 
 

@@ -115,9 +115,9 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
 def _record_push(fleet: FleetState, message: m.RecordPush) -> Committed[None]:
     node = fleet.known(message.node_id)
     with fleet.changing() as tx:
-        detail = {"name": node.name, "revision": message.revision}
+        detail = {"name": node.name} | ({} if message.action != "node.push" else {"revision": message.revision})
         target = ("node", node.id)
-        outbox_id = record(tx, message.caller, "node.push", target, detail, now=fleet.now(), error=message.error)
+        outbox_id = record(tx, message.caller, message.action, target, detail, now=fleet.now(), error=message.error)
     fleet.context.tell("audit_writer", OutboxGrew())
     return Committed(None, outbox_id)
 

@@ -230,6 +230,15 @@ class Conductor:
         """The policy in force and the inner links that are up, with their counters."""
         return {"network": [{"node": node.index, **network_of(node)} for node in self._nodes(command)]}
 
+    async def _calls(self, command: Answer) -> Answer:
+        """Times are CLOCK_MONOTONIC."""
+        found = [
+            {"node": node.index, "at": call.at, "method": call.method}
+            for node in self._nodes(command)
+            for call in node.knobs.calls or ()
+        ]
+        return {"calls": sorted(found, key=lambda call: call["at"])}
+
     async def _ping(self, _: Answer) -> Answer:
         return {"at": time.monotonic()}
 
@@ -260,12 +269,13 @@ COMMANDS = {
     "peers": "node: what peers it has",
     "link_down": "node, interface: takes an inner link away",
     "network": "node: policy with its transits, inner links with their counters",
+    "calls": "node: the last calls that it got; needs --record",
     "ping": "answers",
 }
 
 
 def network_of(node: SimNode) -> Answer:
-    """One node's policy (None: none) and links, as JSON has them."""
+    """One node's policy (None: none), links, peers in order, and XRay inbound (None: none), as JSON has them."""
     links: Answer = {}
     for interface in node.plane.links:
         state = node.plane.link_state(interface)
@@ -279,7 +289,13 @@ def network_of(node: SimNode) -> Answer:
                 "rx_bytes": traffic.rx_bytes,
                 "tx_bytes": traffic.tx_bytes,
             }
-    return {"policy": asdict(node.plane.policy) if node.plane.policy is not None else None, "links": links}
+    xray = node.service.xray.config
+    return {
+        "policy": asdict(node.plane.policy) if node.plane.policy is not None else None,
+        "links": links,
+        "peers": [[peer.config.public_key, list(peer.config.allowed_ips)] for peer in node.plane.peers.values()],
+        "xray": None if xray is None else asdict(xray) | {"revision": node.service.xray.revision},
+    }
 
 
 def rss_mb() -> float:
@@ -322,6 +338,8 @@ def csr(nodes: int, directory: Path, *, shared_key: bool) -> None:
 @click.option("--lively", is_flag=True, help="Clients come, roam and go on their own.")
 @click.option("--observer/--no-observer", default=True, help="Whether nodes look for changes every 5 s.")
 @click.option("--buffer", type=click.IntRange(1), default=256, show_default=True, help="Events per subscriber.")
+@click.option("--existing-agent", is_flag=True, help="Nodes forget what the existing agent forgets.")
+@click.option("--record", is_flag=True, help="Keep the calls that nodes get, for the command calls.")
 @click.option("--stdin/--no-stdin", "commands", default=True, help="Whether to take commands, and end with them.")
 def run(directory: Path, nodes: int | None, first: int, base_port: int, *, commands: bool, **options: Any) -> None:
     """Serves node FIRST+i on port BASE_PORT+FIRST+i, until told to quit."""
@@ -335,6 +353,8 @@ def run(directory: Path, nodes: int | None, first: int, base_port: int, *, comma
         behaviour=Behaviour() if options["lively"] else None,
         observe=options["observer"],
         buffer=options["buffer"],
+        existing_agent=options["existing_agent"],
+        record=options["record"],
     )
     try:
         for node in fleet:

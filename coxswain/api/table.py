@@ -12,7 +12,9 @@ from coxswain.api.areas import (
     events,
     nodes,
     operations,
+    paths,
     peers,
+    policy,
     profiles,
     sessions,
     static,
@@ -40,5 +42,7 @@ ROUTES: tuple[Route, ...] = (
     *audit.ROUTES,
     *configuration.ROUTES,
     *operations.ROUTES,
+    *paths.ROUTES,
+    *policy.ROUTES,
     *static.ROUTES,
 )

@@ -115,6 +115,9 @@ def push_outcome(outcome: PushOutcome) -> dict[str, Any]:
         "applied_revision": outcome.applied_revision,
         "reloaded": outcome.reloaded,
         "policy_applied": outcome.policy_applied,
+        "xray_peers": outcome.xray_peers,
+        "xray_skipped": outcome.xray_skipped,
+        "links_configured": outcome.links_configured,
     }
 
 

@@ -107,13 +107,14 @@ class ApplyPeers:
 class RecordPush:
     """Asked by doors after a push that an operator asked for: its audit record. Reply: ``Committed[None]``.
 
-    ``error``: what went wrong; then nobody knows for sure whether there is a ``revision``.
+    ``error``: what went wrong; then nobody knows for sure whether there is a ``revision``. ``action``: for the audit log.
     """
 
     caller: Caller
     node_id: str
     revision: int | None
     error: str = ""
+    action: str = "node.push"
 
 
 @dataclass(frozen=True, slots=True)

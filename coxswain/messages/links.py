@@ -14,9 +14,11 @@ __all__ = [
     "LookReason",
     "NodeSetChanged",
     "PlanView",
+    "PolicyOutcome",
     "PreviewPlan",
     "PushNow",
     "PushOutcome",
+    "PushPolicy",
     "ReportAgain",
 ]
 
@@ -90,6 +92,21 @@ class PushOutcome:
     xray_peers: int = 0
     xray_skipped: bool = True
     links_configured: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PushPolicy:
+    """Asked by doors: put the network policy in force again, with its transits. Reply: ``PolicyOutcome``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOutcome:
+    """The policy that the node acknowledged; ``transits``: how many."""
+
+    forwarding: bool
+    masquerade: bool
+    isolation: bool
+    transits: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,9 @@ PUSH_RESULT = shape(
             "applied_revision": INT,
             "reloaded": BOOL,
             "policy_applied": BOOL,
+            "xray_peers": INT,
+            "xray_skipped": BOOL,
+            "links_configured": INT,
         }
     ),
 )

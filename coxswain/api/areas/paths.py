@@ -1,0 +1,370 @@
+"""Paths, links between nodes, and who goes over which path (management-plane.md 3.2, 3.3; fleet-model.md 6.9).
+
+Building a path and moving a device are operations: these routes start one and wait for its end, or, with ``?wait=false``,
+answer 202 with the operation, which goes on by itself either way.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from coxswain.api.areas.operations import operation_view
+from coxswain.api.bodies import one_line
+from coxswain.api.call import NODE_S, Call
+from coxswain.api.problems import dumps
+from coxswain.api.route import Param, Reply, Route, Scope
+from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.views import stamp
+from coxswain.cascade.types import PathStatus, Phase
+from coxswain.errors import CoxswainError, DeadlineExceeded, NodeFailure
+from coxswain.messages import operations as ops
+from coxswain.messages import paths as m
+from coxswain.operations.model import FINAL, Operation, OperationState
+
+__all__ = ["ROUTES"]
+
+_POLL_S = 0.1
+
+NODE_LINK = shape(
+    "NodeLink",
+    obj(
+        {
+            "id": TEXT,
+            "entry_node_id": TEXT,
+            "exit_node_id": TEXT,
+            "status": choice("pending", "active"),
+            "color": TEXT,
+            "interface": TEXT,
+            "listen_port": INT,
+            "mark": INT,
+            "mtu": INT,
+            "endpoint": TEXT,
+            "waiting": TEXT,
+        }
+    ),
+)
+PATH = shape(
+    "Path",
+    obj(
+        {
+            "id": TEXT,
+            "name": TEXT,
+            "color": TEXT,
+            "status": choice(*(status.value for status in PathStatus)),
+            "hops": array(TEXT),
+            "nodes": array(TEXT),
+            "mtu": INT,
+            "devices": INT,
+            "profiles": INT,
+            "problems": array(TEXT),
+            "links": array(NODE_LINK),
+            "version": INT,
+            "created_at": nullable(STAMP),
+            "updated_at": nullable(STAMP),
+        }
+    ),
+)
+PATH_PLAN = shape("PathPlan", obj({"steps": array(TEXT), "mtu": INT, "notes": array(TEXT)}))
+_PHASES = choice(*(phase.value for phase in Phase))
+BINDING = shape(
+    "Binding",
+    obj(
+        {
+            "device_id": TEXT,
+            "path_id": TEXT,
+            "next_path_id": TEXT,
+            "phase": _PHASES,
+            "waiting": array(TEXT),
+            "version": INT,
+        }
+    ),
+)
+_STAGE = shape("BindingStage", obj({"phase": _PHASES, "title": TEXT, "changes": array(TEXT)}))
+BINDING_PLAN = shape(
+    "BindingPlan",
+    obj(
+        {
+            "device_id": TEXT,
+            "path_id": TEXT,
+            "next_path_id": TEXT,
+            "stages": array(_STAGE),
+            "interrupts": TEXT,
+            "notes": array(TEXT),
+        }
+    ),
+)
+
+
+# -- views
+
+
+def _path(view: m.PathView) -> dict[str, Any]:
+    path = view.path
+    return {
+        "id": path.id,
+        "name": path.name,
+        "color": path.color,
+        "status": view.status.value,
+        "hops": list(path.hops),
+        "nodes": list(view.nodes),
+        "mtu": view.mtu,
+        "devices": view.devices,
+        "profiles": view.profiles,
+        "problems": list(view.problems),
+        "links": [_link(link) for link in view.links],
+        "version": path.version,
+        "created_at": stamp(path.created_at),
+        "updated_at": stamp(path.updated_at),
+    }
+
+
+def _link(view: m.LinkView) -> dict[str, Any]:
+    link = view.link
+    return {
+        "id": link.id,
+        "entry_node_id": link.entry_node_id,
+        "exit_node_id": link.exit_node_id,
+        "status": "active" if view.active else "pending",
+        "color": link.color,
+        "interface": link.interface,
+        "listen_port": link.listen_port,
+        "mark": link.mark,
+        "mtu": link.mtu,
+        "endpoint": view.endpoint,
+        "waiting": view.waiting,
+    }
+
+
+def _binding(view: m.BindingView) -> dict[str, Any]:
+    return {
+        "device_id": view.device_id,
+        "path_id": view.route,
+        "next_path_id": view.next_route,
+        "phase": view.phase.value,
+        "waiting": list(view.waiting),
+        "version": view.version,
+    }
+
+
+# -- paths
+
+
+def _list(call: Call) -> Any:
+    limit = call.limit(default=10_000, high=10_000)
+    found = call.ask("fleet", m.ListPaths(call.word("after") or "", limit + 1))
+    page = [_path(view) for view in found[:limit]]
+    return Reply(page, after=page[-1]["name"] if len(found) > limit else None)
+
+
+def _show(call: Call) -> Any:
+    return _path(_view(call))
+
+
+def _add(call: Call) -> Any:
+    body = call.body
+    name, nodes = body.need("name", str), tuple(body.texts("node_ids") or ())
+    color, patience = body.get("color", str) or "", _patience(call)
+    call.ask("fleet", m.PlanPath(name, nodes))  # what cannot be is refused at once, and not after an operation
+    operation = _start(call, "path.add", {"name": name, "nodes": list(nodes), "color": color} | patience)
+    if not _waits(call):
+        return Reply(operation_view(operation), 202)
+    _wait(call, operation)
+    return _path(call.ask("fleet", m.GetPath(operation.target_id)))
+
+
+def _edit(call: Call) -> Any:
+    body = call.body
+    message = m.EditPath(
+        call.caller, _view(call).path.id, body.need("version", int), body.get("name", str), body.get("color", str)
+    )
+    return _path(call.change("fleet", message))
+
+
+def _remove(call: Call) -> None:
+    call.change("fleet", m.RemovePath(call.caller, _view(call).path.id, call.number("version")))
+
+
+def _provision(call: Call) -> Any:
+    path_id = _view(call).path.id
+    operation = _start(call, "path.provision", {"path_id": path_id} | _patience(call))
+    if not _waits(call):
+        return Reply(operation_view(operation), 202)
+    _wait(call, operation)
+    return _path(call.ask("fleet", m.GetPath(path_id)))
+
+
+def _plan(call: Call) -> Any:
+    message = m.PlanPath(call.body.get("name", str) or "", tuple(call.body.texts("node_ids") or ()))
+    plan: m.PathPlan = call.ask("fleet", message)
+    return {"steps": list(plan.steps), "mtu": plan.mtu, "notes": list(plan.notes)}
+
+
+def _links(call: Call) -> Any:
+    limit = call.limit(default=10_000, high=10_000)
+    found = call.ask("fleet", m.ListNodeLinks(call.word("after") or "", limit + 1))
+    page = [_link(view) for view in found[:limit]]
+    return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
+
+
+# -- bindings
+
+
+def _bindings(call: Call) -> Any:
+    limit = call.limit(default=1_000, high=10_000)
+    path = call.word("path")
+    path_id = call.ask("fleet", m.GetPath(path)).path.id if path else ""
+    found = call.ask("fleet", m.ListBindings(call.word("after") or "", limit + 1, path_id))
+    page = [_binding(view) for view in found[:limit]]
+    return Reply(page, after=page[-1]["device_id"] if len(found) > limit else None)
+
+
+def _binding_of(call: Call) -> Any:
+    return _binding(call.ask("fleet", m.GetBinding(_device(call))))
+
+
+def _bind(call: Call) -> Any:
+    path = one_line("path_id", call.body.need("path_id", str))
+    return _move(call, call.ask("fleet", m.GetPath(path)).path.id)
+
+
+def _unbind(call: Call) -> Any:
+    return _move(call, "")
+
+
+def _move(call: Call, path_id: str) -> Any:
+    device_id = _device(call)
+    now: m.BindingView = call.ask("fleet", m.GetBinding(device_id))
+    if now.phase is Phase.SETTLED and now.route == path_id:
+        return Reply(status=204)
+    call.ask("fleet", m.PlanBinding(device_id, path_id))
+    operation = _start(call, "path.switch", {"device_id": device_id, "path_id": path_id} | _patience(call))
+    if not _waits(call):
+        return Reply(raw=dumps(operation_view(operation)).encode(), status=202)
+    _wait(call, operation)
+    return Reply(status=204)
+
+
+def _plan_binding(call: Call) -> Any:
+    plan: m.BindingPlan = call.ask("fleet", m.PlanBinding(_device(call), call.body.get("path_id", str) or ""))
+    return {
+        "device_id": plan.device_id,
+        "path_id": plan.route,
+        "next_path_id": plan.next_route,
+        "stages": [
+            {"phase": stage.phase.value, "title": stage.title, "changes": list(stage.changes)} for stage in plan.stages
+        ],
+        "interrupts": plan.interrupts,
+        "notes": list(plan.notes),
+    }
+
+
+# -- operations
+
+
+def _start(call: Call, kind: str, params: dict[str, Any]) -> Operation:
+    operation: Operation = call.change("operations", ops.StartOperation(call.caller, kind, params))
+    return operation
+
+
+def _wait(call: Call, operation: Operation) -> None:
+    """Until it is over. Raises what it failed with."""
+    until = time.monotonic() + NODE_S - 5
+    while operation.state not in FINAL:
+        if time.monotonic() > until:
+            raise DeadlineExceeded(
+                f"operation {operation.id} is still under way", remedy=f"See: cox operations show {operation.id}"
+            )
+        time.sleep(_POLL_S)
+        operation = call.ask("operations", ops.GetOperation(operation.id))
+    if operation.state is not OperationState.DONE:
+        outcome = "it was taken back" if operation.state is not OperationState.FAILED else "it could not be taken back yet"
+        error: CoxswainError = NodeFailure(
+            f"{operation.error or operation.state.value}; {outcome}",
+            remedy=operation.remedy or f"See: cox operations show {operation.id}",
+        )
+        raise error
+
+
+def _waits(call: Call) -> bool:
+    return call.flag("wait") is not False
+
+
+def _patience(call: Call) -> dict[str, Any]:
+    given = call.number("patience", None, low=1, high=3600)
+    return {} if given is None else {"patience_s": given}
+
+
+def _view(call: Call) -> m.PathView:
+    view: m.PathView = call.ask("fleet", m.GetPath(one_line("path", call.path["key"])))
+    return view
+
+
+def _device(call: Call) -> str:
+    return one_line("device", call.path["id"])
+
+
+_READ, _ADMIN = Scope.READONLY, Scope.ADMIN
+_WAIT = Param("wait", "false: answer 202 with the operation, and do not wait for its end", BOOL)
+_PATIENCE = Param("patience", "for how many seconds each stage waits for its nodes; absent: 45", limited(1, 3600))
+_VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+_LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000))
+_LATER = (202, 404, 409, 502)
+
+ROUTES = (
+    Route(
+        "GET", "/api/paths", _READ, "All paths, by name.", _list, returns=array(PATH),
+        query=(Param("after", "the cursor of the page before: a name"), _LIMIT),
+    ),
+    Route(
+        "POST", "/api/paths", _ADMIN, "Builds a path over 2 or 3 nodes, the entry first; what fails is taken back.", _add,
+        "path.create", "path", PATH, 201, _LATER,
+        obj({"name": TEXT, "node_ids": array(TEXT)}, {"color": TEXT}), (_WAIT, _PATIENCE), waits_for_node=True,
+    ),
+    Route(
+        "POST", "/api/paths/plan", _READ, "What building a path would do.", _plan, returns=PATH_PLAN,
+        body=obj({"node_ids": array(TEXT)}, {"name": TEXT}), also=(404, 409),
+    ),
+    Route("GET", "/api/paths/{key}", _READ, "One path, by id or name.", _show, returns=PATH, also=(404,)),
+    Route(
+        "PATCH", "/api/paths/{key}", _ADMIN, "Changes name or colour of a path.", _edit, "path.update", "path", PATH,
+        body=obj({"version": INT}, {"name": TEXT, "color": TEXT}), also=(404, 409),
+    ),
+    Route(
+        "DELETE", "/api/paths/{key}", _ADMIN, "Removes a path that nobody uses, and the links that only it needed.", _remove,
+        "path.rm", "path", status=204, query=(_VERSION,), also=(404, 409),
+    ),
+    Route(
+        "POST", "/api/paths/{key}/provision", _ADMIN, "Has the nodes of a path looked at, and waits until it is in place.",
+        _provision, "path.provision", "path", PATH, 200, _LATER, None, (_WAIT, _PATIENCE), waits_for_node=True,
+    ),
+    Route(
+        "GET", "/api/node-links", _READ, "The links between nodes.", _links, returns=array(NODE_LINK),
+        query=(Param("after", "the cursor of the page before: an id"), _LIMIT),
+    ),
+    Route(
+        "GET", "/api/bindings", _READ, "Devices that are bound to a path, by id.", _bindings, returns=array(BINDING),
+        query=(
+            Param("path", "only those of this path, by id or name"),
+            Param("after", "the cursor of the page before: a device id"),
+            _LIMIT,
+        ),
+        also=(404,),
+    ),
+    Route(
+        "GET", "/api/devices/{id}/bind", _READ, "Which path a device is bound to.", _binding_of, returns=BINDING,
+        also=(404,),
+    ),
+    Route(
+        "POST", "/api/devices/{id}/bind", _ADMIN, "Moves a device's traffic to a path; the new one carries first.", _bind,
+        "path.bind", "device", None, 204, _LATER, obj({"path_id": TEXT}), (_WAIT, _PATIENCE), waits_for_node=True,
+    ),
+    Route(
+        "DELETE", "/api/devices/{id}/bind", _ADMIN, "Takes a device's traffic off its path.", _unbind, "path.unbind",
+        "device", None, 204, _LATER, None, (_WAIT, _PATIENCE), waits_for_node=True,
+    ),
+    Route(
+        "POST", "/api/devices/{id}/bind/plan", _READ, "What moving a device's traffic would do, stage by stage.",
+        _plan_binding, returns=BINDING_PLAN, body=obj({}, {"path_id": TEXT}), also=(404, 409),
+    ),
+)  # fmt: skip

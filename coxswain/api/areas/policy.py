@@ -1,0 +1,99 @@
+"""The network policy of nodes: what it would be as commands, and pushing it by itself (management-plane.md 3.2, 3.5)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from coxswain.api.bodies import Body
+from coxswain.api.call import NODE_S, Call
+from coxswain.api.route import Route, Scope
+from coxswain.api.schema import BOOL, INT, TEXT, array, obj, shape
+from coxswain.errors import CoxswainError
+from coxswain.messages import fleet, links
+from coxswain.netpolicy import Policy, Transit, check, render
+from coxswain.wire import validate
+
+__all__ = ["ROUTES"]
+
+RULES = shape("Rules", obj({"pre_up": array(TEXT), "post_up": array(TEXT), "post_down": array(TEXT)}))
+"""The exact commands of an agent, in order (node-contract.md 7.3); ``%i`` is its client interface, ``%e`` the way out."""
+
+_TRANSIT = obj({"device_cidr": TEXT, "inner_interface": TEXT, "mark": INT, "table": INT})
+
+
+def _preview(call: Call) -> Any:
+    body = call.body
+    given = {name: body.get(name, bool) for name in ("forwarding", "masquerade", "isolation")}
+    found = Policy(**{name: bool(value) for name, value in given.items()}, transits=_transits(body))
+    node = body.get("node", str)
+    if node is not None:
+        intent: fleet.Intent = call.ask("fleet", fleet.GetIntent(call.node(node).id))
+        found = _of_node(intent, {name: value for name, value in given.items() if value is not None}, found.transits)
+    rules = render(check(found))
+    return {"pre_up": list(rules.pre_up), "post_up": list(rules.post_up), "post_down": list(rules.post_down)}
+
+
+def _of_node(intent: fleet.Intent, given: dict[str, bool], transits: tuple[Transit, ...]) -> Policy:
+    """What the node has, but for what was given."""
+    policy = dataclasses.replace(intent.node.policy, **given)
+    transits = transits or intent.cascade.transits
+    return Policy(policy.forwarding or bool(transits), policy.masquerade, policy.isolation, transits)
+
+
+def _transits(body: Body) -> tuple[Transit, ...]:
+    return tuple(_transit(found, f"transits[{position}]") for position, found in enumerate(body.objects("transits")))
+
+
+def _transit(found: Body, where: str) -> Transit:
+    transit = Transit(
+        validate.cidr(f"{where}.device_cidr", found.need("device_cidr", str)),
+        validate.interface(f"{where}.inner_interface", found.need("inner_interface", str)),
+        validate.uint32(f"{where}.mark", found.need("mark", int)),
+        validate.uint32(f"{where}.table", found.need("table", int)),
+    )
+    found.done()
+    return transit
+
+
+def _push(call: Call) -> Any:
+    node = call.node()
+    try:
+        outcome: links.PolicyOutcome = call.ask(f"node_link:{node.id}", links.PushPolicy(), NODE_S)
+    except CoxswainError as error:
+        call.change("fleet", fleet.RecordPush(call.caller, node.id, None, str(error), action="node.push-policy"))
+        raise
+    call.change("fleet", fleet.RecordPush(call.caller, node.id, None, action="node.push-policy"))
+    return {
+        "forwarding": outcome.forwarding,
+        "masquerade": outcome.masquerade,
+        "isolation": outcome.isolation,
+        "transits": outcome.transits,
+        "applied": True,
+    }
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/api/network-policy/preview",
+        Scope.READONLY,
+        "The exact commands that a policy becomes on a node; with a node, what that one has is filled in.",
+        _preview,
+        returns=RULES,
+        body=obj({}, {"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL, "transits": array(_TRANSIT), "node": TEXT}),
+        also=(404,),
+    ),
+    Route(
+        "POST",
+        "/api/nodes/{key}/push-policy",
+        Scope.ADMIN,
+        "Puts a node's network policy in force again, with its transits.",
+        _push,
+        audit="node.push-policy",
+        target="node",
+        returns=obj({"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL, "transits": INT, "applied": BOOL}),
+        also=(404, 502),
+        waits_for_node=True,
+    ),
+)

@@ -1,0 +1,232 @@
+"""Operations on paths: one is built or taken back as a whole; a device's traffic is moved without being cut.
+
+Their steps change what nodes should have and wait until those have acknowledged it; nobody but a node's link calls a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from coxswain.cascade.types import PathStatus, Phase
+from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound
+from coxswain.ids import new_id
+from coxswain.messages import paths as m
+from coxswain.operations.kinds import Kind, OnFailure, Step, Work
+
+__all__ = ["KINDS", "PATH_ADD", "PATH_PROVISION", "PATH_SWITCH"]
+
+PATIENCE_S = 45.0
+"""For how long a stage waits for its nodes, unless it is told otherwise."""
+
+_MOST_PATIENCE_S = 3600.0
+
+
+# -- building a path
+
+
+def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
+    nodes = params.get("nodes")
+    if not isinstance(nodes, list | tuple) or not all(isinstance(node, str) for node in nodes):
+        raise InvalidInput("nodes: a list of nodes is needed, the entry first")
+    return {
+        "path_id": params.get("path_id") or new_id("pth"),
+        "name": _text(params, "name"),
+        "nodes": list(nodes),
+        "color": params.get("color") or "",
+        "patience_s": _patience(params),
+    }
+
+
+def _create(work: Work) -> None:
+    params = work.params
+    message = m.AddPath(work.caller, params["path_id"], params["name"], tuple(params["nodes"]), params["color"])
+    view: m.PathView = work.change("fleet", message)
+    work.say(f"{' → '.join(view.nodes)}, {view.mtu} bytes for clients")
+
+
+def _uncreate(work: Work) -> None:
+    try:
+        work.change("fleet", m.RemovePath(work.caller, work.params["path_id"]))
+    except NotFound:
+        work.say("the path is not there")
+
+
+def _configure(work: Work) -> None:
+    said: set[str] = set()
+
+    def look() -> bool:
+        view: m.PathView = work.ask("fleet", m.GetPath(work.params["path_id"]))
+        for link in view.links:
+            if link.active and link.link.id not in said:
+                said.add(link.link.id)
+                work.say(f"{link.entry}: inner link {link.link.interface} to {link.exit} is in place")
+        return view.status is PathStatus.ACTIVE
+
+    def waiting() -> str:
+        view: m.PathView = work.ask("fleet", m.GetPath(work.params["path_id"]))
+        return "; ".join(link.waiting for link in view.links if link.waiting)
+
+    _wait(work, look, waiting)
+
+
+PATH_ADD = Kind(
+    name="path.add",
+    steps=lambda params: (
+        Step("create", "write the path down, with its links", _create, _uncreate),
+        Step("configure", "have nodes configure their links", _configure, deadline_s=params["patience_s"] + 30),
+    ),
+    check=_check_add,
+    target=lambda params, _data: ("path", params["path_id"]),
+    locks=lambda params: (f"path:{params['name']}",),
+    on_failure=OnFailure.UNDO,
+    light=True,
+)
+
+
+def _check_provision(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {"path_id": _text(params, "path_id"), "patience_s": _patience(params)}
+
+
+def _look_at(work: Work) -> None:
+    work.ask("fleet", m.LookAtPath(work.params["path_id"]))
+
+
+PATH_PROVISION = Kind(
+    name="path.provision",
+    steps=lambda params: (
+        Step("look", "have every node of the path looked at", _look_at),
+        Step("configure", "wait until all links are in place", _configure, deadline_s=params["patience_s"] + 30),
+    ),
+    check=_check_provision,
+    target=lambda params, _data: ("path", params["path_id"]),
+    light=True,
+)
+
+
+# -- moving a device
+
+
+def _check_switch(params: Mapping[str, Any]) -> dict[str, Any]:
+    path_id = params.get("path_id", "")
+    if not isinstance(path_id, str):
+        raise InvalidInput("path_id: is not a text; the id of a path is needed, or an empty one for none")
+    return {"device_id": _text(params, "device_id"), "path_id": path_id, "patience_s": _patience(params)}
+
+
+def _to(phase: Phase) -> Callable[[Work], None]:
+    def do(work: Work) -> None:
+        view = _binding(work)
+        settled = view.phase is Phase.SETTLED
+        if settled and view.route == work.params["path_id"]:
+            work.say("it is there already")
+        elif not settled and phase is not Phase.PREPARING and phase not in view.phases:
+            work.say("nothing to do between these two routes")
+        else:
+            _reach(work, phase)
+
+    return do
+
+
+def _back_from(phase: Phase) -> Callable[[Work], None]:
+    """Undoes a stage: to the one before it, and waits for it, because what comes next takes away what it stands on."""
+
+    def undo(work: Work) -> None:
+        try:
+            view = _binding(work)
+        except NotFound:
+            return  # the device is gone, and its binding with it
+        if view.phase is phase:
+            earlier = [p for p in (Phase.PREPARING, *view.phases) if _ORDER.index(p) < _ORDER.index(phase)]
+            _reach(work, earlier[-1])
+
+    return undo
+
+
+def _reach(work: Work, phase: Phase) -> None:
+    device_id, path_id = work.params["device_id"], work.params["path_id"]
+    work.change("fleet", m.StageBinding(work.caller, device_id, path_id, phase))
+
+    def look() -> bool:
+        view = _binding(work)
+        return view.phase is not phase or not view.waiting
+
+    _wait(work, look, lambda: "; ".join(_binding(work).waiting))
+
+
+def _settle(*, forward: bool) -> Callable[[Work], None]:
+    def do(work: Work) -> None:
+        device_id, path_id = work.params["device_id"], work.params["path_id"]
+        try:
+            work.change("fleet", m.SettleBinding(work.caller, device_id, path_id, forward))
+        except NotFound:
+            if forward:
+                raise
+
+    return do
+
+
+_ORDER = (Phase.PREPARING, Phase.CROSSING, Phase.TURNING, Phase.MOVED)
+
+
+def _switch_steps(params: Mapping[str, Any]) -> tuple[Step, ...]:
+    deadline = params["patience_s"] + 30
+
+    def stage(name: str, title: str, phase: Phase, undo: Callable[[Work], None]) -> Step:
+        return Step(name, title, _to(phase), undo, deadline_s=deadline)
+
+    return (
+        stage("prepare", "make the new route ready", Phase.PREPARING, _settle(forward=False)),
+        stage(
+            "cross", "turn over nodes that both routes use: what they take in", Phase.CROSSING, _back_from(Phase.CROSSING)
+        ),
+        stage("turn", "turn over nodes that both routes use: where they send it", Phase.TURNING, _back_from(Phase.TURNING)),
+        stage("move", "move the traffic", Phase.MOVED, _back_from(Phase.MOVED)),
+        Step("settle", "clear away what only the old route needed", _settle(forward=True)),
+    )
+
+
+PATH_SWITCH = Kind(
+    name="path.switch",
+    steps=_switch_steps,
+    check=_check_switch,
+    target=lambda params, _data: ("device", params["device_id"]),
+    locks=lambda params: (f"device-exit:{params['device_id']}",),
+    on_failure=OnFailure.UNDO,
+    light=True,
+)
+
+KINDS = (PATH_ADD, PATH_PROVISION, PATH_SWITCH)
+
+
+# -- inside
+
+
+def _binding(work: Work) -> m.BindingView:
+    view: m.BindingView = work.ask("fleet", m.GetBinding(work.params["device_id"]))
+    return view
+
+
+def _wait(work: Work, look: Callable[[], bool], waiting: Callable[[], str]) -> None:
+    patience = work.params["patience_s"]
+    try:
+        work.wait_for(look, "the nodes", timeout=patience)
+    except DeadlineExceeded:
+        raise DeadlineExceeded(
+            f"after {patience:g} s: {waiting() or 'not all nodes have acknowledged it'}",
+            remedy="See: cox nodes list. When the node is well again, repeat the command.",
+        ) from None
+
+
+def _text(params: Mapping[str, Any], name: str) -> str:
+    value = params.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"{name}: is missing")
+    return value
+
+
+def _patience(params: Mapping[str, Any]) -> float:
+    value = params.get("patience_s", PATIENCE_S)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST_PATIENCE_S:
+        raise InvalidInput(f"patience_s: {str(value)[:40]} is not within 1 to {_MOST_PATIENCE_S:g} seconds")
+    return float(value)

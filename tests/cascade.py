@@ -1,0 +1,117 @@
+"""A live fleet whose nodes could dial each other, and a packet that is followed through what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coxswain.cli.client import Client
+from coxswain.wire.node_control import Deadlines
+from tests.fleet import LiveFleet, live_fleet, peers_body
+from tests.support import eventually
+
+DROPPED = ("dropped",)
+
+
+class CascadeFleet:
+    """``fleet`` with some devices; device ``i`` has a peer on every node that it was given, under one address."""
+
+    def __init__(self, fleet: LiveFleet) -> None:
+        self.fleet = fleet
+        self.addresses: dict[str, str] = {}
+
+    @property
+    def client(self) -> Client:
+        return self.fleet.controller.client
+
+    def prepare(self, count: int) -> None:
+        """Gives nodes addresses, and waits until their keys are known."""
+        for index in range(count):
+            view = self.node(index)
+            body = {"version": view["version"], "endpoint_ips": [f"203.0.113.{10 + index}"]}
+            self.client.call("PATCH", f"/api/nodes/n{index}", body)
+        self.fleet.controller.all_in_sync(count)
+
+    def node(self, index: int) -> dict[str, Any]:
+        return self.fleet.controller.node(f"n{index}")
+
+    def device(self, number: int, *nodes: int) -> str:
+        """A device with an address on these nodes."""
+        for place, index in enumerate(nodes):
+            body = peers_body([self.fleet.ids[index]], 1, first=number)
+            peer = body["add"][0]
+            peer["id"] = f"peer_{number}_{place}"
+            self.addresses[f"dev_{number}"] = peer["allowed_ips"][0]
+            self.client.post("/api/peers", body)
+        return f"dev_{number}"
+
+    def path(self, name: str, *nodes: int, **query: Any) -> dict[str, Any]:
+        body = {"name": name, "node_ids": [f"n{index}" for index in nodes]}
+        found: dict[str, Any] = self.client.post(f"/api/paths{_query(query)}", body)
+        return found
+
+    def bind(self, device: str, path: str, **query: Any) -> Any:
+        return self.client.post(f"/api/devices/{device}/bind{_query(query)}", {"path_id": path})
+
+    def unbind(self, device: str, **query: Any) -> Any:
+        return self.client.call("DELETE", f"/api/devices/{device}/bind{_query(query)}")
+
+    def network(self) -> list[dict[str, Any]]:
+        """What every simulated node has, by index."""
+        found: list[dict[str, Any]] = self.fleet.nodes.do("network", node="all")["network"]
+        return found
+
+    def follow(self, device: str, entry: int, network: Sequence[dict[str, Any]] | None = None) -> tuple[Any, ...]:
+        """The indices of the nodes that a packet of the device visits from ``entry`` on, up to where it leaves."""
+        nodes = self.network() if network is None else network
+        keys = {self.node(index)["wg_public_key"]: index for index in range(len(nodes))}
+        address = self.addresses[device]
+        way = [entry]
+        while True:
+            here = nodes[way[-1]]
+            policy = here["policy"] or {"transits": ()}
+            into = [t["inner_interface"] for t in policy["transits"] if t["device_cidr"] == address]
+            if not into:
+                return tuple(way)
+            link = here["links"].get(into[-1])  # of several marks the last one counts
+            if link is None:
+                return tuple(way)  # the route went with the interface: it falls through to the main table
+            there = keys[link["exit"]]
+            owners = [key for key, ips in nodes[there]["peers"] if address in ips]
+            if not owners or keys.get(owners[-1]) != way[-1]:
+                return DROPPED
+            way.append(there)
+
+    def until_follows(self, device: str, *way: int) -> None:
+        def there() -> bool:
+            return self.follow(device, way[0]) == way
+
+        try:
+            eventually(there, timeout=30, every=0.1)
+        except AssertionError:
+            raise AssertionError(f"{device} goes {self.follow(device, way[0])}, not {way}") from None
+
+
+def _query(query: dict[str, Any]) -> str:
+    return "?" + "&".join(f"{key}={value}" for key, value in query.items()) if query else ""
+
+
+@contextmanager
+def cascade_fleet(
+    home: Path,
+    count: int,
+    base_port: int,
+    *,
+    options: Sequence[str] = ("--record",),
+    interval_s: float = 2.0,
+    deadlines: Deadlines = Deadlines(read=2.0, list=3.0, change=4.0),
+    database: str = "",
+) -> Iterator[CascadeFleet]:
+    with live_fleet(
+        home, count, base_port, options=options, interval_s=interval_s, deadlines=deadlines, database=database
+    ) as fleet:
+        cascade = CascadeFleet(fleet)
+        cascade.prepare(count)
+        yield cascade

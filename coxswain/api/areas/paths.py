@@ -301,7 +301,7 @@ def _view(call: Call) -> m.PathView:
 
 
 def _device(call: Call) -> str:
-    return one_line("device", call.path["id"])
+    return one_line("device", call.path["key"])
 
 
 _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
@@ -352,19 +352,19 @@ ROUTES = (
         also=(404,),
     ),
     Route(
-        "GET", "/api/devices/{id}/bind", _READ, "Which path a device is bound to.", _binding_of, returns=BINDING,
+        "GET", "/api/devices/{key}/bind", _READ, "Which path a device is bound to.", _binding_of, returns=BINDING,
         also=(404,),
     ),
     Route(
-        "POST", "/api/devices/{id}/bind", _ADMIN, "Moves a device's traffic to a path; the new one carries first.", _bind,
+        "POST", "/api/devices/{key}/bind", _ADMIN, "Moves a device's traffic to a path; the new one carries first.", _bind,
         "path.bind", "device", None, 204, _LATER, obj({"path_id": TEXT}), (_WAIT, _PATIENCE), waits_for_node=True,
     ),
     Route(
-        "DELETE", "/api/devices/{id}/bind", _ADMIN, "Takes a device's traffic off its path.", _unbind, "path.unbind",
+        "DELETE", "/api/devices/{key}/bind", _ADMIN, "Takes a device's traffic off its path.", _unbind, "path.unbind",
         "device", None, 204, _LATER, None, (_WAIT, _PATIENCE), waits_for_node=True,
     ),
     Route(
-        "POST", "/api/devices/{id}/bind/plan", _READ, "What moving a device's traffic would do, stage by stage.",
+        "POST", "/api/devices/{key}/bind/plan", _READ, "What moving a device's traffic would do, stage by stage.",
         _plan_binding, returns=BINDING_PLAN, body=obj({}, {"path_id": TEXT}), also=(404, 409),
     ),
 )  # fmt: skip

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from coxswain.errors import NodeMisbehaved
 from coxswain.messages.sessions import EventKind, NodeEvent
-from coxswain.model import NetworkPolicy, Obfuscation, Peer, Protocol
+from coxswain.model import Obfuscation, Peer, Protocol
+from coxswain.netpolicy import Policy, Transit
 from coxswain.reconcile import codec
 from coxswain.reconcile.plan import plan, remember
 from coxswain.reconcile.types import LinkMemory, SetPolicy
@@ -61,8 +62,11 @@ def test_a_push_carries_the_peers_in_order_as_they_are() -> None:
 
 
 def test_a_policy_goes_as_it_is() -> None:
-    request = codec.policy_request(NetworkPolicy(True, False, True))
+    request = codec.policy_request(Policy(True, False, True))
     assert (request.forwarding, request.masquerade, request.isolation, list(request.transits)) == (True, False, True, [])
+    transit = Transit("10.7.0.2/32", "awg1", 7100, 7100)
+    [route] = codec.policy_request(Policy(True, True, False, (transit,))).transits
+    assert (route.device_cidr, route.inner_interface, route.mark, route.table) == ("10.7.0.2/32", "awg1", 7100, 7100)
 
 
 def test_what_was_pushed_and_read_back_is_in_sync() -> None:

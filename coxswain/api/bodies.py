@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import re
@@ -13,7 +14,18 @@ import falcon
 from coxswain.errors import InvalidInput, TooLarge
 from coxswain.model import Device, NetworkPolicy, Peer, Protocol, User
 
-__all__ = ["MOST_BODY_BYTES", "Body", "instant", "integer", "one_line", "peer_change", "policy", "read_body", "word"]
+__all__ = [
+    "MOST_BODY_BYTES",
+    "Body",
+    "instant",
+    "integer",
+    "one_line",
+    "peer_change",
+    "policy",
+    "policy_change",
+    "read_body",
+    "word",
+]
 
 MOST_BODY_BYTES = 32 * 1024 * 1024
 """A change of peers for a whole fleet comes in one body; other routes take far less (``Route.max_body``)."""
@@ -225,6 +237,13 @@ def policy(body: Body | None) -> NetworkPolicy | None:
     )
     body.done()
     return found
+
+
+def policy_change(body: Body, present: NetworkPolicy) -> NetworkPolicy | None:
+    """``forwarding``, ``masquerade``, ``isolation`` as keys of the body itself: ``present`` with what is given of them."""
+    given = {name: body.get(name, bool) for name in ("forwarding", "masquerade", "isolation")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(present, **changed) if changed else None
 
 
 def _either(value: bool | None, default: bool) -> bool:  # noqa: FBT001

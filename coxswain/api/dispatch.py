@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +13,7 @@ import falcon
 from coxswain.api.bodies import Body, read_body
 from coxswain.api.call import Call
 from coxswain.api.doors import Door
+from coxswain.api.metrics import count_request
 from coxswain.api.problems import dumps
 from coxswain.api.refusals import record_failure
 from coxswain.api.route import Reply, Route, Scope
@@ -35,15 +37,20 @@ class Dispatcher:
     def serve(self, route: Route, request: falcon.Request, response: falcon.Response, path: dict[str, str]) -> None:
         """Answers one request. Raises ``CoxswainError`` (``coxswain.api.problems`` makes answers of them)."""
         call = Call(self._services, self._door, request, path, Body({}))
+        status, began = 500, time.perf_counter()
         try:
             value = self._answer(route, call)
+            render(request, response, route, value)
+            status = falcon.http_status_to_code(response.status)
         except CoxswainError as error:
-            record_failure(route, call, door_of(error).http, error)
+            status = door_of(error).http
+            record_failure(route, call, status, error)
             raise
         except Exception:
             record_failure(route, call, 500, CoxswainError("the daemon failed on this request; its log tells why"))
             raise
-        render(request, response, route, value)
+        finally:
+            count_request(route.method, route.path, status, time.perf_counter() - began)
 
     def _answer(self, route: Route, call: Call) -> Any:
         request = call.request

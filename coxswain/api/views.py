@@ -109,15 +109,17 @@ def plan(view: PlanView) -> dict[str, Any]:
 
 
 def push_outcome(outcome: PushOutcome) -> dict[str, Any]:
+    """Capitalised as existing clients expect them (management-plane.md 3.3, PushResult)."""
     return {
-        "amneziawg_peers": outcome.amneziawg_peers,
-        "pushed_revision": outcome.pushed_revision,
-        "applied_revision": outcome.applied_revision,
-        "reloaded": outcome.reloaded,
-        "policy_applied": outcome.policy_applied,
-        "xray_peers": outcome.xray_peers,
-        "xray_skipped": outcome.xray_skipped,
-        "links_configured": outcome.links_configured,
+        "AmneziaPeers": outcome.amneziawg_peers,
+        "PushedRevision": outcome.pushed_revision,
+        "AppliedRevision": outcome.applied_revision,
+        "Reloaded": outcome.reloaded,
+        "PolicyApplied": outcome.policy_applied,
+        "XRayPeers": outcome.xray_peers,
+        "XRaySkipped": outcome.xray_skipped,
+        "CascadeReapplied": outcome.links_configured > 0,
+        "LinksConfigured": outcome.links_configured,
     }
 
 

@@ -248,10 +248,10 @@ def push(config: str | None, node: str, *, as_json: bool) -> None:
         return
     facts(
         [
-            ("peers pushed", outcome["amneziawg_peers"]),
-            ("revision", f"{outcome['pushed_revision']} (applied {outcome['applied_revision']})"),
-            ("reloaded", outcome["reloaded"]),
-            ("policy applied", outcome["policy_applied"]),
+            ("peers pushed", outcome["AmneziaPeers"]),
+            ("revision", f"{outcome['PushedRevision']} (applied {outcome['AppliedRevision']})"),
+            ("reloaded", outcome["Reloaded"]),
+            ("policy applied", outcome["PolicyApplied"]),
         ]
     )
 
@@ -283,9 +283,7 @@ def edit(
     path = node_path(node)
     found = asking.get(path)
     body: dict[str, Any] = {"version": found["version"], "name": new_name, "region": region, "control_addr": addr}
-    given = {"forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
-    if any(value is not None for value in given.values()):
-        body["policy"] = {key: found[key] if value is None else value for key, value in given.items()}
+    body |= {"forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
     changed = asking.call("PATCH", path, {key: value for key, value in body.items() if value is not None})
     if as_json:
         print_json(changed)
@@ -345,7 +343,6 @@ def remove(config: str | None, node: str, *, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise InvalidInput("remove: there is nobody to ask", remedy="Say --yes to remove without being asked.")
-        peers = found["peers_configured"]
-        click.confirm(f"Remove {found['name']} ({found['control_addr']}) with its {peers} peers?", abort=True)
+        click.confirm(f"Remove {found['name']} ({found['control_addr']})?", abort=True)
     asking.call("DELETE", f"/api/nodes/{found['id']}?version={found['version']}")
     click.echo(f"{found['name']}: removed")

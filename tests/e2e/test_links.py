@@ -182,7 +182,7 @@ def test_a_policy_that_failed_is_suspect_and_pushed_again(fleet: LiveFleet) -> N
     node = fleet.controller.node("n0")
     fleet.nodes.do("fail", node=0, method="SetNetworkConfig", code="INTERNAL", times=1, after=True)
     policy = {"forwarding": True, "masquerade": True, "isolation": not node["isolation"]}
-    fleet.controller.client.call("PATCH", "/api/nodes/n0", {"version": node["version"], "policy": policy})
+    fleet.controller.client.call("PATCH", "/api/nodes/n0", {"version": node["version"], **policy})
     seen = fleet.controller.until("n0", link_state="degraded")
     assert "SetNetworkConfig" in seen["link_reason"]
     fleet.controller.until("n0", link_state="live", in_sync=True, isolation=not node["isolation"])
@@ -242,7 +242,7 @@ def test_a_plan_changes_nothing(fleet: LiveFleet) -> None:
 def test_an_operators_push_goes_out_under_a_fresh_revision(fleet: LiveFleet) -> None:
     before = fleet.controller.node("n0")["config_revision"]
     outcome = fleet.controller.client.post("/api/nodes/n0/push")
-    assert outcome["pushed_revision"] == outcome["applied_revision"] == before + 1
+    assert outcome["PushedRevision"] == outcome["AppliedRevision"] == before + 1
     assert outcome["reloaded"]
     assert fleet.controller.client.get("/api/audit?limit=1")[0]["action"] == "node.push"
 

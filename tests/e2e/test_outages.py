@@ -111,7 +111,7 @@ def test_a_commit_whose_answer_is_lost_is_read_back(fleet: LiveFleet) -> None:
     with pytest.raises(RemoteError, match="lost during the commit"):
         client.post("/api/nodes", {"name": "n2", "control_addr": "127.0.0.1:9"})
     eventually(lambda: [n["name"] for n in client.get("/api/nodes")] == ["n0", "n1", "n2"], timeout=5)
-    client.call("DELETE", "/api/nodes/n2", None)
+    client.call("DELETE", "/api/nodes/n2")
 
 
 def test_an_operators_push_never_carries_a_revoked_peer(fleet: LiveFleet) -> None:
@@ -145,7 +145,7 @@ def test_a_policy_in_doubt_is_set_again(fleet: LiveFleet) -> None:
     fleet.nodes.do("fail", node=0, method="SetNetworkConfig", code="UNAVAILABLE", times=1, after=True)
     before = node(fleet)
     policy = {"forwarding": True, "masquerade": False, "isolation": True}
-    fleet.controller.client.call("PATCH", "/api/nodes/n0", {"version": before["version"], "policy": policy})
+    fleet.controller.client.call("PATCH", "/api/nodes/n0", {"version": before["version"], **policy})
     fleet.controller.until("n0", link_state="live", in_sync=True, link_reason="")
     assert fleet.controller.client.get("/api/nodes/n0/plan")["steps"] == []
 

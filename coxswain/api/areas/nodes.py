@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from coxswain import netpolicy
 from coxswain.api import views
-from coxswain.api.bodies import policy
+from coxswain.api.bodies import policy, policy_change
 from coxswain.api.call import NODE_S, Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
+from coxswain.inventory import check_policy
 from coxswain.messages import ca, fleet, links
-from coxswain.model import LinkState, Node, NodeStatus
+from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 
 __all__ = ["NODE", "ROUTES"]
 
 _STATUSES = choice(*(status.value for status in NodeStatus))
-_POLICY = obj({}, {"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL})
+_POLICY_KEYS = {"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL}
+_POLICY = obj({}, _POLICY_KEYS)
 _STORED = {
     "id": TEXT,
     "name": TEXT,
@@ -69,14 +72,15 @@ PUSH_RESULT = shape(
     "PushResult",
     obj(
         {
-            "amneziawg_peers": INT,
-            "pushed_revision": INT,
-            "applied_revision": INT,
-            "reloaded": BOOL,
-            "policy_applied": BOOL,
-            "xray_peers": INT,
-            "xray_skipped": BOOL,
-            "links_configured": INT,
+            "AmneziaPeers": INT,
+            "PushedRevision": INT,
+            "AppliedRevision": INT,
+            "Reloaded": BOOL,
+            "PolicyApplied": BOOL,
+            "XRayPeers": INT,
+            "XRaySkipped": BOOL,
+            "CascadeReapplied": BOOL,
+            "LinksConfigured": INT,
         }
     ),
 )
@@ -126,22 +130,33 @@ def _show(call: Call) -> Any:
 
 
 def _edit(call: Call) -> Any:
-    body = call.body
+    """What is not given stays; so does what is given of the policy only in part."""
+    body, node = call.body, call.node()
     message = fleet.EditNode(
         call.caller,
-        call.node().id,
+        node.id,
         body.need("version", int),
         body.get("name", str),
         body.get("region", str),
         body.get("control_addr", str),
         body.texts("endpoint_ips"),
-        policy(body.object("policy")),
+        # If the node has changed since it was read here, the version is stale and nothing of this counts.
+        policy_change(body, node.policy),
     )
     return views.node_brief(call.change("fleet", message))
 
 
 def _remove(call: Call) -> None:
-    call.change("fleet", fleet.RemoveNode(call.caller, call.node().id, call.number("version")))
+    message = fleet.RemoveNode(call.caller, call.node().id, call.number("version"))
+    call.change("fleet", message)
+
+
+def _preview(call: Call) -> Any:
+    """Lists that are empty, never null (management-plane.md 3.3 has null where forwarding is off, which breaks pages)."""
+    wanted = policy_change(call.body, NetworkPolicy(forwarding=False, masquerade=False)) or NetworkPolicy(False, False)
+    checked = check_policy(wanted)
+    rules = netpolicy.render(netpolicy.Policy(checked.forwarding, checked.masquerade, checked.isolation))
+    return {"pre_up": list(rules.pre_up), "post_up": list(rules.post_up), "post_down": list(rules.post_down)}
 
 
 def _enable(call: Call) -> Any:
@@ -201,6 +216,8 @@ def _ask_link(call: Call, node: Node, message: Any) -> Any:
     return call.ask(f"node_link:{node.id}", message, NODE_S)
 
 
+RULES = shape("Rules", obj({"pre_up": array(TEXT), "post_up": array(TEXT), "post_down": array(TEXT)}))
+
 _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
 
 ROUTES = (
@@ -216,7 +233,7 @@ ROUTES = (
         returns=STORED_NODE, target="node", also=(404, 409),
         body=obj(
             {"version": INT},
-            {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT), "policy": nullable(_POLICY)},
+            {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT)} | _POLICY_KEYS,
         ),
     ),
     Route(
@@ -252,5 +269,9 @@ ROUTES = (
     Route(
         "GET", "/api/nodes/{key}/status", _READ, "A node, asked now.", _status, returns=NODE_STATUS,
         waits_for_node=True, also=(404, 502),
+    ),
+    Route(
+        "POST", "/api/network-policy/preview", _READ, "The rules that a node would apply for a policy.", _preview,
+        returns=RULES, body=obj({}, _POLICY_KEYS),
     ),
 )  # fmt: skip

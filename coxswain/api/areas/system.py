@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from coxswain.api import views
+from coxswain.api import metrics, views
 from coxswain.api.call import Call
+from coxswain.api.openapi import document
 from coxswain.api.route import Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, TEXT, array, obj, shape
-from coxswain.errors import CoxswainError
+from coxswain.errors import CoxswainError, Unauthenticated
 from coxswain.messages import audit, fleet, sessions
 
 __all__ = ["ROUTES"]
 
 VERSION = shape("Version", obj({"version": TEXT}))
-READINESS = shape("Readiness", obj({"ready": BOOL, "down": array(TEXT)}))
+READINESS = shape(
+    "Readiness",
+    obj({"ready": BOOL}, {"down": array(TEXT), "parts": {"type": "object", "additionalProperties": TEXT}}),
+)
 _READY_S = 2.0
 _COUNTS = {"type": "object", "additionalProperties": INT}
 STATUS = shape(
@@ -73,13 +77,29 @@ def _health(_call: Call) -> None:
 
 
 def _ready(call: Call) -> Any:
-    down = _down(call.services.tree())
+    """Which parts are up is for those who may read it; the rest learns only whether all are."""
+    tree = call.services.tree()
+    down = _down(tree)
     try:
         if call.ask("audit_writer", audit.GetAuditFindings(), _READY_S):
             down.append("audit_log")
     except CoxswainError:
         down = sorted({*down, "audit_writer"})
-    return Reply({"ready": not down, "down": down}, status=503 if down else 200)
+    found: dict[str, Any] = {"ready": not down}
+    if _may_read(call):
+        found |= {"down": down, "parts": {c["id"]: c["state"] for c in _workers(tree)}}
+    return Reply(found, status=503 if down else 200)
+
+
+def _may_read(call: Call) -> bool:
+    try:
+        return call.who.scope >= Scope.READONLY
+    except Unauthenticated:
+        if call.request.get_header("Authorization"):
+            raise  # a credential that is not good is never passed over
+        return False
+    except CoxswainError:
+        return False
 
 
 def _down(tree: dict[str, Any]) -> list[str]:
@@ -119,6 +139,16 @@ def _tree(call: Call) -> Any:
     return call.services.tree()
 
 
+def _metrics(call: Call) -> Any:
+    return Reply(raw=metrics.exposition(call.services, time.time()), media_type=metrics.MEDIA_TYPE)
+
+
+def _openapi(call: Call) -> Any:
+    from coxswain.api.table import ROUTES as EVERY  # noqa: PLC0415 - the table has this module in it
+
+    return document(EVERY, call.services.identity.version)
+
+
 def _chaos(call: Call) -> None:
     body = call.body
     actor, how, seconds = body.need("actor", str), body.need("how", str), body.get("seconds", int) or 3600
@@ -127,9 +157,16 @@ def _chaos(call: Call) -> None:
 
 ROUTES = (
     Route("GET", "/healthz", Scope.NONE, "Whether the daemon answers.", _health),
-    Route("GET", "/readyz", Scope.NONE, "Whether every part of it runs.", _ready, returns=READINESS, also=(503,)),
+    Route("GET", "/readyz", Scope.NONE, "Whether every part of it runs.", _ready, returns=READINESS, also=(401, 503)),
     Route("GET", "/api/version", Scope.READONLY, "Which release this is.", _version, returns=VERSION),
     Route("GET", "/api/status", Scope.READONLY, "The daemon and its fleet in numbers.", _status, returns=STATUS),
+    Route(
+        "GET", "/metrics", Scope.MONITOR, "For Prometheus.", _metrics, media_type=metrics.MEDIA_TYPE,
+    ),
+    Route(
+        "GET", "/api/openapi.json", Scope.READONLY, "All this as an OpenAPI 3.1 document.", _openapi,
+        returns={"type": "object"},
+    ),
     Route("GET", "/api/tree", Scope.READONLY, "The service tree.", _tree, returns=TREE),
     Route(
         "POST", "/api/chaos", Scope.ADMIN, "Hurts a part on purpose; only with serve --allow-chaos.", _chaos,

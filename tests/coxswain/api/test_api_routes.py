@@ -53,7 +53,9 @@ def csr(*names: str) -> str:
 def test_what_a_daemon_says_of_itself(controller: Controller) -> None:
     assert controller.client.get("/api/version") == {"version": __version__}
     assert controller.client.get("/healthz") is None
-    assert controller.client.get("/readyz") == {"ready": True, "down": []}
+    ready = controller.client.get("/readyz")
+    assert (ready["ready"], ready["down"], set(ready["parts"].values())) == (True, [], {"running"})
+    assert {"access", "audit_writer", "fleet", "control_socket"} <= set(ready["parts"])
     status = controller.client.get("/api/status")
     assert status["pid"] == os.getpid()
     assert status["version"] == __version__

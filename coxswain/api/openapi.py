@@ -1,0 +1,133 @@
+"""The OpenAPI 3.1 document, made from the route table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from coxswain.api.route import Param, Route, Scope
+from coxswain.api.schema import COMPONENTS, Json
+
+__all__ = ["SENTENCES", "document", "statuses"]
+
+SENTENCES = {
+    400: "input that cannot be accepted",
+    401: "no credential, or one that is not good (any more)",
+    403: "refused: the credential's scope, the Host, the Origin",
+    404: "no such thing",
+    409: "it conflicts with what is there",
+    413: "the body is too large",
+    415: "the body is not called application/json",
+    429: "too many attempts; Retry-After says when to try again",
+    500: "the daemon failed on this request; its log tells why",
+    502: "a node failed",
+    503: "a part of the daemon is not available",
+    504: "a part of the daemon did not answer in time",
+}
+"""What each status means, wherever it comes."""
+
+PROBLEM: Json = {
+    "type": "object",
+    "description": "RFC 9457, and `error`, the sentence alone.",
+    "required": ["type", "title", "status", "detail", "error", "exit_code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string", "description": "the kind of error"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "error": {"type": "string"},
+        "exit_code": {"type": "integer", "description": "of cox"},
+        "remedy": {"type": "string", "description": "what to do next"},
+        "current": {"type": "integer", "description": "the version that the record has now"},
+    },
+}
+
+
+def document(routes: Iterable[Route], version: str) -> Json:
+    """The whole document as JSON values."""
+    paths: dict[str, Json] = {}
+    for route in routes:
+        path = re.sub(r"\{(\w+)(:\w+)?\}", r"{\1}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "coxswain",
+            "version": version,
+            "summary": "The controller of a self-hosted VPN fleet",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": PROBLEM, **COMPONENTS},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API token: cox tokens create"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "cox_session", "description": "Set by a login"},
+            },
+        },
+    }
+
+
+def statuses(route: Route) -> list[int]:
+    """Every status that a route may answer, in order."""
+    found = {route.status, 400, 403, 500, 503, 504, *route.also}
+    if route.scope is not Scope.NONE:
+        found.add(401)
+    if "{" in route.path:
+        found.add(404)
+    if route.unsafe:
+        found |= {413, 415}
+    return sorted(found)
+
+
+def _operation(route: Route) -> Json:
+    operation: Json = {
+        "operationId": operation_id(route),
+        "tags": [route.handler.__module__.rpartition(".")[2]],
+        "summary": route.summary,
+        "x-scope": route.scope.word,
+        "responses": {str(status): _response(route, status) for status in statuses(route)},
+        "security": [] if route.scope is Scope.NONE else [{"bearer": []}, {"session": []}],
+    }
+    if route.audit:
+        operation["x-audit-action"] = route.audit
+    parameters = [_path_parameter(name) for name in re.findall(r"\{(\w+)(?::\w+)?\}", route.path)]
+    parameters += [_query_parameter(param) for param in route.query]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        content = {"application/json": {"schema": route.body}}
+        operation["requestBody"] = {"required": "required" in route.body, "content": content}
+    return operation
+
+
+def operation_id(route: Route) -> str:
+    """Unique, and fit to be a name in generated clients."""
+    words = re.findall(r"\w+", route.path.removeprefix("/api/"))
+    return "_".join([route.method.lower(), *(word for word in words if word != "path" or len(words) < 3)])
+
+
+def _path_parameter(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _query_parameter(param: Param) -> Json:
+    return {"name": param.name, "in": "query", "description": param.summary, "schema": param.schema}
+
+
+def _response(route: Route, status: int) -> Json:
+    if status in (route.status, 304):
+        found: Json = {"description": "done" if status != 304 else "not changed"}
+        if route.returns is not None and status != 304:
+            found["content"] = {route.media_type: {"schema": route.returns}}
+        elif route.media_type != "application/json" and status != 304:
+            found["content"] = {route.media_type: {"schema": {"type": "string"}}}
+        if route.returns is not None and route.returns.get("type") == "array":
+            link = {"description": 'rel="next": the address of the next page', "schema": {"type": "string"}}
+            found["headers"] = {"Link": link}
+        return found
+    content: Json = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    if status == 503 and route.returns is not None and 503 in route.also:
+        content["application/json"] = {"schema": route.returns}
+    return {"description": SENTENCES[status], "content": content}

@@ -1,0 +1,213 @@
+"""Every route with every kind of credential: the exact status of each. A route without a row here fails."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from coxswain.api.openapi import statuses
+from coxswain.api.route import Route, Scope
+from coxswain.api.table import ROUTES
+from coxswain.cli.client import RemoteError
+from tests.coxswain.api.conftest import PASSWORD, token
+from tests.fleet import Controller
+from tests.web import Web, new_address
+
+NONE, READONLY, MONITOR, ADMIN = "none", "readonly", "monitor", "admin"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a route needs, and what it answers to a bare request (``nope`` for each part of the path, ``{}`` for a body) of
+    somebody who may. ``by``: other answers, by kind of credential.
+    """
+
+    needs: str
+    answer: int
+    by: dict[str, int] | None = None
+
+
+BAD_BEARER = dict.fromkeys(("malformed", "unknown", "expired", "revoked"), 401)
+
+TABLE: dict[str, Row] = {
+    "GET /healthz": Row(NONE, 200),
+    "GET /readyz": Row(NONE, 200, BAD_BEARER),
+    "GET /metrics": Row(MONITOR, 200),
+    "GET /api/version": Row(READONLY, 200),
+    "GET /api/openapi.json": Row(READONLY, 200),
+    "GET /api/status": Row(READONLY, 200),
+    "GET /api/tree": Row(READONLY, 200),
+    "POST /api/chaos": Row(ADMIN, 400),
+    "POST /api/auth/login": Row(NONE, 400),
+    "POST /api/auth/logout": Row(READONLY, 409, {"session": 204}),
+    "GET /api/auth/me": Row(READONLY, 200),
+    "POST /api/auth/password": Row(ADMIN, 409, {"session": 400}),
+    "GET /api/auth/sessions": Row(ADMIN, 200),
+    "DELETE /api/auth/sessions/{id}": Row(ADMIN, 404),
+    "GET /api/admins": Row(ADMIN, 200),
+    "POST /api/admins": Row(ADMIN, 400),
+    "GET /api/admins/{key}": Row(ADMIN, 404),
+    "PATCH /api/admins/{key}": Row(ADMIN, 400),
+    "DELETE /api/admins/{key}": Row(ADMIN, 404),
+    "POST /api/admins/{key}/password": Row(ADMIN, 404),
+    "POST /api/admins/{key}/totp": Row(ADMIN, 404),
+    "POST /api/admins/{key}/totp/confirm": Row(ADMIN, 404),
+    "POST /api/admins/{key}/totp/remove": Row(ADMIN, 404),
+    "GET /api/tokens": Row(ADMIN, 200),
+    "POST /api/tokens": Row(ADMIN, 400),
+    "DELETE /api/tokens/{id}": Row(ADMIN, 404),
+    "GET /api/nodes": Row(READONLY, 200),
+    "POST /api/nodes": Row(ADMIN, 400),
+    "GET /api/nodes/{key}": Row(READONLY, 404),
+    "PATCH /api/nodes/{key}": Row(ADMIN, 404),
+    "DELETE /api/nodes/{key}": Row(ADMIN, 404),
+    "POST /api/nodes/{key}/enable": Row(ADMIN, 404),
+    "POST /api/nodes/{key}/disable": Row(ADMIN, 404),
+    "POST /api/nodes/{key}/enroll": Row(ADMIN, 400),
+    "POST /api/nodes/{key}/revoke": Row(ADMIN, 404),
+    "POST /api/nodes/{key}/push": Row(ADMIN, 404),
+    "POST /api/nodes/{key}/look": Row(ADMIN, 404),
+    "GET /api/nodes/{key}/plan": Row(READONLY, 404),
+    "GET /api/nodes/{key}/status": Row(READONLY, 404),
+    "POST /api/network-policy/preview": Row(READONLY, 200),
+    "POST /api/peers": Row(ADMIN, 200),
+    "GET /api/sessions": Row(MONITOR, 200),
+    "GET /api/events": Row(MONITOR, 200),
+    "GET /api/ca": Row(READONLY, 200),
+    "GET /api/audit": Row(ADMIN, 200),
+    "GET /api/audit/head": Row(READONLY, 200),
+    "GET /api/config": Row(ADMIN, 200),
+    "POST /api/config/reload": Row(ADMIN, 400),
+    "GET /api/operations": Row(READONLY, 200),
+    "GET /api/operations/{id}": Row(READONLY, 404),
+    "POST /api/operations/{id}/retry": Row(ADMIN, 404),
+    "POST /api/operations/{id}/cancel": Row(ADMIN, 404),
+    "GET /static/{path:path}": Row(NONE, 404),
+}
+
+_NUMBERS = itertools.count()
+
+LEVELS = {"readonly": 0, "monitor": 1, "admin": 2, "session": 2, "control": 2}
+KINDS = ("nothing", "malformed", "unknown", "expired", "revoked", "ended session", *LEVELS)
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def test_every_route_has_a_row_and_every_row_a_route() -> None:
+    assert {name_of(route) for route in ROUTES} == set(TABLE)
+    for route in ROUTES:
+        assert TABLE[name_of(route)].needs == route.scope.word, name_of(route)
+
+
+@pytest.fixture(scope="module")
+def credentials(webbed: Controller) -> dict[str, dict[str, str]]:
+    """The arguments of a ``Web`` by kind of credential."""
+    revoked = webbed.client.post("/api/tokens", {"name": "revoked", "scope": "admin"})
+    webbed.client.call("DELETE", f"/api/tokens/{revoked['id']}")
+    ended = Web(webbed.listen)
+    assert ended.log_in("admin", PASSWORD).status == 200
+    old = ended.cookie
+    assert ended.post("/api/auth/logout").status == 204
+    return {
+        "nothing": {},
+        "malformed": {"token": "cox_adm_with spaces"},
+        "unknown": {"token": "cox_adm_" + "A" * 43},
+        "expired": {"token": token(webbed, "admin", "1us")},
+        "revoked": {"token": revoked["secret"]},
+        "ended session": {"cookie": old},
+        "readonly": {"token": token(webbed, "readonly")},
+        "monitor": {"token": token(webbed, "monitor")},
+        "admin": {"token": token(webbed, "admin")},
+    }
+
+
+def expected(route: Route, kind: str) -> int:
+    row = TABLE[name_of(route)]
+    if row.by and kind in row.by:
+        return row.by[kind]
+    if row.needs == NONE:
+        return row.answer
+    if kind not in LEVELS:
+        return 401
+    return row.answer if LEVELS[kind] >= route.scope else 403
+
+
+def path_of(route: Route) -> str:
+    path = route.path.replace("{path:path}", "nope")
+    for part in ("key", "id", "seq", "name", "user", "device", "profile", "path"):
+        path = path.replace(f"{{{part}}}", "nope")
+    assert "{" not in path, path
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("route", ROUTES, ids=name_of)
+def test_each_credential_gets_the_answer_that_it_should(
+    webbed: Controller, credentials: dict[str, dict[str, str]], route: Route, kind: str
+) -> None:
+    body: Any = {} if route.unsafe and route.method != "DELETE" else None
+    wanted = expected(route, kind)
+    if kind == "control":
+        try:
+            webbed.client.call(route.method, path_of(route), body)
+            status = route.status
+        except RemoteError as error:
+            status = error.status
+        assert status == wanted
+        return
+    # Not more than a few from each: beyond them, refusals are counted and have no record of their own.
+    group = next(_NUMBERS) // 8
+    web = Web(webbed.listen, address=f"127.100.{group // 250}.{group % 250 + 1}", **credentials.get(kind, {}))
+    if kind == "session":
+        assert web.log_in("admin", PASSWORD).status == 200
+    answer = web.call(route.method, path_of(route), body)
+    assert answer.status == wanted, answer.body
+    assert answer.status in statuses(route), "documented"
+    if answer.status in (401, 403, 409):
+        record = webbed.client.get("/api/audit?limit=1")[0]
+        assert record["source_ip"] == web.address, f"{name_of(route)} left no record of its refusal"
+        assert (record["result"], record["action"]) == ("error", route.refused or route.audit or "auth.refused")
+        assert record["detail"] == {"route": name_of(route), "status": answer.status}
+        assert (record["actor"] == "<anonymous>") == (answer.status == 401)
+
+
+def test_a_bearer_that_is_not_good_is_never_passed_over_for_a_cookie(webbed: Controller) -> None:
+    web = Web(webbed.listen)
+    assert web.log_in("admin", PASSWORD).status == 200
+    assert web.get("/api/auth/me").json["kind"] == "session"
+    for bad in ("Bearer cox_adm_" + "A" * 43, "Bearer nonsense", "Bearer ", "Basic YWRtaW46eA==", "cox_adm_x", ""):
+        assert web.get("/api/auth/me", Authorization=bad).status == 401, bad
+
+
+GOOD = "cox_adm_" + "B" * 43
+SHAPES = [
+    "", " ", "Bearer", "Bearer ", "bearer", "Bearer\t", "Bearer cox_", "Bearer cox_adm", "Bearer cox_adm_",
+    f"Bearer {GOOD}x", f"Bearer {GOOD[:-1]}", f"Bearer {GOOD} ", f"Bearer {GOOD} {GOOD}", f"Bearer,{GOOD}",
+    f"Bearer {GOOD.upper()}", f"Bearer xoc_{GOOD[4:]}", f"Bearer {'A' * 4000}", "Bearer cox_adm_../../etc/passwd",
+    "Bearer cox_adm_' OR 1=1 --", "Bearer cox_adm_%00", f"Token {GOOD}", f"Basic {GOOD}", f"Digest {GOOD}",
+    "Bearer " + "cox_adm_" * 100, "Bearer cox_adm_\xff\xfe", GOOD, f"{GOOD} Bearer", f'Bearer "{GOOD}"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_token_of_each_wrong_shape_is_a_401(webbed: Controller, shape: str) -> None:
+    answer = Web(webbed.listen).call("GET", "/api/nodes", headers={"Authorization": shape})
+    assert answer.status == 401
+    assert "exit_code" in answer.json
+
+
+def test_scopes_are_those_of_the_store_whatever_the_secret_says(webbed: Controller) -> None:
+    secret = token(webbed, "readonly")
+    assert secret.startswith("cox_ro_")
+    forged = Web(webbed.listen, token=secret.replace("cox_ro_", "cox_adm_"))
+    assert forged.get("/api/tokens").status == 401
+    assert Scope.READONLY < Scope.MONITOR < Scope.ADMIN
+
+
+def test_addresses_of_tests_are_their_own() -> None:
+    assert len({new_address() for _ in range(100)}) == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,38 @@ TABLE: dict[str, Row] = {
     "GET /api/operations/{id}": Row(READONLY, 404),
     "POST /api/operations/{id}/retry": Row(ADMIN, 404),
     "POST /api/operations/{id}/cancel": Row(ADMIN, 404),
+    "GET /api/users": Row(READONLY, 200),
+    "POST /api/users": Row(ADMIN, 400),
+    "GET /api/users/{key}": Row(READONLY, 404),
+    "PATCH /api/users/{key}": Row(ADMIN, 404),
+    "DELETE /api/users/{key}": Row(ADMIN, 404),
+    "POST /api/users/{key}/suspend": Row(ADMIN, 404),
+    "POST /api/users/{key}/resume": Row(ADMIN, 404),
+    "GET /api/devices": Row(READONLY, 200),
+    "GET /api/users/{key}/devices": Row(READONLY, 404),
+    "POST /api/users/{key}/devices": Row(ADMIN, 404),
+    "GET /api/devices/{key}": Row(READONLY, 404),
+    "PATCH /api/devices/{key}": Row(ADMIN, 400),
+    "DELETE /api/devices/{key}": Row(ADMIN, 404),
+    "POST /api/devices/{key}/suspend": Row(ADMIN, 404),
+    "POST /api/devices/{key}/resume": Row(ADMIN, 404),
+    "POST /api/devices/{key}/revoke": Row(ADMIN, 404),
+    "POST /api/devices/{key}/provision": Row(ADMIN, 404),
+    "POST /api/devices/{key}/export": Row(ADMIN, 404),
+    "GET /api/profiles": Row(READONLY, 200),
+    "POST /api/profiles": Row(ADMIN, 400),
+    "GET /api/profiles/{key}": Row(READONLY, 404),
+    "PATCH /api/profiles/{key}": Row(ADMIN, 400),
+    "DELETE /api/profiles/{key}": Row(ADMIN, 404),
+    "GET /api/sessions/active": Row(MONITOR, 200),
+    "GET /api/sessions/history": Row(MONITOR, 200),
+    "GET /api/sessions/history/{key}": Row(MONITOR, 404),
+    "GET /api/sessions/totals": Row(MONITOR, 200),
+    "GET /api/audit/verify": Row(MONITOR, 200),
+    "GET /api/audit/proof/inclusion/{seq}": Row(ADMIN, 400),
+    "GET /api/audit/proof/consistency/{old}": Row(READONLY, 400),
+    "GET /api/audit/export": Row(ADMIN, 200),
+    "POST /api/audit/accept": Row(ADMIN, 400),
     "GET /static/{path:path}": Row(NONE, 404),
 }
 
@@ -138,11 +171,7 @@ def expected(route: Route, kind: str) -> int:
 
 
 def path_of(route: Route) -> str:
-    path = route.path.replace("{path:path}", "nope")
-    for part in ("key", "id", "seq", "name", "user", "device", "profile", "path"):
-        path = path.replace(f"{{{part}}}", "nope")
-    assert "{" not in path, path
-    return path
+    return re.sub(r"\{\w+(:\w+)?\}", "nope", route.path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

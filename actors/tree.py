@@ -246,7 +246,9 @@ class _Doors:
 
     def __init__(self, parts: Parts, clock: Clock) -> None:
         self._parts = parts
-        self._identity = Identity(__version__, os.getpid(), clock.now(), parts.store.kind, str(parts.state_dir))
+        self._identity = Identity(
+            __version__, os.getpid(), clock.now(), parts.store.kind, str(parts.state_dir), parts.allow_chaos
+        )
         self.system: System | None = None
 
     @property

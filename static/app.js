@@ -69,7 +69,8 @@ const READ = {
   int: (field) => (field.value.trim() === "" ? undefined : Number.parseInt(field.value, 10)),
   bool: (field) => field.checked,
   list: (field) => field.value.split(/[\s,]+/).filter(Boolean),
-  path: () => undefined,
+  path: () => undefined, // only for "{name}" in the address
+  each: (field) => field.value, // several fields of one name are a list
   picked: (field) => [...field.selectedOptions].map((option) => option.value),
   text: (field) => field.value,
 };
@@ -89,7 +90,8 @@ function bodyOf(form) {
     const last = path.pop();
     let place = body;
     for (const part of path) place = place[part] ??= {};
-    place[last] = value;
+    if (kindOf(field) !== "each") place[last] = value;
+    else if (value !== "") (place[last] ??= []).push(value);
   }
   return body;
 }
@@ -207,6 +209,8 @@ function confirmed(button) {
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
+document.addEventListener("close", (event) => event.target.dataset.reload !== undefined && location.reload(), true);
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.dataset.api) return;
@@ -215,11 +219,13 @@ document.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  const element = event.target.closest("[data-api], [data-open], [data-close], [data-copy], #theme, #menu");
+  const element = event.target.closest("[data-api], [data-open], [data-load], [data-plan], [data-close], [data-copy], #theme, #menu");
   if (!element || element instanceof HTMLFormElement) return;
   if (element.dataset.api) press(element);
   else if (element.dataset.open) openDialog(element);
   else if (element.dataset.close !== undefined) element.closest("dialog").close("no");
+  else if (element.dataset.load) load(element);
+  else if (element.dataset.plan) showPlan(element);
   else if (element.dataset.copy) copy(element);
   else if (element.id === "theme") nextTheme();
   else if (element.id === "menu") toggleMenu(element);
@@ -236,6 +242,27 @@ function openDialog(button) {
   const form = $("form", dialog);
   if (form) tell(form, "");
   dialog.showModal();
+}
+
+/** What submitting the form would do, without doing it. */
+async function showPlan(button) {
+  const form = button.closest("form");
+  if (!form.reportValidity()) return;
+  const answer = await api("POST", button.dataset.plan, bodyOf(form));
+  const place = $(button.dataset.into);
+  const stages = answer.data?.stages?.map((stage) => [stage.title, ...stage.changes.map((change) => `  ${change}`)].join("\n"));
+  const lines = answer.ok ? [...(stages || answer.data.steps), ...answer.data.notes] : [sentence(answer.data)];
+  place.textContent = lines.join("\n") || "Nothing would change.";
+  place.classList.remove("hidden");
+}
+
+/** Fetches a fragment that is only wanted when somebody asks for it. */
+async function load(button) {
+  button.setAttribute("aria-busy", "true");
+  const response = await fetch(button.dataset.load, { credentials: "same-origin" });
+  button.removeAttribute("aria-busy");
+  if (response.ok) $(button.dataset.into).innerHTML = ours(await response.text());
+  else toast("It could not be fetched; try again.", { bad: true });
 }
 
 async function copy(button) {
@@ -284,6 +311,7 @@ function startPalette() {
   const list = $("ul", dialog);
   let asked = 0;
   let timer = 0;
+  let found = Promise.resolve();
   const choose = (step) => {
     const rows = $$("li", list);
     const at = rows.findIndex((row) => row.getAttribute("aria-selected") === "true");
@@ -302,7 +330,7 @@ function startPalette() {
   };
   input.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(look, 80);
+    found = new Promise((resolve) => (timer = setTimeout(() => look().then(resolve), 80)));
   });
   dialog.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -310,13 +338,13 @@ function startPalette() {
       choose(event.key === "ArrowDown" ? 1 : -1);
     } else if (event.key === "Enter") {
       event.preventDefault();
-      $('li[aria-selected="true"] a', list)?.click();
+      found.then(() => $('li[aria-selected="true"] a', list)?.click()); // of what was typed, not of what was typed before
     }
   });
   const open = () => {
     input.value = "";
     dialog.showModal();
-    look();
+    found = look();
   };
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {

@@ -309,6 +309,8 @@ def live_fleet(
     hang_s: float = 1.5,
     database: str = "",
     config: str = "",
+    web: bool = False,
+    regions: Sequence[str] = ("test",),
     before_start: Callable[[LiveFleet], None] = lambda _fleet: None,
 ) -> Iterator[LiveFleet]:
     """Starts everything and waits until every node is in sync. ``config``: YAML; empty: the defaults."""
@@ -316,13 +318,14 @@ def live_fleet(
     state.mkdir(mode=0o700)
     if config:
         (home / "cox.yaml").write_text(config)
-    controller = Controller(state, interval_s=interval_s, deadlines=deadlines, hang_s=hang_s, database=database)
+    controller = Controller(state, interval_s=interval_s, deadlines=deadlines, hang_s=hang_s, database=database, web=web)
     controller.start()
     nodes = Nodes.make(home / "nodes", count)
     try:
         ids = []
         for index in range(count):
-            body = {"name": f"n{index}", "region": "test", "control_addr": f"127.0.0.1:{base_port + index}"}
+            region = regions[index % len(regions)]
+            body = {"name": f"n{index}", "region": region, "control_addr": f"127.0.0.1:{base_port + index}"}
             ids.append(controller.client.post("/api/nodes", body)["id"])
             nodes.install(index, controller.client.post(f"/api/nodes/n{index}/enroll", {"csr": nodes.csr(index)}))
         fleet = LiveFleet(controller, nodes, ids, base_port)

@@ -10,13 +10,14 @@ __all__ = ["Identity", "Services"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Facts of this run of the daemon. ``started_at``: epoch seconds."""
+    """Facts of this run of the daemon. ``started_at``: epoch seconds. ``chaos``: it lets itself be harmed."""
 
     version: str
     pid: int
     started_at: float
     store: str
     state_dir: str
+    chaos: bool = False
 
 
 class Services(Protocol):

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from coxswain.api.route import Route
-from coxswain.web.pages import fleet, login, node, operations, system
+from coxswain.web.pages import (
+    access,
+    audit,
+    fleet,
+    login,
+    node,
+    operations,
+    palette,
+    paths,
+    profiles,
+    sessions,
+    system,
+    users,
+)
 
 __all__ = ["PAGES"]
 
@@ -11,6 +24,13 @@ PAGES: tuple[Route, ...] = (
     *login.PAGES,
     *fleet.PAGES,
     *node.PAGES,
+    *paths.PAGES,
+    *profiles.PAGES,
+    *users.PAGES,
+    *sessions.PAGES,
+    *audit.PAGES,
+    *access.PAGES,
     *operations.PAGES,
     *system.PAGES,
+    *palette.PAGES,
 )

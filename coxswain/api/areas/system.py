@@ -30,6 +30,7 @@ STATUS = shape(
             "pid": INT,
             "store": TEXT,
             "state_dir": TEXT,
+            "chaos": BOOL | {"description": "it lets its parts be harmed, for demonstrations"},
             "uptime_seconds": INT,
             "fleet": obj(
                 {
@@ -126,6 +127,7 @@ def _status(call: Call) -> Any:
         "pid": identity.pid,
         "store": identity.store,
         "state_dir": identity.state_dir,
+        "chaos": identity.chaos,
         "uptime_seconds": int(time.time() - identity.started_at),
         "fleet": views.summary(call.ask("fleet", fleet.GetSummary())),
         "sessions": views.session_counts(call.ask("session_tracker", sessions.GetSessionCounts())),

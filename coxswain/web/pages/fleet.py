@@ -24,7 +24,7 @@ def _load(call: Call) -> dict[str, Any]:
     rows = [node for node in chosen if node["name"] > start]
     return {
         "s": ask(call, "/api/status").value,
-        "map": fleet_map(everything, ()),
+        "map": fleet_map(everything, ask(call, "/api/paths").value),
         "credit": None,
         "nodes": rows[:_PAGE],
         "after": rows[_PAGE - 1]["name"] if len(rows) > _PAGE else None,
@@ -39,7 +39,7 @@ def _counters(call: Call) -> dict[str, Any]:
 
 def _map(call: Call) -> dict[str, Any]:
     nodes = ask(call, "/api/nodes", limit=_ON_MAP).value
-    return {"map": fleet_map(nodes, ()), "credit": None}
+    return {"map": fleet_map(nodes, ask(call, "/api/paths").value), "credit": None}
 
 
 def _rows(call: Call) -> dict[str, Any]:

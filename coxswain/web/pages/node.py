@@ -7,10 +7,9 @@ from typing import Any
 from coxswain.api.call import Call
 from coxswain.errors import CoxswainError
 from coxswain.web.page import ask, fragment, page
+from coxswain.web.pages.sessions import recent_sessions
 
 __all__ = ["PAGES"]
-
-_SESSIONS = 20
 
 
 def _load(call: Call) -> dict[str, Any]:
@@ -31,9 +30,7 @@ def _plan(call: Call) -> dict[str, Any]:
 
 
 def _sessions(call: Call) -> dict[str, Any]:
-    node = _state(call)["node"]
-    rows = ask(call, "/api/sessions", node=node["id"], limit=_SESSIONS).value
-    return {"sessions": rows, "names": {node["id"]: node["name"]}}
+    return recent_sessions(call, node=call.path["key"])
 
 
 PAGES = (

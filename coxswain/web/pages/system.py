@@ -13,7 +13,7 @@ __all__ = ["PAGES"]
 
 def _rows(call: Call) -> dict[str, Any]:
     status = ask(call, "/api/status").value
-    return {"tree": list(_flat(ask(call, "/api/tree").value, 0)), "chaos": bool(status.get("chaos"))}
+    return {"tree": list(_flat(ask(call, "/api/tree").value, 0)), "chaos": status["chaos"]}
 
 
 def _flat(node: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,35 @@
+"""Who did what, and whether the log of it is still what it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.call import Call
+from coxswain.api.route import Scope
+from coxswain.errors import CoxswainError
+from coxswain.web.page import ask, fragment, page
+
+__all__ = ["PAGES"]
+
+_PAGE = 100
+_FILTERS = ("action", "actor", "target_id", "result", "since", "until", "after")
+
+
+def _load(call: Call) -> dict[str, Any]:
+    query = {name: call.word(name) or "" for name in _FILTERS}
+    found = ask(call, "/api/audit", limit=_PAGE, **query)
+    return {"records": found.value, "after": found.after, "query": query}
+
+
+def _verify(call: Call) -> dict[str, Any]:
+    try:
+        return {"report": ask(call, "/api/audit/verify").value, "error": ""}
+    except CoxswainError as error:
+        return {"report": None, "error": str(error)}
+
+
+PAGES = (
+    page("/audit", "audit.html", _load, title="Audit log", scope=Scope.ADMIN, query=_FILTERS),
+    fragment("/ui/fragments/audit", "_audit.html", _load, scope=Scope.ADMIN, query=_FILTERS),
+    fragment("/ui/fragments/audit/verify", "_verify.html", _verify, scope=Scope.ADMIN),
+)

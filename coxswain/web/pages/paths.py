@@ -1,0 +1,26 @@
+"""Where traffic goes over more than one node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.call import Call
+from coxswain.web.page import ask, fragment, page
+
+__all__ = ["PAGES"]
+
+_CHOICES = 1_000
+
+
+def _paths(call: Call) -> dict[str, Any]:
+    return {"paths": ask(call, "/api/paths").value}
+
+
+def _load(call: Call) -> dict[str, Any]:
+    return _paths(call) | {"nodes": ask(call, "/api/nodes", limit=_CHOICES).value}
+
+
+PAGES = (
+    page("/paths", "paths.html", _load, title="Paths"),
+    fragment("/ui/fragments/paths", "_paths.html", _paths),
+)

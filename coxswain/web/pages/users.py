@@ -1,0 +1,89 @@
+"""People, their devices, and what each device is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.call import Call
+from coxswain.errors import NotFound
+from coxswain.web.names import names_of
+from coxswain.web.page import ask, fragment, page
+from coxswain.web.pages.profiles import choices, profiles_of
+from coxswain.web.pages.sessions import recent_sessions
+
+__all__ = ["PAGES"]
+
+_PAGE = 100
+
+
+def _users(call: Call) -> dict[str, Any]:
+    after = call.word("after") or ""
+    found = ask(call, "/api/users", limit=_PAGE, after=after)
+    return {"users": found.value, "after": found.after, "query": {"after": after}}
+
+
+def _user_rows(call: Call) -> dict[str, Any]:
+    keys = call.word("keys")
+    if keys is None:
+        return _users(call)
+    rows = []
+    for key in keys.split(",")[:_PAGE]:
+        try:
+            rows.append(ask(call, f"/api/users/{key}").value)
+        except NotFound:
+            continue  # it was removed; its row goes as well
+    return {"users": rows}
+
+
+def _devices(call: Call) -> dict[str, Any]:
+    return {"devices": ask(call, f"/api/users/{call.path['key']}/devices", limit=_PAGE).value}
+
+
+def _user(call: Call) -> dict[str, Any]:
+    user = ask(call, f"/api/users/{call.path['key']}").value
+    return {"user": user, "title": user["name"], "here": "/users"} | _devices(call) | _user_sessions(call)
+
+
+def _user_sessions(call: Call) -> dict[str, Any]:
+    return recent_sessions(call, user=call.path["key"])
+
+
+def _facts(call: Call) -> dict[str, Any]:
+    return {"d": ask(call, f"/api/devices/{call.path['key']}").value}
+
+
+def _device_sessions(call: Call) -> dict[str, Any]:
+    return recent_sessions(call, device=call.path["key"])
+
+
+def _binding(call: Call) -> dict[str, Any]:
+    paths = {path["id"]: path["name"] for path in ask(call, "/api/paths").value}
+    try:
+        return {"binding": ask(call, f"/api/devices/{call.path['key']}/bind").value, "names": paths}
+    except NotFound:
+        return {"binding": None, "names": paths}
+
+
+def _device(call: Call) -> dict[str, Any]:
+    found = _facts(call)
+    device = found["d"]
+    profiles = profiles_of(call, device=device["id"])
+    sessions = _device_sessions(call)
+    binding = _binding(call)
+    names = profiles["names"] | sessions["names"] | binding["names"] | names_of(call, [device], "id")
+    user = ask(call, f"/api/users/{device['user_id']}").value
+    context = {"user": user, "title": device["name"], "here": "/users"}
+    return found | choices(call) | profiles | sessions | binding | context | {"names": names}
+
+
+PAGES = (
+    page("/users", "users.html", _users, title="Users and devices", query=("after",)),
+    page("/users/{key}", "user.html", _user, title="User"),
+    page("/devices/{key}", "device.html", _device, title="Device"),
+    fragment("/ui/rows/users", "_user_rows.html", _user_rows, query=("after",)),
+    fragment("/ui/fragments/users/{key}/devices", "_devices.html", _devices),
+    fragment("/ui/fragments/users/{key}/sessions", "_session_table.html", _user_sessions),
+    fragment("/ui/fragments/devices/{key}", "_device_facts.html", _facts),
+    fragment("/ui/fragments/devices/{key}/path", "_binding.html", _binding),
+    fragment("/ui/fragments/devices/{key}/sessions", "_session_table.html", _device_sessions),
+)

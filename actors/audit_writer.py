@@ -24,6 +24,7 @@ from coxswain.audit.purge import purge
 from coxswain.audit.restart import restart
 from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.audit.tree import fill_nodes, purged_upto, root_at
+from coxswain.backup.revocations import RevocationLog, is_revoking
 from coxswain.errors import Conflict, NotFound, Refused, StoreUnavailable
 from coxswain.messages.audit import (
     AcceptBreak,
@@ -98,11 +99,14 @@ class AuditWriter(Actor):
         self._newest: Checkpoint | None = None
         self._findings: dict[str, None] = {}
         self._appended: OrderedDict[int, int] = OrderedDict()
+        self._revocations = RevocationLog(paths.revocations)
+        self._revocations_wait = True
 
     def started(self) -> None:
         signer, self._key_is_new = ensure_audit_key(self._paths.key)
         self._signer: Signer = signer
         self._if_there(self._drain)
+        self._if_there(self._note_revocations)
         self._if_there(self._checkpoint_if_grown)
         self.context.after(_SWEEP_S, _Sweep())
         self.context.after(self._settings().checkpoint_s, _Due())
@@ -142,6 +146,7 @@ class AuditWriter(Actor):
         match message:
             case _Sweep():
                 self._if_there(self._drain)
+                self._if_there(self._note_revocations)
                 self.context.after(_SWEEP_S, message)
             case _Due():
                 self._if_there(self._checkpoint)
@@ -214,6 +219,26 @@ class AuditWriter(Actor):
         while len(self._appended) > _REMEMBERED:
             self._appended.popitem(last=False)
         self._tell(appended)
+        if any(is_revoking(one.entry.action) for one in appended):
+            self._revocations_wait = True
+            self._note_revocations()
+
+    def _note_revocations(self) -> None:
+        """What was revoked is in a file beside the database before anybody is told that it was: an older copy of the
+        database, put back one day, must not revive it. A file that cannot be written is tried again with each sweep.
+        """
+        if not self._revocations_wait:
+            return
+        try:
+            with self._store.read() as tx:
+                self._revocations.catch_up(tx)
+        except OSError as error:
+            self.context.log.error("what was revoked could not be written to %s: %s", self._paths.revocations, error)  # noqa: TRY400
+            return
+        self._revocations_wait = False
+        if self._revocations.set_aside is not None:
+            self._cry(f"{self._paths.revocations} was changed by somebody; it is {self._revocations.set_aside.name} now")
+            self._revocations.set_aside = None
 
     def _tell(self, appended: list[Appended]) -> None:
         events = []

@@ -15,9 +15,9 @@ import coxswain
 from actors.configuration import LEVELS
 from actors.tree import Parts, build
 from coxswain import __version__
-from coxswain.audit.settings import AuditPaths
 from coxswain.config import Config
 from coxswain.config.live import LiveConfig
+from coxswain.errors import Refused
 from coxswain.keyring import KeySource, load_secret, open_keyring
 from coxswain.messages.configuration import HungUp
 from coxswain.statedir import open_state_directory
@@ -48,6 +48,10 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
         store = open_store(config.database, exclusive=True)
         opened.callback(store.close)
         with store.write(Durability.ACKNOWLEDGED) as tx:
+            if tx.execute("SELECT 1 FROM meta WHERE key = 'restoring'"):
+                raise Refused(
+                    "a restore of this database was interrupted", remedy="Do it again with: cox backup restore --force"
+                )
             keyring = open_keyring(tx, secret)
         system = build(
             Parts(
@@ -58,7 +62,7 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
                 allow_chaos=allow_chaos,
                 settings=LiveConfig(config),
                 listen=config["ui.listen"],
-                audit_paths=AuditPaths(config.audit_key_file, config.audit_checkpoint_file),
+                audit_paths=config.audit_paths,
             )
         )
         _log.info("coxswain %s, pid %d, %s, state in %s", __version__, os.getpid(), store.kind, config.state_dir)

@@ -209,7 +209,7 @@ class Controller:
 class Daemon:
     """``cox serve`` as a process of its own, in a network namespace if need be. ``store``: what ``open_store`` takes."""
 
-    def __init__(self, home: Path, *, dsn: str = "", within: Namespace | None = None) -> None:
+    def __init__(self, home: Path, *, dsn: str = "", within: Namespace | None = None, init: bool = True) -> None:
         self.state = home / "state"
         self.store = dsn or str(self.state / "app.db")
         self._config = home / "cox.yaml"
@@ -217,7 +217,8 @@ class Daemon:
         self._within = within
         self._environment = os.environ | ({"COX_DATABASE__DSN": dsn} if dsn else {})
         self._process: subprocess.Popen[bytes] | None = None
-        self.cox("init", "--state-dir", str(self.state))
+        if init:
+            self.cox("init", "--state-dir", "./state")
 
     def cox(self, *arguments: str) -> str:
         """Runs a command to its end; returns what it printed."""

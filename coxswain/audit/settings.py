@@ -25,12 +25,19 @@ class AuditSettings:
 
 @dataclass(frozen=True, slots=True)
 class AuditPaths:
-    """Files of the log that are not in the database: the key that signs, and what it has signed."""
+    """Files of the log that are not in the database.
+
+    Attributes:
+        key: signs.
+        checkpoints: what it has signed.
+        revocations: what was revoked, for restores (``coxswain.backup.revocations``).
+    """
 
     key: Path
     checkpoints: Path
+    revocations: Path
 
     @classmethod
     def in_state(cls, state_dir: Path) -> AuditPaths:
         """Where they are if the configuration does not say otherwise."""
-        return cls(state_dir / "audit.key", state_dir / "audit-checkpoints")
+        return cls(state_dir / "audit.key", state_dir / "audit-checkpoints", state_dir / "revocations.log")

@@ -16,21 +16,19 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import PurePosixPath
+from typing import Any
 
-from coxswain.backup.envelope import Damaged
+from coxswain.backup.envelope import Damaged, Sink
 
-__all__ = ["Begin", "Data", "Frame", "Manifest", "Page", "Writer", "read_frames"]
+__all__ = ["Begin", "Data", "Frame", "Manifest", "Page", "Writer", "read_frames", "safe_name"]
 
 _HEAD = struct.Struct(">cI")
 _OFFSET = struct.Struct(">Q")
 _LARGEST = 4 * 1024 * 1024
+_LONGEST_NAME = 255
 _LEVEL = 1
 """zlib's fastest: a tenth of the time of its default for nine tenths of the effect on rows of ids and numbers."""
-
-
-class Sink(Protocol):
-    def write(self, data: bytes) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +170,11 @@ def _object(payload: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Damaged("the backup holds a frame that cannot be read")
     return found
+
+
+def safe_name(name: str) -> PurePosixPath:
+    """The place of a file below a directory, and nowhere else. Raises ``Damaged``."""
+    parts = name.split("/")
+    if not all(part not in ("", ".", "..") and part.isprintable() and len(part.encode()) <= _LONGEST_NAME for part in parts):
+        raise Damaged(f"{name[:80]!r} cannot be the name of a file in a backup")
+    return PurePosixPath(*parts)

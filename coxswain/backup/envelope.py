@@ -15,7 +15,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from coxswain.errors import InvalidInput, KeyUnavailable, Refused
 
-__all__ = ["CHUNK", "MAGIC", "BackupSecret", "Damaged", "Sealer", "open_sealed", "passphrase"]
+__all__ = ["CHUNK", "MAGIC", "BackupSecret", "Damaged", "Sealer", "Sink", "open_sealed", "passphrase"]
 
 MAGIC = b"COXBAK1\n"
 CHUNK = 256 * 1024
@@ -60,6 +60,12 @@ class BackupSecret:
         return f"BackupSecret({'passphrase' if self.is_passphrase else 'key file'})"
 
 
+class Sink(Protocol):
+    """Takes all of it."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
 class Sealer:
     """Writes a backup file to ``out``. ``close`` makes it whole; without it, it is a cut file and known as such.
 
@@ -69,7 +75,7 @@ class Sealer:
         work: of Argon2id; the default but in tests.
     """
 
-    def __init__(self, out: BinaryIO, secret: BackupSecret, work: dict[str, int] | None = None) -> None:
+    def __init__(self, out: Sink, secret: BackupSecret, work: dict[str, int] | None = None) -> None:
         self._out = out
         header: dict[str, Any] = {"chunk": CHUNK, "salt": base64.b64encode(secrets.token_bytes(32)).decode()}
         header |= {"kdf": "argon2id", **(work or _ARGON2)} if secret.is_passphrase else {"kdf": "keyfile"}

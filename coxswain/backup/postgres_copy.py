@@ -21,8 +21,8 @@ from coxswain.store.migrate import table_names
 
 __all__ = ["PostgresPicture", "PostgresTarget"]
 
-_NOT_COPIED = "key <> 'holder'"
-"""Of ``meta``: which process holds the database is no part of its state."""
+_NOT_COPIED = "key NOT IN ('holder', 'restoring')"
+"""Of ``meta``: which process works on the database is no part of its state."""
 
 
 class PostgresPicture:
@@ -45,6 +45,18 @@ class PostgresPicture:
         names = ", ".join(f"'{name}'" for name in self.tables)
         found = f"SELECT sum(pg_table_size(c::regclass)) FROM unnest(ARRAY[{names}]::text[]) c"  # noqa: S608 - our own names
         return int(self.rows(found)[0][0] or 0)
+
+    def counters(self) -> dict[str, int]:
+        """The last number that each counter has given, by table.column. Some are ahead of every row that is there."""
+        found: dict[str, int] = {}
+        with _translated():
+            for table, columns in self.tables.items():
+                for column in columns:
+                    row = self._connection.execute("SELECT pg_get_serial_sequence(%s, %s)", (table, column)).fetchone()
+                    if row is not None and row[0] is not None:
+                        last = self._connection.execute(f"SELECT last_value FROM {row[0]}".encode()).fetchone()  # noqa: S608
+                        found[f"{table}.{column}"] = int(last[0]) if last else 0
+        return found
 
     def table(self, name: str) -> Iterator[bytes]:
         """The rows of one table, in the text form of COPY."""
@@ -108,17 +120,21 @@ class PostgresTarget:
             for block in blocks:
                 copy.write(block)
 
-    def commit(self) -> None:
-        """Sets the counters behind the rows, and makes all of it count."""
+    def commit(self, backup: str, counters: dict[str, int]) -> None:
+        """Sets the counters where they were, and makes all of it count.
+
+        Leaves the mark ``restoring`` in ``meta``: until that is taken away, no daemon starts on it.
+        """
         with _translated():
-            for table, column in self._connection.execute(
-                "SELECT table_name, column_name FROM information_schema.columns "
-                "WHERE table_schema = current_schema() AND column_default LIKE 'nextval(%'"
-            ).fetchall():
+            self._connection.execute(
+                "INSERT INTO meta (key, value) VALUES ('restoring', %s) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (backup,),
+            )
+            for column, value in counters.items():
+                table, _, name = column.partition(".")
                 self._connection.execute(
-                    sql.SQL("SELECT setval(pg_get_serial_sequence({}, {}), COALESCE(max({}), 0) + 1, false) FROM {}").format(
-                        sql.Literal(table), sql.Literal(column), sql.Identifier(column), sql.Identifier(table)
-                    )
+                    "SELECT setval(pg_get_serial_sequence(%s, %s), %s, true)", (table, name, max(1, value))
                 )
             self._connection.commit()
             self._connection.autocommit = True

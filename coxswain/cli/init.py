@@ -65,7 +65,7 @@ def init(
     loaded = check(text, path)
     os.umask(0o077)
     files = [loaded.state_dir / name for name in _STATE_FILES]
-    audit_key = loaded.audit_key_file
+    audit_key = loaded.audit_paths.key
     draft = path.with_name(path.name + ".new").absolute()
     with _undone_on_failure(draft, loaded.state_dir, *files, loaded.key_file, audit_key, public_file(audit_key)) as undone:
         draft.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _record(config: Config, store: Store, root: str, *, reused: bool) -> None:
     from coxswain.clock import SystemClock  # noqa: PLC0415
     from coxswain.store import Durability  # noqa: PLC0415
 
-    signer, _ = ensure_audit_key(config.audit_key_file)
+    signer, _ = ensure_audit_key(config.audit_paths.key)
     detail = {"posture": config["posture"], "root_ca": root, "reused": reused, "audit_key": str(signer.verifier)}
     with store.write(Durability.ACKNOWLEDGED) as tx:
         record(tx, local_caller(), "init", ("controller", ""), detail, now=SystemClock().now())

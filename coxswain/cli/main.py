@@ -79,6 +79,7 @@ _COMMANDS = {
     "watch": ("coxswain.cli.watch:watch", "The fleet, live."),
     "ca": ("coxswain.cli.queries:ca", "The certificate authority."),
     "audit": ("coxswain.cli.queries:audit", "Who changed what."),
+    "backup": ("coxswain.cli.backup:backup", "Create, verify and restore backups."),
     "config": ("coxswain.cli.config:config", "Check and show the configuration."),
     "version": ("coxswain.cli.config:version", "Print the version."),
     "completion": ("coxswain.cli.config:completion", "Print a completion script for bash, zsh or fish."),

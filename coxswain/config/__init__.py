@@ -12,12 +12,15 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coxswain.config import document
 from coxswain.config.crosscheck import together
 from coxswain.config.keys import KEYS, POSTURES, Key, is_loopback
 from coxswain.errors import CoxswainError, InvalidInput, LoosePermissions
+
+if TYPE_CHECKING:
+    from coxswain.audit.settings import AuditPaths
 
 __all__ = ["KEYS", "Config", "ConfigProblems", "Key", "Origin", "check", "load", "render"]
 
@@ -75,12 +78,15 @@ class Config:
         return Path(self["ca.key_file"]) if self["ca.key_file"] else self.state_dir / "ca.key"
 
     @property
-    def audit_key_file(self) -> Path:
-        return Path(self["audit.key_file"] or self.state_dir / "audit.key")
+    def audit_paths(self) -> AuditPaths:
+        """The files of the audit log that are not in the database."""
+        from coxswain.audit.settings import AuditPaths  # noqa: PLC0415 - commands do not pay for it
 
-    @property
-    def audit_checkpoint_file(self) -> Path:
-        return Path(self["audit.checkpoint_file"] or self.state_dir / "audit-checkpoints")
+        usual = AuditPaths.in_state(self.state_dir)
+        key, checkpoints = self["audit.key_file"], self["audit.checkpoint_file"]
+        return AuditPaths(
+            Path(key) if key else usual.key, Path(checkpoints) if checkpoints else usual.checkpoints, usual.revocations
+        )
 
     @property
     def database(self) -> str | Path:

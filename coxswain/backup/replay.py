@@ -1,0 +1,213 @@
+"""What was revoked after a backup was made, revoked again in the copy that was put back.
+
+Removed things come back as revoked, not as removed: that needs no knowledge of what else refers to them, and an operator can
+see what it was and remove it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coxswain.backup.revocations import Entry
+from coxswain.clock import to_micros
+from coxswain.store.api import Tx, in_lists
+
+__all__ = ["Replayed", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay did: entries that were applied, and in words what they took away."""
+
+    entries: tuple[Entry, ...]
+    effects: tuple[str, ...]
+
+
+def replay(tx: Tx, entries: list[Entry], now: float) -> Replayed:
+    """Applies, in order, the entries that the audit log of ``tx`` does not hold: they happened after it was copied."""
+    known: set[str] = set()
+    for part, marks in in_lists([entry.id for entry in entries]):
+        for table in ("audit_log", "audit_outbox"):
+            known.update(row[0] for row in tx.execute(f"SELECT id FROM {table} WHERE id IN ({marks})", part))  # noqa: S608
+    applied: list[Entry] = []
+    effects: list[str] = []
+    for entry in entries:
+        if entry.id in known:
+            continue
+        applied.append(entry)
+        verb = entry.action.rpartition(".")[2]
+        apply = _EFFECTS.get((entry.target_type, "rm" if verb == "remove" else verb))
+        effect = apply(tx, entry, to_micros(now)) if apply is not None else ""
+        if effect:
+            effects.append(f"{effect} ({entry.action})")
+    return Replayed(tuple(applied), tuple(effects))
+
+
+# -- what each of them takes away
+
+_WHY = "revoked after the backup was made"
+
+
+def _node_revoked(tx: Tx, entry: Entry, now: int) -> str:
+    hit = 0
+    serials = [str(serial) for serial in entry.detail.get("serials", [])]
+    for part, marks in in_lists(serials):
+        rows = tx.execute(
+            "UPDATE node_certs SET revoked_at = ?, revoke_reason = ? "  # noqa: S608 - placeholders
+            f"WHERE revoked_at IS NULL AND serial IN ({marks}) RETURNING serial",
+            (now, _WHY, *part),
+        )
+        hit += len(rows)
+    if not serials:  # an entry that does not say which (its payload is gone): all that the node had then
+        hit = _revoke_certificates(tx, entry, now)
+    return f"{hit} certificates of node {entry.target_id} are revoked" if hit else ""
+
+
+def _node_removed(tx: Tx, entry: Entry, now: int) -> str:
+    """Of a node that is not enabled, nobody holds a link; without peers and certificates it could not have one either."""
+    _revoke_certificates(tx, entry, now)
+    tx.execute("DELETE FROM peers WHERE node_id = ?", (entry.target_id,))
+    hit = tx.execute("UPDATE nodes SET enabled = 0 WHERE id = ? RETURNING id", (entry.target_id,))
+    return f"node {entry.target_id}, which was removed, is disabled and without certificates" if hit else ""
+
+
+def _revoke_certificates(tx: Tx, entry: Entry, now: int) -> int:
+    rows = tx.execute(
+        "UPDATE node_certs SET revoked_at = ?, revoke_reason = ? "
+        "WHERE revoked_at IS NULL AND node_id = ? AND created_at <= ? RETURNING serial",
+        (now, _WHY, entry.target_id, entry.at),
+    )
+    return len(rows)
+
+
+def _node_disabled(tx: Tx, entry: Entry, _now: int) -> str:
+    hit = tx.execute("UPDATE nodes SET enabled = 0 WHERE id = ? AND enabled = 1 RETURNING id", (entry.target_id,))
+    return f"node {entry.target_id} is disabled" if hit else ""
+
+
+def _node_enabled(tx: Tx, entry: Entry, _now: int) -> str:
+    hit = tx.execute("UPDATE nodes SET enabled = 1 WHERE id = ? AND enabled = 0 RETURNING id", (entry.target_id,))
+    return f"node {entry.target_id} is enabled" if hit else ""
+
+
+def _device_revoked(tx: Tx, entry: Entry, now: int) -> str:
+    return _take_away(tx, "device_id = ?", entry) or _status(tx, "devices", entry, now, "revoked")
+
+
+_OF_USER = "device_id IN (SELECT id FROM devices WHERE user_id = ?)"
+_OF_DEVICE_IN_USE = (
+    "device_id IN (SELECT d.id FROM devices d JOIN users u ON u.id = d.user_id "
+    "WHERE d.id = ? AND d.status = 'active' AND u.status = 'active')"
+)
+_OF_USER_IN_USE = (
+    "device_id IN (SELECT d.id FROM devices d JOIN users u ON u.id = d.user_id "
+    "WHERE u.id = ? AND d.status = 'active' AND u.status = 'active')"
+)
+
+
+def _device_suspended(tx: Tx, entry: Entry, now: int) -> str:
+    _switch(tx, "device_id = ?", entry, on=False)
+    return _status(tx, "devices", entry, now, "suspended")
+
+
+def _device_resumed(tx: Tx, entry: Entry, now: int) -> str:
+    done = _status(tx, "devices", entry, now, "active")
+    _switch(tx, _OF_DEVICE_IN_USE, entry, on=True)
+    return done
+
+
+def _user_suspended(tx: Tx, entry: Entry, now: int) -> str:
+    _switch(tx, _OF_USER, entry, on=False)
+    return _status(tx, "users", entry, now, "suspended")
+
+
+def _user_resumed(tx: Tx, entry: Entry, now: int) -> str:
+    done = _status(tx, "users", entry, now, "active")
+    _switch(tx, _OF_USER_IN_USE, entry, on=True)
+    return done
+
+
+def _user_removed(tx: Tx, entry: Entry, now: int) -> str:
+    _take_away(tx, _OF_USER, entry)
+    tx.execute("UPDATE devices SET status = 'revoked', version = version + 1 WHERE user_id = ?", (entry.target_id,))
+    _password_changed(tx, entry, now)
+    return _status(tx, "users", entry, now, "disabled")
+
+
+def _password_changed(tx: Tx, entry: Entry, now: int) -> str:
+    """The old password must not work again, and the new one is nowhere: there is none until somebody sets one."""
+    hit = tx.execute(
+        "UPDATE users SET password_hash = '', version = version + 1, updated_at = ? "
+        "WHERE id = ? AND password_hash <> '' RETURNING id",
+        (now, entry.target_id),
+    )
+    return f"user {entry.target_id} has no password until one is set" if hit else ""
+
+
+def _profile_removed(tx: Tx, entry: Entry, _now: int) -> str:
+    _take_away(tx, "credential_id IN (SELECT id FROM credentials WHERE profile_id = ?)", entry)
+    tx.execute("DELETE FROM credentials WHERE profile_id = ?", (entry.target_id,))
+    hit = tx.execute("DELETE FROM profile_specs WHERE id = ? RETURNING id", (entry.target_id,))
+    return f"profile {entry.target_id} is removed" if hit else ""
+
+
+def _token_revoked(tx: Tx, entry: Entry, now: int) -> str:
+    hit = tx.execute(
+        "UPDATE api_tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING id", (now, entry.target_id)
+    )
+    return f"token {entry.target_id} is revoked" if hit else ""
+
+
+_Effect = Callable[[Tx, Entry, int], str]
+
+_EFFECTS: dict[tuple[str, str], _Effect] = {
+    ("node", "revoke"): _node_revoked,
+    ("node", "rm"): _node_removed,
+    ("node", "disable"): _node_disabled,
+    ("node", "enable"): _node_enabled,
+    ("device", "revoke"): _device_revoked,
+    ("device", "rm"): _device_revoked,
+    ("device", "suspend"): _device_suspended,
+    ("device", "resume"): _device_resumed,
+    ("user", "suspend"): _user_suspended,
+    ("user", "resume"): _user_resumed,
+    ("user", "rm"): _user_removed,
+    ("user", "password"): _password_changed,
+    ("profile", "rm"): _profile_removed,
+    ("token", "revoke"): _token_revoked,
+}
+"""By the type of what the record is about, and the last word of its action."""
+
+
+def _take_away(tx: Tx, where: str, entry: Entry) -> str:
+    """The peers, and the credentials behind them. Always empty, for ``or``."""
+    _bump_nodes(tx, where, entry)
+    tx.execute(f"DELETE FROM peers WHERE {where}", (entry.target_id,))  # noqa: S608 - constants, here and below
+    if where.startswith("device_id"):
+        tx.execute(f"DELETE FROM credentials WHERE {where}", (entry.target_id,))  # noqa: S608
+    return ""
+
+
+def _switch(tx: Tx, where: str, entry: Entry, *, on: bool) -> None:
+    _bump_nodes(tx, where, entry)
+    tx.execute(f"UPDATE peers SET enabled = {int(on)} WHERE {where}", (entry.target_id,))  # noqa: S608
+
+
+def _status(tx: Tx, table: str, entry: Entry, now: int, status: str) -> str:
+    """What is revoked for good stays so."""
+    hit = tx.execute(
+        f"UPDATE {table} SET status = ?, version = version + 1, updated_at = ? "  # noqa: S608
+        "WHERE id = ? AND status <> ? AND status <> 'revoked' RETURNING id",
+        (status, now, entry.target_id, status),
+    )
+    return f"{table.removesuffix('s')} {entry.target_id} is {status}" if hit else ""
+
+
+def _bump_nodes(tx: Tx, where: str, entry: Entry) -> None:
+    """What a node should have changes with its peers, and so does its revision."""
+    tx.execute(
+        "UPDATE nodes SET config_revision = config_revision + 1 "  # noqa: S608
+        f"WHERE id IN (SELECT node_id FROM peers WHERE {where})",
+        (entry.target_id,),
+    )

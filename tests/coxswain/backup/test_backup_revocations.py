@@ -1,0 +1,232 @@
+"""The file that remembers what was revoked: complete before anybody is told, chained, applied to older copies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coxswain.audit import append_outbox, record
+from coxswain.backup.replay import Replayed, replay
+from coxswain.backup.revocations import Entry, RevocationLog, is_revoking, read_file
+from coxswain.errors import Refused
+from coxswain.messages.audit import Caller
+from coxswain.store import Store
+
+ME = Caller("test", "cli")
+LATER = 2_000.0
+
+
+def act(store: Store, action: str, target: tuple[str, str], error: str = "", **detail: Any) -> None:
+    with store.write() as tx:
+        record(tx, ME, action, target, detail, now=1_000.0, error=error)
+        append_outbox(tx)
+
+
+def catch_up(store: Store, log: RevocationLog) -> int:
+    with store.read() as tx:
+        return log.catch_up(tx)
+
+
+def test_only_what_takes_away_is_in_the_file(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "revocations.log"
+    log = RevocationLog(path)
+    act(store, "node.add", ("node", "nod_a"))
+    assert catch_up(store, log) == 0 and not path.exists()
+    act(store, "node.revoke", ("node", "nod_a"), serials=["1", "2"])
+    act(store, "token.revoke", ("token", "tok_a"), error="no such token")
+    act(store, "device.rm", ("device", "dev_a"))
+    assert catch_up(store, log) == 2
+    assert catch_up(store, log) == 0
+    assert [(e.seq, e.action, e.target_id, e.detail) for e in read_file(path)] == [
+        (2, "node.revoke", "nod_a", {"serials": ["1", "2"]}),
+        (4, "device.rm", "dev_a", {}),
+    ]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert catch_up(store, RevocationLog(path)) == 0, "a successor goes on where the file ends"
+    assert is_revoking("user.suspend") and not is_revoking("user.add")
+
+
+def test_a_line_that_a_crash_cut_is_written_again(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "revocations.log"
+    for name in ("a", "b"):
+        act(store, "device.revoke", ("device", name))
+    catch_up(store, RevocationLog(path))
+    whole = path.read_bytes()
+    for end in range(len(whole) + 1):
+        path.write_bytes(whole[:end])
+        assert [e.target_id for e in read_file(path)] == ["a", "b"][: whole[:end].count(b"\n")]
+        catch_up(store, RevocationLog(path))
+        assert path.read_bytes() == whole
+
+
+def test_a_changed_file_is_refused_set_aside_and_begun_anew(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "revocations.log"
+    for name in ("a", "b", "c"):
+        act(store, "device.revoke", ("device", name))
+    catch_up(store, RevocationLog(path))
+    lines = path.read_text().splitlines(keepends=True)
+    for changed in (
+        lines[1:],
+        [lines[0], lines[2]],
+        [lines[0].replace('"a"', '"x"'), *lines[1:]],
+        ["{}\n"],
+        ["\n"],
+        [lines[1], lines[0]],
+    ):
+        path.write_text("".join(changed))
+        with pytest.raises(Refused, match=r"revocations\.log, line \d"):
+            read_file(path)
+        log = RevocationLog(path)
+        assert catch_up(store, log) == 3
+        assert log.set_aside is not None and log.set_aside.read_text() == "".join(changed)
+        assert [e.target_id for e in read_file(path)] == ["a", "b", "c"]
+
+
+def test_a_quiet_log_notes_how_far_it_is(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coxswain.backup.revocations._SEEN_EVERY", 3)
+    path = tmp_path / "revocations.log"
+    for _ in range(4):
+        act(store, "node.add", ("node", "x"))
+    assert catch_up(store, RevocationLog(path)) == 0
+    assert json.loads(path.read_text())["mark"] == "seen"
+    act(store, "device.revoke", ("device", "a"))
+    assert catch_up(store, RevocationLog(path)) == 1
+    assert [e.seq for e in read_file(path)] == [5]
+
+
+def test_an_older_database_put_in_its_place_is_noticed(fresh_where: Any, tmp_path: Path) -> None:
+    from coxswain.store import open_store  # noqa: PLC0415
+
+    path = tmp_path / "revocations.log"
+    old, new = open_store(fresh_where()), open_store(fresh_where())
+    for name in ("a", "b", "c"):
+        act(new, "device.revoke", ("device", name))
+    catch_up(new, RevocationLog(path))
+    act(old, "device.revoke", ("device", "a"))
+    log = RevocationLog(path)
+    assert catch_up(old, log) == 0
+    act(old, "device.revoke", ("device", "d"))
+    assert catch_up(old, log) == 1
+    assert [e.target_id for e in read_file(path)] == ["a", "b", "c", "d"]
+    old.close()
+    new.close()
+
+
+# -- applied to an older copy
+
+
+def inventory(store: Store) -> None:
+    with store.write() as tx:
+        tx.execute("INSERT INTO nodes (id, name, created_at, updated_at) VALUES ('nod_a', 'a', 1, 1)")
+        for serial in ("11", "12"):
+            tx.execute(
+                "INSERT INTO node_certs (serial, node_id, server_name, cert_pem, not_before, not_after, created_at) "
+                "VALUES (?, 'nod_a', 'x', '', 0, 9000000000000000, 5)",
+                (serial,),
+            )
+        for user in ("usr_a", "usr_b"):
+            tx.execute(
+                "INSERT INTO users (id, password_hash, created_at, updated_at) VALUES (?, 'secret', 1, 1)",
+                (user,),
+            )
+            for device in ("1", "2"):
+                tx.execute(
+                    "INSERT INTO devices (id, user_id, name, created_at, updated_at) VALUES (?, ?, ?, 1, 1)",
+                    (f"dev_{user[-1]}{device}", user, device),
+                )
+                tx.execute(
+                    "INSERT INTO peers (id, node_id, device_id, protocol, public_key, created_at) "
+                    "VALUES (?, 'nod_a', ?, 1, ?, 1)",
+                    (f"peer_{user[-1]}{device}", f"dev_{user[-1]}{device}", f"key {user[-1]}{device}"),
+                )
+
+
+def entries(*what: tuple[str, str, dict[str, Any]]) -> list[Entry]:
+    found = []
+    for number, (action, target, detail) in enumerate(what, 1):
+        kind = {"nod": "node", "dev": "device", "usr": "user", "tok": "token", "prf": "profile"}[target[:3]]
+        found.append(Entry(100 + number, f"aud_{number}", 1_000_000_000, action, kind, target, detail))
+    return found
+
+
+def run(store: Store, *what: tuple[str, str, dict[str, Any]]) -> Replayed:
+    with store.write() as tx:
+        return replay(tx, entries(*what), LATER)
+
+
+def column(store: Store, sql: str) -> list[Any]:
+    with store.read() as tx:
+        return [row[0] if len(row) == 1 else row for row in tx.execute(sql)]
+
+
+def test_certificates_are_revoked_again(store: Store) -> None:
+    inventory(store)
+    done = run(store, ("node.revoke", "nod_a", {"serials": ["11", "99"]}))
+    assert column(store, "SELECT serial FROM node_certs WHERE revoked_at IS NULL") == ["12"]
+    assert done.effects == ("1 certificates of node nod_a are revoked (node.revoke)",)
+    run(store, ("node.revoke", "nod_a", {}))
+    assert column(store, "SELECT serial FROM node_certs WHERE revoked_at IS NULL") == [], "no payload: all of that time"
+
+
+def test_a_removed_node_does_not_come_back_to_life(store: Store) -> None:
+    inventory(store)
+    run(store, ("node.rm", "nod_a", {"name": "a"}))
+    assert column(store, "SELECT enabled FROM nodes") == [0]
+    assert column(store, "SELECT count(*) FROM peers") == [0]
+    assert column(store, "SELECT count(*) FROM node_certs WHERE revoked_at IS NULL") == [0]
+
+
+@pytest.mark.parametrize("action", ["device.revoke", "device.rm"])
+def test_a_revoked_or_removed_device_is_on_no_node_and_cannot_be_resumed(store: Store, action: str) -> None:
+    inventory(store)
+    run(store, (action, "dev_a1", {}), ("device.resume", "dev_a1", {}), ("user.resume", "usr_a", {}))
+    assert column(store, "SELECT status FROM devices WHERE id = 'dev_a1'") == ["revoked"]
+    assert sorted(column(store, "SELECT device_id FROM peers")) == ["dev_a2", "dev_b1", "dev_b2"]
+    assert column(store, "SELECT config_revision > 0 FROM nodes") in ([1], [True])
+
+
+def test_suspended_and_resumed_in_order(store: Store) -> None:
+    inventory(store)
+    run(store, ("device.suspend", "dev_a1", {}), ("user.suspend", "usr_b", {}), ("device.resume", "dev_b1", {}))
+    assert sorted(column(store, "SELECT device_id FROM peers WHERE enabled = 1")) == ["dev_a2"]
+    assert column(store, "SELECT status FROM users WHERE id = 'usr_b'") == ["suspended"]
+    with store.write() as tx:
+        tx.execute("DELETE FROM audit_log")
+    run(store, ("device.suspend", "dev_a2", {}), ("user.resume", "usr_b", {}), ("device.resume", "dev_a1", {}))
+    assert sorted(column(store, "SELECT device_id FROM peers WHERE enabled = 1")) == ["dev_a1", "dev_b1", "dev_b2"]
+
+
+def test_a_removed_user_can_do_nothing(store: Store) -> None:
+    inventory(store)
+    run(store, ("user.rm", "usr_a", {}))
+    assert column(store, "SELECT status, password_hash FROM users WHERE id = 'usr_a'") == [("disabled", "")]
+    assert sorted(column(store, "SELECT id FROM devices WHERE status = 'revoked'")) == ["dev_a1", "dev_a2"]
+    assert sorted(column(store, "SELECT device_id FROM peers")) == ["dev_b1", "dev_b2"]
+
+
+def test_an_old_password_does_not_work_again(store: Store) -> None:
+    inventory(store)
+    assert run(store, ("user.password", "usr_a", {})).effects
+    assert column(store, "SELECT id FROM users WHERE password_hash <> ''") == ["usr_b"]
+
+
+def test_what_the_copy_already_knows_is_not_done_again(store: Store) -> None:
+    inventory(store)
+    with store.write() as tx:
+        record(tx, ME, "device.suspend", ("device", "dev_a1"), {}, now=1.0)
+        append_outbox(tx)
+        waiting = record(tx, ME, "device.suspend", ("device", "dev_a2"), {}, now=1.0)
+        known = tx.execute("SELECT id FROM audit_log UNION SELECT id FROM audit_outbox")
+        assert waiting and len(known) == 2
+    with store.write() as tx:
+        done = replay(tx, [Entry(1, row[0], 1, "device.revoke", "device", "dev_a1", {}) for row in known], LATER)
+    assert done.entries == () and column(store, "SELECT count(*) FROM peers") == [4]
+
+
+def test_what_nobody_knows_of_changes_nothing(store: Store) -> None:
+    inventory(store)
+    done = run(store, ("device.revoke", "dev_gone", {}), ("node.rm", "nod_gone", {}), ("profile.rm", "prf_gone", {}))
+    assert len(done.entries) == 3 and done.effects == ()

@@ -1,0 +1,162 @@
+"""A controller is lost, and comes back from a backup on another machine: its fleet is linked again, and what was revoked
+since the backup stays revoked. With a real fleet of simulated nodes, on both databases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coxswain.backup.revocations import read_file
+from tests.fleet import Daemon, Nodes, peers_body
+from tests.postgres import PostgresServer
+from tests.support import eventually
+
+BASE_PORT = 13_700
+PHRASE = "five random words are enough"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def dsns(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Of the old machine and of the new one; empty: SQLite."""
+    if request.param == "sqlite":
+        return "", ""
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create_database(), server.create_database()
+
+
+@pytest.fixture(autouse=True)
+def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COX_BACKUP_PASSPHRASE", PHRASE)
+
+
+class Fleet:
+    """A daemon, and nodes that are in sync with it."""
+
+    def __init__(self, home: Path, dsn: str, count: int) -> None:
+        home.mkdir()
+        self.count = count
+        self.daemon = Daemon(home, dsn=dsn)
+        self.daemon.start()
+        self.nodes = Nodes.make(home / "nodes", count)
+        self.ids: list[str] = []
+        client = self.daemon.client()
+        for index in range(count):
+            body = {"name": f"n{index}", "control_addr": f"127.0.0.1:{BASE_PORT + index}"}
+            self.ids.append(client.post("/api/nodes", body)["id"])
+            self.nodes.install(index, client.post(f"/api/nodes/n{index}/enroll", {"csr": self.nodes.csr(index)}))
+        client.post("/api/peers", peers_body(self.ids, 3))
+        self.nodes.start(BASE_PORT)
+        in_sync(self.daemon, count)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, dsns: tuple[str, str]) -> Iterator[Fleet]:
+    made = Fleet(tmp_path / "old", dsns[0], 3)
+    yield made
+    made.nodes.stop()
+    made.daemon.kill()
+
+
+def in_sync(daemon: Daemon, count: int) -> None:
+    eventually(lambda: daemon.client().get("/api/status")["fleet"]["in_sync"] == count, timeout=40, every=0.1)
+
+
+def node(daemon: Daemon, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.client().get(f"/api/nodes/{name}")
+    return found
+
+
+def restore(home: Path, dsn: str, backup: Path, *options: str) -> tuple[Daemon, dict[str, Any]]:
+    home.mkdir(exist_ok=True)
+    daemon = Daemon(home, dsn=dsn, init=False)
+    told = json.loads(daemon.cox("backup", "restore", str(backup), "--json", *options))
+    return daemon, told
+
+
+def test_the_fleet_is_linked_again_and_nothing_revoked_is_revived(
+    fleet: Fleet, dsns: tuple[str, str], tmp_path: Path
+) -> None:
+    old = fleet.daemon
+    backup = tmp_path / "kept" / "b.coxbak"
+    backup.parent.mkdir()
+    told = json.loads(old.cox("backup", "create", "--out", str(backup), "--json"))
+    assert told["manifest"]["counts"] == {"nodes": 3, "users": 1, "devices": 9}
+    assert backup.stat().st_mode & 0o777 == 0o600
+    # life goes on
+    client = old.client()
+    client.post("/api/peers", peers_body([fleet.ids[0]], 2, first=100))
+    client.post("/api/nodes/n1/revoke", {"reason": "stolen"})
+    client.call("DELETE", f"/api/nodes/n2?version={node(old, 'n2')['version']}")
+    ahead = eventually(lambda: (n := node(old, "n0"))["in_sync"] and n["peers_configured"] == 5 and n, timeout=20)
+    assert [e.action for e in read_file(old.state / "revocations.log")] == ["node.revoke", "node.rm"]
+    old.kill()
+    # on another machine
+    new, told = restore(tmp_path / "new", dsns[1], backup, "--beside", str(old.state))
+    assert len(told["revoked_again"]) == 2 and told["notes"] == []
+    new.start()
+    try:
+        back = eventually(lambda: (n := node(new, "n0"))["in_sync"] and n, timeout=40, every=0.1)
+        assert back["applied_revision"] > ahead["applied_revision"], "the node's revision was ahead, and was adopted"
+        assert back["peers_configured"] == 3, "it has what the backup says"
+        revoked, removed = node(new, "n1"), node(new, "n2")
+        assert revoked["link_state"] != "live" and not revoked["enrolled"]
+        assert (removed["enabled"], removed["enrolled"], removed["link_state"]) == (False, False, "disabled")
+        actions = [record["action"] for record in new.client().get("/api/audit?limit=20")]
+        assert "backup.restore" in actions
+        detail = next(r for r in new.client().get("/api/audit?limit=20") if r["action"] == "backup.restore")
+        assert json.loads(json.dumps(detail["detail"])) and told["manifest"]["id"] in json.dumps(detail["detail"])
+        # and it can be worked with
+        fleet.nodes.install(1, new.client().post("/api/nodes/n1/enroll", {"csr": fleet.nodes.csr(1)}))
+        eventually(lambda: node(new, "n1")["in_sync"], timeout=40, every=0.1)
+        assert new.stop() == 0
+    finally:
+        new.kill()
+
+
+def test_without_the_file_beside_it_says_what_is_not_known(fleet: Fleet, dsns: tuple[str, str], tmp_path: Path) -> None:
+    backup = tmp_path / "kept" / "b.coxbak"
+    backup.parent.mkdir()
+    fleet.daemon.cox("backup", "create", "--out", str(backup))
+    assert fleet.daemon.stop() == 0
+    new, told = restore(tmp_path / "new", dsns[1], backup)
+    assert any("is not known" in note and "--beside" in note for note in told["notes"])
+    new.start()
+    try:
+        in_sync(new, 3)
+    finally:
+        new.kill()
+
+
+def test_a_stopped_daemon_and_a_restore_in_place(fleet: Fleet, dsns: tuple[str, str], tmp_path: Path) -> None:
+    old = fleet.daemon
+    assert old.stop() == 0
+    backup = tmp_path / "b.coxbak"
+    old.cox("backup", "create", "--out", str(backup))
+    old.start()
+    client = old.client()
+    client.post("/api/nodes/n1/revoke", {"reason": "stolen"})
+    refused = run(old, "backup", "restore", str(backup), "--force")
+    assert refused.returncode == 6 and "held by another daemon" in refused.stderr, "a daemon runs on it"
+    assert old.stop() == 0
+    refused = run(old, "backup", "restore", str(backup))
+    assert refused.returncode == 5 and "--force" in refused.stderr
+    told = json.loads(old.cox("backup", "restore", str(backup), "--force", "--json"))
+    assert "certificates of node" in " ".join(told["revoked_again"]), "its own file is beside it"
+    assert Path(told["replaced"], "ca.key").is_file()
+    old.start()
+    eventually(lambda: node(old, "n0")["in_sync"] and node(old, "n2")["in_sync"], timeout=40, every=0.1)
+    assert not node(old, "n1")["enrolled"]
+    again = json.loads(old.cox("backup", "create", "--out", str(tmp_path / "c.coxbak"), "--json"))
+    assert again["manifest"]["audit"]["size"] >= told["audit_seq"]
+
+
+def run(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = daemon._command(*arguments)
+    return subprocess.run(command, env=daemon._environment | os.environ, capture_output=True, text=True, check=False)

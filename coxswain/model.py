@@ -153,7 +153,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device of one user. ``profile_revision``: how often what it is given was changed."""
+    """One device of one user. ``profile_revision``: how often what it is given was changed. ``provisioned``: it has keys."""
 
     id: str
     user_id: str
@@ -163,6 +163,7 @@ class Device:
     version: int = 1
     created_at: float = 0.0
     profile_revision: int = 0
+    provisioned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

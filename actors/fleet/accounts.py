@@ -15,7 +15,7 @@ from coxswain.ids import new_id
 from coxswain.messages import accounts as m
 from coxswain.messages.audit import Caller, Committed
 from coxswain.messages.hub import Publish
-from coxswain.model import Device, DeviceStatus, User, UserStatus
+from coxswain.model import Device, DeviceStatus, User
 from coxswain.provisioning.checks import check_email, check_label, check_phone, check_platform, check_user_status
 from coxswain.store import Tx
 from coxswain.store import accounts as rows
@@ -143,8 +143,6 @@ def _add_device(fleet: FleetState, message: m.AddDevice) -> Committed[m.Change[D
 
     def work(tx: Tx) -> Did:
         user = _known_user(tx, message.user_id)
-        if user.status != UserStatus.ACTIVE:
-            raise Conflict(f"user {user.id} is {user.status}", remedy=f"Resume the user first: cox users resume {user.id}")
         rows.insert_device(tx, device)
         return Did(("device", device.id), {"name": device.name, "user_id": user.id}, device)
 

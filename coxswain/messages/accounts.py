@@ -142,7 +142,9 @@ class ListUsers:
 
 @dataclass(frozen=True, slots=True)
 class AddDevice:
-    """A device of an active user; it is given nothing yet (``ProvisionDevice``). Reply: ``Committed[Change[Device]]``."""
+    """A device; it is given nothing yet (``ProvisionDevice``), and is on no node while its user is suspended. Reply:
+    ``Committed[Change[Device]]``.
+    """
 
     caller: Caller
     user_id: str

@@ -28,7 +28,10 @@ __all__ = [
 ]
 
 _USER = "id, name, email, status, version, phone, role, created_at"
-_DEVICE = "id, user_id, name, platform, status, version, created_at, profile_revision"
+_DEVICE = (
+    "id, user_id, name, platform, status, version, created_at, profile_revision, "
+    "EXISTS (SELECT 1 FROM credentials c WHERE c.device_id = devices.id)"
+)
 
 
 # -- users
@@ -189,4 +192,4 @@ def _user(row: Row) -> User:
 
 
 def _device(row: Row) -> Device:
-    return Device(row[0], row[1], row[2], row[3], row[4], row[5], row[6] / 1e6, row[7])
+    return Device(row[0], row[1], row[2], row[3], row[4], row[5], row[6] / 1e6, row[7], bool(row[8]))

@@ -201,9 +201,12 @@ def test_a_suspended_user_takes_all_devices_along_but_not_what_was_off_before(
     post(fleet, f"/api/devices/{ids[1]}/suspend")
     post(fleet, f"/api/users/{user['id']}/suspend")
     assert laptop not in on_node(fleet, 0)
-    assert refused(fleet, "POST", f"/api/users/{user['id']}/devices", {"name": "late"}).status == 409
+    late = post(fleet, f"/api/users/{user['id']}/devices", {"name": "late"})["id"]
+    assert post(fleet, f"/api/devices/{late}/provision")["peer_count"] == NODES
+    added = get(fleet, f"/api/devices/{late}")["credentials"][0]["wg_public_key"]
+    assert added not in on_node(fleet, 0)  # made, and off
     post(fleet, f"/api/users/{user['id']}/resume")
-    assert laptop in on_node(fleet, 0)
+    assert {laptop, added} <= on_node(fleet, 0).keys()
     assert phone not in on_node(fleet, 0)
     body = {"version": get(fleet, f"/api/users/{user['id']}")["version"], "status": "disabled"}
     fleet.controller.client.call("PATCH", f"/api/users/{user['id']}", body)
@@ -368,4 +371,4 @@ def profile(fleet: LiveFleet, device: dict[str, Any], name: str, node: str, **mo
 
 
 def active(fleet: LiveFleet, device_id: str) -> int:
-    return len(get(fleet, f"/api/sessions?active=true&device={device_id}"))
+    return len(get(fleet, f"/api/sessions/active?device={device_id}"))

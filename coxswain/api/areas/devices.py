@@ -23,6 +23,7 @@ _KEYS = {
     "status": choice(*DeviceStatus),
     "version": INT,
     "created_at": nullable(STAMP),
+    "provisioned": BOOL,
 }
 _CREDENTIAL = obj({"profile_id": TEXT, "tunnel_ip": TEXT, "wg_public_key": TEXT})
 DEVICE = shape("Device", obj(_KEYS))
@@ -50,6 +51,7 @@ def device(value: Device) -> dict[str, Any]:
         "status": value.status,
         "version": value.version,
         "created_at": stamp(value.created_at),
+        "provisioned": value.provisioned,
     }
 
 

@@ -1,0 +1,168 @@
+"""``cox plan``, ``cox apply`` and ``cox export``: the fleet as a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coxswain.cli.client import Client, RemoteError
+from coxswain.cli.output import clean, client, config_option, json_option, print_json
+from coxswain.errors import InvalidInput
+
+__all__ = ["apply", "export", "plan"]
+
+_PAGE = 1_000
+_MARKS = {"add": ("+", "green"), "edit": ("~", "yellow"), "remove": ("-", "red"), "keep": ("·", "bright_black")}
+_BY_NAME = frozenset({"/api/nodes"})
+_WHOLE = frozenset({"/api/servers", "/api/paths"})
+"""Lists that come in one piece."""
+
+_NOT_THERE = 404
+
+file_option = click.option("-f", "--file", "file", required=True, metavar="FILE", help="The fleet file; - reads stdin.")
+prune_option = click.option("--prune", is_flag=True, help="Remove what the file does not have, of the kinds it speaks of.")
+
+
+@click.command("plan")
+@config_option
+@json_option
+@file_option
+@prune_option
+def plan(config: str | None, file: str, *, prune: bool, as_json: bool) -> None:
+    """Show what cox apply would change, and which nodes are not as they should be. Changes nothing."""
+    changes, _, drift = _compared(client(config), file, prune=prune)
+    if as_json:
+        print_json({"changes": [_view(change) for change in changes], "drift": drift})
+        return
+    _print(changes, drift)
+
+
+@click.command("apply")
+@config_option
+@json_option
+@file_option
+@prune_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: bool) -> None:
+    """Make the fleet what a file says. What is done stays done if it is interrupted; running it again does the rest."""
+    from coxswain.declare.apply import apply as carry_out  # noqa: PLC0415 - takes time to import
+
+    api = client(config)
+    changes, present, drift = _compared(api, file, prune=prune)
+    todo = [change for change in changes if change.action.value != "keep"]
+    if not as_json:
+        _print(changes, drift)
+    if todo and not yes:
+        if file == "-" or as_json:
+            raise InvalidInput("apply: nobody can be asked here", remedy="Look at it with cox plan, then give --yes.")
+        click.confirm("\nApply these changes?", abort=True)
+
+    def done(change: Any) -> None:
+        if not as_json:
+            click.echo(clean(f"{_MARKS[change.action.value][0]} {change.item.title}"))
+
+    if todo and not as_json:
+        click.echo()
+    applied = carry_out(api, todo, present, done)
+    if as_json:
+        print_json({"applied": applied.count, "notes": list(applied.notes)})
+        return
+    if todo:
+        click.echo(f"\n{applied.count} applied")
+    for note in applied.notes:
+        click.echo(clean(note))
+
+
+@click.command("export")
+@config_option
+@json_option
+@click.option("--out", metavar="FILE", help="Where to write it; default: standard output.")
+def export(config: str | None, out: str | None, *, as_json: bool) -> None:
+    """Write the present fleet as a file for cox apply: servers, nodes, paths, users, devices, profiles; no secrets."""
+    from coxswain.declare.present import read_present  # noqa: PLC0415
+    from coxswain.declare.write import document, write  # noqa: PLC0415
+
+    api = client(config)
+    found = document(read_present(lambda path: _every(api, path)).items)
+    if as_json:
+        print_json(found)
+        return
+    text = write(found)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    path = Path(out)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)  # noqa: PTH105
+    click.echo(clean(str(path)))
+
+
+def _compared(api: Client, file: str, *, prune: bool) -> tuple[list[Any], list[Any], list[str]]:
+    from coxswain.declare.compare import compare  # noqa: PLC0415
+    from coxswain.declare.present import read_present  # noqa: PLC0415
+    from coxswain.declare.schema import read  # noqa: PLC0415
+
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"file: {file} cannot be read: {error.strerror}") from None
+    wanted, spoken = read(raw, "stdin" if file == "-" else file)
+    present = read_present(lambda path: _every(api, path))
+    return compare(wanted, spoken, present.items, prune=prune), present.items, present.drift
+
+
+def _every(api: Client, path: str) -> Iterator[dict[str, Any]]:
+    """All pages of a list. A daemon that has no such list has nothing of the kind."""
+    after, cursor = "", "name" if path in _BY_NAME else "id"
+    while True:
+        try:
+            page = api.get(path if path in _WHOLE else f"{path}?limit={_PAGE}" + (f"&after={after}" if after else ""))
+        except RemoteError as error:
+            if error.status == _NOT_THERE:
+                return
+            raise
+        yield from page
+        if path in _WHOLE or len(page) < _PAGE:
+            return
+        after = page[-1][cursor]
+
+
+def _view(change: Any) -> dict[str, Any]:
+    fields = {name: {"before": before, "after": after} for name, (before, after) in change.fields.items()}
+    item = change.item
+    return {"action": change.action.value, "kind": item.kind, "key": list(item.key), "where": item.where, "fields": fields}
+
+
+def _print(changes: list[Any], drift: list[str]) -> None:
+    counts = dict.fromkeys(_MARKS, 0)
+    for change in changes:
+        counts[change.action.value] += 1
+        mark, colour = _MARKS[change.action.value]
+        line = clean(f"{mark} {change.item.title}")
+        click.echo(click.style(line, fg=colour) if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else line)
+        for name, (before, after) in change.fields.items():
+            if change.action.value == "edit":
+                click.echo(clean(f"    {name}: {_shown(before)} → {_shown(after)}"))
+            elif after not in (None, "", [], False):
+                click.echo(clean(f"    {name}: {_shown(after)}"))
+    for line in drift:
+        click.echo(clean(f"! {line}"))
+    if not any(counts.values()):
+        click.echo("The fleet is as the file says.")
+        return
+    kept = f", {counts['keep']} not in the file (kept; --prune removes them)" if counts["keep"] else ""
+    click.echo(f"\n{counts['add']} to add, {counts['edit']} to change, {counts['remove']} to remove{kept}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return str(value) if value not in (None, "") else "none"

@@ -1,0 +1,214 @@
+"""Carries changes out through the API, one at a time; what was done stays done, and the next run does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from coxswain.declare.compare import Action, Change
+from coxswain.declare.items import Item
+from coxswain.errors import CoxswainError
+
+__all__ = ["Api", "Applied", "Stopped", "apply"]
+
+_POLICY = ("forwarding", "masquerade", "isolation")
+
+
+class Api(Protocol):
+    """What carries requests (``coxswain.cli.client.Client``)."""
+
+    def call(self, method: str, path: str, body: Any = None) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How many changes were made, and what was said about them."""
+
+    count: int
+    notes: tuple[str, ...]
+
+
+class Stopped(CoxswainError):
+    """A change could not be made. ``done`` were; run it again when the cause is mended."""
+
+    def __init__(self, change: Change, done: int, cause: CoxswainError) -> None:
+        where = f"{change.wanted.where}: " if change.wanted is not None else ""
+        super().__init__(
+            f"{where}{change.action} {change.item.title}: {cause}",
+            remedy=f"{done} changes were made before that and stay made. {cause.remedy} Then apply the file again.".strip(),
+        )
+        self.done = done
+        self.cause = cause
+
+
+class _Run:
+    """Ids by kind and key: of what was there, and of what is made on the way."""
+
+    def __init__(self, api: Api, present: Sequence[Item]) -> None:
+        self.api = api
+        self.ids = {(item.kind, item.key): item.id for item in present}
+        self.notes: list[str] = []
+
+    def id_of(self, kind: str, name: str) -> str:
+        return self.ids.get((kind, (name,)), name)
+
+    def do(self, change: Change) -> None:
+        work: Callable[[Change], None] = getattr(self, f"_{change.action.value}_{change.item.kind}", None) or getattr(
+            self, f"_{change.action.value}"
+        )
+        work(change)
+
+    def learn(self, item: Item, made: dict[str, Any]) -> str:
+        found: str = made["id"]
+        self.ids[item.kind, item.key] = found
+        for skipped in made.get("skipped", []):
+            self.notes.append(f"{item.title}: not served yet: {skipped['reason']}")
+        return found
+
+    # -- adding
+
+    def _add_server(self, change: Change) -> None:
+        item = change.item
+        body = {k: v for k, (_, v) in change.fields.items() if k != "host_key" or v}
+        self.learn(item, self.api.call("POST", "/api/servers", body))
+
+    def _add_node(self, change: Change) -> None:
+        item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
+        policy = {name: new[name] for name in _POLICY}
+        if new["server"]:
+            body = {"role": "node", "name": new["name"], "region": new["region"]}
+            made = self.api.call("POST", f"/api/servers/{self.id_of('server', new['server'])}/deploy", body)
+        else:
+            body = {name: new[name] for name in ("name", "control_addr", "region", "public_ip")}
+            made = self.api.call("POST", "/api/nodes", body | {"policy": policy})
+            self.notes.append(f"{item.title}: enrol it: cox nodes enroll {new['name']} --csr FILE")
+        node_id = self.learn(item, made)
+        rest: dict[str, Any] = {"endpoint_ips": new["endpoint_ips"]} if new["endpoint_ips"] else {}
+        if new["server"]:
+            rest["policy"] = policy
+        if rest:
+            made = self.api.call("PATCH", _at("nodes", node_id), {"version": made["version"]} | rest)
+        if not new["enabled"]:
+            self.api.call("POST", _at("nodes", node_id, "disable"), {"version": made["version"]})
+
+    def _add_path(self, change: Change) -> None:
+        new = {name: after for name, (_, after) in change.fields.items()}
+        hops = [self.id_of("node", hop) for hop in new["hops"]]
+        body = {"name": new["name"], "color": new["color"], "node_ids": hops}
+        self.learn(change.item, self.api.call("POST", "/api/paths", body))
+
+    def _add_user(self, change: Change) -> None:
+        new = {name: after for name, (_, after) in change.fields.items()}
+        body = {name: new[name] for name in ("name", "email", "phone")}
+        made = self.api.call("POST", "/api/users", body)
+        user_id = self.learn(change.item, made)
+        if new["status"] != "active":
+            self.api.call("PATCH", _at("users", user_id), {"version": made["version"], "status": new["status"]})
+
+    def _add_device(self, change: Change) -> None:
+        item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
+        owner = self.ids["user", item.key[:1]]
+        made = self.api.call("POST", _at("users", owner, "devices"), {"name": new["name"], "platform": new["platform"]})
+        device_id = self.learn(item, made)
+        if new["all_nodes"]:
+            self.api.call("POST", _at("devices", device_id, "provision"), {})
+        if new["status"] == "suspended":
+            self.api.call("POST", _at("devices", device_id, "suspend"), {})
+
+    def _add_profile(self, change: Change) -> None:
+        item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
+        body = {"device_id": self.ids["device", item.key[:2]], "name": new["name"], "protocol": new["protocol"]}
+        body |= self._egress(new)
+        self.learn(item, self.api.call("POST", "/api/profiles", body | {"entry_ips": new["entry_ips"]}))
+
+    def _egress(self, new: dict[str, Any]) -> dict[str, Any]:
+        if new.get("path"):
+            return {"path_id": self.id_of("path", new["path"])}
+        return {"node_id": self.id_of("node", new["node"])} if new.get("node") else {}
+
+    # -- changing
+
+    def _edit(self, change: Change) -> None:
+        item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
+        self.api.call("PATCH", _at(f"{item.kind}s", _id(change)), {"version": _version(change)} | new)
+
+    def _edit_node(self, change: Change) -> None:
+        item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
+        present = change.present
+        assert present is not None  # noqa: S101 - it is edited
+        version = present.version
+        plain = {name: value for name, value in new.items() if name not in (*_POLICY, "enabled")}
+        if not new.keys().isdisjoint(_POLICY):
+            plain["policy"] = {name: new.get(name, present.fields[name]) for name in _POLICY}
+        if plain:
+            version = self.api.call("PATCH", _at("nodes", present.id), {"version": version} | plain)["version"]
+        if "enabled" in new:
+            action = "enable" if new["enabled"] else "disable"
+            self.api.call("POST", _at("nodes", present.id, action), {"version": version})
+        if "control_addr" in new:
+            self.notes.append(f"{item.title}: if its host is another one, enrol it again: cox nodes enroll {item.key[0]}")
+
+    def _edit_device(self, change: Change) -> None:
+        new = {name: after for name, (_, after) in change.fields.items()}
+        device_id = _id(change)
+        if "platform" in new:
+            body = {"version": _version(change), "platform": new["platform"]}
+            self.api.call("PATCH", _at("devices", device_id), body)
+        if "status" in new:
+            self.api.call("POST", _at("devices", device_id, "suspend" if new["status"] == "suspended" else "resume"), {})
+        if new.get("all_nodes"):
+            self.api.call("POST", _at("devices", device_id, "provision"), {})
+
+    def _edit_profile(self, change: Change) -> None:
+        new = {name: after for name, (_, after) in change.fields.items()}
+        body = {name: new[name] for name in ("protocol", "entry_ips") if name in new} | self._egress(new)
+        changed = self.api.call("PATCH", _at("profiles", _id(change)), {"version": _version(change)} | body)
+        for skipped in changed.get("skipped", []):
+            self.notes.append(f"{change.item.title}: not served yet: {skipped['reason']}")
+
+    # -- removing
+
+    def _remove(self, change: Change) -> None:
+        self.api.call("DELETE", _at(f"{change.item.kind}s", _id(change)) + f"?version={_version(change)}")
+
+    def _remove_server(self, change: Change) -> None:
+        self.api.call("DELETE", _at("servers", _id(change)))
+
+    def _keep(self, _change: Change) -> None:
+        return
+
+
+def apply(api: Api, changes: Sequence[Change], present: Sequence[Item], done: Callable[[Change], None]) -> Applied:
+    """Makes the changes in order; ``done`` is told of each.
+
+    Raises:
+        Stopped: one could not be made; those before it were.
+    """
+    run = _Run(api, present)
+    count = 0
+    for change in changes:
+        if change.action is Action.KEEP:
+            continue
+        try:
+            run.do(change)
+        except CoxswainError as error:
+            raise Stopped(change, count, error) from error
+        count += 1
+        done(change)
+    return Applied(count, tuple(run.notes))
+
+
+def _at(place: str, row_id: str, action: str = "") -> str:
+    return f"/api/{place}/{quote(row_id, safe='')}" + (f"/{action}" if action else "")
+
+
+def _id(change: Change) -> str:
+    assert change.present is not None  # noqa: S101 - it is edited or removed
+    return change.present.id
+
+
+def _version(change: Change) -> int:
+    assert change.present is not None  # noqa: S101
+    return change.present.version

@@ -1,0 +1,116 @@
+"""What has to be done to make a fleet what a file says: a list of changes, in the order in which they can be made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from coxswain.declare.items import KINDS, Item
+from coxswain.declare.schema import FIELDS
+from coxswain.errors import Conflict
+
+__all__ = ["Action", "Change", "compare"]
+
+
+_PEOPLE = frozenset({"user", "device", "profile"})
+
+
+class Action(StrEnum):
+    """What a change does."""
+
+    ADD = "add"
+    EDIT = "edit"
+    REMOVE = "remove"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to do.
+
+    Attributes:
+        wanted: as the file has it; None for what is not in it.
+        present: as it is; None for what is not there.
+        fields: what changes: name to (before, after); of a new item all that it will have.
+    """
+
+    action: Action
+    wanted: Item | None
+    present: Item | None
+    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def item(self) -> Item:
+        found = self.wanted or self.present
+        assert found is not None  # noqa: S101 - one of them is there
+        return found
+
+
+def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[Item], *, prune: bool) -> list[Change]:
+    """Compares a file with a fleet.
+
+    Args:
+        wanted: the file's items.
+        spoken: the kinds that the file speaks of; of others nothing is too much.
+        present: the fleet's.
+        prune: remove what the file does not have; otherwise it is only shown (``Action.KEEP``).
+
+    Returns:
+        Changes in order: each can be made when those before it are.
+
+    Raises:
+        Conflict: something would have to change that cannot.
+    """
+    there = {(item.kind, item.key): item for item in present}
+    named = {(item.kind, item.key) for item in wanted}
+    changes: list[Change] = []
+    gone: set[tuple[str, ...]] = set()
+    extra: list[Change] = []
+    for item in sorted((i for i in present if i.kind in spoken), key=lambda i: KINDS.index(i.kind)):
+        if (item.kind, item.key) in named:
+            continue
+        if item.kind in ("device", "profile") and item.key[:-1] in gone:
+            continue  # it goes, or stays, with its owner
+        gone.add(item.key)
+        extra.append(Change(Action.REMOVE if prune else Action.KEEP, None, item))
+    extra.reverse()
+    # People and what is theirs go first, which frees their addresses; places last, when nothing leads to them any more.
+    changes += [change for change in extra if change.item.kind in _PEOPLE]
+    for kind in KINDS:
+        for item in wanted:
+            if item.kind == kind:
+                change = _change(item, there.get((kind, item.key)))
+                if change is not None:
+                    changes.append(change)
+    return changes + [change for change in extra if change.item.kind not in _PEOPLE]
+
+
+def _change(wanted: Item, present: Item | None) -> Change | None:
+    table = FIELDS[wanted.kind]
+    if present is None:
+        made = {name: (None, wanted.fields.get(name, f.default)) for name, f in table.items()}
+        return Change(Action.ADD, wanted, None, made)
+    differing = {
+        name: (present.fields.get(name), value)
+        for name, value in wanted.fields.items()
+        if value != present.fields.get(name) and not _is_no_change(name, value)
+    }
+    if "node" in differing or "path" in differing:
+        for name in ("node", "path"):
+            if present.fields.get(name) != wanted.fields.get(name, ""):
+                differing[name] = (present.fields.get(name), wanted.fields.get(name, ""))
+    for name in differing:
+        if table[name].fixed:
+            raise Conflict(
+                f"{wanted.where}: {wanted.title}: {name} is {present.fields.get(name)!r} and cannot become "
+                f"{wanted.fields[name]!r}",
+                remedy="Remove it and add it anew, under another name if it has to stay in use meanwhile.",
+            )
+    return Change(Action.EDIT, wanted, present, differing) if differing else None
+
+
+def _is_no_change(name: str, value: Any) -> bool:
+    """A device cannot be un-provisioned, only suspended; and a host key is only for the first time."""
+    return (name == "all_nodes" and not value) or name == "host_key" or (name == "control_addr" and not value)

@@ -1,0 +1,114 @@
+"""The fleet as it is, read through the API, in the form of a fleet file's items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from coxswain.declare.items import Item, Key
+from coxswain.declare.schema import user_key
+from coxswain.errors import Conflict
+
+__all__ = ["Lister", "Present", "read_present"]
+
+Lister = Callable[[str], Iterator[dict[str, Any]]]
+"""All entries of a list of the API, whatever its pages; of a list that is not there, none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Items, and what an operator should know of nodes that are not as they are intended."""
+
+    items: list[Item]
+    drift: list[str]
+
+
+def read_present(every: Lister) -> Present:
+    """Reads servers, nodes, paths, users, devices and profiles.
+
+    Raises:
+        Conflict: two things cannot be told apart by what names them in a file.
+        CoxswainError: the API does not answer.
+    """
+    servers = list(every("/api/servers"))
+    nodes = list(every("/api/nodes"))
+    paths = list(every("/api/paths"))
+    names = {thing["id"]: thing["name"] for thing in (*servers, *nodes, *paths)}
+    items = [
+        *(_server(s) for s in servers if not s.get("is_self")),
+        *(_node(n, names) for n in nodes),
+        *(_path(p, names) for p in paths),
+        *_people(every, names),
+    ]
+    seen: dict[tuple[str, Key], Item] = {}
+    for item in items:
+        other = seen.setdefault((item.kind, item.key), item)
+        if other is not item:
+            raise Conflict(
+                f"{item.title}: there are two of that name ({other.id} and {item.id}), and a file could not tell them apart",
+                remedy="Rename one of them, or give one an e-mail address.",
+            )
+    drift = [f"node {n['name']}: {_off(n)}" for n in nodes if n["enabled"] and not n["in_sync"]]
+    return Present(items, drift)
+
+
+def _off(node: dict[str, Any]) -> str:
+    state = node["link_state"].replace("_", " ")
+    reason = f": {node['link_reason']}" if node["link_reason"] else ""
+    return f"revision {node['applied_revision']} of {node['config_revision']}, {state}{reason}"
+
+
+def _server(found: dict[str, Any]) -> Item:
+    fields = {
+        "name": found["name"],
+        "ssh_host": found["ssh_host"],
+        "ssh_user": found.get("ssh_user", "root"),
+        "ssh_port": found.get("ssh_port", 22),
+        "region": found["region"],
+    }
+    return Item("server", (found["name"],), fields, id=found["id"], version=found["version"])
+
+
+def _node(found: dict[str, Any], names: dict[str, str]) -> Item:
+    copied = ("name", "control_addr", "region", "public_ip", "endpoint_ips", "enabled", "forwarding", "masquerade")
+    fields = {name: found[name] for name in (*copied, "isolation")}
+    fields["server"] = names.get(found.get("server_id", ""), "")
+    return Item("node", (found["name"],), fields, id=found["id"], version=found["version"])
+
+
+def _path(found: dict[str, Any], names: dict[str, str]) -> Item:
+    hops = [names.get(hop, hop) for hop in found["hops"]]
+    fields = {"name": found["name"], "hops": hops, "color": found["color"]}
+    return Item("path", (found["name"],), fields, id=found["id"], version=found["version"])
+
+
+def _people(every: Lister, names: dict[str, str]) -> Iterator[Item]:
+    users = list(every("/api/users"))
+    devices = [d for d in every("/api/devices") if d["status"] != "revoked"]
+    profiles = list(every("/api/profiles"))
+    keys: dict[str, Key] = {}
+    with_profiles = {p["device_id"] for p in profiles}
+    for user in users:
+        fields = {name: user[name] for name in ("name", "email", "phone", "status")}
+        keys[user["id"]] = (user_key(fields),)
+        yield Item("user", keys[user["id"]], fields, id=user["id"], version=user["version"])
+    for device in devices:
+        if device["user_id"] not in keys:
+            continue
+        fields = {name: device[name] for name in ("name", "platform", "status")}
+        fields["all_nodes"] = device["provisioned"] and device["id"] not in with_profiles
+        keys[device["id"]] = (*keys[device["user_id"]], device["name"])
+        yield Item("device", keys[device["id"]], fields, id=device["id"], version=device["version"])
+    for profile in profiles:
+        if profile["device_id"] not in keys:
+            continue
+        fields = {
+            "name": profile["name"],
+            "node": names.get(profile.get("node_id", ""), ""),
+            "path": names.get(profile.get("path_id", ""), ""),
+            "entry_ips": profile.get("entry_ips", []),
+            "protocol": profile["protocol"],
+        }
+        key = (*keys[profile["device_id"]], profile["name"])
+        yield Item("profile", key, fields, id=profile["id"], version=profile["version"])

@@ -1,0 +1,168 @@
+"""Files against a real controller: what is applied is what is exported, and applying it again changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.main import cli
+from tests.fleet import Controller
+
+Cox = Callable[..., Result]
+EMPTY = "fleet: 1\nnodes: []\nusers: []\n"
+
+
+@pytest.fixture
+def cox(controller: Controller) -> Cox:
+    (controller.home.parent / "cox.yaml").write_text("posture: personal\nstate_dir: state\n")
+
+    def run(*arguments: str, text: str = "", code: int = 0) -> Result:
+        config = str(controller.home.parent / "cox.yaml")
+        result = CliRunner().invoke(cli, [*arguments, "--config", config], input=text, prog_name="cox")
+        assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+        return result
+
+    return run
+
+
+_NAME = st.from_regex(r"[A-Za-z][A-Za-z0-9._-]{0,8}", fullmatch=True)
+_LABEL = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=12).filter(
+    lambda text: text.strip() and text.isprintable() and len(text.strip().encode()) <= 40
+)
+_IP = st.ip_addresses().map(str)
+_WAYS = ("forwarding", "masquerade", "isolation")
+
+
+@st.composite
+def _node(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    forwarding = draw(st.booleans())
+    policy = {way: forwarding and draw(st.booleans()) for way in _WAYS} | {"forwarding": forwarding}
+    return {
+        "name": name,
+        "control_addr": f"192.0.2.{draw(st.integers(1, 250))}:{draw(st.integers(1, 65535))}",
+        "region": draw(st.sampled_from(["", "nl", "de"])),
+        "public_ip": draw(st.just("") | _IP),
+        "endpoint_ips": draw(st.lists(_IP, max_size=3, unique=True)),
+        "enabled": draw(st.booleans()),
+        "policy": policy,
+    }
+
+
+@st.composite
+def _device(draw: st.DrawFn, name: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    made: list[dict[str, Any]] = []
+    for profile in draw(st.lists(_LABEL.map(str.strip), max_size=2, unique=True)) if nodes else []:
+        node = draw(st.sampled_from(nodes))
+        pool = node["endpoint_ips"] or [ip for ip in [node["public_ip"]] if ip]
+        entry = draw(st.lists(st.sampled_from(pool), max_size=2, unique=True)) if pool else []
+        protocol = draw(st.sampled_from(["amneziawg", "xray-reality", "both"]))
+        made.append({"name": profile, "node": node["name"], "entry_ips": entry, "protocol": protocol})
+    device: dict[str, Any] = {
+        "name": name,
+        "platform": draw(st.sampled_from(["", "android"])),
+        "status": draw(st.sampled_from(["active", "suspended"])),
+    }
+    if not made and draw(st.booleans()):
+        device["all_nodes"] = True
+    return device | ({"profiles": made} if made else {})
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> str:
+    nodes = [draw(_node(name)) for name in draw(st.lists(_NAME, max_size=3, unique=True))]
+    users = []
+    for number, name in enumerate(draw(st.lists(_LABEL, max_size=3))):
+        devices = [draw(_device(n, nodes)) for n in draw(st.lists(_LABEL.map(str.strip), max_size=2, unique=True))]
+        user = {
+            "name": name,
+            "email": f"u{number}@example.org",
+            "phone": draw(st.sampled_from(["", f"+4930{number}0000"])),
+            "status": draw(st.sampled_from(["active", "suspended", "disabled"])),
+        }
+        users.append(user | ({"devices": devices} if devices else {}))
+    return yaml.safe_dump({"fleet": 1, "nodes": nodes, "users": users}, allow_unicode=True)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(first=fleets(), second=fleets())
+def test_what_is_applied_is_what_is_exported(cox: Cox, first: str, second: str) -> None:
+    """Onto nothing, and onto another fleet."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    for text in (first, second):
+        cox("apply", "-f", "-", "--prune", "--yes", text=text)
+        again = json.loads(cox("plan", "-f", "-", "--json", text=text).stdout)
+        assert again["changes"] == []
+        exported = cox("export").stdout
+        assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=exported).stdout)["changes"] == []
+        # and from nothing, the export makes the same fleet again
+        cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+        cox("apply", "-f", "-", "--yes", text=exported)
+        assert cox("export").stdout == exported
+
+
+def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Controller) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    head = controller.client.get("/api/audit/head")["size"]
+    out = cox(
+        "plan", "-f", "-", text="fleet: 1\nnodes:\n- {name: p-1, control_addr: 192.0.2.1}\nusers:\n- name: Ann\n"
+    ).stdout
+    assert "+ node p-1" in out and "control_addr: 192.0.2.1:8444" in out and "2 to add, 0 to change" in out
+    assert controller.client.get("/api/audit/head")["size"] == head
+
+    cox("apply", "-f", "-", "--yes", text="fleet: 1\nnodes:\n- {name: p-1, control_addr: 192.0.2.1}\nusers:\n- name: Ann\n")
+    out = cox(
+        "plan", "-f", "-", text="fleet: 1\nnodes:\n- {name: p-1, control_addr: 192.0.2.1, policy: {isolation: on}}\n"
+    ).stdout
+    assert "~ node p-1" in out and "isolation: off → on" in out
+    assert "! node p-1: revision 0 of 1" in out  # drift: it is not enrolled yet
+    out = cox("plan", "-f", "-", text="fleet: 1\nusers: []\n").stdout
+    assert "· user Ann" in out and "1 not in the file (kept; --prune removes them)" in out
+    assert cox("plan", "-f", "-", text="fleet: 1\n").stdout.endswith("The fleet is as the file says.\n")
+
+
+def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    text = "fleet: 1\nusers:\n- name: Bea\n  devices:\n  - name: phone\n    profiles:\n    - {name: x, node: nowhere}\n"
+    result = cox("apply", "-f", "-", "--yes", text=text, code=1)
+    assert "stdin:7: add profile Bea / phone / x: node_id" in result.stderr
+    assert "2 changes were made before that" in result.stderr
+    out = cox("plan", "-f", "-", text=text).stdout
+    assert "1 to add" in out
+
+
+def test_nothing_is_done_unasked(cox: Cox) -> None:
+    text = "fleet: 1\nusers:\n- name: Nobody asked\n"
+    assert "give --yes" in cox("apply", "-f", "-", text=text, code=2).stderr
+    assert "Nobody asked" not in cox("users", "list").stdout
+
+
+def test_what_cannot_change_is_said_before_anything_is_done(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    cox("apply", "-f", "-", "--yes", text="fleet: 1\nnodes:\n- {name: f-1, control_addr: h, public_ip: 192.0.2.1}\n")
+    text = "fleet: 1\nnodes:\n- {name: f-1, control_addr: h, public_ip: 192.0.2.2}\n- {name: f-2, control_addr: h}\n"
+    assert "public_ip is '192.0.2.1' and cannot become" in cox("apply", "-f", "-", "--yes", text=text, code=5).stderr
+    assert "f-2" not in cox("nodes", "list").stdout
+
+
+def test_names_that_cannot_be_told_apart(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    for _ in range(2):
+        cox("users", "add", "Twin")
+    assert "user Twin: there are two of that name" in cox("export", code=5).stderr
+    for line in cox("users", "list").stdout.splitlines()[1:]:
+        cox("users", "remove", line.split()[0], "--yes")
+
+
+def test_a_profile_moves_away_from_a_node_that_goes(cox: Cox) -> None:
+    node = "- {{name: {0}, control_addr: h, public_ip: 192.0.2.1}}\n"
+    user = "users:\n- name: Cy\n  devices: [{{name: phone, profiles: [{{name: x, node: {0}}}]}}]\n"
+    cox("apply", "-f", "-", "--prune", "--yes", text="fleet: 1\nnodes:\n" + node.format("m-1") + user.format("m-1"))
+    cox("apply", "-f", "-", "--prune", "--yes", text="fleet: 1\nnodes:\n" + node.format("m-2") + user.format("m-2"))
+    assert "m-1" not in cox("nodes", "list").stdout

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from coxswain.errors import CoxswainError
 from coxswain.model import Obfuscation
 from coxswain.netpolicy import Policy
 from coxswain.wire.validate import CLIENT_INTERFACE
+
+if TYPE_CHECKING:
+    from coxswain.agent.xray_engine import XrayEngine
 
 __all__ = [
     "CLIENT_INTERFACE",
@@ -128,6 +131,11 @@ class DataPlane(Protocol):
     @property
     def has_xray(self) -> bool:
         """False: XRay calls answer UNIMPLEMENTED."""
+        ...
+
+    @property
+    def xray(self) -> XrayEngine:
+        """What runs the REALITY inbound; only used while ``has_xray``."""
         ...
 
     async def restore_links(self) -> Sequence[str]:

@@ -69,6 +69,11 @@ class XrayIdentity:
         """Base64url without padding, 43 characters."""
         return _url64(_public(self.private_key))
 
+    @property
+    def private_text(self) -> str:
+        """The private key as the engine takes it, and as the file has it."""
+        return _url64(self.private_key)
+
 
 def load_or_create_awg(files: Files, rng: random.Random | None = None) -> AwgIdentity:
     """Reads ``awg-node.json``, or makes it. ``rng``: a seeded source for simulated nodes; default: the system's.
@@ -131,7 +136,7 @@ def load_or_create_xray(files: Files, rng: random.Random | None = None) -> XrayI
         raw[0] &= 248
         raw[31] = raw[31] & 127 | 64
         identity = XrayIdentity(bytes(raw))
-        document = {"private_key": _url64(identity.private_key)}
+        document = {"private_key": identity.private_text}
         files.write(XRAY_IDENTITY, json.dumps(document, indent=2).encode() + b"\n", 0o600)
         return identity
     try:

@@ -20,9 +20,10 @@ from coxswain.agent import requests as convert
 from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, Dump, StoredPolicy
 from coxswain.agent.events import EventHub, StreamCut
 from coxswain.agent.identity import AwgIdentity, XrayIdentity
-from coxswain.agent.observer import FRESH_S, Observer
+from coxswain.agent.observer import Observer
 from coxswain.agent.redact import scrub
 from coxswain.agent.state import State
+from coxswain.agent.status import awg_status, xray_status
 from coxswain.agent.writer import Writer
 from coxswain.agent.xray import Stale, XrayInbound
 from coxswain.clock import Clock
@@ -96,7 +97,7 @@ class NodeService:
         self._complaints: dict[str, str] = {}
         self._policy = state.policy()
         self.applied_revision = state.awg_revision()
-        self.xray = XrayInbound(state, self._save)
+        self.xray = XrayInbound(state, self._save, plane.xray, xray)
         self._methods: dict[str, Callable[[bytes], Awaitable[Message]]] = {
             "GetStatus": self._reads(pb.GetStatusRequest, self.get_status),
             "GetMetrics": self._reads(pb.GetMetricsRequest, self.get_metrics),
@@ -132,6 +133,11 @@ class NodeService:
             await self._plane.up()
         except DataPlaneFailed as error:
             self._complain("up", f"awg0 not restored: {error}")
+        if self._plane.has_xray:
+            try:
+                await self.xray.restart()
+            except DataPlaneFailed as error:
+                _log.warning("XRay not restored: %s", scrub(str(error)))  # the status says so, too
 
     async def heal(self) -> None:
         """Brings back what was configured and is not there any more; what cannot be is told in the status."""
@@ -168,44 +174,16 @@ class NodeService:
         return pb.GetStatusResponse(
             agent_version=self._version,
             uptime_seconds=int(self._clock.monotonic() - self._started),
-            services=[await self._awg_status(), self._xray_status()],
+            services=[
+                await awg_status(self._plane, self._clock.now(), self.troubles),
+                xray_status(self.xray if self._plane.has_xray else None),
+            ],
             amneziawg=pb.AmneziaWGInfo(
                 public_key=self._awg.public_key,
                 obfuscation=convert.obfuscation_message(self._awg.obfuscation),
             ),
             xray=pb.XRayRealityInfo(public_key=self._xray_identity.public_key),
             applied_revision=self.applied_revision,
-        )
-
-    async def _awg_status(self) -> pb.ServiceStatus:
-        health = await self._plane.status()
-        status = pb.ServiceStatus(protocol=AWG, running=health.up, listening=health.up, newest_handshake_age_seconds=-1)
-        detail = health.error or "awg0 not up"
-        notes = [health.note] if health.note else []
-        if health.up:
-            try:
-                dump = await self._plane.dump()
-            except DataPlaneFailed as error:
-                detail = str(error)
-            else:
-                now = self._clock.now()
-                ages = [now - live.last_handshake for live in dump.values() if live.last_handshake]
-                status.peer_count = len(dump)
-                status.newest_handshake_age_seconds = max(0, int(min(ages))) if ages else -1
-                status.handshaking_peers = sum(age < FRESH_S for age in ages)
-                detail = f"awg0 up, {len(dump)} peers"
-        status.detail = scrub("; ".join([detail, *notes, *self._complaints.values()]))
-        return status
-
-    def _xray_status(self) -> pb.ServiceStatus:
-        config = self.xray.config if self._plane.has_xray else None
-        return pb.ServiceStatus(
-            protocol=XRAY,
-            running=config is not None,
-            listening=config is not None,
-            peer_count=len(config.clients) if config is not None else 0,
-            detail="not configured" if config is None else f"REALITY :{config.port}",
-            newest_handshake_age_seconds=-1,
         )
 
     async def list_peers(self, request: pb.ListPeersRequest) -> pb.ListPeersResponse:
@@ -308,7 +286,9 @@ class NodeService:
         if request.protocol == AWG:
             await self._writer.run(self._plane.up)
             self._complaints.pop("up", None)
-        elif request.protocol != XRAY or not self._plane.has_xray:
+        elif request.protocol == XRAY and self._plane.has_xray:
+            await self._writer.run(self.xray.restart)
+        else:
             raise self._unimplemented(request.protocol)
         return pb.RestartServiceResponse(restarted=True)
 

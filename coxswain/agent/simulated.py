@@ -28,10 +28,37 @@ from coxswain.agent.state import Files, MemoryFiles
 from coxswain.clock import Clock
 from coxswain.netpolicy import Policy, render, resolve
 
-__all__ = ["REKEY_S", "Behaviour", "SimPeer", "SimulatedPlane"]
+__all__ = ["REKEY_S", "Behaviour", "SimPeer", "SimulatedPlane", "SimulatedXray"]
 
 CONF = "simulated-peers.json"
 EGRESS = "eth0"
+
+
+class SimulatedXray:
+    """An engine that says it runs. ``failures``: the next calls of ``check`` or ``swap`` raise these texts."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.trouble = ""
+        self.document = b""
+        self.failures: dict[str, list[str]] = {}
+
+    async def check(self, document: bytes, port: int) -> None:  # noqa: ARG002 - it takes everything
+        self._may_fail("check")
+
+    async def swap(self, document: bytes, port: int) -> None:  # noqa: ARG002
+        self.running = False
+        self._may_fail("swap")
+        self.running, self.trouble, self.document = True, "", document
+
+    async def stop(self) -> None:
+        self.running = False
+
+    def _may_fail(self, method: str) -> None:
+        waiting = self.failures.get(method)
+        if waiting:
+            self.trouble = waiting.pop(0)
+            raise DataPlaneFailed(self.trouble)
 
 
 class SimulatedPlane:
@@ -65,6 +92,7 @@ class SimulatedPlane:
         existing_agent: bool = False,
     ) -> None:
         self.behaviour = behaviour
+        self.xray = SimulatedXray()
         self._links = SimLinks(existing_agent=existing_agent)
         self.policy: Policy | None = None
         self.policies: deque[Policy] = deque(maxlen=32)
@@ -178,7 +206,8 @@ class SimulatedPlane:
         self._up = False
 
     def restarted(self) -> None:
-        """The agent's process is another one; interfaces and rules stay."""
+        """The agent's process is another one; interfaces and rules stay, XRay ended with it."""
+        self.xray.running = False
         self._links.restarted()
 
     @property

@@ -1,7 +1,7 @@
-"""The REALITY inbound as far as this agent has one: its configuration, revision and clients (node-contract.md 4.5, 8).
+"""The REALITY inbound: its configuration, revision and clients (node-contract.md 4.5, 4.7, 4.8, 4.10, 8).
 
-There is no XRay engine here. With the simulated data plane this pretends to run one; with a real one the service
-answers UNIMPLEMENTED. Unlike the existing agent's, the state survives a restart (node-contract.md 9.2).
+What runs it is an engine (``xray_engine.py``), swapped as a whole at each change (8.4). Unlike the existing agent's, the
+configuration and the clients survive a restart (9.2).
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from coxswain.agent.dataplane import DataPlaneFailed
+from coxswain.agent.identity import XrayIdentity
 from coxswain.agent.state import State, XrayClient, XrayConfig
+from coxswain.agent.xray_engine import XrayEngine, render_xray
 
 __all__ = ["Stale", "XrayInbound"]
 
@@ -22,11 +25,13 @@ class Stale(Exception):
 
 
 class XrayInbound:
-    """Configuration in force. ``config`` None: not configured; clients may be there all the same (4.7)."""
+    """What is configured. ``config`` None: nothing; clients may be there all the same (4.7)."""
 
-    def __init__(self, state: State, save: Save) -> None:
+    def __init__(self, state: State, save: Save, engine: XrayEngine, identity: XrayIdentity) -> None:
         self._state = state
         self._save = save
+        self._engine = engine
+        self._identity = identity
         self._early: tuple[XrayClient, ...] = ()
         found = state.xray()
         self.config: XrayConfig | None = found[0] if found is not None else None
@@ -34,7 +39,14 @@ class XrayInbound:
 
     @property
     def running(self) -> bool:
-        return self.config is not None
+        return self.config is not None and self._engine.running
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not run although it is configured; empty: it does, or it is not."""
+        if self.config is None or self._engine.running:
+            return ""
+        return self._engine.trouble or "not started"
 
     @property
     def clients(self) -> tuple[XrayClient, ...]:
@@ -45,35 +57,61 @@ class XrayInbound:
 
         Raises:
             Stale: and nothing changed.
+            DataPlaneFailed: the configuration is no good, and the old one goes on; or it could not be started, and nothing
+                runs while the old one is remembered (node-contract.md 4.5).
         """
         if revision < self.revision:
             raise Stale
         if revision == self.revision and self.running:
             return False
-        await self._apply(config(), revision)
+        wanted = config()
+        await self._run(wanted)
+        self.config = wanted
+        await self._save(lambda: self._state.set_xray(wanted, revision))
+        self.revision = revision  # last: what could not be saved is applied again when it is pushed again
         return True
 
     async def add(self, client: XrayClient) -> bool:
-        """Returns False if the client is there already, whatever its flow."""
+        """Returns False if the client is there already, whatever its flow.
+
+        Raises:
+            DataPlaneFailed: the client stays in the list (node-contract.md 4.7).
+        """
         if any(known.id == client.id for known in self.clients):
             return False
         await self._set_clients((*self.clients, client))
         return True
 
     async def remove(self, uuid: str) -> bool:
-        """Returns False if there is no such client."""
+        """Returns False if there is no such client.
+
+        Raises:
+            DataPlaneFailed: it is out all the same, because nothing runs any more.
+        """
         kept = tuple(client for client in self.clients if client.id != uuid)
         if len(kept) == len(self.clients):
             return False
-        await self._set_clients(kept)
+        try:
+            await self._set_clients(kept)
+        except DataPlaneFailed:
+            await self._engine.stop()  # what still runs would let it in
+            raise
         return True
+
+    async def restart(self) -> None:
+        """From what is remembered; nothing configured: nothing happens. Raises ``DataPlaneFailed``."""
+        if self.config is not None:
+            await self._run(self.config)
 
     async def _set_clients(self, clients: tuple[XrayClient, ...]) -> None:
         if self.config is None:
             self._early = clients
-        else:
-            await self._apply(replace(self.config, clients=clients), self.revision)
+            return
+        self.config = config = replace(self.config, clients=clients)
+        await self._save(lambda: self._state.set_xray(config, self.revision))
+        await self._run(config)
 
-    async def _apply(self, config: XrayConfig, revision: int) -> None:
-        await self._save(lambda: self._state.set_xray(config, revision))
-        self.config, self.revision = config, revision
+    async def _run(self, config: XrayConfig) -> None:
+        document = render_xray(config, self._identity.private_text)
+        await self._engine.check(document, config.port)
+        await self._engine.swap(document, config.port)

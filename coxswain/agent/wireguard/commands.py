@@ -19,7 +19,7 @@ from typing import Protocol
 from coxswain.agent.dataplane import DataPlaneFailed
 from coxswain.agent.redact import scrub
 
-__all__ = ["OUTPUT_LIMIT", "Outcome", "Runner", "Shell", "ToolFailed", "ToolMissing"]
+__all__ = ["OUTPUT_LIMIT", "Outcome", "Runner", "Shell", "ToolFailed", "ToolMissing", "memory_file"]
 
 OUTPUT_LIMIT = 32 * 1024 * 1024
 """Bytes of output of one stream after which a tool is ended. A dump of 27,000 peers, the most that fit a push
@@ -169,7 +169,7 @@ class Runner:
     ) -> Outcome:
         loop = asyncio.get_running_loop()
         try:
-            with _readable(stdin) as source:
+            with memory_file(stdin) if stdin is not None else contextlib.nullcontext(asyncio.subprocess.DEVNULL) as source:
                 transport, protocol = await loop.subprocess_exec(
                     _Listener, *argv, stdin=source, env=environment, start_new_session=True
                 )
@@ -191,14 +191,11 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _readable(text: str | None) -> Iterator[int]:
-    """A descriptor to read ``text`` from, in memory only.
+def memory_file(text: str) -> Iterator[int]:
+    """A descriptor to read ``text`` from, in memory only, for a program's standard input.
 
     asyncio would make a socket of standard input, which cannot be opened as ``/dev/stdin``; and a pipe would need a writer.
     """
-    if text is None:
-        yield asyncio.subprocess.DEVNULL
-        return
     descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC)
     try:
         with open(descriptor, "wb", closefd=False) as file:

@@ -31,6 +31,7 @@ from coxswain.agent.wireguard.nftables import NftablesFirewall
 from coxswain.agent.wireguard.settings import FirewallChoice, WireguardSettings
 from coxswain.agent.wireguard.tools import Tools, choose
 from coxswain.agent.wireguard.transits import is_there
+from coxswain.agent.xray_engine import XrayEngine, XrayProcess
 from coxswain.netpolicy import Policy
 
 __all__ = ["WireguardPlane", "open_plane"]
@@ -45,7 +46,6 @@ class WireguardPlane:
     """
 
     name = "wireguard"
-    has_xray = False
 
     def __init__(self, identity: AwgIdentity, settings: WireguardSettings, shell: Shell | None = None) -> None:
         self._identity = identity
@@ -55,9 +55,15 @@ class WireguardPlane:
         self._files = DirectoryFiles(settings.conf_directory)
         self._clients = self._interface(CLIENT_INTERFACE)
         self._block = InterfaceBlock(identity.private_text, CLIENT_PORT, CLIENT_MTU, identity.obfuscation)
+        self.xray: XrayEngine = XrayProcess(self._shell)
         self._links: set[str] = set()
         self._policy: Policy | None = None
         self._firewall: Firewall | None = None
+
+    @property
+    def has_xray(self) -> bool:
+        """While something runs, its clients are answered for, whatever becomes of the binary."""
+        return self.xray.running or XrayProcess.installed()
 
     # -- clients
 
@@ -197,6 +203,7 @@ class WireguardPlane:
         return stored
 
     async def close(self) -> None:
+        await self.xray.stop()
         await self._runner.close()
 
     # -- inside

@@ -252,8 +252,23 @@ def push(config: str | None, node: str, *, as_json: bool) -> None:
             ("revision", f"{outcome['PushedRevision']} (applied {outcome['AppliedRevision']})"),
             ("reloaded", outcome["Reloaded"]),
             ("policy applied", outcome["PolicyApplied"]),
+            ("inner links", outcome["LinksConfigured"]),
+            ("XRay clients", "skipped" if outcome["XRaySkipped"] else outcome["XRayPeers"]),
         ]
     )
+
+
+@nodes.command("push-policy")
+@config_option
+@json_option
+@click.argument("node")
+def push_policy(config: str | None, node: str, *, as_json: bool) -> None:
+    """Put a node's network policy in force again, with its transits."""
+    outcome = client(config).post(node_path(node, "push-policy"))
+    if as_json:
+        print_json(outcome)
+        return
+    facts([(name, outcome[name]) for name in ("forwarding", "masquerade", "isolation", "transits", "applied")])
 
 
 @nodes.command("edit")

@@ -13,7 +13,7 @@ from coxswain.cli.client import Client
 from coxswain.cli.output import Painted, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
-__all__ = ["follow", "operations", "wait_option"]
+__all__ = ["finish", "follow", "operations", "wait_option"]
 
 _POLL_S = 0.25
 _OVER = ("done", "failed", "undone", "cancelled", "waiting")
@@ -86,7 +86,7 @@ def retry(config: str | None, operation: str, *, password: bool, wait: bool, as_
     """Go on where it failed; begin anew what was taken back."""
     body = {"password": ask_password()} if password else {}
     asking = client(config)
-    _started(asking, asking.post(_path(operation, "retry"), body), wait=wait, as_json=as_json)
+    finish(asking, asking.post(_path(operation, "retry"), body), wait=wait, as_json=as_json)
 
 
 @operations.command("cancel")
@@ -97,7 +97,7 @@ def retry(config: str | None, operation: str, *, password: bool, wait: bool, as_
 def cancel(config: str | None, operation: str, *, wait: bool, as_json: bool) -> None:
     """Stop it, and take back what it changed."""
     asking = client(config)
-    _started(asking, asking.post(_path(operation, "cancel")), wait=wait, as_json=as_json, good=("cancelled",))
+    finish(asking, asking.post(_path(operation, "cancel")), wait=wait, as_json=as_json, good=("cancelled",))
 
 
 def ask_password() -> str:
@@ -113,9 +113,10 @@ def ask_password() -> str:
     return line
 
 
-def _started(
+def finish(
     asking: Client, operation: dict[str, Any], *, wait: bool, as_json: bool, good: tuple[str, ...] = ("done",)
 ) -> None:
+    """Follows an operation that a command has started to its end, or only says how to."""
     if not wait:
         if as_json:
             print_json(operation)

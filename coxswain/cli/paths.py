@@ -1,0 +1,257 @@
+"""``cox paths``: paths over two or three nodes, and whose traffic goes over which."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from coxswain.cli.accounts import device_of
+from coxswain.cli.client import Client
+from coxswain.cli.operations import finish, wait_option
+from coxswain.cli.output import clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.errors import InvalidInput
+
+__all__ = ["paths"]
+
+_user_option = click.option("--user", help="Whose device it is, if it is given by its name.")
+_patience_option = click.option(
+    "--patience", type=click.IntRange(1, 3600), metavar="SECONDS", help="How long each stage waits for its nodes (45)."
+)
+
+
+@click.group()
+def paths() -> None:
+    """Build paths over two or three nodes, and move devices onto them without cutting them off."""
+
+
+@paths.command("add")
+@config_option
+@json_option
+@click.argument("name")
+@click.option("--hops", required=True, metavar="A,B[,C]", help="The nodes, the entry first.")
+@click.option("--color", default="", metavar="#RRGGBB", help="For the map; default: the dashboard chooses.")
+@_patience_option
+@wait_option
+def add(config: str | None, name: str, hops: str, color: str, patience: int | None, *, wait: bool, as_json: bool) -> None:
+    """Build a path. It moves nobody; what cannot be built is taken back."""
+    asking = client(config)
+    body = {"name": name, "node_ids": _hops(hops), "color": color}
+    if wait and not as_json:
+        _print_path_plan(asking.post("/api/paths/plan", {"name": name, "node_ids": body["node_ids"]}))
+    operation = asking.post(_query("/api/paths", patience), body)
+    finish(asking, operation, wait=wait, as_json=as_json)
+
+
+@paths.command("list")
+@config_option
+@json_option
+def list_(config: str | None, *, as_json: bool) -> None:
+    """All paths."""
+    found = client(config).get("/api/paths")
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [p["id"], p["name"], " → ".join(p["nodes"]), p["status"], p["devices"], p["profiles"], p["mtu"], p["color"]]
+        for p in found
+    ]
+    table(["ID", "NAME", "CHAIN", "STATUS", "DEVICES", "PROFILES", "MTU", "COLOR"], rows, styles={3: paint})
+
+
+@paths.command("show")
+@config_option
+@json_option
+@click.argument("path")
+def show(config: str | None, path: str, *, as_json: bool) -> None:
+    """One path: its links, who is bound to it, what is wrong."""
+    asking = client(config)
+    found = asking.get(_path(path))
+    bound = asking.get(f"/api/bindings?path={quote(found['id'], safe='')}")
+    if as_json:
+        print_json(found | {"bindings": bound})
+        return
+    facts(
+        [
+            ("id", found["id"]),
+            ("name", found["name"]),
+            ("chain", " → ".join(found["nodes"])),
+            ("status", paint(found["status"])),
+            ("color", found["color"]),
+            ("MTU for clients", found["mtu"]),
+            ("devices", found["devices"]),
+            ("profiles", found["profiles"]),
+            ("version", found["version"]),
+        ]
+    )
+    click.echo()
+    names = dict(zip(found["hops"], found["nodes"], strict=True))
+    rows = [
+        [
+            f"{names[k['entry_node_id']]} → {names[k['exit_node_id']]}",
+            k["status"],
+            k["interface"],
+            k["endpoint"],
+            k["listen_port"],
+            k["mtu"],
+            k["waiting"],
+        ]
+        for k in found["links"]
+    ]
+    table(["LINK", "STATUS", "INTERFACE", "ENDPOINT", "PORT", "MTU", "WAITING"], rows, styles={1: paint})
+    if bound:
+        click.echo()
+        table(["DEVICE", "PHASE", "WAITING"], [[b["device_id"], b["phase"], "; ".join(b["waiting"])] for b in bound])
+    for problem in found["problems"]:
+        click.echo(f"! {clean(problem)}")
+
+
+@paths.command("plan")
+@config_option
+@json_option
+@click.option("--hops", metavar="A,B[,C]", help="What building this path would do.")
+@click.option("--device", help="What moving this device would do.")
+@click.option("--path", "path", default="", help="Where to; without it: off its path.")
+@_user_option
+def plan(config: str | None, hops: str | None, device: str | None, path: str, user: str | None, *, as_json: bool) -> None:
+    """What a change would do, stage by stage. Changes nothing."""
+    if (hops is None) == (device is None):
+        raise InvalidInput("either --hops (a new path) or --device (with --path, or off its path) is needed")
+    asking = client(config)
+    if hops is not None:
+        found = asking.post("/api/paths/plan", {"node_ids": _hops(hops)})
+        print_json(found) if as_json else _print_path_plan(found)
+        return
+    found = _binding_plan(asking, device_of(asking, device or "", user)["id"], path)
+    print_json(found) if as_json else _print_binding_plan(found)
+
+
+@paths.command("provision")
+@config_option
+@json_option
+@click.argument("path")
+@_patience_option
+@wait_option
+def provision(config: str | None, path: str, patience: int | None, *, wait: bool, as_json: bool) -> None:
+    """Have the nodes of a path looked at now, and wait until it is in place."""
+    asking = client(config)
+    finish(asking, asking.post(_query(_path(path, "provision"), patience)), wait=wait, as_json=as_json)
+
+
+@paths.command("rm")
+@config_option
+@json_option
+@click.argument("path")
+def remove(config: str | None, path: str, *, as_json: bool) -> None:
+    """Remove a path that nobody uses, and the links that only it needed."""
+    asking = client(config)
+    found = asking.get(_path(path))
+    asking.call("DELETE", _path(found["id"]))
+    print_json(found) if as_json else click.echo(f"{clean(found['name'])}: removed")
+
+
+@paths.command("bind")
+@config_option
+@json_option
+@click.argument("device")
+@click.argument("path")
+@_user_option
+@click.option("--yes", is_flag=True, help="Do not ask, even if traffic stops for a moment.")
+@_patience_option
+@wait_option
+def bind(
+    config: str | None,
+    device: str,
+    path: str,
+    user: str | None,
+    patience: int | None,
+    *,
+    yes: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Move a device's traffic to a path. The new one carries before the old one is cut."""
+    asking = client(config)
+    _move(asking, device_of(asking, device, user)["id"], path, patience, yes=yes, wait=wait, as_json=as_json)
+
+
+@paths.command("unbind")
+@config_option
+@json_option
+@click.argument("device")
+@_user_option
+@click.option("--yes", is_flag=True, help="Do not ask, even if traffic stops for a moment.")
+@_patience_option
+@wait_option
+def unbind(
+    config: str | None, device: str, user: str | None, patience: int | None, *, yes: bool, wait: bool, as_json: bool
+) -> None:
+    """Take a device's traffic off its path; it then leaves at the entry."""
+    asking = client(config)
+    _move(asking, device_of(asking, device, user)["id"], "", patience, yes=yes, wait=wait, as_json=as_json)
+
+
+@paths.command("color")
+@config_option
+@json_option
+@click.argument("path")
+@click.argument("color")
+def color(config: str | None, path: str, color: str, *, as_json: bool) -> None:
+    """Give a path another colour, #rrggbb; an empty one lets the dashboard choose."""
+    asking = client(config)
+    found = asking.get(_path(path))
+    changed = asking.call("PATCH", _path(found["id"]), {"version": found["version"], "color": color})
+    print_json(changed) if as_json else click.echo(f"{clean(found['name'])}: {color or 'no colour of its own'}")
+
+
+def _move(asking: Client, device: str, path: str, patience: int | None, *, yes: bool, wait: bool, as_json: bool) -> None:
+    if not as_json:
+        found = _binding_plan(asking, device, path)
+        _print_binding_plan(found)
+        if found["interrupts"] and not yes and sys.stdin.isatty():
+            click.confirm("Go on?", abort=True)
+    place = _query(f"/api/devices/{quote(device, safe='')}/bind", patience)
+    operation = asking.post(place, {"path_id": path}) if path else asking.call("DELETE", place)
+    if operation is None:
+        click.echo(f"{clean(device)}: nothing to do")
+        return
+    finish(asking, operation, wait=wait, as_json=as_json)
+
+
+def _binding_plan(asking: Client, device: str, path: str) -> Any:
+    return asking.post(f"/api/devices/{quote(device, safe='')}/bind/plan", {"path_id": path})
+
+
+def _print_path_plan(found: dict[str, Any]) -> None:
+    for number, step in enumerate(found["steps"], 1):
+        click.echo(f"{number}. {clean(step)}")
+    click.echo(f"MTU for clients: {found['mtu']}")
+    _print_notes(found["notes"])
+
+
+def _print_binding_plan(found: dict[str, Any]) -> None:
+    for number, stage in enumerate(found["stages"], 1):
+        click.echo(f"{number}. {clean(stage['title'])}")
+        for change in stage["changes"]:
+            click.echo(f"   - {clean(change)}")
+    _print_notes([found["interrupts"], *found["notes"]])
+
+
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        if note:
+            click.echo(f"! {clean(note)}")
+
+
+def _hops(text: str) -> list[str]:
+    return [hop.strip() for hop in text.split(",") if hop.strip()]
+
+
+def _path(path: str, action: str = "") -> str:
+    return f"/api/paths/{quote(path, safe='')}" + (f"/{action}" if action else "")
+
+
+def _query(place: str, patience: int | None) -> str:
+    return f"{place}?wait=false" + (f"&patience={patience}" if patience is not None else "")

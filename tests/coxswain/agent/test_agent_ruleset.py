@@ -4,7 +4,7 @@ import ipaddress
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, ruleset, sources
@@ -25,6 +25,7 @@ def networks(draw):
     return f"{base}/{length}"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(networks(), st.integers(0, 3)), max_size=12))
 def test_the_last_transit_that_covers_an_address_has_it(given_transits):
     transits = [transit(cidr, number) for cidr, number in given_transits]

@@ -14,10 +14,21 @@ from coxswain.keyring import Keyring
 from coxswain.messages import ca as m
 from coxswain.messages.audit import Caller, Committed, OutboxGrew
 from coxswain.messages.fleet import CertificatesChanged
-from coxswain.pki import Authority, Leaf, Role, fingerprint, issue_controller_leaf, issue_node_leaf, read_csr, renewal_due_at
+from coxswain.pki import (
+    Authority,
+    Leaf,
+    Role,
+    fingerprint,
+    issue_controller_leaf,
+    issue_node_leaf,
+    issue_relay_leaf,
+    read_csr,
+    renewal_due_at,
+)
 from coxswain.store import Durability, Store
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import pki as rows
+from coxswain.store import servers as server_rows
 
 __all__ = ["CertificateAuthority"]
 
@@ -53,6 +64,8 @@ class CertificateAuthority(Actor):
                 return self._credentials()
             case m.IssueNodeCertificate(caller, node_id, csr_pem):
                 return self._issue(caller, node_id, csr_pem)
+            case m.IssueRelayCertificate(caller, relay_id, csr_pem):
+                return self._issue_relay(caller, relay_id, csr_pem)
             case m.RevokeNodeCertificates(caller, node_id, serial, reason):
                 return self._revoke(caller, node_id, serial, reason)
             case m.DescribeCa():
@@ -124,6 +137,29 @@ class CertificateAuthority(Actor):
             node_crt=leaf.pem + self._authorities[Role.FLEET].pem,
             ca_crt=self._authorities[Role.CONTROL].pem,
             ignored=csr.ignored,
+        )
+        return Committed(issued, outbox_id)
+
+    def _issue_relay(self, caller: Caller, relay_id: str, csr_pem: bytes) -> Committed[m.IssuedRelayCertificate]:
+        csr = read_csr(csr_pem)
+        with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            relay = next((r for r in server_rows.list_relays(tx) if r.id == relay_id), None)
+            if relay is None or not relay.hostname:
+                raise NotFound(f"relay: there is none with the id {relay_id[:80]!r} and a hostname")
+            leaf = issue_relay_leaf(self._authorities[Role.FLEET], csr.public_key, relay.hostname, self._now())
+            server_rows.insert_relay_cert(tx, relay_id, leaf, self._now())
+            detail = {"name": relay.name, "serial": leaf.serial}
+            outbox_id = record(tx, caller, "relay.enroll", ("relay", relay_id), detail, now=self._now())
+        self.context.tell("audit_writer", OutboxGrew())
+        fleet = self._authorities[Role.FLEET].pem
+        issued = m.IssuedRelayCertificate(
+            relay_id=relay_id,
+            serial=leaf.serial,
+            hostname=relay.hostname,
+            not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+            relay_crt=leaf.pem + fleet,
+            fleet_ca_crt=fleet,
+            device_ca_crt=self._authorities[Role.DEVICE].pem,
         )
         return Committed(issued, outbox_id)
 

@@ -8,6 +8,7 @@
     ├── configuration            takes over what of the file can be taken over at SIGHUP
     ├── fleet                    the inventory and its intent
     ├── certificate_authority    the only holder of CA keys
+    ├── servers                  machines, relays, the controller's SSH key
     ├── session_tracker          node events in, sessions out
     ├── session_archive          questions about sessions; retention
     ├── network (rest_for_one)   what stands on the I/O loop falls with it
@@ -28,7 +29,7 @@ import dataclasses
 import os
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,7 @@ from actors.node_links import NodeLinks
 from actors.operations import OperationRuns, Operations
 from actors.ownership import SoloOwnership
 from actors.reconcile_clock import ReconcileClock
+from actors.servers import Servers
 from actors.session_archive import SessionArchive
 from actors.session_tracker import SessionTracker
 from actors.supervision import (
@@ -80,7 +82,11 @@ from coxswain.live.ring import EventRing
 from coxswain.messages.fleet import LinkFell
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
+from coxswain.onboarding.kinds import onboarding_kinds
 from coxswain.operations import Kind
+from coxswain.ssh.connection import Target, see_host_key
+from coxswain.ssh.dial import Dialer as HostDialer
+from coxswain.ssh.dial import DirectDialer
 from coxswain.store import Store
 from coxswain.web.table import PAGES
 from coxswain.wire.node_control import Deadlines
@@ -96,6 +102,7 @@ class Parts:
         reconcile_interval_s: seconds between two looks at a node; None: what ``settings`` say at the time.
         settings: the configuration; its values may change while the system runs.
         listen: where the API is served on TCP; empty: nowhere.
+        host_dialer: how machines are reached over SSH.
         kinds: of operations, beside those of ``operation_kinds``.
         audit_paths: None: in the state directory.
         hang_s: for how long a service may work on one message before it counts as hung.
@@ -115,6 +122,7 @@ class Parts:
     listen: str = ""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     audit_paths: AuditPaths | None = None
+    host_dialer: HostDialer = field(default_factory=DirectDialer)
 
     def interval_s(self) -> float:
         given = self.reconcile_interval_s
@@ -163,6 +171,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("configuration", Configuration, store | {"settings": parts.settings}),
         spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings}),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
+        spec("servers", Servers, store | {"keyring": parts.keyring}),
         spec(
             "session_tracker",
             SessionTracker,
@@ -177,7 +186,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
         spec("operation_runs", OperationRuns, shutdown_s=10.0),
-        spec("operations", Operations, store | {"kinds": operation_kinds() | dict(parts.kinds)}),
+        spec("operations", Operations, store | {"kinds": operation_kinds(parts.host_dialer) | dict(parts.kinds)}),
         *((spec("web_server", WebServer, _web(parts, doors)),) if parts.listen else ()),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())}),
     )
@@ -223,9 +232,9 @@ def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
     }
 
 
-def operation_kinds() -> dict[str, Kind]:
+def operation_kinds(dialer: HostDialer) -> dict[str, Kind]:
     """All kinds of operations, by name. Their steps are in the library; they reach actors through ``Work.ask``."""
-    kinds: tuple[Kind, ...] = PATH_KINDS
+    kinds: tuple[Kind, ...] = (*PATH_KINDS, *onboarding_kinds(dialer))
     return {kind.name: kind for kind in kinds}
 
 
@@ -260,6 +269,12 @@ class _Doors:
 
     def tree(self) -> dict[str, Any]:
         return _tree(self._running().tree())
+
+    def setting(self, name: str) -> Any:
+        return self._parts.settings[name]
+
+    def see_host_key(self, host: str, port: int, route: Sequence[str] = ()) -> str:
+        return see_host_key(Target(host, port, route=tuple(route)), self._parts.host_dialer)
 
     def harm(self, name: str, how: str, seconds: float) -> None:
         if not self._parts.allow_chaos:

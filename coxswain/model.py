@@ -219,6 +219,7 @@ class Node:
         link_revision: the greatest that was sent with inner links.
         xray_confirmed: fingerprint of the XRay inbound that it last acknowledged; empty: none.
         agent_started_at: when its agent started, roughly; 0: not known.
+        server_id: the machine it runs on, if that is known; empty: not.
         version: for optimistic concurrency; a change carries the version that its author saw.
     """
 
@@ -243,6 +244,7 @@ class Node:
     agent_started_at: float = 0.0
     config_revision: int = 0
     applied_revision: int = 0
+    server_id: str = ""
     version: int = 1
     created_at: float = 0.0
     updated_at: float = 0.0

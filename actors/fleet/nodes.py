@@ -35,6 +35,9 @@ def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
         public_ip=next(iter(check_endpoint_ips((message.public_ip,))), ""),
         policy=check_policy(message.policy or NetworkPolicy()),
         config_revision=1,
+        server_id=message.server_id,
+        enabled=not message.provisioning,
+        status=NodeStatus.PROVISIONING if message.provisioning else NodeStatus.PENDING,
         created_at=fleet.now(),
         updated_at=fleet.now(),
     )
@@ -112,6 +115,28 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
     return Committed(node, outbox_id)
 
 
+def _set_status(fleet: FleetState, message: m.SetNodeStatus) -> Committed[Node]:
+    before = fleet.checked(message.id, None)
+    after = dataclasses.replace(before, status=message.status)
+    with fleet.changing() as tx:
+        after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
+        detail = {"name": after.name, "status": message.status.value}
+        outbox_id = record(tx, message.caller, "node.status", ("node", after.id), detail, now=fleet.now())
+    return fleet.committed(after, outbox_id)
+
+
+def _drain(fleet: FleetState, message: m.DrainNode) -> Committed[Node]:
+    before = fleet.checked(message.id, None)
+    off = NetworkPolicy(forwarding=False, masquerade=False, isolation=False)
+    after = dataclasses.replace(before, policy=off, config_revision=before.config_revision + 1)
+    with fleet.changing() as tx:
+        rows.remove_peers_of(tx, before.id)
+        after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
+        outbox_id = record(tx, message.caller, "node.drain", ("node", after.id), {"name": after.name}, now=fleet.now())
+    fleet.peers_changed()
+    return fleet.committed(after, outbox_id)
+
+
 def _record_push(fleet: FleetState, message: m.RecordPush) -> Committed[None]:
     node = fleet.known(message.node_id)
     with fleet.changing() as tx:
@@ -122,5 +147,12 @@ def _record_push(fleet: FleetState, message: m.RecordPush) -> Committed[None]:
     return Committed(None, outbox_id)
 
 
-CHANGES: dict[type, Handler] = {m.AddNode: _add, m.EditNode: _edit, m.SetNodeEnabled: _set_enabled, m.RemoveNode: _remove}
+CHANGES: dict[type, Handler] = {
+    m.AddNode: _add,
+    m.EditNode: _edit,
+    m.SetNodeEnabled: _set_enabled,
+    m.SetNodeStatus: _set_status,
+    m.DrainNode: _drain,
+    m.RemoveNode: _remove,
+}
 QUESTIONS: dict[type, Handler] = {m.RecordPush: _record_push}

@@ -74,7 +74,8 @@ class Journal:
 
     def blames(self, error: CoxswainError) -> None:
         """What it is taken back for; shown with its end."""
-        self._save(error=self._secrets.redact(str(error))[:_LONGEST_ERROR], remedy=error.remedy)
+        sentence = self._secrets.redact(str(error))[:_LONGEST_ERROR]
+        self._save(error=sentence, error_type=type(error).__name__, remedy=error.remedy)
 
     def keeps(self, values: Mapping[str, Any]) -> None:
         data = {**self.operation.data, **values}
@@ -101,6 +102,7 @@ class Journal:
             operation,
             state=state,
             error=sentence,
+            error_type=type(error).__name__ if error is not None else operation.error_type if sentence else "",
             remedy=error.remedy if error is not None else operation.remedy if sentence else "",
             finished_at=self._clock.now(),
             notes=noted(operation, note) if note else operation.notes,

@@ -134,6 +134,7 @@ class Operations(Actor):
             data={} if anew else operation.data,
             needs=(),
             error="",
+            error_type="",
             remedy="",
             finished_at=0.0,
             notes=noted(operation, f"retried by {message.caller.actor}"),

@@ -164,6 +164,7 @@ class Worker:
                 if self.kind.on_failure is OnFailure.UNDO:
                     self.journal.blames(error)
                     return f"its step {self.steps[position].name!r} failed; what it had changed is taken back"
+                self._tell_failure(position)
                 self.journal.ends(OperationState.FAILED, error)
                 return None
             self.journal.step_ends(position, StepState.DONE)
@@ -188,6 +189,16 @@ class Worker:
                 return
             self.journal.step_ends(position, StepState.UNDONE)
         self.journal.ends(self.journal.operation.ending)
+
+    def _tell_failure(self, position: int) -> None:
+        from actors.operations.work import StepWork  # noqa: PLC0415 - they need each other
+
+        if self.kind.after_failure is None:
+            return
+        try:
+            self.kind.after_failure(StepWork(self, position))
+        except CoxswainError as error:
+            _log.warning("%s: its failure could not be told: %s", self.context.name, error)
 
     def _do(self, position: int, state: StepState, function: Callable[[Any], None]) -> None:
         """Raises ``CoxswainError``, ``CutOffError``, ``Superseded``, ``JournalDownError``."""

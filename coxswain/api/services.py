@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +33,14 @@ class Services(Protocol):
 
     def tree(self) -> dict[str, Any]:
         """The service tree as JSON values; asks nobody."""
+        ...
+
+    def setting(self, name: str) -> Any:
+        """The present value of a configuration key."""
+        ...
+
+    def see_host_key(self, host: str, port: int, route: Sequence[str] = ()) -> str:
+        """The key that a machine shows over SSH; blocks. Raises ``NodeFailure``, ``Refused`` (no such route)."""
         ...
 
     def harm(self, name: str, how: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from coxswain.api.who import Who
 from coxswain.audit.verify import Report
 from coxswain.ids import ordered_id
+from coxswain.inventory import host_of
 from coxswain.live.ring import Stretch
 from coxswain.messages.access import Admin, Login, Token
 from coxswain.messages.audit import AuditEntry, AuditState
@@ -19,6 +20,7 @@ from coxswain.messages.fleet import FleetSummary, NodeView
 from coxswain.messages.links import PlanView, PushOutcome
 from coxswain.messages.sessions import SessionCounts, SessionRecord, SessionView, Total
 from coxswain.model import Node, Protocol
+from coxswain.onboarding.binary import display_version, is_newer
 
 __all__ = [
     "admin",
@@ -66,7 +68,10 @@ def node_brief(n: Node) -> dict[str, Any]:
         "control_addr": n.control_addr,
         "public_ip": n.public_ip,
         "endpoint_ips": list(n.endpoint_ips),
+        "server_id": n.server_id,
+        "ssh_host": host_of(n.control_addr) if n.server_id else "",
         "agent_version": n.agent_version,
+        "version_display": display_version(n.agent_version),
         "wg_public_key": n.wg_public_key,
         "forwarding": n.policy.forwarding,
         "masquerade": n.policy.masquerade,
@@ -80,12 +85,14 @@ def node_brief(n: Node) -> dict[str, Any]:
     }
 
 
-def node(view: NodeView, active: Mapping[str, int] | None) -> dict[str, Any]:
+def node(view: NodeView, active: Mapping[str, int] | None, candidate: str = "") -> dict[str, Any]:
     """A node with what its link reports. ``active``: node id to open sessions; None: not known just now, and then what the
-    node said at the last look has to do.
+    node said at the last look has to do. ``candidate``: version of the agent that an upgrade would install.
     """
     online = view.peers_online if active is None else active.get(view.node.id, 0)
     return node_brief(view.node) | {
+        "available_version": candidate,
+        "update_available": is_newer(candidate, view.node.agent_version),
         "link_state": view.link_state.value,
         "link_reason": view.link_reason,
         "link_since": stamp(view.since),

@@ -107,9 +107,13 @@ class Client:
     def post(self, path: str, body: Any = None) -> Any:
         return self.call("POST", path, {} if body is None else body)
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def begin(self, path: str, body: Any) -> Any:
+        """Starts an operation and does not wait for its end (RFC 7240)."""
+        return self.call("POST", path, body, {"Prefer": "respond-async"})
+
+    def call(self, method: str, path: str, body: Any = None, more: dict[str, str] | None = None) -> Any:
         payload = None if body is None else json.dumps(body)
-        headers = self._place.headers | ({} if payload is None else {"Content-Type": "application/json"})
+        headers = self._place.headers | ({} if payload is None else {"Content-Type": "application/json"}) | (more or {})
         name = self._place.name
         if time.monotonic() - self._used > _IDLE_S:  # the daemon may have closed it by now
             self.close()

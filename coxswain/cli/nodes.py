@@ -6,10 +6,12 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from coxswain.cli.endpoints import endpoints
+from coxswain.cli.operations import begin, source_body, source_options, wait_option
 from coxswain.cli.output import (
     Painted,
     ago,
@@ -43,12 +45,39 @@ nodes.add_command(endpoints)
 @nodes.command("add")
 @config_option
 @json_option
-@click.argument("name")
-@click.option("--addr", required=True, metavar="HOST[:PORT]", help="Where the agent listens; the port defaults to 8444.")
-@click.option("--region", default="", help="Free text, e.g. fra.")
-@click.option("--public-ip", default="", help="Where clients connect, if not at HOST.")
-def add(config: str | None, name: str, addr: str, region: str, public_ip: str, *, as_json: bool) -> None:
-    """Take a node into the inventory."""
+@click.argument("host", default="")
+@click.option("--server", default="", metavar="SERVER", help="Onboard over SSH on this machine (cox servers list).")
+@click.option("--addr", default="", metavar="HOST[:PORT]", help="No SSH: where the agent listens; HOST is the node's name.")
+@click.option("--name", default="", help="Its name; default: made from region and id.")
+@click.option("--region", default="", help="Free text, e.g. fra; default: that of the machine.")
+@click.option("--public-ip", default="", help="Where clients connect, if not at HOST (with --addr).")
+@click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this SSH connection, comma-separated.")
+@source_options
+@wait_option
+def add(  # noqa: PLR0917
+    config: str | None, host: str, server: str, addr: str, name: str, region: str, public_ip: str, via: str, binary: str,
+    url: str, sha256: str, *, wait: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Onboard a node on a machine over SSH; with --addr, only take one into the inventory."""
+    if addr:
+        _add_by_hand(config, name or host, addr, region, public_ip, as_json=as_json)
+        return
+    key = server or host
+    if not key:
+        raise InvalidInput("host: a machine is needed", remedy="Onboard one first: cox servers add ADDRESS")
+    body: dict[str, Any] = {"role": "node", "name": name, "region": region} | source_body(binary, url, sha256)
+    if via:
+        body["route"] = [relay.strip() for relay in via.split(",")]
+    done = begin(config, f"/api/servers/{quote(key, safe='')}/deploy", body, wait=wait, as_json=as_json)
+    found = client(config).get(node_path(done["data"]["node_id"]))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo()
+        _print_node(found)
+
+
+def _add_by_hand(config: str | None, name: str, addr: str, region: str, public_ip: str, *, as_json: bool) -> None:
     body = {"name": name, "control_addr": addr, "region": region, "public_ip": public_ip}
     node = client(config).post("/api/nodes", body)
     if as_json:
@@ -347,17 +376,85 @@ def revoke(config: str | None, node: str, serial: str | None, reason: str, *, as
         click.echo(f"revoked: {', '.join(done['revoked'])}")
 
 
+@nodes.command("update")
+@config_option
+@json_option
+@click.argument("node")
+@source_options
+@click.option("--force", is_flag=True, help="Also if it is not newer.")
+@wait_option
+def update(
+    config: str | None, node: str, binary: str, url: str, sha256: str, *, force: bool, wait: bool, as_json: bool
+) -> None:
+    """Upgrade the agent over SSH. The previous one comes back if its link does not come up."""
+    _operate(config, node, "update-agent", source_body(binary, url, sha256) | {"force": force}, wait=wait, as_json=as_json)
+
+
+@nodes.command("rollback")
+@config_option
+@json_option
+@click.argument("node")
+@wait_option
+def rollback(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
+    """Put the agent back that the last upgrade replaced."""
+    _operate(config, node, "rollback", {}, wait=wait, as_json=as_json)
+
+
+@nodes.command("renew")
+@config_option
+@json_option
+@click.argument("node")
+@wait_option
+def renew(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
+    """Issue and push a new certificate over SSH. The daemon does it by itself at two thirds of its life."""
+    _operate(config, node, "renew", {}, wait=wait, as_json=as_json)
+
+
+@nodes.command("start")
+@config_option
+@json_option
+@click.argument("node")
+@wait_option
+def start(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
+    """Start the agent's service over SSH, and hold a link to it."""
+    _operate(config, node, "start", {}, wait=wait, as_json=as_json)
+
+
+@nodes.command("stop")
+@config_option
+@json_option
+@click.argument("node")
+@wait_option
+def stop(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
+    """Close the link to a node, and stop the agent's service over SSH."""
+    _operate(config, node, "stop", {}, wait=wait, as_json=as_json)
+
+
+def _operate(config: str | None, node: str, action: str, body: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+    begin(config, node_path(node, action), body, wait=wait, as_json=as_json)
+    found = client(config).get(node_path(node))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{found['name']}: {paint(found['status'])}, agent {found['agent_version'] or '-'}")
+
+
 @nodes.command("remove")
 @config_option
 @click.argument("node")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(config: str | None, node: str, *, yes: bool) -> None:
-    """Take a node out of the inventory, with its peers and certificates. The agent on the host is left as it is."""
+@click.option("--forget", is_flag=True, help="Only from the inventory: the host is gone, or is to be left as it is.")
+@wait_option
+def remove(config: str | None, node: str, *, yes: bool, forget: bool, wait: bool) -> None:
+    """Take clients off a node, remove the agent from its host over SSH, and the node from the inventory."""
     asking = client(config)
     found = asking.get(node_path(node))
     if not yes:
         if not sys.stdin.isatty():
             raise InvalidInput("remove: there is nobody to ask", remedy="Say --yes to remove without being asked.")
         click.confirm(f"Remove {found['name']} ({found['control_addr']})?", abort=True)
-    asking.call("DELETE", f"/api/nodes/{found['id']}?version={found['version']}")
+    if found["server_id"] and not forget:
+        begin(config, node_path(found["id"], "remove"), {}, wait=wait, as_json=False)
+    else:
+        asking.call("DELETE", f"/api/nodes/{found['id']}?version={found['version']}")
     click.echo(f"{found['name']}: removed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -13,7 +14,16 @@ from coxswain.cli.client import Client
 from coxswain.cli.output import Painted, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
-__all__ = ["finish", "follow", "operations", "wait_option"]
+__all__ = [
+    "ask_password",
+    "begin",
+    "finish",
+    "follow",
+    "operations",
+    "source_body",
+    "source_options",
+    "wait_option",
+]
 
 _POLL_S = 0.25
 _OVER = ("done", "failed", "undone", "cancelled", "waiting")
@@ -111,6 +121,38 @@ def ask_password() -> str:
     if not line:
         raise InvalidInput("password: there is nobody to ask, and standard input is empty")
     return line
+
+
+def source_options(command: Any) -> Any:
+    """``--binary``, ``--url``, ``--sha256``: what is installed; default: what the configuration says."""
+    for option in (
+        click.option("--sha256", default="", help="SHA-256 of what is behind --url; nothing else is installed."),
+        click.option("--url", default="", help="Where the host fetches the program (https)."),
+        click.option("--binary", default="", metavar="FILE", help="The program to upload, a file of the daemon's machine."),
+    ):
+        command = option(command)
+    return command
+
+
+def source_body(binary: str, url: str, sha256: str) -> dict[str, str]:
+    """What ``source_options`` gave, for a request."""
+    path = os.path.abspath(binary) if binary else ""  # noqa: PTH100 - a file of the daemon's machine: not resolved here
+    return {key: value for key, value in (("binary_path", path), ("url", url), ("sha256", sha256)) if value}
+
+
+def begin(config: str | None, path: str, body: dict[str, Any], *, wait: bool, as_json: bool) -> dict[str, Any]:
+    """Starts an operation and follows it to its end; ends the command if it did not come to what was wanted."""
+    asking = client(config)
+    operation = asking.begin(path, body)
+    if not wait:
+        finish(asking, operation, wait=False, as_json=as_json)
+        sys.exit(0)
+    over = wait_for(asking, operation) if as_json else follow(asking, operation)
+    if over["state"] != "done":
+        if as_json:
+            print_json(over)
+        _end(over, quiet=as_json)
+    return over
 
 
 def finish(

@@ -161,6 +161,10 @@ def _password_hash(value: str) -> bool:
 _LISTEN: dict[str, Any] = {"accepts": "host:port or :port", "check": _listen}
 _LISTEN_OR_OFF: dict[str, Any] = {"accepts": "host:port, or empty for off", "check": lambda v: v == "" or _listen(v)}
 _URL: dict[str, Any] = {"accepts": "an https URL, or empty", "check": _url}
+_DIGEST: dict[str, Any] = {
+    "accepts": "64 hex digits, or empty",
+    "check": lambda v: v == "" or re.fullmatch(r"[0-9a-fA-F]{64}", v) is not None,
+}
 _PORT = _between(1, 65535)
 _SECONDS = _between(1, 86_400)
 _DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
@@ -203,6 +207,7 @@ KEYS: tuple[Key, ...] = (
     Key("node.ssh_user", str, "root", "user for onboarding over SSH", "a user name", lambda v: v != ""),
     Key("node.ssh_port", int, 22, "port for onboarding over SSH", **_PORT),
     Key("node.node_binary_url", str, "", "where hosts fetch the node agent", **_URL),
+    Key("node.node_binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST),
     Key("node.binary_path", str, "", "node agent to upload; wins over the URL", "a path, or empty", path=True),
     Key("ui.listen", str, "127.0.0.1:8443", "address of the REST API and the dashboard", **_LISTEN),
     Key("ui.allow_remote", bool, False, "let ui.listen be no loopback address although what it serves is not encrypted"),
@@ -223,6 +228,7 @@ KEYS: tuple[Key, ...] = (
         waits_for=_RELAYS),
     Key("relay.client_listen", str, ":443", "address of the embedded relay", **_LISTEN, waits_for=_RELAYS),
     Key("relay.binary_url", str, "", "where hosts fetch the relay", **_URL),
+    Key("relay.binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST),
     Key("relay.binary_path", str, "", "relay to upload; wins over the URL", "a path, or empty", path=True),
     Key("analytics.disabled", bool, False, "switch the alert rules off", waits_for=_RULES),
     Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", zero_is_default=True, **_SECONDS,

@@ -12,7 +12,9 @@ __all__ = [
     "DescribeCa",
     "GetLinkCredentials",
     "IssueNodeCertificate",
+    "IssueRelayCertificate",
     "IssuedNodeCertificate",
+    "IssuedRelayCertificate",
     "LeafView",
     "LinkCredentials",
     "LinkCredentialsRenewed",
@@ -66,6 +68,30 @@ class IssuedNodeCertificate:
     node_crt: bytes
     ca_crt: bytes
     ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRelayCertificate:
+    """Asked by the operation ``relay.add``. Only the CSR's public key is used; the name is the relay's ``hostname``. Reply:
+    ``Committed[IssuedRelayCertificate]``. Raises ``InvalidInput``, ``NotFound``.
+    """
+
+    caller: Caller
+    relay_id: str
+    csr_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedRelayCertificate:
+    """What goes to the host: ``relay.crt`` (leaf, then the Fleet intermediate), ``fleet-ca.crt``, ``device-ca.crt``. PEM."""
+
+    relay_id: str
+    serial: str
+    hostname: str
+    not_after: float
+    relay_crt: bytes
+    fleet_ca_crt: bytes
+    device_ca_crt: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ __all__ = [
     "BeginLinks",
     "BumpRevision",
     "CertificatesChanged",
+    "DrainNode",
     "EditNode",
     "FleetSummary",
     "GetIntent",
@@ -32,6 +33,7 @@ __all__ = [
     "RecordPush",
     "RemoveNode",
     "SetNodeEnabled",
+    "SetNodeStatus",
     "intent_mark",
 ]
 
@@ -44,7 +46,7 @@ class AddNode:
     """A host that will run an agent. Reply: ``Committed[Node]``.
 
     ``control_addr`` is ``host:port``; the host becomes the pinned name of the node's certificate. ``policy`` None: the
-    default one.
+    default one. ``provisioning``: an operation is setting it up; it is disabled until the agent runs.
     """
 
     caller: Caller
@@ -53,6 +55,8 @@ class AddNode:
     region: str = ""
     public_ip: str = ""
     policy: NetworkPolicy | None = None
+    server_id: str = ""
+    provisioning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,23 @@ class SetNodeEnabled:
     id: str
     enabled: bool
     version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetNodeStatus:
+    """Asked by operations: how far the setting up of a disabled node got. Reply: ``Committed[Node]``."""
+
+    caller: Caller
+    id: str
+    status: NodeStatus
+
+
+@dataclass(frozen=True, slots=True)
+class DrainNode:
+    """Asked by the operation ``node.remove``: the node shall have no peers and no forwarding. Reply: ``Committed[Node]``."""
+
+    caller: Caller
+    id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,7 @@ class Kind:
         check: raises ``InvalidInput``; returns the params as they are kept.
         target: type and id of what it is about, from params and data.
         locks: what no two operations may work on at once, e.g. ``node:nod_…``.
+        after_failure: when a step failed and what it changed is kept: says so where others look, e.g. a status.
         light: does little by itself and waits for other operations; takes no place among those that run at once.
     """
 
@@ -185,3 +186,4 @@ class Kind:
     after_crash: Recovery = Recovery.RESUME
     on_failure: OnFailure = OnFailure.KEEP
     light: bool = False
+    after_failure: Callable[[Work], None] | None = None

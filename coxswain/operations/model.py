@@ -111,6 +111,7 @@ class Operation:
         data: what its steps found out or made, e.g. ``node_id``.
         run: counts the incarnations that worked on it; an older one can write nothing any more.
         ending: the state that it takes when it was taken back; ``cancelled``: an operator wants that.
+        error_type: name of the error's class, for doors that answer when it is over.
         needs: names of secrets that it waits for.
         notes: what happened to it beside its steps: restarts of the controller, retries, cancellations.
         parent: the operation that started it, e.g. a rollout; empty: none.
@@ -126,6 +127,7 @@ class Operation:
     direction: Direction = Direction.FORWARD
     ending: OperationState = OperationState.UNDONE
     error: str = ""
+    error_type: str = ""
     remedy: str = ""
     needs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from coxswain.pki.certificates import (
     fingerprint,
     issue_controller_leaf,
     issue_node_leaf,
+    issue_relay_leaf,
     renewal_due_at,
     server_name_of,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "fingerprint",
     "issue_controller_leaf",
     "issue_node_leaf",
+    "issue_relay_leaf",
     "read_csr",
     "renewal_due_at",
     "server_name_of",

@@ -36,6 +36,7 @@ __all__ = [
     "fingerprint",
     "issue_controller_leaf",
     "issue_node_leaf",
+    "issue_relay_leaf",
     "renewal_due_at",
     "server_name_of",
 ]
@@ -149,6 +150,29 @@ def issue_node_leaf(
         .sign(fleet.key, hashes.SHA384())
     )
     return Leaf(certificate, name)
+
+
+def issue_relay_leaf(
+    fleet: Authority,
+    public_key: ec.EllipticCurvePublicKey,
+    hostname: str,
+    now: float,
+    random_int: RandomInt = secrets.randbits,
+) -> Leaf:
+    """The certificate of a relay: server to devices and the controller, client to the next hop (relay-contract.md 2).
+
+    Raises:
+        Refused: wrong or expired authority.
+    """
+    _require(fleet, Role.FLEET, now)
+    builder = _leaf(fleet, public_key, _name("PharosVPN Relay", "PharosVPN Relay"), now, _serial(random_int))
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    certificate = (
+        builder.add_extension(usage, critical=False)
+        .add_extension(x509.SubjectAlternativeName([_host_name(hostname)]), critical=False)
+        .sign(fleet.key, hashes.SHA384())
+    )
+    return Leaf(certificate, hostname)
 
 
 def server_name_of(serial: int) -> str:

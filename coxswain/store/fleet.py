@@ -11,7 +11,15 @@ from coxswain.clock import to_micros
 from coxswain.errors import NotFound, StaleVersion
 from coxswain.model import NetworkPolicy, Node, NodeStatus, Obfuscation
 from coxswain.store.api import Row, Tx, Value, in_lists
-from coxswain.store.peers import attribution, peers_of, put_peers, remove_peers, upsert_devices, upsert_users
+from coxswain.store.peers import (
+    attribution,
+    peers_of,
+    put_peers,
+    remove_peers,
+    remove_peers_of,
+    upsert_devices,
+    upsert_users,
+)
 
 __all__ = [
     "Counts",
@@ -29,6 +37,7 @@ __all__ = [
     "put_peers",
     "record_observed",
     "remove_peers",
+    "remove_peers_of",
     "update_node",
     "upsert_devices",
     "upsert_users",
@@ -37,7 +46,8 @@ __all__ = [
 _NODE_COLUMNS = (
     "id, name, region, control_addr, public_ip, endpoint_ips, status, enabled, agent_version, wg_public_key, "
     "wg_obfuscation, xray_public_key, forwarding, masquerade, isolation, policy_confirmed, config_revision, "
-    "applied_revision, version, created_at, updated_at, links_confirmed, link_revision, xray_confirmed, agent_started_at"
+    "applied_revision, version, created_at, updated_at, links_confirmed, link_revision, xray_confirmed, agent_started_at, "
+    "server_id"
 )
 
 
@@ -253,6 +263,7 @@ def _node_values(node: Node) -> list[Value]:
         node.link_revision,
         node.xray_confirmed,
         to_micros(node.agent_started_at),
+        node.server_id,
     ]
 
 
@@ -282,4 +293,5 @@ def _node(row: Row, server_names: tuple[str, ...]) -> Node:
         link_revision=row[22],
         xray_confirmed=row[23],
         agent_started_at=row[24] / 1e6,
+        server_id=row[25],
     )

@@ -30,8 +30,8 @@ class Superseded(Unavailable):
 
 
 _COLUMNS = (
-    "id, kind, target_type, target_id, params, data, state, direction, ending, error, remedy, needs, notes, actor, "
-    "actor_kind, source_ip, parent, run, version, created_at, started_at, finished_at, updated_at"
+    "id, kind, target_type, target_id, params, data, state, direction, ending, error, error_type, remedy, needs, notes, "
+    "actor, actor_kind, source_ip, parent, run, version, created_at, started_at, finished_at, updated_at"
 )
 _STEP_COLUMNS = "operation_id, position, name, title, state, attempts, data, output, error, started_at, finished_at"
 
@@ -67,8 +67,8 @@ def save_operation(tx: Tx, operation: Operation, *, now: float) -> Operation:
     """
     rows = tx.execute(
         "UPDATE operations SET target_type = ?, target_id = ?, data = ?, state = ?, direction = ?, error = ?, "
-        "remedy = ?, needs = ?, notes = ?, started_at = ?, finished_at = ?, updated_at = ?, version = version + 1 "
-        "WHERE id = ? AND run = ? RETURNING id",
+        "error_type = ?, remedy = ?, needs = ?, notes = ?, started_at = ?, finished_at = ?, updated_at = ?, "
+        "version = version + 1 WHERE id = ? AND run = ? RETURNING id",
         (
             operation.target_type,
             operation.target_id,
@@ -76,6 +76,7 @@ def save_operation(tx: Tx, operation: Operation, *, now: float) -> Operation:
             operation.state.value,
             operation.direction.value,
             operation.error,
+            operation.error_type,
             operation.remedy,
             json.dumps(operation.needs),
             json.dumps(operation.notes),
@@ -200,6 +201,7 @@ def _values(o: Operation) -> list[Value]:
         o.direction.value,
         o.ending.value,
         o.error,
+        o.error_type,
         o.remedy,
         json.dumps(o.needs),
         json.dumps(o.notes),
@@ -233,33 +235,19 @@ def _step_values(operation_id: str, step: StepRecord) -> list[Value]:
 
 
 def _operation(row: Row, steps: tuple[StepRecord, ...]) -> Operation:
-    texts: Any = row
-    return Operation(
-        id=texts[0],
-        kind=texts[1],
-        target_type=texts[2],
-        target_id=texts[3],
-        params=json.loads(texts[4]),
-        data=json.loads(texts[5]),
-        state=OperationState(texts[6]),
-        direction=Direction(texts[7]),
-        ending=OperationState(texts[8]),
-        error=texts[9],
-        remedy=texts[10],
-        needs=tuple(json.loads(texts[11])),
-        notes=tuple(json.loads(texts[12])),
-        actor=texts[13],
-        actor_kind=texts[14],
-        source_ip=texts[15],
-        parent=texts[16],
-        run=texts[17],
-        version=texts[18],
-        created_at=texts[19] / 1e6,
-        started_at=texts[20] / 1e6,
-        finished_at=texts[21] / 1e6,
-        updated_at=texts[22] / 1e6,
-        steps=steps,
-    )
+    named: dict[str, Any] = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    for name in ("params", "data"):
+        named[name] = json.loads(named[name])
+    for name in ("needs", "notes"):
+        named[name] = tuple(json.loads(named[name]))
+    for name in ("created_at", "started_at", "finished_at", "updated_at"):
+        named[name] /= 1e6
+    named |= {
+        "state": OperationState(named["state"]),
+        "direction": Direction(named["direction"]),
+        "ending": OperationState(named["ending"]),
+    }
+    return Operation(**named, steps=steps)
 
 
 def _step(row: Row) -> StepRecord:

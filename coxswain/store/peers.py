@@ -23,6 +23,7 @@ __all__ = [
     "peers_of_devices",
     "put_peers",
     "remove_peers",
+    "remove_peers_of",
     "upsert_devices",
     "upsert_users",
 ]
@@ -195,6 +196,11 @@ def remove_peers(tx: Tx, peers: Iterable[tuple[str, Protocol, str]]) -> None:
         "DELETE FROM peers WHERE node_id = ? AND protocol = ? AND public_key = ?",
         ((node_id, int(protocol), key) for node_id, protocol, key in peers),
     )
+
+
+def remove_peers_of(tx: Tx, node_id: str) -> None:
+    """All of a node's."""
+    tx.execute("DELETE FROM peers WHERE node_id = ?", (node_id,))
 
 
 def peers_of(tx: Tx, node_ids: Sequence[str]) -> dict[str, list[Peer]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,10 @@ from actors.event_hub import EventHub
 from actors.operations import OperationRuns, Operations, run_name
 from actors.supervision import ChildSpec, System
 from actors.supervision.signals import Harm
+from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.clock import SystemClock
 from coxswain.errors import Conflict, InvalidInput, NotFound, StaleVersion
+from coxswain.live.ring import EventRing
 from coxswain.messages import operations as m
 from coxswain.messages.audit import Caller, ListAudit
 from coxswain.messages.hub import EventsAfter
@@ -40,12 +44,15 @@ class Engine:
         self.store = store
         self.kinds = {kind.name: kind for kind in kinds}
         self.at_once = at_once
+        self.home = tempfile.TemporaryDirectory(prefix="cox-")
+        paths = AuditPaths.in_state(Path(self.home.name))
+        self.audit = {"store": store, "paths": paths, "settings": AuditSettings}
         self.start()
 
     def start(self):
         children = (
-            ChildSpec("event_hub", EventHub),
-            ChildSpec("audit_writer", AuditWriter, {"store": self.store}),
+            ChildSpec("event_hub", EventHub, {"store": self.store, "ring": EventRing()}),
+            ChildSpec("audit_writer", AuditWriter, self.audit),
             ChildSpec("operation_runs", OperationRuns),
             ChildSpec("operations", Operations, {"store": self.store, "kinds": self.kinds, "at_once": self.at_once}),
         )
@@ -55,6 +62,7 @@ class Engine:
 
     def stop(self):
         assert self.system.stop()
+        self.home.cleanup()
 
     def ask(self, message, name="operations"):
         return self.system.ask(name, message, deadline=10)
@@ -79,7 +87,7 @@ class Engine:
         return found
 
     def events(self):
-        return [event for _, event in self.ask(EventsAfter(0, 5_000), "event_hub").events]
+        return [numbered.event for numbered in self.ask(EventsAfter(0, 5_000), "event_hub").events]
 
     def audited(self, operation):
         found = self.ask(ListAudit(1_000), "audit_writer")

@@ -14,6 +14,7 @@ from coxswain.errors import CoxswainError
 from coxswain.inventory import check_policy
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
+from coxswain.onboarding.candidate import candidate_version
 
 __all__ = ["NODE", "ROUTES"]
 
@@ -29,7 +30,10 @@ _STORED = {
     "control_addr": TEXT,
     "public_ip": TEXT,
     "endpoint_ips": array(TEXT),
+    "server_id": TEXT,
+    "ssh_host": TEXT,
     "agent_version": TEXT,
+    "version_display": TEXT,
     "wg_public_key": TEXT,
     "forwarding": BOOL,
     "masquerade": BOOL,
@@ -42,6 +46,8 @@ _STORED = {
     "updated_at": nullable(STAMP),
 }
 _SEEN = {
+    "available_version": TEXT,
+    "update_available": BOOL,
     "link_state": choice(*(state.value for state in LinkState)),
     "link_reason": TEXT,
     "link_since": nullable(STAMP),
@@ -108,7 +114,8 @@ def _list(call: Call) -> Any:
     limit = call.limit(default=10_000, high=10_000)
     found = call.ask("fleet", fleet.ListNodes(call.word("after") or "", limit + 1))
     active = call.active_sessions()
-    page = [views.node(view, active) for view in found[:limit]]
+    candidate = _candidate(call)
+    page = [views.node(view, active, candidate) for view in found[:limit]]
     return Reply(page, after=page[-1]["name"] if len(found) > limit else None)
 
 
@@ -126,7 +133,12 @@ def _add(call: Call) -> Any:
 
 
 def _show(call: Call) -> Any:
-    return views.node(call.view(), call.active_sessions())
+    return views.node(call.view(), call.active_sessions(), _candidate(call))
+
+
+def _candidate(call: Call) -> str:
+    """The version of the agent that an upgrade would install; empty: unknown."""
+    return candidate_version(str(call.services.setting("node.binary_path")))
 
 
 def _edit(call: Call) -> Any:

@@ -12,6 +12,7 @@ CREATE TABLE operations (
     direction TEXT NOT NULL,
     ending TEXT NOT NULL,
     error TEXT NOT NULL DEFAULT '',
+    error_type TEXT NOT NULL DEFAULT '',
     remedy TEXT NOT NULL DEFAULT '',
     needs TEXT NOT NULL DEFAULT '[]',
     notes TEXT NOT NULL DEFAULT '[]',

@@ -60,6 +60,12 @@ class Stand:
         fleet = {"id": "fleet", "state": "restarting", "restarts": 1, "children": []}
         return {"id": "root", "state": "running", "restarts": 0, "children": [links, fleet]}
 
+    def setting(self, name: str) -> Any:
+        return ""
+
+    def see_host_key(self, host: str, port: int, route: Any = ()) -> str:
+        raise NodeUnreachable(f"{host} port {port} by {route}: nobody answers")
+
     def harm(self, name: str, how: str, seconds: float) -> None:
         raise Refused("no")
 

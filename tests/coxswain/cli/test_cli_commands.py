@@ -193,7 +193,7 @@ def test_wrong_usage_is_told_with_the_nearest_command() -> None:
     for arguments, says in (
         (["nodse"], "Did you mean nodes?"),
         (["nodes", "lst"], "list"),
-        (["nodes", "add", "x"], "--addr"),
+        (["nodes", "enroll", "x"], "--csr"),
         (["sessions", "--limit", "0"], "--limit"),
     ):
         result = CliRunner().invoke(cli, arguments, prog_name="cox")

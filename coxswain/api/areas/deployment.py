@@ -1,0 +1,125 @@
+"""What is done to agents on their machines: upgrade, rollout, rollback, renewal, start, stop, removal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api import views
+from coxswain.api.areas.nodes import NODE
+from coxswain.api.areas.operations import OPERATION
+from coxswain.api.areas.servers import sources
+from coxswain.api.call import Call
+from coxswain.api.route import Route, Scope
+from coxswain.api.schema import BOOL, TEXT, array, limited, obj
+from coxswain.api.waiting import run_operation
+from coxswain.errors import Conflict
+from coxswain.messages import fleet
+from coxswain.model import Node
+
+__all__ = ["ROUTES"]
+
+_SOURCE = {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "force": BOOL}
+_EITHER = {"oneOf": [NODE, OPERATION]}
+
+
+def _on_machine(call: Call) -> Node:
+    node = call.node()
+    if not node.server_id:
+        raise Conflict(
+            f"node {node.name}: it is on no machine that this controller can log in to",
+            remedy="Do it on the host, or onboard the machine: cox servers add, cox nodes add --server",
+        )
+    return node
+
+
+def _about(node: Node) -> dict[str, Any]:
+    return {"node_id": node.id, "server_id": node.server_id, "name": node.name}
+
+
+def _source(call: Call) -> dict[str, str]:
+    body = call.body
+    given = {"path": body.get("binary_path", str), "url": body.get("url", str), "sha256": body.get("sha256", str)}
+    return sources(call).node(given).as_params()
+
+
+def _run(call: Call, kind: str, **params: Any) -> Any:
+    node = _on_machine(call)
+    gone = kind == "node.remove"
+    last = views.node(call.view(), None) if gone else {}
+    return run_operation(
+        call, kind, _about(node) | params, lambda _operation: last if gone else views.node(call.view(node.id), None)
+    )
+
+
+def _update(call: Call) -> Any:
+    return _run(call, "node.update", source=_source(call), force=call.body.get("force", bool) or False)
+
+
+def _rollout(call: Call) -> Any:
+    body = call.body
+    keys = body.texts("nodes")
+    views_: list[fleet.NodeView] = call.ask("fleet", fleet.ListNodes())
+    nodes = [v.node for v in views_ if v.node.server_id] if keys is None else [call.node(key) for key in keys]
+    without = [node.name for node in nodes if not node.server_id]
+    if without:
+        raise Conflict(f"nodes: {', '.join(without[:5])} are on no machine that this controller can log in to")
+    canary, batch = body.get("canary", int), body.get("batch", int)
+    params = {
+        "nodes": [_about(node) for node in nodes],
+        "canary": 1 if canary is None else canary,
+        "batch": batch or 5,
+        "source": _source(call),
+        "force": body.get("force", bool) or False,
+    }
+    return run_operation(call, "rollout", params, lambda operation: {"operation_id": operation.id, "upgraded": len(nodes)})
+
+
+def _action(path: str, kind: str, summary: str, audit: str) -> Route:
+    return Route(
+        "POST",
+        f"/api/nodes/{{key}}/{path}",
+        Scope.ADMIN,
+        summary,
+        lambda call: _run(call, kind),
+        audit=audit,
+        target="node",
+        returns=_EITHER,
+        also=(202, 502, 503),
+        body=obj({}, {}),
+        waits_for_node=True,
+    )
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/api/nodes/{key}/update-agent",
+        Scope.ADMIN,
+        "Upgrades the agent; the previous one comes back if its link does not come up.",
+        _update,
+        audit="node.update-agent",
+        target="node",
+        returns=_EITHER,
+        also=(202, 502, 503),
+        body=obj({}, _SOURCE),
+        waits_for_node=True,
+    ),
+    _action("rollback", "node.rollback", "Puts the agent back that the last upgrade replaced.", "node.rollback"),
+    _action("renew", "node.renew", "Issues and pushes a new certificate, and restarts the agent.", "node.renew"),
+    _action("start", "node.start", "Starts the agent's service and holds a link to it.", "node.start"),
+    _action("stop", "node.stop", "Closes the link and stops the agent's service.", "node.stop"),
+    _action("remove", "node.remove", "Takes clients off, removes the agent from its machine and the node.", "node.remove"),
+    Route(
+        "POST",
+        "/api/rollouts",
+        Scope.ADMIN,
+        "Upgrades many agents: canaries first, then batches; stops at the first batch in which one fails.",
+        _rollout,
+        audit="rollout",
+        target="fleet",
+        returns={"oneOf": [obj({"operation_id": TEXT, "upgraded": {"type": "integer"}}), OPERATION]},
+        also=(202, 502, 503),
+        body=obj({}, {"nodes": array(TEXT), "canary": limited(0, 1_000), "batch": limited(1, 1_000)} | _SOURCE),
+        waits_for_node=True,
+    ),
+)

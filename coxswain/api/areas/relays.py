@@ -1,0 +1,187 @@
+"""Relays: the inventory, and what is done on their machines (management-plane.md 3.2, 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.areas.operations import OPERATION
+from coxswain.api.bodies import one_line
+from coxswain.api.call import Call
+from coxswain.api.route import Param, Route, Scope
+from coxswain.api.schema import BOOL, INT, TEXT, array, limited, obj, shape
+from coxswain.api.waiting import run_operation
+from coxswain.errors import Conflict
+from coxswain.messages import servers as m
+from coxswain.onboarding.binary import display_version, is_newer
+from coxswain.onboarding.candidate import candidate_version
+from coxswain.onboarding.sources import Sources
+from coxswain.servers import Relay, relay_host
+
+__all__ = ["RELAY", "ROUTES", "relay_view"]
+
+RELAY = shape(
+    "Relay",
+    obj(
+        {
+            "id": TEXT,
+            "name": TEXT,
+            "kind": TEXT,
+            "region": TEXT,
+            "status": TEXT,
+            "agent_version": TEXT,
+            "version_display": TEXT,
+            "available_version": TEXT,
+            "update_available": BOOL,
+            "host": TEXT,
+            "endpoint": TEXT,
+            "egress": BOOL,
+            "egress_endpoint": TEXT,
+            "egress_hop": INT,
+            "onion": BOOL,
+            "onion_endpoint": TEXT,
+            "onion_pubkey": TEXT,
+            "server_id": TEXT,
+            "version": INT,
+        }
+    ),
+)
+
+
+def relay_view(call: Call, relay: Relay | str) -> dict[str, Any]:
+    """A relay by id, or as it is at hand."""
+    r: Relay = call.ask("servers", m.GetRelay(relay)) if isinstance(relay, str) else relay
+    candidate = candidate_version(_sources(call).path_of("relay"))
+    return {
+        "id": r.id,
+        "name": r.name,
+        "kind": r.kind.value,
+        "region": r.region,
+        "status": r.status,
+        "agent_version": r.agent_version,
+        "version_display": display_version(r.agent_version),
+        "available_version": candidate,
+        "update_available": is_newer(candidate, r.agent_version),
+        "host": relay_host(r),
+        "endpoint": r.endpoint,
+        "egress": bool(r.egress_endpoint),
+        "egress_endpoint": r.egress_endpoint,
+        "egress_hop": r.egress_hop,
+        "onion": bool(r.onion_endpoint and r.onion_pubkey),
+        "onion_endpoint": r.onion_endpoint,
+        "onion_pubkey": r.onion_pubkey,
+        "server_id": r.server_id,
+        "version": r.version,
+    }
+
+
+def _sources(call: Call) -> Sources:
+    return Sources(lambda name: str(call.services.setting(name)))
+
+
+def _relay(call: Call) -> Relay:
+    found: Relay = call.ask("servers", m.GetRelay(one_line("relay", call.path["id"])))
+    return found
+
+
+def _on_machine(call: Call) -> Relay:
+    relay = _relay(call)
+    if not relay.server_id:
+        raise Conflict(f"relay {relay.name}: it is on no machine that this controller can log in to")
+    return relay
+
+
+def _list(call: Call) -> Any:
+    return [relay_view(call, relay) for relay in call.ask("servers", m.ListRelays())]
+
+
+def _show(call: Call) -> Any:
+    return relay_view(call, _relay(call))
+
+
+def _delete(call: Call) -> None:
+    call.change("servers", m.RemoveRelay(call.caller, _relay(call).id, call.number("version")))
+
+
+def _remove(call: Call) -> Any:
+    relay = _on_machine(call)
+    params = {"relay_id": relay.id, "server_id": relay.server_id, "name": relay.name}
+    return run_operation(call, "relay.remove", params, lambda _operation: relay_view(call, relay))
+
+
+def _update(call: Call) -> Any:
+    relay, body = _on_machine(call), call.body
+    given = {"path": body.get("binary_path", str), "url": body.get("url", str), "sha256": body.get("sha256", str)}
+    params = {
+        "relay_id": relay.id,
+        "server_id": relay.server_id,
+        "name": relay.name,
+        "source": _sources(call).relay(given).as_params(),
+    }
+    return run_operation(call, "relay.update", params, lambda _operation: relay_view(call, relay.id))
+
+
+def _egress(call: Call) -> Any:
+    relay, body = _relay(call), call.body
+    hop, disable = body.get("hop", int), body.get("disable", bool) or False
+    changes: dict[str, Any] = {"egress_endpoint": "", "egress_hop": 0} if disable else {"egress_hop": hop or 0}
+    if not disable and (hop is None or not relay.egress_endpoint):
+        raise Conflict(f"relay {relay.name}: {'it has no egress role' if hop is not None else 'say hop or disable'}")
+    version = body.get("version", int)
+    return relay_view(call, call.change("servers", m.EditRelay(call.caller, relay.id, changes, "relay.egress", version)))
+
+
+_VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+_EITHER = {"oneOf": [RELAY, OPERATION]}
+
+ROUTES = (
+    Route("GET", "/api/relays", Scope.READONLY, "All relays, oldest first.", _list, returns=array(RELAY)),
+    Route("GET", "/api/relays/{id}", Scope.READONLY, "One relay.", _show, returns=RELAY),
+    Route(
+        "DELETE",
+        "/api/relays/{id}",
+        Scope.ADMIN,
+        "Takes a relay out of the inventory. What runs on its machine is left as it is.",
+        _delete,
+        audit="relay.rm",
+        target="relay",
+        status=204,
+        query=(_VERSION,),
+    ),
+    Route(
+        "POST",
+        "/api/relays/{id}/remove",
+        Scope.ADMIN,
+        "Stops a relay, removes it from its machine and from the inventory.",
+        _remove,
+        audit="relay.remove",
+        target="relay",
+        returns=_EITHER,
+        also=(202, 502, 503),
+        body=obj({}, {}),
+        waits_for_node=True,
+    ),
+    Route(
+        "POST",
+        "/api/relays/{id}/update-agent",
+        Scope.ADMIN,
+        "Upgrades the relay on its machine; the previous one comes back if it does not start.",
+        _update,
+        audit="relay.update-agent",
+        target="relay",
+        returns=_EITHER,
+        also=(202, 502, 503),
+        body=obj({}, {"binary_path": TEXT, "url": TEXT, "sha256": TEXT}),
+        waits_for_node=True,
+    ),
+    Route(
+        "POST",
+        "/api/relays/{id}/egress",
+        Scope.ADMIN,
+        "Sets a relay's place among the egress hops, or takes the role from it.",
+        _egress,
+        audit="relay.egress",
+        target="relay",
+        returns=RELAY,
+        body=obj({}, {"hop": limited(1, 100), "disable": BOOL, "version": INT}),
+    ),
+)

@@ -1,0 +1,278 @@
+"""Machines: onboarding, trust, and what is deployed on them (management-plane.md 3.2, 3.3, 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coxswain.api import views
+from coxswain.api.areas.nodes import NODE
+from coxswain.api.areas.operations import OPERATION, secrets_of
+from coxswain.api.areas.relays import RELAY, relay_view
+from coxswain.api.bodies import one_line
+from coxswain.api.call import Call
+from coxswain.api.route import Param, Route, Scope
+from coxswain.api.schema import BOOL, INT, TEXT, array, choice, limited, obj, shape
+from coxswain.api.waiting import run_operation
+from coxswain.errors import InvalidInput
+from coxswain.messages import servers as m
+from coxswain.onboarding.sources import Sources
+from coxswain.operations.model import Operation
+from coxswain.servers import Server, check_ssh_host, check_ssh_port
+from coxswain.ssh.hostkey import fingerprint_of
+
+__all__ = ["ROUTES", "SERVER", "server_view", "sources"]
+
+SERVER = shape(
+    "Server",
+    obj(
+        {
+            "id": TEXT,
+            "name": TEXT,
+            "region": TEXT,
+            "ssh_host": TEXT,
+            "ssh_user": TEXT,
+            "ssh_port": INT,
+            "host_key": TEXT,
+            "offered_host_key": TEXT,
+            "is_self": BOOL,
+            "status": TEXT,
+            "facts": {"type": "object"},
+            "version": INT,
+        }
+    ),
+)
+_ROUTE_KEYS = {"route": array(TEXT)}
+_SOURCE_KEYS = {"binary_path": TEXT, "url": TEXT, "sha256": TEXT}
+
+
+def server_view(server: Server) -> dict[str, Any]:
+    """Host keys as fingerprints; empty: none."""
+    return {
+        "id": server.id,
+        "name": server.name,
+        "region": server.region,
+        "ssh_host": server.ssh_host,
+        "ssh_user": server.ssh_user,
+        "ssh_port": server.ssh_port,
+        "host_key": fingerprint_of(server.ssh_host_key) if server.ssh_host_key else "",
+        "offered_host_key": fingerprint_of(server.offered_host_key) if server.offered_host_key else "",
+        "is_self": server.is_self,
+        "status": server.status,
+        "facts": dict(server.facts),
+        "version": server.version,
+    }
+
+
+def sources(call: Call) -> Sources:
+    """Where programs come from, as the running configuration says."""
+    return Sources(lambda name: str(call.services.setting(name)))
+
+
+def _server(call: Call, key: str | None = None) -> Server:
+    found: Server = call.ask("servers", m.GetServer(one_line("server", call.path["id"] if key is None else key)))
+    return found
+
+
+def _list(call: Call) -> Any:
+    return [server_view(server) for server in call.ask("servers", m.ListServers())]
+
+
+def _add(call: Call) -> Any:
+    body, configured = call.body, sources(call)
+    secrets = secrets_of(call)
+    params = {
+        "ssh_host": body.need("ssh_host", str),
+        "ssh_user": body.get("ssh_user", str) or configured.ssh_user(),
+        "ssh_port": body.get("ssh_port", int) or configured.ssh_port(),
+        "name": body.get("name", str) or "",
+        "region": body.get("region", str) or "",
+        "host_key": body.get("host_key", str) or "",
+        "accept_new_host_key": body.get("accept_new_host_key", bool) or False,
+        "route": list(body.texts("route") or ()),
+        "with_password": secrets.get("password") is not None,
+    }
+
+    def render(operation: Operation) -> Any:
+        return server_view(_server(call, str(operation.data["server_id"])))
+
+    return run_operation(call, "server.add", params, render, secrets=secrets)
+
+
+def _remove(call: Call) -> None:
+    server = _server(call)
+    call.change("servers", m.RemoveServer(call.caller, server.id, call.number("version")))
+
+
+def _trust(call: Call) -> Any:
+    body = call.body
+    message = m.TrustServer(call.caller, _server(call).id, body.need("host_key", str), body.get("version", int))
+    return server_view(call.change("servers", message))
+
+
+def _self(call: Call) -> Any:
+    return server_view(call.change("servers", m.RegisterSelf(call.caller, call.body.get("host", str) or "")))
+
+
+def _key(call: Call) -> Any:
+    return {"public_key": call.ask("servers", m.GetSshIdentity()).public_line}
+
+
+def _see(call: Call) -> Any:
+    """What a host shows, before anybody trusts it: for the question that ``cox servers add`` asks."""
+    body = call.body
+    host = check_ssh_host(body.need("ssh_host", str))
+    port = check_ssh_port(body.get("ssh_port", int) or sources(call).ssh_port())
+    route = tuple(body.texts("route") or ())
+    known: Server | None = call.ask("servers", m.FindServer(host, port))
+    if known is not None and known.ssh_host_key:
+        return {"host_key": fingerprint_of(known.ssh_host_key), "type": known.ssh_host_key.split()[0], "known": True}
+    shown = call.services.see_host_key(host, port, route)
+    return {"host_key": fingerprint_of(shown), "type": shown.split()[0], "known": False}
+
+
+def _deploy(call: Call) -> Any:
+    body, server = call.body, _server(call)
+    role = body.need("role", str)
+    if role not in ("node", "relay"):
+        raise InvalidInput(f"role: {role[:40]!r} is not node or relay")
+    given = {name: body.get(key, str) for name, key in (("path", "binary_path"), ("url", "url"), ("sha256", "sha256"))}
+    region = body.get("region", str) or server.region
+    common: Mapping[str, Any] = {
+        "server_id": server.id,
+        "name": body.get("name", str) or "",
+        "region": region,
+        "route": list(body.texts("route") or ()),
+    }
+    roles = {
+        "egress": body.get("egress", bool) or False,
+        "onion": body.get("onion", bool) or False,
+        "egress_port": body.get("egress_port", int) or 8456,
+        "onion_port": body.get("onion_port", int) or 8457,
+        "egress_hop": body.get("egress_hop", int) or 0,
+        "no_ingress": body.get("no_ingress", bool) or server.is_self,
+        "endpoint": body.get("endpoint", str) or "",
+        "hostname": body.get("hostname", str) or server.ssh_host,
+    }
+    if role == "node":
+        params = {**common, "source": sources(call).node(given).as_params()}
+        return run_operation(call, "node.add", params, lambda o: views.node(call.view(str(o.data["node_id"])), None))
+    params = {**common, **roles, "source": sources(call).relay(given).as_params()}
+    return run_operation(call, "relay.add", params, lambda o: relay_view(call, str(o.data["relay_id"])))
+
+
+_VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+
+ROUTES = (
+    Route("GET", "/api/servers", Scope.READONLY, "All machines, oldest first.", _list, returns=array(SERVER)),
+    Route(
+        "POST",
+        "/api/servers",
+        Scope.ADMIN,
+        "Onboards a machine, by the controller's key or a one-time password. Its host key has to be confirmed.",
+        _add,
+        audit="server.add",
+        target="server",
+        returns=SERVER,
+        status=201,
+        also=(202, 502, 503),
+        body=obj(
+            {"ssh_host": TEXT},
+            {
+                "name": TEXT,
+                "region": TEXT,
+                "ssh_user": TEXT,
+                "ssh_port": INT,
+                "password": TEXT,
+                "host_key": TEXT,
+                "accept_new_host_key": BOOL,
+            }
+            | _ROUTE_KEYS,
+        ),
+        waits_for_node=True,
+    ),
+    Route(
+        "POST",
+        "/api/servers/host-key",
+        Scope.ADMIN,
+        "The host key that a machine shows. Nothing is sent to it.",
+        _see,
+        audit="server.see",
+        target="server",
+        returns=obj({"host_key": TEXT, "type": TEXT, "known": BOOL}),
+        also=(502,),
+        body=obj({"ssh_host": TEXT}, {"ssh_port": INT} | _ROUTE_KEYS),
+        waits_for_node=True,
+    ),
+    Route(
+        "POST",
+        "/api/servers/self",
+        Scope.ADMIN,
+        "Registers the controller's own machine.",
+        _self,
+        audit="server.self",
+        target="server",
+        returns=SERVER,
+        body=obj({}, {"host": TEXT}),
+    ),
+    Route(
+        "DELETE",
+        "/api/servers/{id}",
+        Scope.ADMIN,
+        "Takes a machine out of the inventory. 409 while nodes or relays are on it.",
+        _remove,
+        audit="server.rm",
+        target="server",
+        status=204,
+        query=(_VERSION,),
+    ),
+    Route(
+        "POST",
+        "/api/servers/{id}/trust",
+        Scope.ADMIN,
+        "Pins the host key that a machine showed and that was refused, by its fingerprint.",
+        _trust,
+        audit="server.trust",
+        target="server",
+        returns=SERVER,
+        body=obj({"host_key": TEXT}, {"version": INT}),
+    ),
+    Route(
+        "POST",
+        "/api/servers/{id}/deploy",
+        Scope.ADMIN,
+        "Installs a node agent or a relay on a machine.",
+        _deploy,
+        audit="server.deploy",
+        target="server",
+        returns={"oneOf": [NODE, RELAY, OPERATION]},
+        status=201,
+        also=(202, 502, 503),
+        body=obj(
+            {"role": choice("node", "relay")},
+            {
+                "name": TEXT,
+                "region": TEXT,
+                "egress": BOOL,
+                "onion": BOOL,
+                "egress_port": limited(1, 65_535),
+                "onion_port": limited(1, 65_535),
+                "egress_hop": limited(0, 100),
+                "no_ingress": BOOL,
+                "endpoint": TEXT,
+                "hostname": TEXT,
+            }
+            | _SOURCE_KEYS
+            | _ROUTE_KEYS,
+        ),
+        waits_for_node=True,
+    ),
+    Route(
+        "GET",
+        "/api/ssh-key",
+        Scope.READONLY,
+        "The controller's public SSH key, as it stands in authorized_keys.",
+        _key,
+        returns=obj({"public_key": TEXT}),
+    ),
+)

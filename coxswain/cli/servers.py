@@ -1,0 +1,191 @@
+"""``cox servers``: machines that the controller logs in to; ``cox ssh-key``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from coxswain.cli.operations import ask_password, begin, wait_option
+from coxswain.cli.output import clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.errors import InvalidInput, Refused
+
+__all__ = ["servers", "ssh_key"]
+
+_COMPARE = "Compare it with what this prints on the host's console: ssh-keygen -lf /etc/ssh/ssh_host_{}_key.pub"
+
+
+@click.command("ssh-key")
+@config_option
+@json_option
+def ssh_key(config: str | None, *, as_json: bool) -> None:
+    """The controller's public SSH key, for authorized_keys."""
+    found = client(config).get("/api/ssh-key")
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(found["public_key"])
+
+
+@click.group()
+def servers() -> None:
+    """Onboard, list, trust and remove machines."""
+
+
+@servers.command("add")
+@config_option
+@json_option
+@click.argument("host")
+@click.option("--key", is_flag=True, help="The controller's key (cox ssh-key) is on the host already.")
+@click.option("--password", is_flag=True, help="Ask for a one-time password; from standard input if that is no terminal.")
+@click.option("--name", default="", help="Its name; default: the address.")
+@click.option("--region", default="", help="Free text, e.g. fra.")
+@click.option("--user", default="", help="Who to log in as; default: node.ssh_user.")
+@click.option("--port", default=0, type=click.IntRange(0, 65_535), help="SSH port; default: node.ssh_port.")
+@click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this connection, comma-separated.")
+@click.option("--host-key", default="", metavar="SHA256:…", help="The fingerprint that the host must show.")
+@click.option("--accept-new-host-key", is_flag=True, help="Trust whatever key the host shows, if none is known.")
+@wait_option
+def add(  # noqa: PLR0917
+    config: str | None, host: str, name: str, region: str, user: str, port: int, via: str, host_key: str, *, key: bool,
+    password: bool, accept_new_host_key: bool, wait: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Onboard a machine, with the controller's key or a one-time password. Its host key is shown and has to be confirmed
+    before anything is sent.
+    """
+    if key and password:
+        raise InvalidInput("key, password: one of them is enough")
+    asking = client(config)
+    where: dict[str, Any] = {"ssh_host": host} | ({"ssh_port": port} if port else {})
+    if via:
+        where["route"] = [relay.strip() for relay in via.split(",")]
+    if not host_key and not accept_new_host_key:
+        host_key = _confirmed(asking.post("/api/servers/host-key", where), host)
+    body = where | {"host_key": host_key, "accept_new_host_key": accept_new_host_key, "name": name, "region": region}
+    if user:
+        body["ssh_user"] = user
+    if password or not (key or not sys.stdin.isatty()):
+        body["password"] = ask_password()
+    done = begin(config, "/api/servers", {k: v for k, v in body.items() if v}, wait=wait, as_json=as_json)
+    server = next(s for s in asking.get("/api/servers") if s["id"] == done["data"]["server_id"])
+    if as_json:
+        print_json(server)
+        return
+    click.echo()
+    _print(server)
+    click.echo(f"\nNext: cox nodes add --server {server['name']}")
+
+
+def _confirmed(shown: dict[str, Any], host: str) -> str:
+    """Asks the operator; a key that is pinned already needs no question."""
+    fingerprint: str = shown["host_key"]
+    if shown["known"]:
+        return fingerprint
+    kind = shown["type"].removeprefix("ssh-").partition("-")[0]
+    click.echo(f"{clean(host)} shows the host key {clean(fingerprint)} ({clean(shown['type'])}).", err=True)
+    click.echo(_COMPARE.format(kind), err=True)
+    if not sys.stdin.isatty():
+        raise Refused(
+            f"{host}: nobody is there to confirm its host key {fingerprint}",
+            remedy=f"Say --host-key {fingerprint} if it is the right one, or --accept-new-host-key.",
+        )
+    click.confirm("Is it the same?", abort=True, err=True)
+    return fingerprint
+
+
+@servers.command("list")
+@config_option
+@json_option
+def list_(config: str | None, *, as_json: bool) -> None:
+    """All machines."""
+    found = client(config).get("/api/servers")
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("There are no machines yet. Onboard one with: cox servers add ADDRESS")
+        return
+    rows = [
+        [
+            s["id"],
+            s["name"],
+            s["region"],
+            s["status"],
+            f"{s['ssh_user']}@{s['ssh_host']}" + ("" if s["ssh_port"] == 22 else f":{s['ssh_port']}"),
+            s["is_self"],
+            s["facts"].get("os_name", ""),
+            "host key changed: cox servers trust" if s["offered_host_key"] else "",
+        ]
+        for s in found
+    ]
+    table(["ID", "NAME", "REGION", "STATUS", "SSH-HOST", "SELF", "OS", "ATTENTION"], rows, styles={3: paint})
+
+
+@servers.command("self")
+@config_option
+@json_option
+@click.option("--host", default="", help="Its address; default: that of the interface that leads out.")
+def self_(config: str | None, host: str, *, as_json: bool) -> None:
+    """Register the controller's own machine."""
+    found = client(config).post("/api/servers/self", {"host": host} if host else {})
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{found['id']}: {clean(found['name'])} at {clean(found['ssh_host'])}")
+
+
+@servers.command("trust")
+@config_option
+@json_option
+@click.argument("server")
+@click.option("--host-key", default="", metavar="SHA256:…", help="The fingerprint that is to be trusted; without: asks.")
+def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> None:
+    """Trust a machine's new host key, after it was reinstalled."""
+    asking = client(config)
+    found = next((s for s in asking.get("/api/servers") if server in (s["id"], s["name"], s["ssh_host"])), None)
+    if found is not None and found["offered_host_key"] and not host_key:
+        click.echo(f"known: {found['host_key']}\nshown: {found['offered_host_key']}", err=True)
+        click.echo(_COMPARE.format("*"), err=True)
+        if not sys.stdin.isatty():
+            raise Refused("trust: there is nobody to ask", remedy=f"Say --host-key {found['offered_host_key']}")
+        click.confirm("Is the shown one the host's?", abort=True, err=True)
+        host_key = found["offered_host_key"]
+    changed = asking.post(f"/api/servers/{quote(server, safe='')}/trust", {"host_key": host_key or "none"})
+    if as_json:
+        print_json(changed)
+    else:
+        click.echo(f"{clean(changed['name'])}: {changed['host_key']} is trusted now")
+
+
+def _remove(config: str | None, server: str, *, as_json: bool) -> None:
+    asking = client(config)
+    asking.call("DELETE", f"/api/servers/{quote(server, safe='')}")
+    if as_json:
+        print_json({"removed": server})
+    else:
+        click.echo(f"{clean(server)}: removed")
+
+
+@servers.command("rm")
+@config_option
+@json_option
+@click.argument("server")
+def remove(config: str | None, server: str, *, as_json: bool) -> None:
+    """Take a machine out of the inventory. Fails while nodes or relays are on it."""
+    _remove(config, server, as_json=as_json)
+
+
+def _print(s: dict[str, Any]) -> None:
+    facts(
+        [
+            ("id", s["id"]),
+            ("name", s["name"]),
+            ("ssh", f"{s['ssh_user']}@{s['ssh_host']} port {s['ssh_port']}"),
+            ("host key", s["host_key"]),
+            ("region", s["region"]),
+            ("system", f"{s['facts'].get('os_name', '')}, {s['facts'].get('arch', '')}".strip(", ")),
+            ("status", paint(s["status"])),
+        ]
+    )

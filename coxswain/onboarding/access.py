@@ -1,0 +1,81 @@
+"""Opening a host for an operation: the pinned key, the controller's own key, the active control path. One way for all of
+them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, Refused
+from coxswain.messages import servers as m
+from coxswain.onboarding.facts import SCRIPT, check_fit, read_facts
+from coxswain.operations import Work
+from coxswain.servers import Server
+from coxswain.ssh import Dialer, Host, HostKeyChanged, LocalHost, SshHost, connect
+from coxswain.ssh.connection import Login, Target
+
+__all__ = ["KEY", "facts_of", "login_with_key", "open_host", "server_of", "target_of"]
+
+KEY = "host"
+"""Under this name the steps of an operation share their connection."""
+
+
+def server_of(work: Work) -> Server:
+    """The machine that the operation is about."""
+    server_id = work.data.get("server_id") or work.params.get("server_id")
+    if not server_id:
+        raise InvalidInput("server: this operation has no machine to work on")
+    found: Server = work.ask("servers", m.GetServer(str(server_id)))
+    return found
+
+
+def target_of(server: Server, route: Any = ()) -> Target:
+    return Target(server.ssh_host, server.ssh_port, server.ssh_user, server.ssh_host_key, tuple(route or ()))
+
+
+def open_host(work: Work, dialer: Dialer) -> Host:
+    """The machine, connected and with root's rights; the same connection for all steps of a run.
+
+    Raises:
+        HostKeyChanged: also recorded, so that the operator can decide with ``cox servers trust``.
+        NodeFailure: it cannot be reached, or does not let us in.
+    """
+    return work.shared(KEY, lambda: _open(work, dialer))
+
+
+def _open(work: Work, dialer: Dialer) -> Host:
+    server = server_of(work)
+    if server.is_self:
+        return LocalHost()
+    if server.offered_host_key:
+        raise HostKeyChanged(server.ssh_host, server.ssh_host_key, server.offered_host_key)
+    if not server.ssh_host_key:
+        raise Refused(
+            f"server {server.name}: its host key is not known", remedy=f"Onboard it again: cox servers add {server.ssh_host}"
+        )
+    try:
+        host = login_with_key(work, target_of(server, work.params.get("route")), dialer)
+    except HostKeyChanged as changed:
+        work.tell("servers", m.HostKeyOffered(server.id, changed.offered))
+        raise
+    host.sudo = facts_of(host)["sudo"] == "yes"
+    return host
+
+
+def login_with_key(work: Work, target: Target, dialer: Dialer) -> SshHost:
+    """With the controller's own key. What hangs is cut off when the operation is."""
+    identity = work.ask("servers", m.GetSshIdentity())
+    return connect(target, Login(identity=identity), dialer, hold=work.hold)
+
+
+def facts_of(host: Host) -> dict[str, str]:
+    """Asks the host what it is. Raises ``NodeRefused`` where no agent can be installed."""
+    done = host.execute(SCRIPT, deadline=30)
+    if done.code:
+        raise NodeFailure(f"{host.name}: asking what it is failed (exit code {done.code}): {done.stderr.strip()[:300]}")
+    facts = read_facts(done.stdout)
+    try:
+        check_fit(facts)
+    except CoxswainError as error:
+        raise type(error)(f"{host.name}: {error}", remedy=error.remedy) from None
+    return facts

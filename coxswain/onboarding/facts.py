@@ -1,0 +1,60 @@
+"""What a machine is: asked in one command, read without trust."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coxswain.errors import NodeMisbehaved, NodeRefused
+
+__all__ = ["MIN_FREE_MB", "SCRIPT", "check_fit", "read_facts"]
+
+MIN_FREE_MB = 200
+"""Below this an installation would end half way."""
+
+SCRIPT = """
+echo "user=$(id -un)"; echo "uid=$(id -u)"
+echo "kernel=$(uname -r)"; echo "arch=$(uname -m)"
+(. /etc/os-release 2>/dev/null; echo "os=${ID:-}"; echo "os_version=${VERSION_ID:-}"; echo "os_name=${PRETTY_NAME:-}")
+echo "free_mb=$(df -Pm /usr/local/bin 2>/dev/null | awk 'NR==2 {print $4}')"
+echo "memory_mb=$(awk '/^MemTotal/ {print int($2/1024)}' /proc/meminfo)"
+echo "cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
+echo "python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
+echo "systemd=$(systemctl --version 2>/dev/null | awk 'NR==1 {print $2}')"
+echo "awg=$(command -v awg || true)"
+if [ "$(id -u)" = 0 ]; then echo sudo=root
+elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
+"""
+"""Prints ``key=value`` lines; run as the login user."""
+
+_KEYS = (
+    "user", "uid", "kernel", "arch", "os", "os_version", "os_name", "free_mb", "memory_mb", "cpus", "python",
+    "systemd", "awg", "sudo",
+)  # fmt: skip
+_LONGEST = 120
+
+
+def read_facts(output: str) -> dict[str, str]:
+    """The lines of ``SCRIPT``; unknown keys and what is no text are dropped. Raises ``NodeMisbehaved``."""
+    found: dict[str, str] = {}
+    for line in output.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and key in _KEYS:
+            found[key] = "".join(c for c in value.strip() if c.isprintable())[:_LONGEST]
+    if not found.get("arch") or "sudo" not in found:
+        raise NodeMisbehaved("the host does not answer like a Unix: its shell printed no facts")
+    return found
+
+
+def check_fit(facts: Mapping[str, str]) -> None:
+    """Whether an agent can be installed there at all. Raises ``NodeRefused`` with the way out."""
+    if facts.get("sudo") == "no":
+        user = facts.get("user", "?")
+        raise NodeRefused(
+            f"{user} may not become root without a password",
+            remedy=f"Log in as root, or on the host: echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/coxswain",
+        )
+    if not facts.get("systemd"):
+        raise NodeRefused("the host runs no systemd, which starts and restarts the agent there")
+    free = facts.get("free_mb", "")
+    if free.isdigit() and int(free) < MIN_FREE_MB:
+        raise NodeRefused(f"the host has {free} MB left at /usr/local/bin; {MIN_FREE_MB} MB are needed")

@@ -1,0 +1,288 @@
+"""Steps that nodes and relays share: preparing the host, putting a program there, its certificate, its units; and all that
+back.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from coxswain.errors import Conflict, NodeFailure, NodeMisbehaved, NodeRefused
+from coxswain.onboarding.binary import HEAD_BYTES, check_binary, display_version, normalise_version
+from coxswain.onboarding.units import PREPARE, SYSCTL, Program
+from coxswain.operations import Work
+from coxswain.ssh import CommandFailed, Host
+
+__all__ = [
+    "get_csr",
+    "install",
+    "prepare",
+    "put_back",
+    "put_unit",
+    "stage",
+    "staged_version",
+    "start_unit",
+    "stop_units",
+    "swap",
+    "swap_in",
+    "uninstall",
+    "unit_says",
+    "unstage",
+    "wait_until_up",
+    "wipe",
+]
+
+_SYSCTL_FILE = "/etc/sysctl.d/99-pharos.conf"
+_CSR_END = "-----END CERTIFICATE REQUEST-----"
+
+
+def prepare(work: Work, host: Host) -> None:
+    """AmneziaWG and the sysctls, as far as they are missing (node-contract.md 3.8). Fails loudly when ``awg`` is not there
+    then.
+    """
+    if host.run("command -v awg", check=False).code == 0:
+        work.say("awg is there already")
+    else:
+        work.say("installing amneziawg and amneziawg-tools")
+        host.run(PREPARE, what="installing AmneziaWG", deadline=900)
+    host.put(_SYSCTL_FILE, SYSCTL.encode(), 0o644)
+    host.run(f"sysctl -q -p {_SYSCTL_FILE}", what="applying the sysctls")
+    host.run("modprobe amneziawg || true", what="loading the kernel module")
+    host.run("command -v awg", what="looking for awg after the installation")
+
+
+def install(work: Work, host: Host, program: Program) -> None:
+    """``stage`` and ``swap_in``."""
+    stage(work, host, program)
+    swap_in(work, host, program)
+
+
+def stage(work: Work, host: Host, program: Program) -> None:
+    """Puts the program that ``params["source"]`` names beside the present one, and tries it out. Nothing that runs changes.
+
+    Where the very same file is in place already, nothing is done.
+    """
+    source: Mapping[str, str] = work.params["source"]
+    _check_not_foreign(host, program)
+    if _digest(host, program.binary) == source["sha256"]:
+        work.say("the very same program is there already")
+        return
+    if _digest(host, program.staged) != source["sha256"]:
+        _fetch(work, host, program, source)
+    version = _version(host, program.staged)
+    work.say(f"it runs there, and is {display_version(version) or version or 'of an unknown version'}")
+
+
+def swap_in(work: Work, host: Host, program: Program) -> None:
+    """The staged program into its place; what was there stays as ``.previous``. One that runs is not disturbed."""
+    wanted, present = work.params["source"]["sha256"], _digest(host, program.binary)
+    if present != wanted:
+        work.remember(before=present)
+        swap(host, program)
+    work.keep(agent_version=_version(host, program.binary))
+
+
+def swap(host: Host, program: Program) -> None:
+    """May be repeated."""
+    new, now, before = program.staged, program.binary, program.previous
+    host.run(
+        f"set -e; [ -e {new} ] || exit 0; if [ -e {now} ]; then cp -p {now} {before}.cox-tmp; "
+        f"mv -f {before}.cox-tmp {before}; fi; mv -f {new} {now}; sync {now} 2>/dev/null || true",
+        what=f"replacing {now}",
+    )
+
+
+def staged_version(host: Host, program: Program) -> str:
+    """What was staged says it is; empty: nothing is staged."""
+    if host.run(f"[ -e {program.staged} ]", check=False).code:
+        return ""
+    return _version(host, program.staged)
+
+
+def unstage(host: Host, program: Program) -> None:
+    """Takes away what was staged. The undo of ``stage``."""
+    host.run(f"rm -f {program.staged} {program.binary}*.cox-*", what="removing what was uploaded")
+
+
+def put_back(work: Work, host: Host, program: Program) -> None:
+    """The program from before, or none if there was none. The undo of ``swap_in``; goes by digests, not by assumptions."""
+    before = work.remembered.get("before")
+    if before is None or _digest(host, program.binary) == before:
+        return
+    if not before:
+        host.run(f"rm -f {program.binary} {program.previous}", what="removing the program")
+        return
+    if _digest(host, program.previous) != before:
+        raise NodeRefused(f"{host.name}: {program.previous} is not the program from before; nothing was put back")
+    host.run(f"mv -f {program.previous} {program.binary}", what="putting the previous program back")
+    work.say("the previous program is back")
+
+
+def get_csr(host: Host, program: Program) -> bytes:
+    """From the key that stays on the host; made there the first time."""
+    done = host.run(f"{program.binary} gen-csr --config-dir {program.directory}", what=f"{program.name} gen-csr")
+    start = done.stdout.find("-----BEGIN CERTIFICATE REQUEST-----")
+    end = done.stdout.find(_CSR_END)
+    if start < 0 or end < start:
+        raise NodeMisbehaved(f"{host.name}: {program.name} gen-csr printed no certificate request: {done.stdout[:200]!r}")
+    return (done.stdout[start : end + len(_CSR_END)] + "\n").encode()
+
+
+def put_unit(work: Work, host: Host, unit: str, text: str) -> None:
+    """Writes a unit; the one from before is remembered for the undo."""
+    path = f"/etc/systemd/system/{unit}"
+    present = host.read(path)
+    if present != text.encode():
+        before = None if present is None else present.decode(errors="replace")
+        work.remember(**({unit: before} if unit not in work.remembered else {}))
+        host.put(path, text.encode(), 0o644)
+    host.run(f"systemctl daemon-reload && systemctl enable {unit}", what=f"enabling {unit}")
+
+
+def start_unit(host: Host, unit: str) -> None:
+    """Restarts one that runs: it would go on with the program and the certificate it was started with."""
+    host.run(f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}", what=f"starting {unit}", deadline=60)
+
+
+def stop_units(work: Work, host: Host, *units: str) -> None:
+    """Stops, disables and removes units; those from before come back. The undo of ``put_unit`` and ``start_unit``."""
+    for unit in units:
+        path = f"/etc/systemd/system/{unit}"
+        before = work.remembered.get(unit)
+        host.run(f"systemctl disable --now {unit} 2>/dev/null || true", what=f"stopping {unit}", deadline=60)
+        if before is None:
+            host.run(f"rm -f {path}", what=f"removing {unit}")
+        else:
+            host.put(path, str(before).encode(), 0o644)
+    host.run("systemctl daemon-reload", what="systemctl daemon-reload")
+    for unit in units:
+        if work.remembered.get(unit) is not None:
+            host.run(f"systemctl enable {unit} && systemctl restart {unit}", what=f"starting {unit} again", deadline=60)
+
+
+def unit_says(host: Host, unit: str) -> str:
+    """The last lines of its log."""
+    done = host.run(f"journalctl -u {unit} -n 15 --no-pager -o cat 2>&1 | tail -n 15", check=False)
+    return done.stdout.strip()[-1_000:] or "it printed nothing"
+
+
+def wait_until_up(work: Work, host: Host, unit: str, look: Callable[[], bool], what: str, *, timeout: float) -> None:
+    """Until ``look`` is true; gives up early when the service is not running any more, and says what it printed.
+
+    Raises:
+        NodeRefused: it died, or did not get there in time.
+    """
+    checked_at, downs = time.monotonic(), 0
+
+    def check() -> bool:
+        nonlocal checked_at, downs
+        if look():
+            return True
+        if time.monotonic() - checked_at >= 1.0:
+            downs = 0 if host.run(f"systemctl is-active --quiet {unit}", check=False).code == 0 else downs + 1
+            checked_at = time.monotonic()
+            if downs >= 2:
+                raise NodeRefused(
+                    f"{host.name}: {unit} was started and died; it printed: {unit_says(host, unit)}",
+                    remedy=f"Mend the cause on the host (journalctl -u {unit}), and retry.",
+                )
+        return False
+
+    try:
+        work.wait_for(check, what, timeout=timeout, every=0.1)
+    except NodeFailure:
+        raise
+    except Exception as error:
+        work.check()  # cancelled, or cut off: that counts, not what it was waiting for
+        raise NodeRefused(f"{host.name}: {error}; {unit} printed: {unit_says(host, unit)}") from error
+
+
+def uninstall(host: Host, program: Program, *units: str) -> None:
+    """All of it: units, interfaces, files. May be repeated."""
+    for unit in units:
+        host.run(f"systemctl disable --now {unit} 2>/dev/null || true", what=f"stopping {unit}", deadline=60)
+        host.run(f"rm -f /etc/systemd/system/{unit}", what=f"removing {unit}")
+    host.run("systemctl daemon-reload", what="systemctl daemon-reload")
+    wipe(host, program)
+
+
+def wipe(host: Host, program: Program) -> None:
+    """Interfaces that only the program kept, its keys and itself."""
+    if program.name == "node":
+        host.run(
+            'for f in /etc/amnezia/amneziawg/awg[0-9]*.conf; do [ -e "$f" ] || continue; i=$(basename "$f" .conf); '
+            'ip link del "$i" 2>/dev/null || true; rm -f "$f"; done',
+            what="removing interfaces",
+        )
+    files = " ".join((program.binary, program.staged, program.previous, f"{program.binary}.cox-*"))
+    host.run(f"rm -rf {program.directory} {files}", what="removing files")
+
+
+def _check_not_foreign(host: Host, program: Program) -> None:
+    """``/usr/local/bin/node`` is where Node.js is often installed (node-contract.md 12.15)."""
+    done = host.run(f"[ -e {program.binary} ] || exit 44; {program.binary} --version", check=False, deadline=30)
+    if done.code == 0 and done.stdout.startswith("v"):
+        raise Conflict(
+            f"{host.name}: {program.binary} is Node.js {done.stdout.strip()[:20]}, not an agent",
+            remedy="Move Node.js out of /usr/local/bin, or use another host.",
+        )
+
+
+def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) -> None:
+    facts: Mapping[str, str] = work.data["facts"]
+    staged = program.staged
+    if source["path"]:
+        path = Path(source["path"])
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        except OSError as error:
+            raise Conflict(f"{path} cannot be read any more: {error.strerror}") from None
+        check_binary(head, facts)
+        host.put(staged, path, 0o755, deadline=900, progress=_Progress(work))
+    else:
+        url, temporary = shlex.quote(source["url"]), f"{staged}.cox-download"
+        work.say(f"the host fetches {source['url']}")
+        host.run(
+            f"set -e; umask 077; trap 'rm -f {temporary}' EXIT; "
+            f"curl -fsSL --proto =https --max-time 840 -o {temporary} {url}; mv -f {temporary} {staged}",
+            what=f"fetching {source['url']}",
+            deadline=900,
+        )
+    arrived = _digest(host, staged)
+    if arrived != source["sha256"]:
+        host.run(f"rm -f {staged}", check=False)
+        raise NodeRefused(f"{host.name}: the program's SHA-256 is {arrived}, not {source['sha256']}; it was not installed")
+    check_binary(host.read(staged, HEAD_BYTES) or b"", facts)
+    host.run(f"chmod 755 {staged}", what="making the program executable")
+
+
+def _version(host: Host, binary: str) -> str:
+    """What it says it is; that it says so proves that it runs there."""
+    done = host.run(f"{binary} version", check=False, deadline=60)
+    if done.code:
+        raise CommandFailed(host.name, f"trying the program out ({binary} version)", done)
+    words = done.stdout.split()
+    return normalise_version(done.stdout) or (words[-1][:60] if words else "")
+
+
+def _digest(host: Host, path: str) -> str:
+    done = host.run(f"[ -e {path} ] && sha256sum < {path}", check=False)
+    return done.stdout[:64] if done.code == 0 else ""
+
+
+class _Progress:
+    """Says each quarter of a large upload, and lets a cancelled one go."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._said = 0
+
+    def __call__(self, sent: int, size: int) -> None:
+        self._work.check()
+        quarter = 4 * sent // max(size, 1)
+        if quarter > self._said and size > 1_000_000:
+            self._said = quarter
+            self._work.say(f"{25 * quarter} % of {size / 1e6:.1f} MB sent")

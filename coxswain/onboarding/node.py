@@ -1,0 +1,351 @@
+"""Nodes over SSH: ``node.add``, ``node.update``, ``node.renew``, ``node.rollback``, ``node.start``, ``node.stop``,
+``node.remove``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from coxswain.errors import Conflict, CoxswainError, InvalidInput, NotFound
+from coxswain.inventory import CONTROL_PORT, check_name, check_region
+from coxswain.messages import ca, fleet, links
+from coxswain.model import LinkState, Node, NodeStatus
+from coxswain.onboarding.access import facts_of, open_host, server_of
+from coxswain.onboarding.binary import is_newer, normalise_version
+from coxswain.onboarding.install import (
+    get_csr,
+    install,
+    prepare,
+    put_back,
+    put_unit,
+    stage,
+    staged_version,
+    start_unit,
+    stop_units,
+    swap,
+    swap_in,
+    uninstall,
+    unstage,
+    wait_until_up,
+)
+from coxswain.onboarding.units import NODE, node_unit
+from coxswain.operations import Kind, OnFailure, Step, Work
+from coxswain.ssh import Dialer, Host
+
+__all__ = ["node_kinds"]
+
+_UNIT = "node.service"
+_LIVE_S = 90.0
+_DRAIN_S = 60.0
+
+Doing = Callable[[Work, Host], None]
+
+
+def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
+    """All kinds about nodes on machines that the controller can log in to."""
+
+    def on_host(name: str, title: str, do: Doing, undo: Doing | None = None, deadline_s: float = 120) -> Step:
+        back = undo
+        return Step(
+            name,
+            title,
+            lambda work: do(work, open_host(work, dialer)),
+            None if back is None else lambda work: back(work, open_host(work, dialer)),
+            deadline_s,
+        )
+
+    look = on_host("host", "connect, and look at what the host is", _look, deadline_s=90)
+    binary = on_host("agent", "install the agent", _install, _uninstall_agent, deadline_s=1_200)
+    certificate = on_host("certificate", "issue and push its certificate", _certify, deadline_s=90)
+    live = on_host("live", "prove the link", _prove, deadline_s=_LIVE_S + 30)
+    adding = (
+        look,
+        Step("inventory", "take it into the inventory", _take_in, _take_out, deadline_s=30),
+        on_host("prepare", "prepare the host: AmneziaWG, forwarding", prepare, deadline_s=1_200),
+        binary,
+        on_host("certificate", "issue and push its certificate", _certify, _decertify, deadline_s=90),
+        on_host("service", "start the service", _start_service, _stop_service, deadline_s=90),
+        live,
+    )
+    updating = (
+        look,
+        on_host("agent", "upload the agent and try it out", _stage_newer, _unstage, deadline_s=1_200),
+        on_host("switch", "put it in place and restart it", _switch, _switch_back, deadline_s=120),
+        live,
+    )
+    renewing = (look, certificate, on_host("restart", "restart the agent", _restart, deadline_s=90), live)
+    rolling_back = (
+        look,
+        on_host("swap", "put the previous agent back", _swap_back, deadline_s=60),
+        on_host("restart", "restart the agent", _restart, deadline_s=90),
+        live,
+    )
+    starting = (
+        on_host("start", "start the service", lambda _work, host: start_unit(host, _UNIT)),
+        Step("enable", "hold a link to it", _enable),
+        live,
+    )
+    stopping = (
+        Step("disable", "close the link to it", _disable),
+        on_host("stop", "stop the service", lambda _work, host: _systemctl(host, "stop")),
+    )
+    removing = (
+        Step("drain", "take its clients and its policy off", _drain, deadline_s=_DRAIN_S + 60),
+        on_host("uninstall", "stop the agent and remove it", lambda _work, host: uninstall(host, NODE, _UNIT)),
+        Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
+    )
+    return (
+        _kind("node.add", adding, check=_check_add, after_failure=_mark_failed, locks=_machine),
+        _kind("node.update", updating, on_failure=OnFailure.UNDO),
+        _kind("node.renew", renewing),
+        _kind("node.rollback", rolling_back),
+        _kind("node.start", starting),
+        _kind("node.stop", stopping),
+        _kind("node.remove", removing),
+    )
+
+
+def _kind(
+    name: str,
+    steps: tuple[Step, ...],
+    *,
+    check: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+    locks: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None,
+    on_failure: OnFailure = OnFailure.KEEP,
+    after_failure: Callable[[Work], None] | None = None,
+) -> Kind:
+    return Kind(
+        name=name,
+        steps=lambda _params: steps,
+        check=check,
+        target=lambda params, data: ("node", str(data.get("node_id") or params.get("node_id") or "")),
+        locks=locks or (lambda params: (f"node:{params['node_id']}", f"server:{params['server_id']}")),
+        on_failure=on_failure,
+        after_failure=after_failure,
+    )
+
+
+def _machine(params: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"server:{params['server_id']}",)
+
+
+def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
+    region = check_region(str(params.get("region") or ""))
+    short = secrets.token_hex(3)
+    name = str(params.get("name") or "") or (f"node-{region}-{short}" if region.isalnum() else f"node-{short}")
+    if not params.get("server_id") or not params.get("source"):
+        raise InvalidInput("server_id, source: are needed")
+    return {**params, "name": check_name(name), "region": region, "named": bool(params.get("name"))}
+
+
+# -- steps
+
+
+def _look(work: Work, host: Host) -> None:
+    facts = facts_of(host)
+    work.keep(facts=facts)
+    work.say(f"{facts.get('os_name') or facts.get('os')}, {facts['arch']}, {facts.get('free_mb') or '?'} MB free")
+
+
+def _node_id(work: Work) -> str:
+    return str(work.data.get("node_id") or work.params["node_id"])
+
+
+def _view(work: Work) -> fleet.NodeView:
+    view: fleet.NodeView = work.ask("fleet", fleet.GetNode(_node_id(work)))
+    return view
+
+
+def _take_in(work: Work) -> None:
+    """A node that is on this machine already is onboarded again; so is one that an interrupted attempt left."""
+    server = server_of(work)
+    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes())
+    there = [v.node for v in views if v.node.server_id == server.id]
+    name = work.params["name"]
+    if there and work.params["named"] and there[0].name != name:
+        raise Conflict(f"server {server.name}: the node {there[0].name} is on it already; a machine has one")
+    if there:
+        work.remember(added=there[0].status is NodeStatus.PROVISIONING)
+        work.keep(node_id=there[0].id, node_name=there[0].name)
+        work.say(f"it is the node {there[0].name}")
+        return
+    host = server.ssh_host
+    port = CONTROL_PORT
+    message = fleet.AddNode(
+        caller=work.caller,
+        name=name,
+        control_addr=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        region=work.params["region"] or server.region,
+        public_ip=host if _is_ip(host) else "",
+        server_id=server.id,
+        provisioning=True,
+    )
+    work.remember(added=True)
+    node: Node = work.change("fleet", message)
+    work.keep(node_id=node.id, node_name=node.name)
+
+
+def _take_out(work: Work) -> None:
+    if work.remembered.get("added") and work.data.get("node_id"):
+        _forget(work)
+
+
+def _forget(work: Work) -> None:
+    try:
+        work.change("fleet", fleet.RemoveNode(work.caller, _node_id(work)))
+    except NotFound:
+        return  # an earlier attempt did it
+
+
+def _install(work: Work, host: Host) -> None:
+    install(work, host, NODE)
+
+
+def _uninstall_agent(work: Work, host: Host) -> None:
+    unstage(host, NODE)
+    put_back(work, host, NODE)
+
+
+def _stage_newer(work: Work, host: Host) -> None:
+    stage(work, host, NODE)
+    candidate, present = staged_version(host, NODE), _view(work).node.agent_version
+    known = normalise_version(candidate) and normalise_version(present)
+    if candidate and known and not is_newer(candidate, present) and not work.params.get("force"):
+        unstage(host, NODE)
+        raise Conflict(f"the agent is {present}, and {candidate} is not newer", remedy="Say --force to install it anyway.")
+
+
+def _unstage(_work: Work, host: Host) -> None:
+    unstage(host, NODE)
+
+
+def _switch(work: Work, host: Host) -> None:
+    swap_in(work, host, NODE)
+    _restart(work, host)
+
+
+def _switch_back(work: Work, host: Host) -> None:
+    put_back(work, host, NODE)
+    start_unit(host, _UNIT)
+
+
+def _certify(work: Work, host: Host) -> None:
+    had_key = host.run(f"[ -e {NODE.key} ]", check=False).code == 0
+    if "had_key" not in work.remembered:
+        work.remember(had_key=had_key)
+    request = ca.IssueNodeCertificate(work.caller, _node_id(work), get_csr(host, NODE))
+    issued: ca.IssuedNodeCertificate = work.change("certificate_authority", request)
+    host.put("/etc/node/node.crt", issued.node_crt, 0o644)
+    host.put("/etc/node/ca.crt", issued.ca_crt, 0o644)
+    work.say(f"certificate {issued.serial} for {work.data.get('node_name') or _node_id(work)}")
+
+
+def _decertify(work: Work, host: Host) -> None:
+    try:
+        work.change(
+            "certificate_authority", ca.RevokeNodeCertificates(work.caller, _node_id(work), None, "onboarding taken back")
+        )
+    except NotFound:
+        work.say("there was no certificate to revoke")
+    if work.remembered.get("had_key") is False:
+        host.run("rm -f /etc/node/node.crt /etc/node/ca.crt /etc/node/node.key", what="removing the certificate")
+
+
+def _start_service(work: Work, host: Host) -> None:
+    put_unit(work, host, _UNIT, node_unit())
+    work.keep(restarted_at=work.now())
+    start_unit(host, _UNIT)
+    _enable(work)
+
+
+def _stop_service(work: Work, host: Host) -> None:
+    stop_units(work, host, _UNIT)
+
+
+def _restart(work: Work, host: Host) -> None:
+    work.keep(restarted_at=work.now())
+    put_unit(work, host, _UNIT, node_unit())
+    start_unit(host, _UNIT)
+
+
+def _swap_back(work: Work, host: Host) -> None:
+    if work.remembered.get("swapped"):
+        return
+    if host.run(f"[ -e {NODE.previous} ]", check=False).code:
+        raise Conflict(f"{host.name}: there is no previous agent to put back")
+    work.remember(swapped=True)
+    host.run(f"mv -f {NODE.previous} {NODE.staged}", what="putting the previous agent back")
+    swap(host, NODE)
+
+
+def _prove(work: Work, host: Host) -> None:
+    """The link has spoken to the agent since it was started, and the node is what it should be: policy and peers applied."""
+    since = float(work.data.get("restarted_at") or 0.0)
+    nudged = work.now()
+
+    def live() -> bool:
+        nonlocal nudged
+        view = _view(work)
+        if view.link_state is LinkState.LIVE and view.since >= since and view.in_sync and view.node.policy_confirmed:
+            return True
+        if work.now() - nudged > 1.0:
+            nudged = work.now()
+            work.tell(f"node_link:{_node_id(work)}", links.Look(links.LookReason.OPERATOR))
+        return False
+
+    wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S)
+    node = _view(work).node
+    work.keep(agent_version=node.agent_version)
+    work.say(f"the agent {node.agent_version} answers, and has its policy and {node.config_revision} as its revision")
+
+
+def _mark_failed(work: Work) -> None:
+    if work.data.get("node_id"):
+        if _view(work).node.enabled:
+            work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), False))
+        work.change("fleet", fleet.SetNodeStatus(work.caller, _node_id(work), NodeStatus.ERROR))
+
+
+def _enable(work: Work) -> None:
+    if not _view(work).node.enabled:
+        work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), True))
+
+
+def _disable(work: Work) -> None:
+    if _view(work).node.enabled:
+        work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), False))
+
+
+def _systemctl(host: Host, verb: str) -> None:
+    host.run(f"systemctl {verb} {_UNIT}", what=f"systemctl {verb} {_UNIT}", deadline=60)
+
+
+def _drain(work: Work) -> None:
+    """An empty peer set, and no forwarding, while the agent still listens. One that does not answer is removed all the
+    same.
+    """
+    try:
+        view = _view(work)
+    except NotFound:
+        return
+    if not view.node.enabled:
+        work.say("the node is disabled; its clients were cut off with its service")
+        return
+    work.change("fleet", fleet.DrainNode(work.caller, view.node.id))
+    try:
+        work.wait_for(lambda: _view(work).in_sync, "the node taking its clients off", timeout=_DRAIN_S)
+    except CoxswainError as error:
+        work.check()
+        work.say(f"it did not answer ({error}); the agent is stopped all the same")
+
+
+def _is_ip(host: str) -> bool:
+    import ipaddress  # noqa: PLC0415 - beside its one use
+
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

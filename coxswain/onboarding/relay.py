@@ -1,0 +1,276 @@
+"""Relays over SSH: ``relay.add``, ``relay.update``, ``relay.remove`` (fleet-model.md 3.5, relay-contract.md 7)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from coxswain.errors import Conflict, InvalidInput, NodeMisbehaved, NotFound
+from coxswain.inventory import check_region, host_of, parse_control_addr
+from coxswain.messages import ca
+from coxswain.messages import servers as m
+from coxswain.onboarding.access import facts_of, open_host, server_of
+from coxswain.onboarding.install import (
+    get_csr,
+    install,
+    put_back,
+    put_unit,
+    stage,
+    start_unit,
+    stop_units,
+    swap_in,
+    uninstall,
+    unstage,
+    wait_until_up,
+)
+from coxswain.onboarding.units import RELAY, egress_unit, ingress_unit, onion_unit
+from coxswain.operations import Kind, OnFailure, Step, Work
+from coxswain.servers import Relay, check_ssh_host
+from coxswain.ssh import Dialer, Host
+
+__all__ = ["relay_kinds"]
+
+TUNNEL_PORT = 8444
+_INGRESS, _EGRESS, _ONION = "relay.service", "relay-egress.service", "relay-onion.service"
+_UNITS = (_INGRESS, _EGRESS, _ONION)
+_UP_S = 30.0
+
+
+def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
+    """All kinds about relays on machines that the controller can log in to."""
+
+    def on_host(
+        name: str,
+        title: str,
+        do: Callable[[Work, Host], None],
+        undo: Callable[[Work, Host], None] | None = None,
+        deadline_s: float = 120,
+    ) -> Step:
+        return Step(
+            name,
+            title,
+            lambda work: do(work, open_host(work, dialer)),
+            None if undo is None else lambda work: undo(work, open_host(work, dialer)),
+            deadline_s,
+        )
+
+    look = on_host("host", "connect, and look at what the host is", _look, deadline_s=90)
+    adding = (
+        look,
+        Step("inventory", "take it into the inventory", _take_in, _take_out, deadline_s=30),
+        on_host("relay", "install the relay", lambda w, h: install(w, h, RELAY), _take_away, deadline_s=1_200),
+        on_host("certificate", "issue and push its certificate", _certify, _decertify, deadline_s=90),
+        on_host("services", "start its services", _start, _stop, deadline_s=120),
+        on_host("live", "prove that it listens", _prove, deadline_s=_UP_S + 60),
+    )
+    updating = (
+        look,
+        on_host("relay", "upload the relay and try it out", lambda w, h: stage(w, h, RELAY), _unstage, deadline_s=1_200),
+        on_host("switch", "put it in place and restart it", _switch, _switch_back, deadline_s=120),
+        on_host("live", "prove that it listens", _prove, deadline_s=_UP_S + 60),
+    )
+    removing = (
+        on_host("uninstall", "stop the relay and remove it", lambda _w, h: uninstall(h, RELAY, *_UNITS)),
+        Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
+    )
+
+    def kind(name: str, steps: tuple[Step, ...], **more: Any) -> Kind:
+        return Kind(
+            name=name,
+            steps=lambda _params: steps,
+            target=lambda params, data: ("relay", str(data.get("relay_id") or params.get("relay_id") or "")),
+            locks=lambda params: (f"server:{params['server_id']}",),
+            **more,
+        )
+
+    return (
+        kind("relay.add", adding, check=_check_add, after_failure=_mark_failed),
+        kind("relay.update", updating, on_failure=OnFailure.UNDO),
+        kind("relay.remove", removing),
+    )
+
+
+def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Roles and names; fills in what is left out (fleet-model.md 3.5)."""
+    p = dict(params)
+    if not p.get("server_id") or not p.get("source"):
+        raise InvalidInput("server_id, source: are needed")
+    ingress, egress, onion = not p.get("no_ingress"), bool(p.get("egress")), bool(p.get("onion"))
+    if onion and not egress:
+        raise InvalidInput("onion: needs egress", remedy="Say --egress as well.")
+    if not ingress and not egress:
+        raise InvalidInput("no_ingress: leaves the relay without a role", remedy="Say --egress, or leave --no-ingress out.")
+    hostname = check_ssh_host(str(p.get("hostname") or ""))
+    bracketed = f"[{hostname}]" if ":" in hostname else hostname
+    endpoint = parse_control_addr(str(p.get("endpoint") or f"{bracketed}:{TUNNEL_PORT}"))
+    if ingress and host_of(endpoint) != hostname:
+        raise InvalidInput(
+            f"endpoint: its host {host_of(endpoint)!r} is not the hostname {hostname!r} in the relay's certificate",
+            remedy="Give --hostname the name that clients and the controller dial.",
+        )
+    ports = [int(p.get("egress_port") or 8456)] * egress + [int(p.get("onion_port") or 8457)] * onion
+    if len({*ports, *([8443, int(endpoint.rpartition(":")[2])] if ingress else [])}) < len(ports) + 2 * ingress:
+        raise InvalidInput("ports: two roles of a relay cannot share a port")
+    return p | {
+        "region": check_region(str(p.get("region") or "")),
+        "hostname": hostname,
+        "endpoint": endpoint if ingress else "",
+        "egress_endpoint": f"{bracketed}:{int(p.get('egress_port') or 8456)}" if egress else "",
+        "onion_endpoint": f"{bracketed}:{int(p.get('onion_port') or 8457)}" if onion else "",
+    }
+
+
+# -- steps
+
+
+def _look(work: Work, host: Host) -> None:
+    facts = facts_of(host)
+    work.keep(facts=facts)
+    work.say(f"{facts.get('os_name') or facts.get('os')}, {facts['arch']}")
+
+
+def _relay_of(work: Work) -> Relay:
+    found: Relay = work.ask("servers", m.GetRelay(str(work.data.get("relay_id") or work.params["relay_id"])))
+    return found
+
+
+def _take_in(work: Work) -> None:
+    """A relay that is on this machine already is set up again with these roles."""
+    p, server = work.params, server_of(work)
+    relays: list[Relay] = work.ask("servers", m.ListRelays())
+    there = next((r for r in relays if r.server_id == server.id), None)
+    roles = {name: p[name] for name in ("endpoint", "egress_endpoint", "onion_endpoint", "hostname")}
+    if there is not None:
+        if p["name"] and p["name"] != there.name:
+            raise Conflict(f"server {server.name}: the relay {there.name} is on it already; a machine has one")
+        work.remember(added=there.status == "provisioning")
+        work.change("servers", m.EditRelay(work.caller, there.id, roles))
+        work.keep(relay_id=there.id)
+        return
+    relay = Relay(
+        id="",
+        name=p["name"],
+        egress_hop=int(p.get("egress_hop") or 0),
+        region=p["region"] or server.region,
+        server_id=server.id,
+        status="provisioning",
+        **roles,
+    )
+    work.remember(added=True)
+    added: Relay = work.change("servers", m.AddRelay(work.caller, relay))
+    work.keep(relay_id=added.id)
+
+
+def _take_out(work: Work) -> None:
+    if work.remembered.get("added") and work.data.get("relay_id"):
+        _forget(work)
+
+
+def _forget(work: Work) -> None:
+    try:
+        work.change("servers", m.RemoveRelay(work.caller, _relay_of(work).id))
+    except NotFound:
+        return  # an earlier attempt did it
+
+
+def _take_away(work: Work, host: Host) -> None:
+    unstage(host, RELAY)
+    put_back(work, host, RELAY)
+
+
+def _unstage(_work: Work, host: Host) -> None:
+    unstage(host, RELAY)
+
+
+def _certify(work: Work, host: Host) -> None:
+    if "had_key" not in work.remembered:
+        work.remember(had_key=host.run(f"[ -e {RELAY.key} ]", check=False).code == 0)
+    request = ca.IssueRelayCertificate(work.caller, _relay_of(work).id, get_csr(host, RELAY))
+    issued: ca.IssuedRelayCertificate = work.change("certificate_authority", request)
+    host.put("/etc/relay/relay.crt", issued.relay_crt, 0o644)
+    host.put("/etc/relay/fleet-ca.crt", issued.fleet_ca_crt, 0o644)
+    host.put("/etc/relay/device-ca.crt", issued.device_ca_crt, 0o644)
+    work.keep(serial=issued.serial)
+    work.say(f"certificate {issued.serial} for {issued.hostname}")
+
+
+def _decertify(work: Work, host: Host) -> None:
+    if work.remembered.get("had_key") is False:
+        host.run("rm -rf /etc/relay", what="removing the relay's files")
+
+
+def _start(work: Work, host: Host) -> None:
+    relay = _relay_of(work)
+    work.remember(started=True)
+    if relay.endpoint:
+        put_unit(work, host, _INGRESS, ingress_unit(tunnel_port=_port(relay.endpoint)))
+        start_unit(host, _INGRESS)
+    if relay.egress_endpoint:
+        put_unit(work, host, _EGRESS, egress_unit(_port(relay.egress_endpoint)))
+        start_unit(host, _EGRESS)
+    if relay.onion_endpoint:
+        done = host.run(f"{RELAY.binary} onion-key --config-dir {RELAY.directory}", what="relay onion-key")
+        key = _onion_key(host, done.stdout)
+        work.change("servers", m.EditRelay(work.caller, relay.id, {"onion_pubkey": key}))
+        put_unit(work, host, _ONION, onion_unit(_port(relay.onion_endpoint)))
+        start_unit(host, _ONION)
+
+
+def _stop(work: Work, host: Host) -> None:
+    stop_units(work, host, *_wanted(_relay_of(work)))
+
+
+def _switch(work: Work, host: Host) -> None:
+    swap_in(work, host, RELAY)
+    _restart(work, host)
+
+
+def _switch_back(work: Work, host: Host) -> None:
+    put_back(work, host, RELAY)
+    _restart(work, host)
+
+
+def _restart(work: Work, host: Host) -> None:
+    for unit in _wanted(_relay_of(work)):
+        start_unit(host, unit)
+
+
+def _prove(work: Work, host: Host) -> None:
+    """Each of its ports takes connections on the host itself."""
+    relay = _relay_of(work)
+    roles = ((_INGRESS, relay.endpoint), (_EGRESS, relay.egress_endpoint), (_ONION, relay.onion_endpoint))
+    for unit, endpoint in roles:
+        if endpoint:
+            listens = f"ss -Hltn 'sport = :{_port(endpoint)}' | grep -q ."
+            what = f"{unit} listening on port {_port(endpoint)}"
+            wait_until_up(work, host, unit, lambda c=listens: host.run(c, check=False).code == 0, what, timeout=_UP_S)  # type: ignore[misc]
+            work.say(what)
+    changes = {"status": "active", "agent_version": str(work.data.get("agent_version", ""))}
+    work.change("servers", m.EditRelay(work.caller, relay.id, changes))
+
+
+def _mark_failed(work: Work) -> None:
+    if work.data.get("relay_id"):
+        work.change("servers", m.EditRelay(work.caller, str(work.data["relay_id"]), {"status": "error"}))
+
+
+def _wanted(relay: Relay) -> tuple[str, ...]:
+    roles = ((_INGRESS, relay.endpoint), (_EGRESS, relay.egress_endpoint), (_ONION, relay.onion_endpoint))
+    return tuple(unit for unit, endpoint in roles if endpoint)
+
+
+def _port(endpoint: str) -> int:
+    return int(endpoint.rpartition(":")[2])
+
+
+def _onion_key(host: Host, printed: str) -> str:
+    text = printed.strip()
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise NodeMisbehaved(f"{host.name}: relay onion-key printed no X25519 key: {text[:80]!r}")
+    return text

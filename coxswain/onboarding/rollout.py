@@ -1,0 +1,125 @@
+"""``rollout``: an upgrade of many agents: a few canaries, then batches, each proven before the next one begins.
+
+It does nothing on hosts by itself: each node is an operation of its own (``node.update``), which proves its link and puts
+the previous agent back when that fails. A batch in which one failed is the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coxswain.errors import InvalidInput, NodeFailure
+from coxswain.messages import operations as m
+from coxswain.operations import Kind, Operation, OperationState, Step, Work
+from coxswain.operations.model import FINAL
+
+__all__ = ["plan_batches", "rollout_kind"]
+
+_BATCH_S = 3_600.0
+_MAX_NODES = 10_000
+
+
+def plan_batches(nodes: Sequence[Any], canary: int, batch: int) -> list[list[Any]]:
+    """The first ``canary`` nodes, then ``batch`` at a time."""
+    first = [list(nodes[:canary])] if canary else []
+    rest = list(nodes[canary:])
+    return first + [rest[i : i + batch] for i in range(0, len(rest), batch)]
+
+
+def rollout_kind() -> Kind:
+    """Params: ``nodes`` (list of ``{node_id, server_id, name}``), ``canary``, ``batch``, ``source``, ``force``."""
+    return Kind(
+        name="rollout",
+        steps=_steps,
+        check=_check,
+        target=lambda _params, _data: ("fleet", "rollout"),
+        locks=lambda _params: ("rollout",),
+        light=True,
+    )
+
+
+def _check(params: Mapping[str, Any]) -> dict[str, Any]:
+    nodes, canary, batch = params.get("nodes") or [], int(params.get("canary", 1)), int(params.get("batch", 5))
+    if not 1 <= len(nodes) <= _MAX_NODES:
+        raise InvalidInput(
+            f"nodes: {len(nodes)} are not within 1 to {_MAX_NODES}; only nodes on known machines are upgraded"
+        )
+    if canary < 0 or batch < 1:
+        raise InvalidInput(f"canary, batch: {canary} and {batch}; canary is at least 0, and a batch at least 1")
+    return {
+        "nodes": list(nodes),
+        "canary": canary,
+        "batch": batch,
+        "source": params["source"],
+        "force": bool(params.get("force")),
+    }
+
+
+def _steps(params: Mapping[str, Any]) -> list[Step]:
+    steps = []
+    for number, nodes in enumerate(plan_batches(params["nodes"], params["canary"], params["batch"])):
+        canary = number == 0 and params["canary"]
+        name = "canary" if canary else f"batch-{number if params['canary'] else number + 1}"
+        names = ", ".join(node["name"] for node in nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+        title = f"upgrade {'the canary' if canary else 'a batch'}: {names}"
+        steps.append(Step(name, title, _upgrade(nodes), _roll_back(nodes), deadline_s=_BATCH_S))
+    return steps
+
+
+def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
+    def do(work: Work) -> None:
+        p = work.params
+        begun = [
+            _begin(work, "node.update", {**node, "source": p["source"], "force": p["force"]}, retry=True) for node in nodes
+        ]
+        failed = [o for o in _all_over(work, begun) if o.state is not OperationState.DONE]
+        if failed:
+            first = failed[0]
+            raise NodeFailure(
+                f"{len(failed)} of {len(nodes)} were not upgraded, and the rollout stopped; {first.params.get('name')}: "
+                f"{first.error or first.state.value}",
+                remedy=f"See: cox operations show {first.id}. Then retry the rollout, or cancel it to roll all of it back.",
+            )
+        work.say(f"{len(nodes)} upgraded")
+
+    return do
+
+
+def _roll_back(nodes: Sequence[Mapping[str, Any]]) -> Any:
+    def undo(work: Work) -> None:
+        page: m.OperationsPage = work.ask("operations", m.ListOperations(parent=work.id, kind="node.update", limit=1_000))
+        mine = {node["node_id"] for node in nodes}
+        children = [o for o in page.operations if o.params.get("node_id") in mine]
+        for child in children:
+            if child.state not in FINAL:
+                work.change("operations", m.CancelOperation(work.caller, child.id))
+        over = _all_over(work, children)
+        back = [
+            _begin(work, "node.rollback", {k: child.params[k] for k in ("node_id", "server_id", "name")}, retry=True)
+            for child in over
+            if child.state is OperationState.DONE
+        ]
+        failed = [o for o in _all_over(work, back) if o.state is not OperationState.DONE]
+        if failed:
+            raise NodeFailure(f"{len(failed)} nodes were not rolled back; {failed[0].params.get('name')}: {failed[0].error}")
+
+    return undo
+
+
+def _begin(work: Work, kind: str, params: Mapping[str, Any], *, retry: bool) -> Operation:
+    """Starts a child, once; one that failed in an earlier attempt is tried again."""
+    child: Operation = work.change("operations", m.StartOperation(work.caller, kind, params, parent=work.id))
+    if retry and child.state in FINAL and child.state is not OperationState.DONE:
+        child = work.change("operations", m.RetryOperation(work.caller, child.id))
+    return child
+
+
+def _all_over(work: Work, children: Sequence[Operation]) -> list[Operation]:
+    def look() -> list[Operation]:
+        found = [work.ask("operations", m.GetOperation(child.id)) for child in children]
+        return found if all(o.state in FINAL for o in found) else []
+
+    if not children:
+        return []
+    return work.wait_for(look, "the operations on the nodes", timeout=_BATCH_S - 60, every=0.3)

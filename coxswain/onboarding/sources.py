@@ -1,0 +1,95 @@
+"""Where the programs come from that are installed: a file of the controller, or a URL with the digest of what is behind
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from coxswain.errors import InvalidInput
+
+__all__ = ["Source", "Sources", "source_from"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Exactly one of both. ``sha256`` is lower hex; for a file it is what the operation saw when it began."""
+
+    path: str = ""
+    url: str = ""
+    sha256: str = ""
+
+    def as_params(self) -> dict[str, str]:
+        """For the journal."""
+        return {"path": self.path, "url": self.url, "sha256": self.sha256}
+
+
+class Sources:
+    """What the configuration says, read anew for each operation: it may change while the daemon runs.
+
+    Args:
+        value: of a configuration key, as text.
+    """
+
+    def __init__(self, value: Callable[[str], str]) -> None:
+        self._value = value
+
+    def node(self, given: Mapping[str, Any]) -> Source:
+        """For node agents: what the request gives, else the configured one."""
+        return self._pick(given, "node.binary_path", "node.node_binary_url", "node.node_binary_sha256")
+
+    def relay(self, given: Mapping[str, Any]) -> Source:
+        return self._pick(given, "relay.binary_path", "relay.binary_url", "relay.binary_sha256")
+
+    def ssh_user(self) -> str:
+        return self._value("node.ssh_user") or "root"
+
+    def ssh_port(self) -> int:
+        return int(self._value("node.ssh_port") or 22)
+
+    def path_of(self, program: str) -> str:
+        """The candidate for upgrades; empty: none."""
+        return self._value(f"{program}.binary_path")
+
+    def _pick(self, given: Mapping[str, Any], path: str, url: str, digest: str) -> Source:
+        wanted = {name: str(given.get(name) or "") for name in ("path", "url", "sha256")}
+        if wanted["path"] or wanted["url"]:
+            return source_from(wanted["path"], wanted["url"], wanted["sha256"], "binary, url")
+        configured = self._value(path)
+        if configured:  # a file wins over the URL (configuration.md)
+            return source_from(configured, "", "", path)
+        return source_from("", self._value(url), self._value(digest), f"{path}, {url}")
+
+
+def source_from(path: str, url: str, sha256: str, where: str) -> Source:
+    """Checks what was given. Raises ``InvalidInput``, naming the field and the way out."""
+    if path and url:
+        raise InvalidInput(f"{where}: a file and a URL were given; one of them is needed")
+    if path:
+        file = Path(path)
+        try:
+            with file.open("rb") as opened:
+                return Source(path=str(file.absolute()), sha256=hashlib.file_digest(opened, "sha256").hexdigest())
+        except OSError as error:
+            raise InvalidInput(f"{where}: {path} cannot be read: {error.strerror}") from None
+    if not url:
+        raise InvalidInput(
+            f"{where}: there is no program to install",
+            remedy="Give --binary FILE, or --url URL --sha256 DIGEST, or set node.binary_path in the configuration.",
+        )
+    if urlsplit(url).scheme != "https" or re.search(r"[\s'\"\\]", url):
+        raise InvalidInput(f"url: {url[:120]!r} is no https URL")
+    if not _DIGEST.fullmatch(sha256.lower()):
+        raise InvalidInput(
+            "sha256: what is behind a URL is only installed if its SHA-256 is known beforehand; 64 hex digits are needed",
+            remedy="Get it from where the program is published: sha256sum FILE",
+        )
+    return Source(url=url, sha256=sha256.lower())

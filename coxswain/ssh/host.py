@@ -1,0 +1,159 @@
+"""A machine as onboarding sees it: commands with deadlines, files put there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coxswain.errors import NodeFailure, NodeRefused
+
+__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host"]
+
+MAX_OUTPUT = 256 * 1024
+"""Bytes that are kept of each output; the rest is read and dropped."""
+
+BLOCK = 256 * 1024
+_SHOWN = 1_200
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command came to. Output is text, with what is no UTF-8 replaced."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class CommandFailed(NodeRefused):
+    """A command on a host failed. Says which, and what it printed."""
+
+    def __init__(self, host: str, what: str, done: Done) -> None:
+        output = (done.stderr.strip() or done.stdout.strip() or "it printed nothing")[-_SHOWN:]
+        super().__init__(f"{host}: {what} failed (exit code {done.code}): {output}")
+        self.done = done
+
+
+class Host(ABC):
+    """One connection to one machine. ``close`` may be called on any thread, and ends what runs.
+
+    Attributes:
+        name: for messages.
+        sudo: commands are run as root through ``sudo -n``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sudo = False
+
+    @abstractmethod
+    def execute(
+        self, command: str, *, stdin: Iterator[bytes] | None = None, deadline: float = 60.0, max_output: int = MAX_OUTPUT
+    ) -> Done:
+        """Runs a command line with ``sh``, as the login user. Raises ``NodeUnreachable``, ``DeadlineExceeded``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends it."""
+
+    def run(
+        self, script: str, *, what: str = "", deadline: float = 60.0, check: bool = True, stdin: bytes | None = None
+    ) -> Done:
+        """Runs a shell script as root. ``what``: what it is for, in messages; default: the script.
+
+        Raises:
+            CommandFailed: it failed, and ``check``.
+        """
+        done = self.execute(self.as_root(script), stdin=None if stdin is None else iter([stdin]), deadline=deadline)
+        if check and done.code:
+            raise CommandFailed(self.name, what or _brief(script), done)
+        return done
+
+    def as_root(self, script: str) -> str:
+        """The command line that runs ``script`` with the rights of root."""
+        return f"{'sudo -n ' if self.sudo else ''}sh -c {shlex.quote(script)}"
+
+    def put(
+        self,
+        path: str,
+        content: bytes | Path,
+        mode: int,
+        *,
+        deadline: float = 60.0,
+        progress: Callable[[int, int], None] = lambda _sent, _size: None,
+    ) -> None:
+        """Writes a file whole or not at all: into a temporary file that nobody else can read, checked by length and digest,
+        synced, given its mode, renamed. A connection that breaks in the middle leaves the old file, and no other.
+
+        Raises:
+            CommandFailed: no space, no such directory, no right to write.
+            NodeFailure: what arrived is not what was sent.
+        """
+        size, digest = _measure(content)
+        temporary = f"{path}.cox-{secrets.token_hex(4)}"
+        script = _PUT.format(
+            temporary=shlex.quote(temporary),
+            path=shlex.quote(path),
+            parent=shlex.quote(path.rpartition("/")[0] or "/"),
+            size=size,
+            digest=digest,
+            mode=f"{mode:o}",
+        )
+        done = self.execute(self.as_root(script), stdin=_blocks(content, size, progress), deadline=deadline)
+        if done.code == _DAMAGED:
+            raise NodeFailure(f"{self.name}: {path} did not arrive whole: {done.stderr.strip()[-_SHOWN:]}")
+        if done.code:
+            raise CommandFailed(self.name, f"writing {path} ({size} bytes)", done)
+
+    def read(self, path: str, limit: int = 64 * 1024) -> bytes | None:
+        """The beginning of a file; None: there is none."""
+        quoted = shlex.quote(path)
+        done = self.run(f"if [ -e {quoted} ]; then head -c {limit} {quoted} | base64; else exit 44; fi", check=False)
+        if done.code == _ABSENT:
+            return None
+        if done.code:
+            raise CommandFailed(self.name, f"reading {path}", done)
+        import base64  # noqa: PLC0415 - beside its one use
+
+        return base64.b64decode(done.stdout)
+
+
+_DAMAGED = 45
+_ABSENT = 44
+
+_PUT = """set -e; umask 077; mkdir -p {parent}; t={temporary}; trap 'rm -f "$t"' EXIT; trap 'exit 1' HUP INT TERM PIPE
+cat > "$t"
+n=$(wc -c < "$t"); if [ "$n" -ne {size} ]; then echo "$n of {size} bytes" >&2; exit 45; fi
+d=$(sha256sum < "$t" | cut -c1-64); if [ "$d" != {digest} ]; then echo "its SHA-256 is $d, not {digest}" >&2; exit 45; fi
+chmod {mode} "$t"; sync "$t" 2>/dev/null || sync; mv -f "$t" {path}; sync {parent} 2>/dev/null || true"""
+
+
+def _measure(content: bytes | Path) -> tuple[int, str]:
+    if isinstance(content, bytes):
+        return len(content), hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
+
+
+def _blocks(content: bytes | Path, size: int, progress: Callable[[int, int], None]) -> Iterator[bytes]:
+    sent = 0
+    if isinstance(content, bytes):
+        yield content
+        progress(size, size)
+        return
+    with content.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
+            sent += len(block)
+            progress(sent, size)
+
+
+def _brief(script: str) -> str:
+    line = " ".join(script.split())
+    return f"{line[:157]}…" if len(line) > 160 else line

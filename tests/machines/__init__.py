@@ -1,0 +1,255 @@
+"""Hosts for tests of onboarding: a real sshd in a mount namespace of its own, with a scratch root and a stand-in for
+systemd.
+
+A ``Machine`` is reached at a loopback address of its own, port 22, so that many of them, each with an agent on port 8444,
+live in one network namespace. ``/etc/node``, ``/usr/local/bin`` and the like are directories of the test there; the rest
+of the file system is that of the machine that runs the tests. Needs root and Debian's ``openssh-server``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Self
+
+from tests.support import eventually
+
+__all__ = ["PASSWORD", "Machine", "agent_file", "relay_file"]
+
+PASSWORD = "correct horse 7"
+ROOT = Path(__file__).resolve().parents[2]
+_HERE = Path(__file__).resolve().parent
+
+_OVER = (
+    "etc/node", "etc/relay", "etc/systemd/system", "etc/amnezia", "etc/sysctl.d", "etc/default", "usr/local/bin", "var/lib",
+    "run", "mnt",
+)  # fmt: skip
+"""Directories of the host that are the test's own."""
+
+_SSHD = """\
+ListenAddress {address}:22
+HostKey {home}/host_{kind}
+PidFile none
+UsePAM no
+StrictModes no
+PermitRootLogin yes
+PasswordAuthentication yes
+KbdInteractiveAuthentication no
+AuthorizedKeysFile {home}/.ssh/authorized_keys
+LogLevel VERBOSE
+MaxStartups 200
+MaxSessions 50
+Subsystem sftp internal-sftp
+SetEnv PATH={standins}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin SCRATCH={scratch} HOME={home}
+"""
+
+
+class Machine:
+    """One host. ``address`` is in 127.0.0.0/8."""
+
+    def __init__(self, directory: Path, address: str = "127.0.2.1") -> None:
+        self.address = address
+        self.scratch = directory
+        self.home = directory / "home"
+        self.kind = "ed25519"
+        self._process: subprocess.Popen[bytes] | None = None
+        for name in (*_OVER, "home/.ssh", "bin", "log", "pids"):
+            (directory / name).mkdir(parents=True, exist_ok=True)
+        (directory / "run/sshd").mkdir(exist_ok=True)
+        (directory / "etc/node/node.yaml").write_text(
+            f"control:\n  listen_addr: {address}:8444\ndata_plane:\n  poll_interval_s: 0.5\n"
+        )
+        for standin in ("systemctl", "journalctl", "awg", "modprobe"):
+            shutil.copy(_HERE / "standin.template", directory / f"bin/{standin}")
+            text = (directory / f"bin/{standin}").read_text().replace("@PYTHON@", sys.executable, 1)
+            (directory / f"bin/{standin}").write_text(text)
+            (directory / f"bin/{standin}").chmod(0o755)
+        self._accounts()
+        for kind in ("ed25519", "ecdsa", "rsa"):
+            self._make_host_key(kind)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    @property
+    def fingerprint(self) -> str:
+        command = ["ssh-keygen", "-lf", str(self.home / f"host_{self.kind}.pub")]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[1]
+
+    @property
+    def authorized_keys(self) -> Path:
+        return self.home / ".ssh/authorized_keys"
+
+    def path(self, absolute: str) -> Path:
+        """A file of the host, as the test sees it."""
+        return self.scratch / absolute.lstrip("/")
+
+    def new_host_key(self, kind: str = "ed25519") -> None:
+        """As after a reinstallation. Restarts sshd."""
+        self.stop_sshd()
+        for file in (self.home / f"host_{kind}", self.home / f"host_{kind}.pub"):
+            file.unlink()
+        self.kind = kind
+        self._make_host_key(kind)
+        self.start()
+
+    def start(self) -> None:
+        config = self.scratch / "sshd_config"
+        config.write_text(
+            _SSHD.format(
+                address=self.address, home=self.home, kind=self.kind, standins=self.scratch / "bin", scratch=self.scratch
+            )
+        )
+        mounts = [f"mount --bind {shlex.quote(str(self.scratch / d))} /{d}" for d in _OVER if Path("/", d).is_dir()]
+        mounts += [
+            f"mkdir -p /{d}; mount --bind {shlex.quote(str(self.scratch / d))} /{d}"
+            for d in _OVER
+            if not Path("/", d).is_dir()
+        ]
+        mounts += [f"mount --bind {self.scratch}/{name} /etc/{name}" for name in ("passwd", "shadow")]
+        script = "; ".join(
+            ["set -e", "mount --make-rprivate /", _layer(), *mounts, f"exec /usr/sbin/sshd -D -e -f {config}"]
+        )
+        log = (self.scratch / "log/sshd").open("ab")
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "sh", "-c", script]
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        log.close()
+        eventually(self._answers, timeout=20, every=0.02)
+
+    def stop_sshd(self) -> None:
+        """The whole machine goes down: everything in its pid namespace with it."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    stop = stop_sshd
+
+    def cut_connections(self) -> None:
+        """Ends every session of sshd, as when the line breaks; the listener stays."""
+        for pid in self._sessions():
+            _kill(pid)
+
+    def files(self, directory: str) -> list[str]:
+        return sorted(p.name for p in self.path(directory).iterdir())
+
+    def log(self, name: str) -> str:
+        path = self.scratch / "log" / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # -- inside
+
+    def _sessions(self) -> list[int]:
+        assert self._process is not None
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    inside = (entry / "ns/mnt").readlink() == self._namespace()
+                except OSError:
+                    continue
+                if inside and line.startswith("sshd: ") and "[listener]" not in line:
+                    found.append(int(entry.name))
+        return found
+
+    def _namespace(self) -> Path:
+        """Of the machine: that of the one child of ``unshare``."""
+        assert self._process is not None
+        pid = self._process.pid
+        child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        return Path(f"/proc/{child}/ns/mnt").readlink()
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log("sshd")[-2_000:]
+        try:
+            with socket.create_connection((self.address, 22), timeout=1) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def _make_host_key(self, kind: str) -> None:
+        if not (self.home / f"host_{kind}").exists():
+            bits = ["-b", "2048"] if kind == "rsa" else []
+            command = ["ssh-keygen", "-q", "-t", kind, *bits, "-N", "", "-f", str(self.home / f"host_{kind}")]
+            subprocess.run(command, check=True)
+
+    def _accounts(self) -> None:
+        hashed = subprocess.run(
+            ["openssl", "passwd", "-6", "-stdin"], input=PASSWORD, check=True, capture_output=True, text=True
+        ).stdout.strip()
+        users = Path("/etc/passwd").read_text().splitlines()
+        rest = [line for line in users if not line.startswith("root:")]
+        nobody = f"{self.scratch}/home-deploy"
+        (self.scratch / "home-deploy").mkdir(exist_ok=True)
+        lines = [f"root:x:0:0:root:{self.home}:/bin/sh", *rest, f"deploy:x:1717:1717::{nobody}:/bin/sh"]
+        (self.scratch / "passwd").write_text("\n".join(lines) + "\n")
+        shadow = [f"root:{hashed}:19000:0:99999:7:::", f"deploy:{hashed}:19000:0:99999:7:::", "sshd:!:19000::::::"]
+        (self.scratch / "shadow").write_text("\n".join(shadow) + "\n")
+
+
+def _layer() -> str:
+    """Mount points that the test machine lacks are made in memory, above its own directories."""
+    lacking = sorted({Path("/", d).parent for d in _OVER if not Path("/", d).is_dir()})
+    commands = ["mount -t tmpfs over /dev/shm"] if lacking else []
+    for number, parent in enumerate(lacking):
+        upper, work = f"/dev/shm/u{number}", f"/dev/shm/w{number}"
+        options = f"lowerdir={parent},upperdir={upper},workdir={work}"
+        commands.append(f"mkdir -p {upper} {work}; mount -t overlay over -o {options} {parent}")
+    return "; ".join(commands) or "true"
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0) -> Path:
+    """A ``node`` binary: the real agent of this checkout, with simulated clients, as a script.
+
+    Args:
+        path: where.
+        version: what it says it is; default: that of the checkout.
+        dies: ``run`` prints this and ends with 1.
+        pad: bytes in all, at least.
+    """
+    text = f"""\
+        #!{sys.executable}
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        import coxswain
+        coxswain.__version__ = {version!r} or coxswain.__version__
+        if sys.argv[1:] in (["version"], ["--version"]):
+            print(coxswain.__version__)
+            sys.exit(0)
+        if sys.argv[1:2] == ["run"]:
+            if {dies!r}:
+                sys.exit("node: " + {dies!r})
+            sys.argv += ["--data-plane", "simulated"]
+        from coxswain.agent.main import main
+        main()
+        """
+    raw = textwrap.dedent(text).encode()
+    path.write_bytes(raw if len(raw) >= pad else raw + b"# " + os.urandom((pad - len(raw)) // 2).hex().encode() + b"\n")
+    return path
+
+
+def relay_file(path: Path, *, version: str = "0.4.0") -> Path:
+    """A ``relay`` binary: the commands of relay-contract.md that onboarding uses, listening where it is told to."""
+    text = (_HERE / "relay.template").read_text().replace("@PYTHON@", sys.executable, 1)
+    path.write_text(text.replace("@ROOT@", str(ROOT)).replace("@VERSION@", version))
+    return path

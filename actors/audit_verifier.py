@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from actors.supervision import Actor, Context
+from coxswain.audit.checkpoint import silence
 from coxswain.audit.settings import AuditPaths
 from coxswain.audit.verify import Finding, Report
 from coxswain.audit.verify_process import run
@@ -20,7 +21,6 @@ __all__ = ["AuditVerifier"]
 _STATE_S = 10.0
 _LONGEST_S = 1_800.0
 _AT_ONCE = 2
-_GRACE_S = 60.0
 
 
 class AuditVerifier(Actor):
@@ -47,9 +47,9 @@ class AuditVerifier(Actor):
         def walk() -> None:
             try:
                 report = run(self._store.location, state.public_key, self._checkpoints, against, timeout_s=_LONGEST_S)
-                overdue = _overdue(state, self.context.clock.now())
-                if overdue:
-                    report.findings.append(Finding(overdue))
+                silent = silence(state.checkpoint_at, state.interval_s, self.context.clock.now())
+                if silent and not state.findings:
+                    report.findings.append(Finding(silent))
                 known = {finding.why for finding in report.findings}
                 report.findings += [Finding(why) for why in state.findings if why not in known]
                 with suppress(InvalidStateError):  # nobody waits any more
@@ -63,10 +63,3 @@ class AuditVerifier(Actor):
         threading.Thread(target=walk, name="audit_verifier walk", daemon=True).start()
         return answer
 
-
-def _overdue(state: AuditState, now: float) -> str:
-    """A log that fell silent looks like one that somebody has stopped."""
-    silent = now - state.checkpoint_at
-    if state.findings or silent <= 2 * state.interval_s + _GRACE_S:
-        return ""
-    return f"the newest checkpoint is {silent:.0f} s old, and one is due every {state.interval_s:g} s: the log was stopped"

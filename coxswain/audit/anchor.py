@@ -75,4 +75,6 @@ def save_checkpoint(tx: Tx, checkpoint: Checkpoint) -> None:
     if rows and rows[0][1].partition("\n\n")[0] == checkpoint.note.partition("\n\n")[0]:
         tx.execute("UPDATE audit_checkpoint SET at = ?, note = ? WHERE number = ?", (at, checkpoint.note, rows[0][0]))
         return
-    tx.execute("INSERT INTO audit_checkpoint (size, at, note) VALUES (?, ?, ?)", (checkpoint.size, at, checkpoint.note))
+    number = rows[0][0] + 1 if rows else 1
+    values = (number, checkpoint.size, at, checkpoint.note)
+    tx.execute("INSERT INTO audit_checkpoint (number, size, at, note) VALUES (?, ?, ?, ?)", values)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from coxswain.audit.note import BadNote, Signer, Verifier, open_note
 
-__all__ = ["Checkpoint", "make_checkpoint", "open_checkpoint", "peek"]
+__all__ = ["Checkpoint", "make_checkpoint", "open_checkpoint", "peek", "silence"]
 
+_GRACE_S = 30.0
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -67,3 +68,19 @@ def _read(text: str, at: int | None, note: str) -> Checkpoint:
     if len(root) != 32:
         raise BadNote("the third line of the checkpoint is no root hash")
     return Checkpoint(lines[0], int(lines[1]), root, at, note)
+
+
+def silence(at: float, interval_s: float, now: float) -> str:
+    """A sentence, if the next checkpoint is long overdue; empty if not.
+
+    A log that somebody has stopped gives no sign but that none comes any more: whoever keeps checkpoints must miss them.
+
+    Args:
+        at: of the newest checkpoint, epoch seconds.
+        interval_s: seconds after which the next one is due.
+        now: epoch seconds.
+    """
+    silent = now - at
+    if silent <= 2 * interval_s + _GRACE_S:
+        return ""
+    return f"the newest checkpoint is {silent:.0f} s old, and one is due every {interval_s:g} s: the log was stopped"

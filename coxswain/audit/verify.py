@@ -457,7 +457,7 @@ def _check_purges(known: Known, roots: dict[int, bytes], report: Report) -> None
 def _check_checkpoints(
     known: Known, roots: dict[int, bytes], ours: Sequence[str], against: Sequence[str], report: Report
 ) -> None:
-    good_upto, foreign = 0, 0
+    foreign = 0
     mine: list[Checkpoint] = []
     theirs: list[Checkpoint] = []
     # A quiet log is signed again and again; of the same text, the newest is enough.
@@ -474,39 +474,47 @@ def _check_checkpoints(
             theirs.append(open_checkpoint(note, known.keys))
         except BadNote as error:
             report.findings.append(Finding(f"the given checkpoint is not one of this log: {error}"))
-    for checkpoint in sorted((*mine, *theirs), key=lambda c: (c.size, c.at or 0)):
+    if foreign:
+        report.notes.append(f"{foreign} checkpoints kept here are of another log, and were not compared")
+    # Those kept here may be forged with a stolen key: they do not narrow down what those kept elsewhere find.
+    good = _compare(theirs, known, roots, report, good=0, whose="one that was kept elsewhere")
+    _compare(mine, known, roots, report, good=good, whose="one of its own")
+
+
+def _compare(
+    checkpoints: Sequence[Checkpoint], known: Known, roots: dict[int, bytes], report: Report, *, good: int, whose: str
+) -> int:
+    """Returns the size of the largest one that agrees, at least ``good``; stops at the first that does not."""
+    for checkpoint in sorted(checkpoints, key=lambda c: (c.size, c.at or 0)):
+        size = checkpoint.size
         report.checked += 1
-        kept_elsewhere = checkpoint in theirs
         abandoned = _abandoned_at(checkpoint, known)
         if abandoned is not None:
+            if whose == "one of its own":
+                continue
             why = (
-                f"the checkpoint of {checkpoint.size} records is of {checkpoint.origin}, from before the log was restarted "
-                f"by record {abandoned}; what it had beyond is not in this log"
+                f"the checkpoint of {size} records is of {checkpoint.origin}, from before the log was restarted by record "
+                f"{abandoned}; what it had beyond is not in this log"
             )
-            if kept_elsewhere:
-                report.findings.append(Finding(why, abandoned))
-            continue
-        if checkpoint.size > known.size:
+            report.findings.append(Finding(why, abandoned))
+        elif size > known.size:
             why = (
-                f"the log has {known.size} records, and a checkpoint says that it had {checkpoint.size}: "
-                f"the newest {checkpoint.size - known.size} were cut off, or an older copy was put in its place"
+                f"the log has {known.size} records, and a checkpoint, {whose}, says that it had {size}: the newest "
+                f"{size - known.size} were cut off, or an older copy was put in its place"
             )
             report.findings.append(Finding(why, known.size + 1))
             break
-        root = roots.get(checkpoint.size)
-        if root is None:
-            continue  # it breaks before; that is said already
-        if root != checkpoint.root:
-            first = good_upto + 1
-            span = f"record {first} is" if first == checkpoint.size else f"records {first} to {checkpoint.size} are"
-            where = "one that was kept elsewhere" if kept_elsewhere else "one of its own"
-            why = f"{span} not what a checkpoint of {checkpoint.size} records, {where}, says: the log was rewritten"
+        elif size in roots and roots[size] != checkpoint.root:  # otherwise it breaks before; that is said already
+            first = min(good + 1, size)
+            span = f"record {first} is" if first == size else f"records {first} to {size} are"
+            why = f"{span} not what a checkpoint of {size} records, {whose}, says: the log was rewritten"
             report.findings.append(Finding(why, first))
             break
-        good_upto = checkpoint.size
-        report.newest = checkpoint
-    if foreign:
-        report.notes.append(f"{foreign} checkpoints kept here are of another log, and were not compared")
+        elif size in roots:
+            good = max(good, size)
+            if report.newest is None or (size, checkpoint.at or 0) >= (report.newest.size, report.newest.at or 0):
+                report.newest = checkpoint
+    return good
 
 
 def _is_of(note: str, known: Known) -> bool:

@@ -62,4 +62,3 @@ class AuditVerifier(Actor):
 
         threading.Thread(target=walk, name="audit_verifier walk", daemon=True).start()
         return answer
-

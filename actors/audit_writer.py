@@ -132,8 +132,10 @@ class AuditWriter(Actor):
                     return list_entries(tx, limit=max(0, min(limit, _MOST)), before=before, chosen=chosen)
             case DescribeAudit():
                 return self._describe()
-            case ProveInclusion() | ProveConsistency() | ExportAudit():
+            case ProveInclusion() | ProveConsistency():
                 return self._prove(message)
+            case ExportAudit(first, limit):
+                return self._export(first, limit)
             case GetAuditFindings():
                 return tuple(self._findings)
             case AcceptBreak(caller, reason):
@@ -374,7 +376,7 @@ class AuditWriter(Actor):
             tuple(self._findings),
         )
 
-    def _prove(self, message: ProveInclusion | ProveConsistency | ExportAudit) -> Any:
+    def _prove(self, message: ProveInclusion | ProveConsistency) -> dict[str, Any]:
         signed, verifier = self._fresh(), self._signer.verifier
         with self._store.read() as tx:
             match message:
@@ -382,13 +384,19 @@ class AuditWriter(Actor):
                     return inclusion(tx, seq, signed, verifier)
                 case ProveConsistency(old):
                     return consistency(tx, old, signed, verifier)
-                case ExportAudit(first, limit):
-                    last = min(signed.size, first + max(1, min(limit, _MOST_EXPORTED)) - 1)
-                    lines = [header_line(verifier)] if first == 1 else []
-                    lines += record_lines(tx, first, last)
-                    if last < signed.size:
-                        return ExportPage(tuple(lines), last + 1)
-                    return ExportPage((*lines, *footer_lines(tx, signed)), None)
+
+    def _export(self, first: int, limit: int) -> ExportPage:
+        """A log that is not fit to be signed is exported all the same: it is evidence."""
+        self._drain()
+        signed = None if self._findings else self._fresh()
+        size = signed.size if signed else self._head.size
+        last = min(size, first + max(1, min(limit, _MOST_EXPORTED)) - 1)
+        lines = [header_line(self._signer.verifier, tuple(self._findings))] if first == 1 else []
+        with self._store.read() as tx:
+            lines += record_lines(tx, first, last)
+            if last < size:
+                return ExportPage(tuple(lines), last + 1)
+            return ExportPage((*lines, *footer_lines(tx, signed)), None)
 
     # -- what changes the log
 

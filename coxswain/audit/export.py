@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from coxswain.audit.checkpoint import Checkpoint
 from coxswain.audit.note import Verifier
-from coxswain.audit.tree import StoredTree, leaves
+from coxswain.audit.tree import FAR, StoredTree, leaves
 from coxswain.errors import NotFound
 from coxswain.messages.audit import AuditEntry
 from coxswain.store.api import Tx
@@ -21,9 +22,10 @@ ENTRY_FIELDS = (
 _ENTRY = ", ".join(ENTRY_FIELDS)
 
 
-def header_line(verifier: Verifier) -> str:
-    """The first line of an export."""
-    return _line({"type": "coxswain-audit-export", "version": 1, "origin": verifier.name, "public_key": str(verifier)})
+def header_line(verifier: Verifier, findings: Sequence[str] = ()) -> str:
+    """The first line of an export. ``findings``: what the controller itself knows to be wrong with it."""
+    found = {"type": "coxswain-audit-export", "version": 1, "origin": verifier.name, "public_key": str(verifier)}
+    return _line(found | ({"findings": list(findings)} if findings else {}))
 
 
 def record_lines(tx: Tx, first: int, last: int) -> list[str]:
@@ -43,14 +45,17 @@ def record_lines(tx: Tx, first: int, last: int) -> list[str]:
     return found + [_record_line(row) for row in rows]
 
 
-def footer_lines(tx: Tx, fresh: Checkpoint) -> list[str]:
-    """The checkpoints: one for each size that was signed, and the one over the whole export last."""
+def footer_lines(tx: Tx, fresh: Checkpoint | None) -> list[str]:
+    """The checkpoints: one for each size that was signed, and the one over the whole export last. None: it cannot be
+    signed.
+    """
     rows = tx.execute(
         "SELECT note FROM audit_checkpoint WHERE number IN (SELECT max(number) FROM audit_checkpoint GROUP BY size) "
         "AND size < ? ORDER BY number",
-        (fresh.size,),
+        (fresh.size if fresh else FAR,),
     )
-    return [_line({"type": "checkpoint", "note": note}) for note in [*(row[0] for row in rows), fresh.note]]
+    notes = [row[0] for row in rows] + ([fresh.note] if fresh else [])
+    return [_line({"type": "checkpoint", "note": note}) for note in notes]
 
 
 def inclusion(tx: Tx, seq: int, head: Checkpoint, verifier: Verifier) -> dict[str, Any]:

@@ -86,7 +86,7 @@ _COMMANDS = {
     "sessions": ("coxswain.cli.sessions:sessions", "Who is, and was, connected, and what they moved."),
     "watch": ("coxswain.cli.watch:watch", "The fleet, live."),
     "ca": ("coxswain.cli.queries:ca", "The certificate authority."),
-    "audit": ("coxswain.cli.queries:audit", "Who changed what."),
+    "audit": ("coxswain.cli.audit:audit", "Who changed what, and whether the record of it is what it was."),
     "backup": ("coxswain.cli.backup:backup", "Create, verify and restore backups."),
     "config": ("coxswain.cli.config:config", "Check and show the configuration."),
     "version": ("coxswain.cli.config:version", "Print the version."),

@@ -62,7 +62,7 @@ def node_path(node: str, action: str = "") -> str:
     return f"/api/nodes/{quote(node, safe='')}" + (f"/{action}" if action else "")
 
 
-def client(config: str | None) -> Client:
+def client(config: str | None, *, timeout: float = 120.0) -> Client:
     """A client for the daemon that is meant: the one at ``--url``, that of ``--config``, the one at ``COX_URL``, or that of
     the configuration here; whatever is said first.
     """
@@ -70,8 +70,8 @@ def client(config: str | None) -> Client:
     if (remote is not None and remote.url) or (config is None and os.environ.get("COX_URL")):
         from coxswain.cli.remote import Remote, web_place  # noqa: PLC0415 - TLS takes time to import
 
-        return Client(web_place(remote or Remote(), os.environ))
-    return Client(socket_path(config_path(config)))
+        return Client(web_place(remote or Remote(), os.environ), timeout)
+    return Client(socket_path(config_path(config)), timeout)
 
 
 def only_here(what: str) -> None:

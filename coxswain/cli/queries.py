@@ -1,4 +1,4 @@
-"""Commands that only ask: status, tree, ca, audit."""
+"""Commands that only ask: status, tree, ca."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coxswain.cli.output import (
     table,
 )
 
-__all__ = ["audit", "ca", "status", "tree"]
+__all__ = ["ca", "status", "tree"]
 
 
 @click.command()
@@ -40,11 +40,15 @@ def status(config: str | None, *, as_json: bool) -> None:
             ("in sync", f"{fleet['in_sync']} of {fleet['nodes']}"),
             ("accounts", f"{fleet['users']} users, {fleet['devices']} devices, {fleet['peers']} peers"),
             ("sessions", f"{counts['active']} active, {counts['opened']} opened and {counts['closed']} closed since start"),
-            ("audit", f"{found['audit']['size']} records, head {found['audit']['row_hash'][:16] or '-'}"),
+            ("audit", "; ".join(found["audit"]["findings"]) or _log(found["audit"])),
             ("services", f"not running now: {', '.join(found['down'])}" if found["down"] else "all running"),
             ("restarts", f"{found['restarts']} of services (links apart: cox tree)"),
         ]
     )
+
+
+def _log(audit: dict[str, Any]) -> str:
+    return f"{audit['size']} records, head {audit['row_hash'][:16] or '-'}"
 
 
 @click.command()
@@ -124,28 +128,3 @@ def _leaf_state(leaf: dict[str, Any]) -> str:
     if leaf["revoked_at"]:
         return f"revoked {leaf['revoked_at'][:10]}"
     return "renewal due: enrol again" if leaf["renewal_due"] and leaf["holder"] != "controller" else "valid"
-
-
-@click.command()
-@config_option
-@json_option
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-def audit(config: str | None, *, as_json: bool, limit: int) -> None:
-    """Who changed what; newest first."""
-    found = client(config).get(f"/api/audit?limit={limit}")
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        [
-            e["seq"],
-            e["at"][:19],
-            e["actor"],
-            e["actor_kind"],
-            e["action"],
-            f"{e['target_type']} {e['target_id']}",
-            e["result"],
-        ]
-        for e in found
-    ]
-    table(["SEQ", "TIME (UTC)", "ACTOR", "KIND", "ACTION", "TARGET", "RESULT"], rows)

@@ -44,7 +44,7 @@ STATUS = shape(
                 }
             ),
             "sessions": obj({"active": INT, "opened": INT, "closed": INT, "events": INT, "duplicates": INT}),
-            "audit": obj({"size": INT, "row_hash": TEXT}),
+            "audit": obj({"size": INT, "row_hash": TEXT, "findings": array(TEXT)}),
             "restarts": INT,
             "down": array(TEXT),
         }
@@ -131,7 +131,11 @@ def _status(call: Call) -> Any:
         "uptime_seconds": int(time.time() - identity.started_at),
         "fleet": views.summary(call.ask("fleet", fleet.GetSummary())),
         "sessions": views.session_counts(call.ask("session_tracker", sessions.GetSessionCounts())),
-        "audit": {"size": head.size, "row_hash": head.row_hash},
+        "audit": {
+            "size": head.size,
+            "row_hash": head.row_hash,
+            "findings": list(call.ask("audit_writer", audit.GetAuditFindings())),
+        },
         "restarts": sum(c["restarts"] for c in _workers(tree)),
         "down": _down(tree),
     }

@@ -61,9 +61,11 @@ def test_every_query_takes_json_and_a_configuration() -> None:
     without_daemon = {"cox init", "cox serve", "cox completion", "cox version"}
     for path, command in commands(cli):
         options = {option.name for option in command.params}
-        if path not in without_daemon | {"cox backup verify"}:
+        if path not in without_daemon | {"cox audit check-proof", "cox backup verify"}:
             assert "config" in options, path
-        if path not in without_daemon - {"cox version"} and not path.endswith(" remove"):
+        if path not in without_daemon - {"cox version"} | {"cox audit prove", "cox audit export"} and not path.endswith(
+            " remove"
+        ):
             assert "as_json" in options, path
 
 

@@ -1,0 +1,324 @@
+"""``cox audit``: who changed what; and whether the log of it is what it was."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlencode
+
+import click
+
+from coxswain.cli.client import Client
+from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, print_json, table
+from coxswain.errors import InvalidInput
+
+__all__ = ["audit"]
+
+_POLL_S = 1.0
+_PAGE = 1_000
+_VERIFY_S = 1_900.0
+_BROKEN = 1
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_MOST_CHECKPOINTS = 20
+
+
+class _Moment(click.ParamType):  # type: ignore[type-arg]
+    """A time, or how long ago that was."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value[-1:] in _UNITS and value[:-1].isdigit():
+            moment = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(value[:-1]) * _UNITS[value[-1]])
+            return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        try:
+            moment = dt.datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither like 30m, 24h or 7d, nor like 2026-01-02 or 2026-01-02T03:04:05Z", param, ctx)
+        # Without an offset it is a time of this machine.
+        return moment.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@click.group(invoke_without_command=True)
+@config_option
+@json_option
+@click.option("--action", metavar="ACTION", help="Only this action, e.g. node.add.")
+@click.option("--actor", metavar="NAME", help="Only of this actor.")
+@click.option("--target", metavar="ID", help="Only about the thing with this id.")
+@click.option("--result", type=click.Choice(["ok", "error"]), help="Only what succeeded, or what failed or was refused.")
+@click.option("--since", type=_Moment(), help="Not older: 30m, 24h, 7d, or a time.")
+@click.option("--until", type=_Moment(), help="Not younger.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
+@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C; with --json, a record a line.")
+@click.pass_context
+def audit(
+    ctx: click.Context, /, config: str | None, limit: int, *, as_json: bool, follow: bool, **chosen: str | None
+) -> None:
+    """Who changed what; newest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    asking = client(config)
+    wanted = {("target_id" if name == "target" else name): value for name, value in chosen.items() if value is not None}
+    found = asking.get(f"/api/audit?{urlencode(wanted | {'limit': limit})}")
+    if follow:
+        _follow(asking, wanted, found[::-1], as_json=as_json)
+    elif as_json:
+        print_json(found)
+    else:
+        table(
+            ["SEQ", "TIME (UTC)", "ACTOR", "KIND", "ACTION", "TARGET", "RESULT", "ERROR"],
+            [
+                [e["seq"], e["at"][:19], e["actor"], e["actor_kind"], e["action"], _target(e), e["result"], _short(e)]
+                for e in found
+            ],
+        )
+
+
+def _follow(asking: Client, wanted: dict[str, str], found: list[dict[str, Any]], *, as_json: bool) -> None:
+    newest = asking.get("/api/audit/head")["size"]
+    try:
+        while True:
+            for entry in found:
+                click.echo(json.dumps(entry, ensure_ascii=False) if as_json else _line(entry))
+                newest = max(newest, entry["seq"])
+            sys.stdout.flush()
+            time.sleep(_POLL_S)
+            found = list(_since(asking, wanted, newest))[::-1]
+    except KeyboardInterrupt:
+        return
+
+
+def _since(asking: Client, wanted: dict[str, str], newest: int) -> Iterator[dict[str, Any]]:
+    """What is newer than ``newest``, newest first; all of it, however much came."""
+    query = {**wanted, "above": newest, "limit": _PAGE}
+    while True:
+        page = asking.get(f"/api/audit?{urlencode(query)}")
+        yield from page
+        if len(page) < _PAGE:
+            return
+        query["after"] = page[-1]["seq"]
+
+
+def _line(entry: dict[str, Any]) -> str:
+    who = f"{entry['actor']} ({entry['actor_kind']})"
+    what = f"{entry['action']}  {_target(entry)}  {entry['result']}  {_short(entry)}"
+    text = f"{entry['at'][:19]}Z  {entry['seq']}  {who}  {what}"
+    return clean(text.rstrip())
+
+
+def _target(entry: dict[str, Any]) -> str:
+    return f"{entry['target_type']} {entry['target_id']}".strip()
+
+
+def _short(entry: dict[str, Any]) -> str:
+    return str(entry.get("error", ""))[:60]
+
+
+@audit.command("head")
+@config_option
+@json_option
+@click.option("--note", "only_note", is_flag=True, help="Print the checkpoint alone: what is to be kept elsewhere.")
+@click.option("--qr/--no-qr", default=None, help="The checkpoint as a QR code, for a telephone (default: on a terminal).")
+def head(config: str | None, *, as_json: bool, only_note: bool, qr: bool | None) -> None:
+    """The newest signed checkpoint. Keep it where this machine cannot reach: it proves what the log was."""
+    found = client(config).get("/api/audit/head")
+    if as_json:
+        print_json(found)
+        return
+    if only_note:
+        click.echo(found["checkpoint"], nl=False)
+        return
+    facts(
+        [
+            ("log", found["origin"]),
+            (
+                "records",
+                f"{found['size']}" + (f", payloads of the first {found['purged']} are gone" if found["purged"] else ""),
+            ),
+            ("root", found["root"]),
+            ("public key", found["public_key"]),
+            (
+                "signed",
+                f"{found['checkpoint_size']} records, {ago(found['checkpoint_at'])} ago" if found["checkpoint"] else "",
+            ),
+        ]
+    )
+    if found["checkpoint"]:
+        click.echo(f"\n{found['checkpoint']}")
+        if qr if qr is not None else sys.stdout.isatty():
+            import segno  # noqa: PLC0415 - only this draws
+
+            segno.make_qr(found["checkpoint"], error="l").terminal(compact=True)
+    for finding in found["findings"]:
+        click.echo(f"cox: {clean(finding)}", err=True)
+    if found["findings"]:
+        sys.exit(_BROKEN)
+
+
+@audit.command("verify")
+@config_option
+@json_option
+@click.option(
+    "--against", "files", multiple=True, metavar="FILE", help="A checkpoint that was kept elsewhere (-: standard input)."
+)
+def verify(config: str | None, files: tuple[str, ...], *, as_json: bool) -> None:
+    """Check every record, and the whole against every checkpoint. Exit code 1 if anything is not what it was."""
+    notes = [note for file in files for note in _notes(file)]
+    query = urlencode([("against", base64.urlsafe_b64encode(note.encode()).decode()) for note in notes])
+    found = client(config, timeout=_VERIFY_S).get("/api/audit/verify" + (f"?{query}" if query else ""))
+    if as_json:
+        print_json(found)
+    elif found["ok"]:
+        purged = f", {found['purged']} of them without payload" if found["purged"] else ""
+        click.echo(f"intact: {found['size']} records{purged}, and they agree with {found['checkpoints']} checkpoints")
+        for note in found["notes"]:
+            click.echo(f"note: {clean(note)}")
+    else:
+        first = found["first_bad"]
+        click.echo(f"cox: BROKEN{f' at record {first}' if first is not None else ''}", err=True)
+        for finding in found["findings"]:
+            click.echo(f"     {clean(finding)}", err=True)
+        click.echo("     See docs/audit.md for what to do now.", err=True)
+    if not found["ok"]:
+        sys.exit(_BROKEN)
+
+
+@audit.command("prove")
+@config_option
+@click.argument("seq", type=click.IntRange(min=1), required=False)
+@click.option(
+    "--from", "file", metavar="FILE", help="That the log begins with what this checkpoint signed (-: standard input)."
+)
+@click.option("--out", type=click.Path(dir_okay=False), help="Write it there (default: standard output).")
+def prove(config: str | None, seq: int | None, file: str | None, out: str | None) -> None:
+    """Export a proof: that record SEQ is in the log, or that the log extends an earlier checkpoint.
+
+    Anybody can check it, with the public key and: cox audit check-proof
+    """
+    if (seq is None) == (file is None):
+        raise InvalidInput("audit prove: needs either the number of a record, or --from with a checkpoint")
+    if seq is not None:
+        path = f"inclusion/{seq}"
+    else:
+        from coxswain.audit.checkpoint import peek  # noqa: PLC0415
+
+        path = f"consistency/{peek(_notes(file or '-')[-1]).size}"
+    proof = client(config).get(f"/api/audit/proof/{path}")
+    with _written(out) as target:
+        target.write(json.dumps(proof, indent=1, ensure_ascii=False) + "\n")
+
+
+@audit.command("check-proof")
+@json_option
+@click.argument("file", metavar="FILE")
+@click.option("--key", "key", required=True, metavar="KEY", help="The log's public key, or a file that holds it.")
+@click.option("--against", "files", multiple=True, metavar="FILE", help="A checkpoint that was kept elsewhere.")
+@click.option("--max-age", type=click.IntRange(min=1), metavar="SECONDS", help="Fail if its checkpoint is older than this.")
+def check_proof(file: str, key: str, files: tuple[str, ...], max_age: int | None, *, as_json: bool) -> None:
+    """Check a proof or an export. Needs neither a daemon nor a configuration. Exit code 1 if it does not hold."""
+    from coxswain.audit.note import BadNote, Verifier  # noqa: PLC0415 - cryptography takes time to import
+    from coxswain.audit.offline import check  # noqa: PLC0415
+
+    verifier = Verifier.parse(Path(key).read_text(encoding="utf-8") if "+" not in key else key)
+    against = [note for name in files for note in _notes(name)]
+    try:
+        found = check(_read(file), verifier, against)
+        _check_age(found.head.at, max_age)
+    except BadNote as error:
+        if as_json:
+            print_json({"ok": False, "reason": str(error)})
+        else:
+            click.echo(f"cox: it does not hold: {clean(str(error))}", err=True)
+        sys.exit(_BROKEN)
+    if as_json:
+        facts_ = {"ok": True, "what": found.what, "origin": found.head.origin, "size": found.head.size}
+        print_json(facts_ | {"signed_at": _stamp(found.head.at), "records": found.records, "purged": found.purged})
+    else:
+        click.echo(f"it holds: {found.what}")
+        click.echo(f"signed by {found.head.origin}, {ago(_stamp(found.head.at))} ago")
+
+
+def _check_age(at: int | None, max_age: int | None) -> None:
+    from coxswain.audit.note import BadNote  # noqa: PLC0415
+
+    if max_age is not None and (at is None or time.time() - at > max_age):
+        raise BadNote(f"its checkpoint is {ago(_stamp(at))} old: the log was stopped, or this is an old export")
+
+
+@audit.command("export")
+@config_option
+@click.option("--out", type=click.Path(dir_okay=False), help="Write it there (default: standard output).")
+def export(config: str | None, out: str | None) -> None:
+    """The whole log with its checkpoints, a JSON object a line; cox audit check-proof checks it anywhere."""
+    asking, after = client(config), 1
+    with _written(out) as file:
+        while after is not None:
+            page = asking.get(f"/api/audit/export?after={after}")
+            file.writelines(f"{line}\n" for line in page["lines"])
+            after = page["next"]
+
+
+@audit.command("accept")
+@config_option
+@json_option
+@click.option("--reason", required=True, metavar="TEXT", help="Why the log does not extend its checkpoints; it is recorded.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def accept(config: str | None, reason: str, *, yes: bool, as_json: bool) -> None:
+    """Let a log that does not extend its checkpoints go on, under a new name and key.
+
+    For a database that was put back by hand, and nothing else: checkpoints of the old name that the log does not extend will
+    never agree with it again.
+    """
+    asking = client(config)
+    if not yes:
+        for finding in asking.get("/api/audit/head")["findings"]:
+            click.echo(clean(finding))
+        click.confirm("Go on under a new name?", abort=True)
+    found = asking.post("/api/audit/accept", {"reason": reason})
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"record {found['seq']} says so. Keep the new key and checkpoint: cox audit head")
+
+
+def _notes(file: str) -> list[str]:
+    from coxswain.audit.checkpoint_file import split_notes  # noqa: PLC0415
+
+    found = list(split_notes(_read(file)))
+    if not found:
+        raise InvalidInput(f"{file}: holds no checkpoint", remedy="Make one with: cox audit head --note > FILE")
+    return found[-_MOST_CHECKPOINTS:]
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{file}: is no text") from None
+
+
+@contextmanager
+def _written(out: str | None) -> Iterator[IO[str]]:
+    """A file that is there when it is complete, and not otherwise; None: the standard output."""
+    if out is None:
+        yield sys.stdout
+        return
+    path = Path(out)
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            yield file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _stamp(at: int | None) -> str | None:
+    return None if at is None else dt.datetime.fromtimestamp(at, dt.UTC).isoformat()

@@ -170,7 +170,10 @@ def _taken(email: str) -> AlreadyExists:
 
 
 def _list(access: AccessState, message: m.ListAdmins) -> list[m.Admin]:
-    found = sorted((a for a in access.accounts.values() if a.email > message.after), key=lambda a: a.email)
+    found = sorted(access.accounts.values(), key=lambda a: (a.email, a.id))
+    if message.after:
+        after = access.account(message.after)
+        found = [a for a in found if (a.email, a.id) > (after.email, after.id)]
     return [access.view(account) for account in found[: message.limit]]
 
 

@@ -76,7 +76,7 @@ def init(
                 # What a Postgres keeps is not undone with the files here, and is worth nothing without this key.
                 undone[:] = [draft]
 
-        fingerprint, reused = _make_state(loaded, about_to_commit)
+        fingerprint, reused, password = _make_state(loaded, about_to_commit)
         os.replace(draft, path)  # noqa: PTH105
     facts(
         [
@@ -86,6 +86,8 @@ def init(
             ("database", "Postgres" if isinstance(loaded.database, str) else loaded.database),
             ("CA key", _key_words(loaded)),
             ("root CA", f"{fingerprint} (SHA-256){', reused' if reused else ''}"),
+            ("login", "admin"),
+            ("password", password or "as before (cox admins password admin gives a new one)"),
         ]
     )
     option = "" if config is None else f" --config {path}"
@@ -102,8 +104,10 @@ def _key_words(config: Config) -> str:
             return "from a passphrase, at every start"
 
 
-def _make_state(config: Config, about_to_commit: Callable[[], object]) -> tuple[str, bool]:
-    """Returns the root CA's fingerprint, and whether it was there before."""
+def _make_state(config: Config, about_to_commit: Callable[[], object]) -> tuple[str, bool, str | None]:
+    """Returns the root CA's fingerprint, whether it was there before, and the admin's password, if it got its first now."""
+    from coxswain.access.first import give_first_password  # noqa: PLC0415
+    from coxswain.audit import local_caller  # noqa: PLC0415
     from coxswain.clock import SystemClock  # noqa: PLC0415
     from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring  # noqa: PLC0415
     from coxswain.pki import Role, fingerprint  # noqa: PLC0415
@@ -127,7 +131,9 @@ def _make_state(config: Config, about_to_commit: Callable[[], object]) -> tuple[
                 keyring = open_keyring(tx, secret)
             root = ensure_authorities(store, keyring, SystemClock())[Role.ROOT].certificate
             _record(config, store, fingerprint(root), reused=reused)
-            return fingerprint(root), reused
+            with store.write(Durability.ACKNOWLEDGED) as tx:
+                password = give_first_password(tx, local_caller(), now=SystemClock().now())
+            return fingerprint(root), reused, password
         finally:
             store.close()
     finally:

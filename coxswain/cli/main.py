@@ -85,6 +85,8 @@ _COMMANDS = {
     "operations": ("coxswain.cli.operations:operations", "Show, follow, retry and cancel changes of several steps."),
     "sessions": ("coxswain.cli.sessions:sessions", "Who is, and was, connected, and what they moved."),
     "watch": ("coxswain.cli.watch:watch", "The fleet, live."),
+    "tokens": ("coxswain.cli.tokens:tokens", "Create, list and revoke API tokens."),
+    "admins": ("coxswain.cli.admins:admins", "Who may log in to the dashboard."),
     "ca": ("coxswain.cli.queries:ca", "The certificate authority."),
     "audit": ("coxswain.cli.audit:audit", "Who changed what, and whether the record of it is what it was."),
     "backup": ("coxswain.cli.backup:backup", "Create, verify and restore backups."),

@@ -91,7 +91,7 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class ListAdmins:
-    """Reply: list of ``Admin`` by e-mail, at most ``limit`` after ``after``."""
+    """Reply: list of ``Admin`` by e-mail, at most ``limit`` after the one with the id ``after``. Raises ``NotFound``."""
 
     after: str = ""
     limit: int = 1_000

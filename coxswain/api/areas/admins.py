@@ -43,7 +43,7 @@ def _list(call: Call) -> Any:
     limit = call.limit()
     found: list[m.Admin] = call.ask("access", m.ListAdmins(call.word("after") or "", limit + 1))
     page = [views.admin(admin) for admin in found[:limit]]
-    return Reply(page, after=page[-1]["email"] if len(found) > limit else None)
+    return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 
 
 def _show(call: Call) -> Any:
@@ -108,9 +108,9 @@ _ADMIN = Scope.ADMIN
 
 ROUTES = (
     Route(
-        "GET", "/api/admins", _ADMIN, "All admins, by e-mail.", _list, returns=array(ADMIN),
+        "GET", "/api/admins", _ADMIN, "All admins, by e-mail.", _list, returns=array(ADMIN), also=(404,),
         query=(
-            Param("after", "the cursor of the page before: an e-mail"),
+            Param("after", "the cursor of the page before: an id"),
             Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),
         ),
     ),

@@ -118,6 +118,20 @@ TABLE: dict[str, Row] = {
     "GET /api/audit/proof/consistency/{old}": Row(READONLY, 400),
     "GET /api/audit/export": Row(ADMIN, 200),
     "POST /api/audit/accept": Row(ADMIN, 400),
+    "GET /api/paths": Row(READONLY, 200),
+    "POST /api/paths": Row(ADMIN, 400),
+    "POST /api/paths/plan": Row(READONLY, 400),
+    "GET /api/paths/{key}": Row(READONLY, 404),
+    "PATCH /api/paths/{key}": Row(ADMIN, 404),
+    "DELETE /api/paths/{key}": Row(ADMIN, 404),
+    "POST /api/paths/{key}/provision": Row(ADMIN, 404),
+    "GET /api/node-links": Row(READONLY, 200),
+    "GET /api/bindings": Row(READONLY, 200),
+    "GET /api/devices/{key}/bind": Row(READONLY, 404),
+    "POST /api/devices/{key}/bind": Row(ADMIN, 400),
+    "DELETE /api/devices/{key}/bind": Row(ADMIN, 404),
+    "POST /api/devices/{key}/bind/plan": Row(READONLY, 404),
+    "POST /api/nodes/{key}/push-policy": Row(ADMIN, 404),
     "GET /static/{path:path}": Row(NONE, 404),
 }
 
@@ -132,7 +146,9 @@ def name_of(route: Route) -> str:
 
 
 def test_every_route_has_a_row_and_every_row_a_route() -> None:
-    assert {name_of(route) for route in ROUTES} == set(TABLE)
+    there = {name_of(route) for route in ROUTES}
+    assert there <= set(TABLE), f"add rows to TABLE for {sorted(there - set(TABLE))}"
+    assert there >= set(TABLE), f"these rows have no route: {sorted(set(TABLE) - there)}"
     for route in ROUTES:
         assert TABLE[name_of(route)].needs == route.scope.word, name_of(route)
 

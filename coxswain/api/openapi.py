@@ -117,17 +117,23 @@ def _query_parameter(param: Param) -> Json:
 
 
 def _response(route: Route, status: int) -> Json:
-    if status in (route.status, 304):
-        found: Json = {"description": "done" if status != 304 else "not changed"}
-        if route.returns is not None and status != 304:
-            found["content"] = {route.media_type: {"schema": route.returns}}
-        elif route.media_type != "application/json" and status != 304:
-            found["content"] = {route.media_type: {"schema": {"type": "string"}}}
-        if route.returns is not None and route.returns.get("type") == "array":
-            link = {"description": 'rel="next": the address of the next page', "schema": {"type": "string"}}
-            found["headers"] = {"Link": link}
-        return found
+    if status == 304:
+        return {"description": "not changed"}
+    if status < 300:
+        return _success(route)
     content: Json = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     if status == 503 and route.returns is not None and 503 in route.also:
         content["application/json"] = {"schema": route.returns}
     return {"description": SENTENCES[status], "content": content}
+
+
+def _success(route: Route) -> Json:
+    found: Json = {"description": "done"}
+    if route.returns is not None:
+        found["content"] = {route.media_type: {"schema": route.returns}}
+    elif route.media_type != "application/json":
+        found["content"] = {route.media_type: {"schema": {"type": "string"}}}
+    if route.returns is not None and route.returns.get("type") == "array":
+        link = {"description": 'rel="next": the address of the next page', "schema": {"type": "string"}}
+        found["headers"] = {"Link": link}
+    return found

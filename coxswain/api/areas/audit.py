@@ -237,6 +237,7 @@ ROUTES = (
         audit="audit.restart",
         target="audit",
         returns=obj({"seq": INT}),
+        also=(409,),
         body=obj({"reason": TEXT}),
     ),
 )

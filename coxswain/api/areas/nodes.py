@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from coxswain import netpolicy
 from coxswain.api import views
 from coxswain.api.bodies import policy, policy_change
 from coxswain.api.call import NODE_S, Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
-from coxswain.inventory import check_policy
 from coxswain.messages import ca, fleet, links
-from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
+from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.onboarding.candidate import candidate_version
 
 __all__ = ["NODE", "ROUTES"]
@@ -163,14 +161,6 @@ def _remove(call: Call) -> None:
     call.change("fleet", message)
 
 
-def _preview(call: Call) -> Any:
-    """Lists that are empty, never null (management-plane.md 3.3 has null where forwarding is off, which breaks pages)."""
-    wanted = policy_change(call.body, NetworkPolicy(forwarding=False, masquerade=False)) or NetworkPolicy(False, False)
-    checked = check_policy(wanted)
-    rules = netpolicy.render(netpolicy.Policy(checked.forwarding, checked.masquerade, checked.isolation))
-    return {"pre_up": list(rules.pre_up), "post_up": list(rules.post_up), "post_down": list(rules.post_down)}
-
-
 def _enable(call: Call) -> Any:
     return _set_enabled(call, enabled=True)
 
@@ -228,8 +218,6 @@ def _ask_link(call: Call, node: Node, message: Any) -> Any:
     return call.ask(f"node_link:{node.id}", message, NODE_S)
 
 
-RULES = shape("Rules", obj({"pre_up": array(TEXT), "post_up": array(TEXT), "post_down": array(TEXT)}))
-
 _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
 
 ROUTES = (
@@ -281,9 +269,5 @@ ROUTES = (
     Route(
         "GET", "/api/nodes/{key}/status", _READ, "A node, asked now.", _status, returns=NODE_STATUS,
         waits_for_node=True, also=(404, 502),
-    ),
-    Route(
-        "POST", "/api/network-policy/preview", _READ, "The rules that a node would apply for a policy.", _preview,
-        returns=RULES, body=obj({}, _POLICY_KEYS),
     ),
 )  # fmt: skip

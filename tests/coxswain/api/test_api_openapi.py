@@ -1,0 +1,45 @@
+"""The document is made from the table, whole, and says what is so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.openapi import document, operation_id, statuses
+from coxswain.api.route import Scope
+from coxswain.api.schema import COMPONENTS
+from coxswain.api.table import ROUTES
+from tests.fleet import Controller
+
+
+def test_it_has_every_route_with_all_that_it_may_answer() -> None:
+    made = document(ROUTES, "1.2.3")
+    assert (made["openapi"], made["info"]["version"]) == ("3.1.0", "1.2.3")
+    operations = [operation for path in made["paths"].values() for operation in path.values()]
+    assert len(operations) == len(ROUTES)
+    assert len({operation["operationId"] for operation in operations}) == len(ROUTES)
+    for route in ROUTES:
+        path = route.path.replace(":path", "")
+        operation = made["paths"][path][route.method.lower()]
+        assert list(operation["responses"]) == [str(status) for status in statuses(route)]
+        assert bool(operation["security"]) == (route.scope is not Scope.NONE)
+        assert operation["operationId"] == operation_id(route)
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        found = {value["$ref"]} if "$ref" in value else set()
+        return found.union(*(references(part) for part in value.values()))
+    if isinstance(value, list):
+        return set().union(*(references(part) for part in value))
+    return set()
+
+
+def test_no_reference_leads_nowhere_and_no_shape_is_idle() -> None:
+    made = document(ROUTES, "1")
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(made)}
+    assert names == {"Problem", *COMPONENTS}
+
+
+def test_it_is_served(webbed: Controller) -> None:
+    served = webbed.client.get("/api/openapi.json")
+    assert served == document(ROUTES, webbed.client.get("/api/version")["version"])

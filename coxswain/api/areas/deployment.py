@@ -118,7 +118,7 @@ ROUTES = (
         audit="rollout",
         target="fleet",
         returns={"oneOf": [obj({"operation_id": TEXT, "upgraded": {"type": "integer"}}), OPERATION]},
-        also=(202, 502, 503),
+        also=(202, 404, 409, 502, 503),
         body=obj({}, {"nodes": array(TEXT), "canary": limited(0, 1_000), "batch": limited(1, 1_000)} | _SOURCE),
         waits_for_node=True,
     ),

@@ -6,7 +6,6 @@ An existing file is never overwritten: one that cannot be understood makes the a
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import random
 import secrets
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from coxswain.agent.state import Files
+from coxswain.agent.state import MALFORMED, Files
 from coxswain.errors import InvalidInput, Refused
 from coxswain.model import Obfuscation
 from coxswain.wire import validate
@@ -103,7 +102,7 @@ def _parse_awg(content: bytes) -> AwgIdentity:
         obfuscation = validate.obfuscation("obfuscation", Obfuscation(**known))
     except InvalidInput as error:
         raise _corrupt(AWG_IDENTITY, str(error)) from None
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         # The parser's own words could quote the key.
         raise _corrupt(AWG_IDENTITY, "it is not the expected JSON") from None
     if len(raw) != 32:
@@ -142,7 +141,7 @@ def load_or_create_xray(files: Files, rng: random.Random | None = None) -> XrayI
     try:
         text = json.loads(content)["private_key"]
         raw_key = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (ValueError, KeyError, TypeError, binascii.Error):
+    except MALFORMED:
         raise _corrupt(XRAY_IDENTITY, "it is not the expected JSON") from None
     if len(raw_key) != 32:
         raise _corrupt(XRAY_IDENTITY, "private_key is not 32 bytes")

@@ -70,6 +70,30 @@ def run(config_dir: Path, data_plane: str) -> None:
     asyncio.run(_run(config_dir, config, data_plane))
 
 
+@cli.command("help")
+@click.argument("command", required=False)
+@click.pass_context
+def show_help(context: click.Context, command: str | None) -> None:
+    """Show help, of a command or of all."""
+    root = context.find_root()
+    found = cli.get_command(root, command) if command else cli
+    if found is None:
+        raise click.UsageError(f"no such command: {command}")
+    with click.Context(found, info_name=command or root.info_name, parent=root if command else None) as about:
+        click.echo(found.get_help(about))
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete this program's commands."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    kind = get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(cli, {}, "node", "_NODE_COMPLETE").source())
+
+
 @cli.command()
 def version() -> None:
     """Print the version."""

@@ -26,6 +26,8 @@ MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_send_message_length", -1),
+    # No compression: a compressed request is UNIMPLEMENTED, as with the existing agent (node-contract.md 2.6).
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # A second agent on the port must fail to start, not take half of the connections.
     ("grpc.so_reuseport", 0),
 )

@@ -27,7 +27,7 @@ from coxswain.agent.status import awg_status, xray_status
 from coxswain.agent.writer import Writer
 from coxswain.agent.xray import Stale, XrayInbound
 from coxswain.clock import Clock
-from coxswain.errors import CoxswainError, InvalidInput
+from coxswain.errors import CoxswainError, InvalidInput, Refused
 from coxswain.netpolicy import Policy
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
@@ -95,9 +95,10 @@ class NodeService:
         self._started = clock.monotonic()
         self._writer = Writer()
         self._complaints: dict[str, str] = {}
-        self._policy = state.policy()
+        self._policy = self._readable("policy", state.policy)
         self.applied_revision = state.awg_revision()
-        self.xray = XrayInbound(state, self._save, plane.xray, xray)
+        remembered = self._readable("xray", state.xray)
+        self.xray = XrayInbound(state, self._save, plane.xray, xray, remembered)
         self._methods: dict[str, Callable[[bytes], Awaitable[Message]]] = {
             "GetStatus": self._reads(pb.GetStatusRequest, self.get_status),
             "GetMetrics": self._reads(pb.GetMetricsRequest, self.get_metrics),
@@ -134,10 +135,8 @@ class NodeService:
         except DataPlaneFailed as error:
             self._complain("up", f"awg0 not restored: {error}")
         if self._plane.has_xray:
-            try:
+            with suppress(DataPlaneFailed):  # the status tells
                 await self.xray.restart()
-            except DataPlaneFailed as error:
-                _log.warning("XRay not restored: %s", scrub(str(error)))  # the status says so, too
 
     async def heal(self) -> None:
         """Brings back what was configured and is not there any more; what cannot be is told in the status."""
@@ -246,6 +245,7 @@ class NodeService:
     async def _push_xray(self, revision: int, config: pb.XRayRealityConfig) -> pb.PushConfigResponse:
         try:
             reloaded = await self.xray.push(revision, lambda: convert.xray_config(config))
+            self._complaints.pop("xray", None)
         except Stale:
             text = f"revision {revision} is older than the applied {self.xray.revision}"
             raise RpcRefused(grpc.StatusCode.INTERNAL, text) from None
@@ -420,6 +420,14 @@ class NodeService:
             await asyncio.to_thread(write)
         else:
             write()
+
+    def _readable(self, about: str, read: Callable[[], T | None]) -> T | None:
+        """A file that cannot be understood is told, and is no reason not to serve: the controller will send it anew."""
+        try:
+            return read()
+        except Refused as error:
+            self._complain(about, str(error))
+            return None
 
     def _complain(self, about: str, sentence: str) -> None:
         if self._complaints.get(about) != sentence:

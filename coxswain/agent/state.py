@@ -17,11 +17,25 @@ from coxswain.agent.dataplane import StoredPolicy
 from coxswain.errors import LoosePermissions, Refused
 from coxswain.netpolicy import Policy, Transit
 
-__all__ = ["XRAY_CONFIG", "DirectoryFiles", "Files", "MemoryFiles", "State", "XrayClient", "XrayConfig", "refuse_loose"]
+__all__ = [
+    "MALFORMED",
+    "XRAY_CONFIG",
+    "DirectoryFiles",
+    "Files",
+    "MemoryFiles",
+    "State",
+    "XrayClient",
+    "XrayConfig",
+    "refuse_loose",
+]
 
 AWG_REVISION = "awg-revision"
 POLICY = "netpolicy.json"
 XRAY_CONFIG = "xray-config.json"
+
+
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What comes of reading a document of another shape than expected, or none at all."""
 
 
 class Files(Protocol):
@@ -173,7 +187,7 @@ class State:
             return None
         try:
             return _policy_from_json(json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise Refused(f"{POLICY}: cannot be understood: {error}", remedy=f"Repair or remove {POLICY}.") from None
 
     def set_policy(self, stored: StoredPolicy) -> None:
@@ -190,7 +204,7 @@ class State:
             names, shorts = tuple(map(str, found["server_names"])), tuple(map(str, found["short_ids"]))
             config = XrayConfig(int(found["port"]), str(found["dest"]), names, shorts, clients)
             return config, int(found["revision"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise Refused(f"{XRAY_CONFIG}: cannot be understood: {error}") from None
 
     def set_xray(self, config: XrayConfig, revision: int) -> None:

@@ -25,17 +25,27 @@ class Stale(Exception):
 
 
 class XrayInbound:
-    """What is configured. ``config`` None: nothing; clients may be there all the same (4.7)."""
+    """What is configured. ``config`` None: nothing; clients may be there all the same (4.7).
 
-    def __init__(self, state: State, save: Save, engine: XrayEngine, identity: XrayIdentity) -> None:
+    Args:
+        remembered: what ``state`` has from an earlier process.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        save: Save,
+        engine: XrayEngine,
+        identity: XrayIdentity,
+        remembered: tuple[XrayConfig, int] | None,
+    ) -> None:
         self._state = state
         self._save = save
         self._engine = engine
         self._identity = identity
         self._early: tuple[XrayClient, ...] = ()
-        found = state.xray()
-        self.config: XrayConfig | None = found[0] if found is not None else None
-        self.revision = found[1] if found is not None else 0
+        self.config: XrayConfig | None = remembered[0] if remembered is not None else None
+        self.revision = remembered[1] if remembered is not None else 0
 
     @property
     def running(self) -> bool:

@@ -7,12 +7,14 @@
 Each in a network namespace of its own; nothing is changed outside of them. Cascades are in ``test_agent_cascade_netns.py``.
 """
 
+import json
 import os
 import signal
 import time
 
 import pytest
 
+from coxswain.netpolicy import Policy, render, resolve
 from coxswain.wire.node_control import RpcFailed
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 from tests.agents import AWG, fetch, served
@@ -208,3 +210,59 @@ def test_many_peers(world):
     node.push(2, *peers[:3])
     assert routes() == 6
     assert (node.confs / "awg0.conf").read_text() == (node.confs / "awg0.conf.good").read_text()
+
+
+def test_a_host_changes_agents_in_place_and_back(world):
+    """What one agent has installed, the other takes down by the commands that it finds stored (node-contract.md 7.5)."""
+    node = world.node()
+    one, two = world.client(node, 1), world.client(node, 2)
+    node.push(1, one.peer, two.peer)
+    isolated = Policy(forwarding=True, masquerade=True, isolation=True)
+    node.policy(forwarding=True, masquerade=True, isolation=True)
+    for client in (one, two):
+        client.connect(node)
+        assert eventually(client.reaches, timeout=20)
+    assert not one.reaches(two.address)
+    assert node.stop() == 0
+    stored = node.directory / "netpolicy.json"
+
+    def existing_agent(policy):
+        """Takes the stored policy down and puts another in force, as that agent does; it knows no nftables."""
+        for argv in json.loads(stored.read_text())["down"]:
+            assert argv[0] in {"sysctl", "iptables", "ip"}
+            node.space.run(*argv, check=False)
+        rules = render(policy)
+        for line in (*rules.pre_up, *rules.post_up):
+            node.space.run(*resolve(line, "awg0", "eth1a"))
+        document = {"Forwarding": True, "Masquerade": policy.masquerade, "Isolation": policy.isolation, "Transits": None}
+        down = [resolve(line, "awg0", "eth1a") for line in rules.post_down]
+        stored.write_text(json.dumps({"policy": document, "down": down}))
+
+    existing_agent(Policy(forwarding=True))
+    assert eventually(lambda: one.reaches(two.address)), "nothing of ours isolates any more"
+    assert not one.reaches(), "nor masquerades"
+    existing_agent(isolated)
+    assert eventually(one.reaches)
+    assert not one.reaches(two.address)
+    node.start()
+    assert eventually(one.reaches)
+    assert not one.reaches(two.address)
+    assert "awg0" not in node.space.run("iptables-save").stdout, "nothing of theirs is left"
+    assert "MASQUERADE" not in node.space.run("iptables-save").stdout
+    node.policy(forwarding=True, masquerade=True)
+    assert eventually(lambda: one.reaches(two.address))
+
+
+@pytest.mark.parametrize("content", ["{", '{"policy": {"Forwarding": true, "Transits": [{"DeviceCIDR": "x; drop"}]}}'])
+def test_a_policy_that_cannot_be_understood_does_not_keep_the_node_from_serving(world, content):
+    node = world.node()
+    client = world.client(node)
+    node.push(1, client.peer)
+    node.stop()
+    (node.directory / "netpolicy.json").write_text(content)
+    node.start()
+    assert "netpolicy.json" in node.status().services[0].detail
+    node.policy(forwarding=True, masquerade=True)
+    assert "netpolicy.json" not in node.status().services[0].detail
+    client.connect(node)
+    assert eventually(client.reaches, timeout=20)

@@ -81,6 +81,18 @@ def test_version_imports_nothing_heavy():
     assert out.splitlines() == [coxswain.__version__, "[]"]
 
 
+def test_help_and_completion():
+    for arguments in (["help"], ["--help"], ["help", "run"]):
+        code, out, err = cox_node(*arguments)
+        assert (code, err) == (0, "")
+        assert "Usage:" in out
+    assert "--config-dir" in cox_node("help", "run")[1]
+    for shell in ("bash", "zsh", "fish"):
+        code, out, err = cox_node("completion", shell)
+        assert (code, err) == (0, "")
+        assert "_NODE_COMPLETE" in out
+
+
 def test_gen_csr_splits_its_output(tmp_path):
     directory = tmp_path / "etc" / "node"
     code, first, told = cox_node("gen-csr", "--config-dir", directory)
@@ -97,6 +109,8 @@ def test_gen_csr_splits_its_output(tmp_path):
     ("arguments", "environment", "named"),
     [
         (["frobnicate"], {}, "frobnicate"),
+        (["help", "frobnicate"], {}, "frobnicate"),
+        (["completion", "tcsh"], {}, "tcsh"),
         (["run", "--nope"], {}, "--nope"),
         (["gen-csr", "extra"], {}, "extra"),
         (["run", "--config-dir", "DIR", "--data-plane", "simulated"], {}, "node.key"),

@@ -503,6 +503,14 @@ async def test_bytes_that_are_no_request_are_answered_and_forgotten(authority, t
         assert (await lab.control.get_status()).agent_version
 
 
+async def test_a_compressed_request_is_unimplemented(authority, t):
+    async with t.one_node(authority) as lab:
+        call = lab.control._channel.unary_unary(f"/{SERVICE}/GetStatus")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"", compression=grpc.Compression.Gzip)
+        assert caught.value.code() == Code.UNIMPLEMENTED
+
+
 async def test_more_than_four_mebibytes_are_refused(authority, t):
     async with t.one_node(authority) as lab:
         request = pb.PushConfigRequest(protocol=AWG, revision=1, config=b"\0" * (4 * 1024 * 1024))

@@ -88,7 +88,8 @@ def inbound(files, engine):
     async def save(write):
         write()
 
-    return XrayInbound(State(files), save, engine, load_or_create_xray(files, random.Random(1)))
+    state = State(files)
+    return XrayInbound(state, save, engine, load_or_create_xray(files, random.Random(1)), state.xray())
 
 
 def command_line(pid):

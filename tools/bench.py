@@ -18,9 +18,10 @@ from benches.faults import faults
 from benches.figures import Report, machine
 from benches.fleet import FULL, QUICK, Bench
 from benches.links import idle, many, restart, start
+from benches.provisioning import provisioning
 from rig import RigError, end_at_sigterm
 
-SCENARIOS = {f.__name__: f for f in (start, restart, idle, change, faults, events, commands, many, kills)}
+SCENARIOS = {f.__name__: f for f in (start, restart, idle, change, faults, events, commands, many, kills, provisioning)}
 """In the order in which they run: those that share a fleet first."""
 
 _HELP = "Measure a controller.\n\n\b\nScenarios:\n" + "\n".join(

@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import ipaddress
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from coxswain.cascade.types import NodeCascade
 from coxswain.errors import InvalidInput
@@ -23,6 +24,9 @@ from coxswain.wire import validate
 
 __all__ = ["check_peer", "content_hash", "desired", "policy_fingerprint"]
 
+
+_ONE_ADDRESS = re.compile(r"[0-9.]+(/32)?")
+"""Of what is a network at all: one IPv4 address, as nearly all of them are."""
 
 _SHORTEST_PREFIX = {4: 8, 6: 16}
 """As wide as the widest private network, by version of IP."""
@@ -43,7 +47,8 @@ def check_peer(peer: Peer) -> Peer:
             validate.flow(f"{name}: flow", peer.flow)
     validate.allowed_ips(f"{name}: allowed_ips", peer.allowed_ips)
     for address in peer.allowed_ips:
-        _check_width(f"{name}: allowed_ips", address)
+        if not _ONE_ADDRESS.fullmatch(address):
+            _check_width(f"{name}: allowed_ips", address)
     return peer
 
 
@@ -75,66 +80,89 @@ def desired(
     (node-contract.md 4.15); which one that is must not depend on luck, so the later one is left out. An edge peer comes
     last of all and takes its addresses from whoever has them: where a path leads over the node, they come in that way.
     """
-    known = {} if before is None else dict(zip(before.peers, before.addresses, strict=True))
-    kept: dict[Peer, frozenset[str]] = {}
+    known = {} if before is None else {row[0].id: row for row in _rows(before)}
+    kept: list[_Row] = []
     findings: list[Finding] = []
     keys: set[tuple[Protocol, str]] = set()
     owners: dict[str, str] = {}
     for peer in peers:
-        addresses = known.get(peer)
-        if addresses is None:
+        row = known.get(peer.id)
+        if row is None or (row[0] is not peer and row[0] != peer):
             try:
-                check_peer(peer)
+                row = _row(check_peer(peer))
             except InvalidInput as error:
                 findings.append(Finding(f"left out: {error}", degraded=True))
                 continue
-            addresses = normal_ips(peer.allowed_ips) if peer.protocol is Protocol.AMNEZIAWG else frozenset()
-        taken = sorted(address for address in addresses if address in owners)
-        if (peer.protocol, peer.public_key) in keys:
+        addresses = row[1]
+        key = (peer.protocol, peer.public_key)
+        if key in keys:
             findings.append(Finding(f"left out: peer {peer.id}: its key is in the list already", degraded=True))
-        elif taken:
-            findings.append(Finding(f"left out: peer {peer.id}: {taken[0]} is peer {owners[taken[0]]}'s", degraded=True))
+        elif not owners.keys().isdisjoint(addresses):
+            taken = min(address for address in addresses if address in owners)
+            findings.append(Finding(f"left out: peer {peer.id}: {taken} is peer {owners[taken]}'s", degraded=True))
         else:
-            keys.add((peer.protocol, peer.public_key))
-            owners.update(dict.fromkeys(addresses, peer.id))
-            kept[peer] = addresses
+            keys.add(key)
+            for address in addresses:
+                owners[address] = peer.id
+            kept.append(row)
     kept = _give_way(kept, cascade)
     edges = _edges(cascade, keys, findings)
     findings += [Finding(f"left out: {problem}", degraded=True) for problem in cascade.problems]
     if edges and not cascade.transits:
         findings += _at_the_exit(node.policy)
+    every = kept + edges
     state = Desired(
         node_id=node.id,
         revision=max(1, node.config_revision),
-        peers=(*kept, *edges),
+        peers=tuple(row[0] for row in every),
         policy=node.policy,
         transits=cascade.transits,
         links=cascade.links,
         xray=None if reality is None else _inbound(reality, kept),
         cascade=cascade.fingerprint,
-        addresses=(*kept.values(), *edges.values()),
+        addresses=tuple(row[1] for row in every),
+        marks=tuple(row[2] for row in every),
+        psk_digests=tuple(row[3] for row in every),
     )
     return state, tuple(findings)
 
 
-def _give_way(kept: dict[Peer, frozenset[str]], cascade: NodeCascade) -> dict[Peer, frozenset[str]]:
+_Row = tuple[Peer, frozenset[str], int, bytes]
+"""A peer, its addresses as networks, what names it by its content, and the digest of its preshared key."""
+
+
+def _row(peer: Peer) -> _Row:
+    addresses = normal_ips(peer.allowed_ips)
+    claimed: frozenset[str] = addresses if peer.protocol is Protocol.AMNEZIAWG else frozenset()
+    return peer, claimed, _mark(peer, addresses), psk_digest(peer.preshared_key)
+
+
+def _rows(state: Desired) -> Iterator[_Row]:
+    return zip(state.peers, state.addresses, state.marks, state.psk_digests, strict=True)
+
+
+def _mark(peer: Peer, addresses: frozenset[str]) -> int:
+    """All that a node is told of a peer but its place in the list, as a number; they are added up (``Desired.content``)."""
+    parts = (str(int(peer.protocol)), peer.public_key, *sorted(addresses), peer.preshared_key, peer.flow)
+    return int.from_bytes(hashlib.blake2b("\n".join(parts).encode(), digest_size=16).digest(), "big")
+
+
+def _give_way(kept: list[_Row], cascade: NodeCascade) -> list[_Row]:
     """A device that may also come in here on its own keeps its place in the list, without what comes over a path."""
     if not cascade.edges:
         return kept
     routed = frozenset(address for edge in cascade.edges for address in normal_ips(edge.allowed_ips))
-    return {
-        peer if routed.isdisjoint(addresses) else _without(peer, routed): addresses - routed
-        for peer, addresses in kept.items()
-    }
+    return [row if routed.isdisjoint(row[1]) else _row_without(row, routed) for row in kept]
 
 
-def _without(peer: Peer, routed: frozenset[str]) -> Peer:
+def _row_without(row: _Row, routed: frozenset[str]) -> _Row:
+    peer, addresses = row[0], row[1] - routed
     left = tuple(ip for ip in peer.allowed_ips if normal_ips((ip,)).isdisjoint(routed))
-    return dataclasses.replace(peer, allowed_ips=left)
+    return dataclasses.replace(peer, allowed_ips=left), addresses, _mark(peer, addresses), row[3]
 
 
-def _edges(cascade: NodeCascade, keys: set[tuple[Protocol, str]], findings: list[Finding]) -> dict[Peer, frozenset[str]]:
-    kept: dict[Peer, frozenset[str]] = {}
+def _edges(cascade: NodeCascade, keys: set[tuple[Protocol, str]], findings: list[Finding]) -> list[_Row]:
+    kept: list[_Row] = []
     for edge in cascade.edges:
         try:
             check_peer(edge)
@@ -144,7 +172,7 @@ def _edges(cascade: NodeCascade, keys: set[tuple[Protocol, str]], findings: list
         if (edge.protocol, edge.public_key) in keys:
             findings.append(Finding(f"left out: edge peer {edge.id}: its key is in the list already", degraded=True))
             continue
-        kept[edge] = normal_ips(edge.allowed_ips)
+        kept.append(_row(edge))
     return kept
 
 
@@ -156,8 +184,8 @@ def _at_the_exit(policy: NetworkPolicy) -> list[Finding]:
     return []
 
 
-def _inbound(reality: Reality, kept: dict[Peer, frozenset[str]]) -> XrayInbound:
-    clients = tuple(peer for peer in kept if peer.protocol is Protocol.XRAY_REALITY) if reality.enabled else ()
+def _inbound(reality: Reality, kept: list[_Row]) -> XrayInbound:
+    clients = tuple(peer for peer, *_ in kept if peer.protocol is Protocol.XRAY_REALITY) if reality.enabled else ()
     return XrayInbound(reality, clients)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from coxswain.model import Protocol
-from coxswain.reconcile.codec import normal_ips, plain_ips, psk_digest
+from coxswain.reconcile.codec import normal_ips
 from coxswain.reconcile.desired import policy_fingerprint
 from coxswain.reconcile.types import (
     ConfigureLink,
@@ -219,26 +219,24 @@ def _difference(desired: Desired, observed: Observed) -> str:
     """Counts of missing, extra and changed peers as text; empty when there are none, or nothing was observed."""
     if observed.peers is None:
         return ""
-    wanted = {p.public_key: p for p in desired.peers if p.protocol is Protocol.AMNEZIAWG}
+    rows = zip(desired.peers, desired.addresses, desired.psk_digests, strict=True)
+    wanted = {row[0].public_key: row for row in rows if row[0].protocol is Protocol.AMNEZIAWG}
     seen: set[str] = set()
     extra = changed = 0
     for peer in observed.peers:
-        intent = wanted.get(peer.public_key)
-        if intent is None or peer.public_key in seen:
+        key = peer.public_key
+        row = wanted.get(key)
+        if row is None or key in seen:
             extra += 1
             continue
-        seen.add(peer.public_key)
-        same_psk = peer.psk_digest is None or peer.psk_digest == psk_digest(intent.preshared_key)
-        if not same_psk or not _same_ips(peer.allowed_ips, intent.allowed_ips):
+        seen.add(key)
+        # Agents show what they were given, so the texts are nearly always the same already.
+        same_ips = peer.allowed_ips == row[1] or normal_ips(peer.allowed_ips) == row[1]
+        if not same_ips or (peer.psk_digest != row[2] and peer.psk_digest is not None):
             changed += 1
     missing = len(wanted) - len(seen)
     counts = {"missing": missing, "extra": extra, "changed": changed}
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-
-
-def _same_ips(seen: frozenset[str], intended: tuple[str, ...]) -> bool:
-    """Agents show what they were given, so the texts are nearly always the same already."""
-    return seen == plain_ips(intended) or normal_ips(seen) == normal_ips(intended)
 
 
 def _service(observed: Observed, protocol: Protocol = Protocol.AMNEZIAWG) -> ServiceHealth | None:

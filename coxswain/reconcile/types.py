@@ -57,6 +57,8 @@ class Desired:
         xray: None: this controller does not use XRay.
         cascade: names what the paths make of the node by its content; empty: nothing.
         addresses: those of each peer, as networks.
+        marks: what names each peer by its content.
+        psk_digests: what stands for each peer's preshared key (``codec.psk_digest``).
     """
 
     node_id: str
@@ -68,6 +70,13 @@ class Desired:
     xray: XrayInbound | None = None
     cascade: str = ""
     addresses: tuple[frozenset[str], ...] = field(default=(), compare=False, repr=False)
+    marks: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    psk_digests: tuple[bytes, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def content(self) -> str:
+        """Names the peers by their content, in whatever order: a sum, so that one peer more costs one peer's work."""
+        return f"{sum(self.marks) % 2**128:032x}"
 
     @property
     def network(self) -> Policy:

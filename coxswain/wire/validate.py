@@ -9,8 +9,6 @@ what would do. A preshared key's value is never in a message.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -39,7 +37,11 @@ __all__ = [
 CLIENT_INTERFACE = "awg0"
 """The interface that clients come in on (node-contract.md 6.3); an inner link may not be called so (4.12)."""
 
-_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+_KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
+"""32 bytes. The last character carries four bits, and two that must be zero: two texts of one key would be two peers."""
+
+_V4_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_V4_ADDRESS = re.compile(rf"{_V4_BYTE}(?:\.{_V4_BYTE}){{3}}(?:/32)?")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _INTERFACE = re.compile(r"[a-zA-Z0-9_=+][a-zA-Z0-9_=+.-]{0,14}")
 _CIDR = re.compile(r"[0-9a-fA-F.:]+(/[0-9]{1,3})?")
@@ -60,14 +62,7 @@ def printable(field: str, value: str) -> str:
 
 
 def _is_key(value: str) -> bool:
-    if not _KEY.fullmatch(value):
-        return False
-    try:
-        raw = base64.b64decode(value, validate=True)
-    except binascii.Error:
-        return False
-    # The last character carries four bits that must be zero; two texts of one key would be two peers to a set.
-    return base64.b64encode(raw).decode("ascii") == value
+    return _KEY.fullmatch(value) is not None
 
 
 def key(field: str, value: str) -> str:
@@ -86,6 +81,8 @@ def preshared_key(field: str, value: str) -> str:
 
 def cidr(field: str, value: str) -> str:
     """An IPv4 or IPv6 network or address; host bits may be set, a zone or a dotted mask may not."""
+    if _V4_ADDRESS.fullmatch(value):  # nearly all of them; the long way takes fifty times as long
+        return value
     try:
         well_formed = bool(_CIDR.fullmatch(value) and ipaddress.ip_interface(value))
     except ValueError:
@@ -97,7 +94,10 @@ def cidr(field: str, value: str) -> str:
 
 def allowed_ips(field: str, values: Sequence[str]) -> tuple[str, ...]:
     """Each entry a CIDR; an empty list is a peer that may send nothing."""
-    return tuple(cidr(f"{field}[{position}]", value) for position, value in enumerate(values))
+    return tuple(
+        value if _V4_ADDRESS.fullmatch(value) else cidr(f"{field}[{position}]", value)
+        for position, value in enumerate(values)
+    )
 
 
 def endpoint(field: str, value: str) -> str:

@@ -32,6 +32,7 @@ from coxswain.keyring import KeySource, load_secret, open_keyring
 from coxswain.messages.audit import Caller
 from coxswain.statedir import StateDirectory, open_state_directory
 from coxswain.store import Durability, Store, Tx, open_store
+from coxswain.store.access import BUILT_IN
 from coxswain.store.migrate import table_names
 
 __all__ = ["Order", "Restored", "Verified", "restore", "verify"]
@@ -150,6 +151,12 @@ def restore(order: Order) -> Restored:
         work.take(rest)
         entries = work.newest_files([*order.beside, *([config.state_dir] if held is not None else [])])
         replayed, seq = work.finish(entries)
+        has_password = config["admin.password"] or config["admin.password_hash"]
+        if has_password and any(e.action == "admin.password" and e.target_id == BUILT_IN for e in replayed.entries):
+            work.notes.append(
+                "the built-in admin's password was changed after the backup was made, and the configuration may hold the old "
+                "one; look at admin.password_hash before the start"
+            )
         replaced = work.move_in(has_old=held is not None)
         undo.pop_all()
         if held is not None:

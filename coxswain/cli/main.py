@@ -90,6 +90,7 @@ _COMMANDS = {
     "ca": ("coxswain.cli.queries:ca", "The certificate authority."),
     "audit": ("coxswain.cli.audit:audit", "Who changed what, and whether the record of it is what it was."),
     "backup": ("coxswain.cli.backup:backup", "Create, verify and restore backups."),
+    "doctor": ("coxswain.cli.doctor:doctor", "Check an installation, and say what to do."),
     "config": ("coxswain.cli.config:config", "Check and show the configuration."),
     "version": ("coxswain.cli.config:version", "Print the version."),
     "completion": ("coxswain.cli.config:completion", "Print a completion script for bash, zsh or fish."),

@@ -20,6 +20,7 @@ __all__ = [
     "ago",
     "clean",
     "client",
+    "colour",
     "config_option",
     "duration",
     "facts",
@@ -103,6 +104,11 @@ def paint(word: str) -> Painted:
     colour = _COLOURS.get(word)
     shown = clean(word.replace("_", " "))
     return Painted(click.style(shown, fg=colour) if colour and _colours() else shown)
+
+
+def colour(text: str, shade: str) -> Painted:
+    """In that colour, if colours are wanted."""
+    return Painted(click.style(text, fg=shade) if _colours() else text)
 
 
 def table(

@@ -1,0 +1,137 @@
+"""A running daemon, asked through its API, here or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from coxswain import __version__
+from coxswain.doctor.finding import Finding, fail, ok, warn
+from coxswain.errors import CoxswainError, DaemonNotRunning
+
+__all__ = ["check_daemon"]
+
+_MOST_NAMED = 8
+_MANY_RESTARTS = 10
+_DEEP_MAILBOX = 1_000
+_BUSY_S = 5.0
+
+Get = Callable[[str], Any]
+"""Asks the API: a path to its answer."""
+
+
+def check_daemon(get: Get, *, may_be_stopped: bool) -> Iterator[Finding]:
+    """``may_be_stopped``: the daemon is ours; one that does not run is a warning, not a failure."""
+    try:
+        status = get("/api/status")
+    except DaemonNotRunning as error:
+        yield (warn if may_be_stopped else fail)("daemon", str(error), error.remedy or "Start it with: cox serve")
+        return
+    except CoxswainError as error:
+        yield fail("daemon", str(error), error.remedy or "See its log.")
+        return
+    if status["version"] != __version__:
+        yield warn("daemon", f"it is {status['version']}, this is {__version__}", "Start it again, with the same release.")
+    for part in (_tree, _nodes, _config, _audit, _operations):
+        try:
+            yield from part(get)
+        except CoxswainError as error:
+            yield fail("daemon", f"it does not say how it is: {error}", error.remedy or "See its log.")
+
+
+def _tree(get: Get) -> Iterator[Finding]:
+    workers = list(_workers(get("/api/tree")))
+    down = [w for w in workers if w["state"] != "running"]
+    for worker in down:
+        yield fail(
+            "daemon", f"{worker['id']} is {worker['state']}: {_first(worker['last_failure'])}", "See: cox tree, and the log."
+        )
+    for worker in workers:
+        if worker["restarts"] >= _MANY_RESTARTS:
+            yield warn(
+                "daemon",
+                f"{worker['id']} was restarted {worker['restarts']} times: {_first(worker['last_failure'])}",
+                "See the log; please report it if it goes on.",
+            )
+        if worker["busy_s"] > _BUSY_S or worker["mailbox"] > _DEEP_MAILBOX:
+            yield warn(
+                "daemon",
+                f"{worker['id']} does not keep up: {worker['mailbox']} messages wait, {worker['busy_s']:.0f} s in one",
+                "Is the machine, or the database, too slow? See: cox tree",
+            )
+        if worker["zombies"]:
+            yield warn(
+                "daemon",
+                f"{worker['id']} has left {worker['zombies']} threads behind",
+                "Start the daemon again in a quiet hour.",
+            )
+    if not down:
+        yield ok("daemon", f"runs, with all of its {len(workers)} parts")
+
+
+def _workers(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All but the links, whose troubles are ordinary life."""
+    yield node
+    if node["id"] != "node_links":
+        for child in node["children"]:
+            yield from _workers(child)
+
+
+def _nodes(get: Get) -> Iterator[Finding]:
+    nodes = [n for n in get("/api/nodes") if n["enabled"]]
+    names: dict[str, list[str]] = {"unreachable": [], "degraded": [], "behind": [], "certificate": []}
+    for node in nodes:
+        if not node["enrolled"]:
+            names["certificate"].append(node["name"])
+        elif node["link_state"] not in ("live", "degraded", "syncing"):
+            names["unreachable"].append(node["name"])
+        elif node["link_state"] == "degraded":
+            names["degraded"].append(f"{node['name']} ({node['link_reason'][:60]})")
+        elif not node["in_sync"]:
+            names["behind"].append(node["name"])
+    what = {
+        "certificate": ("have no certificate", "Enrol them: cox nodes enroll NODE"),
+        "unreachable": ("are not linked", "See: cox nodes status NODE; they are tried again by themselves."),
+        "degraded": ("are degraded", "See: cox nodes plan NODE"),
+        "behind": ("are not in sync", "It may take a moment; otherwise: cox nodes push NODE"),
+    }
+    for kind, found in names.items():
+        if found:
+            more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+            text, remedy = what[kind]
+            yield warn("nodes", f"{len(found)} of {len(nodes)} {text}: {', '.join(found[:_MOST_NAMED])}{more}", remedy)
+    if nodes and not any(names.values()):
+        yield ok("nodes", f"all {len(nodes)} are linked and in sync")
+
+
+def _config(get: Get) -> Iterator[Finding]:
+    config = get("/api/config")
+    if config["problem"]:
+        yield fail(
+            "configuration",
+            f"the daemon's file is not sound any more: {config['problem']}",
+            "Mend it before the next start.",
+        )
+    if config["reloadable"]:
+        keys = ", ".join(change["key"] for change in config["reloadable"])
+        yield warn("configuration", f"the daemon does not know yet of: {keys}", "Let it read its file: cox config reload")
+    if config["pending"]:
+        keys = ", ".join(change["key"] for change in config["pending"])
+        yield warn("configuration", f"waits for the next start: {keys}", "See: cox config show --pending")
+
+
+def _audit(get: Get) -> Iterator[Finding]:
+    for sentence in get("/api/audit/head")["findings"]:
+        yield fail("audit log", sentence, "See: cox audit verify, and docs/audit.md.")
+
+
+def _operations(get: Get) -> Iterator[Finding]:
+    for state, text in (("failed", "have failed"), ("waiting", "wait for a secret")):
+        found = get(f"/api/operations?state={state}&limit=100")
+        if found:
+            kinds = ", ".join(f"{o['kind']} {o['id']}" for o in found[:_MOST_NAMED])
+            yield warn("operations", f"{len(found)} {text}: {kinds}", "See: cox operations show ID; retry or cancel them.")
+
+
+def _first(text: str) -> str:
+    return (text.splitlines() or ["no reason known"])[0][:120]

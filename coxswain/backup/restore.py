@@ -154,8 +154,8 @@ def restore(order: Order) -> Restored:
         has_password = config["admin.password"] or config["admin.password_hash"]
         if has_password and any(e.action == "admin.password" and e.target_id == BUILT_IN for e in replayed.entries):
             work.notes.append(
-                "the built-in admin's password was changed after the backup was made, and the configuration may hold the old "
-                "one; look at admin.password_hash before the start"
+                "the built-in admin's password was changed after the backup was made, and the configuration may hold the "
+                "old one; look at admin.password_hash before the start"
             )
         replaced = work.move_in(has_old=held is not None)
         undo.pop_all()

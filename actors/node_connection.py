@@ -19,7 +19,7 @@ from actors.node_change import Change, Changed, Look, carry_out
 from coxswain.clock import Clock
 from coxswain.errors import CoxswainError, NodeMisbehaved, NodeUnreachable, Unavailable
 from coxswain.messages.ca import LinkCredentials
-from coxswain.messages.sessions import PeersSnapshot, StreamLost
+from coxswain.messages.sessions import NodeEvent, PeersSnapshot, StreamLost
 from coxswain.reconcile import codec
 from coxswain.wire.node_control import (
     Deadlines,
@@ -112,9 +112,7 @@ class Dialer:
 
 
 class NodeConnection:
-    """One connection to one node. ``server_name`` is the certificate's name under which it was made, ``heard_at`` when its
-    last event came (monotonic seconds; readable on any thread).
-    """
+    """One connection to one node. ``server_name`` is the certificate's name under which it was made."""
 
     def __init__(self, node_id: str, server_name: str, channel: grpc.aio.Channel, dialer: Dialer) -> None:
         self.node_id = node_id
@@ -123,7 +121,12 @@ class NodeConnection:
         self._clock = dialer.clock
         self._control = NodeControl(channel, dialer.deadlines)
         self._reader: asyncio.Task[None] | None = None
-        self.heard_at = 0.0
+        self._heard_at = 0.0
+        self._held_back = False
+
+    def heard_since(self, at: float) -> bool:
+        """Whether an event came after ``at`` (monotonic seconds), or would have, had there been room here. Any thread."""
+        return self._held_back or self._heard_at > at
 
     async def first_status(self) -> pb.GetStatusResponse:
         return await self._control.get_status()
@@ -177,10 +180,10 @@ class NodeConnection:
             async for event in stream:
                 if event is None:  # what grpc.aio gives for bytes that it cannot decode
                     raise NodeMisbehaved("WatchEvents: an event cannot be read")
-                self.heard_at = self._clock.monotonic()
+                self._heard_at = self._clock.monotonic()
                 item = codec.event(self.node_id, event, self._clock.now())
                 if item is not None and not funnel.put_at_once(item):
-                    await funnel.put(item)
+                    await self._put_late(item, funnel)
             reason = "the agent ended its event stream"
         except grpc.aio.AioRpcError as error:
             reason = str(explain(RpcFailed("WatchEvents", error.code(), error.details() or "")))
@@ -190,6 +193,14 @@ class NodeConnection:
             stream.cancel()
             funnel.put_nowait(StreamLost(self.node_id, self._clock.now()))
             on_end(reason)
+
+    async def _put_late(self, item: NodeEvent, funnel: EventFunnel) -> None:
+        self._held_back = True
+        try:
+            await funnel.put(item)
+        finally:
+            self._held_back = False
+            self._heard_at = self._clock.monotonic()
 
 
 async def open_connection(

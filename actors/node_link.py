@@ -639,7 +639,7 @@ class NodeLink(Actor):
 
     def _was_heard(self) -> bool:
         """Events came while an answer did not: a busy node, not a lost one, and its events would be lost with the link."""
-        return self._connection is not None and self._connection.heard_at > self._asked_at
+        return self._connection is not None and self._connection.heard_since(self._asked_at)
 
     # -- timers and reports
 

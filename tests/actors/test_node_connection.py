@@ -1,0 +1,63 @@
+"""A link's half on the loop: what it says of a node that is silent because we do not listen."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+
+import grpc
+
+from actors.event_funnel import EventFunnel
+from actors.node_connection import Dialer, NodeConnection
+from coxswain.clock import ManualClock
+from coxswain.wire.node_control import Deadlines
+from coxswain.wire.pharos.node.v1 import control_pb2 as pb
+
+
+class Stream:
+    """Two events, and then nothing for ever."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[pb.Event]:
+        for number in (1, 2):
+            event = pb.Event(type=pb.EVENT_TYPE_PEER_CONNECTED, protocol=pb.PROTOCOL_AMNEZIAWG)
+            event.peer_id = base64.b64encode(bytes([number] * 32)).decode()
+            event.at.FromSeconds(1_800_000_000)
+            yield event
+        await self.ended.wait()
+
+    def cancel(self) -> None:
+        self.ended.set()
+
+
+async def others_go_on() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_node_whose_events_are_held_back_here_counts_as_heard():
+    asyncio.run(_held_back())
+
+
+async def _held_back() -> None:
+    clock = ManualClock()
+    funnel = EventFunnel("epoch", lambda _batch: None, capacity=1, batch_size=1, linger_s=60.0)
+    channel = grpc.aio.insecure_channel("127.0.0.1:9")
+    connection = NodeConnection("nod_x", "name", channel, Dialer(Deadlines(), clock))
+    reader = asyncio.create_task(connection._read(Stream(), funnel, lambda _reason: None))
+    await others_go_on()
+    clock.advance(100.0)
+    asked_at = clock.monotonic()
+    assert connection.heard_since(asked_at)  # there is an event that we do not take
+    clock.advance(1.0)
+    funnel._dispatch()  # room for it
+    await others_go_on()
+    assert connection.heard_since(asked_at)
+    clock.advance(100.0)
+    assert not connection.heard_since(clock.monotonic())  # now it is the node that says nothing
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    await channel.close()

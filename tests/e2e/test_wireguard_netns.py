@@ -84,6 +84,16 @@ def test_a_wrong_preshared_key_lets_nobody_in(world):
     node.push(2, peer)
     client.tunnel.connect()
     assert eventually(client.reaches, timeout=20)
+    # It is taken away, which syncconf alone does not do: a client without one gets in, and the old one does not.
+    peer.preshared_key = ""
+    node.push(3, peer)
+    client.tunnel.connect()
+    assert not client.reaches()
+    client.space.run("ip", "link", "delete", "wg0")
+    client._claimed_psk = ""
+    client.connect(node)
+    assert "PresharedKey" not in client.tunnel.conf
+    assert eventually(client.reaches, timeout=20)
 
 
 @pytest.mark.parametrize("firewall", ["nftables", "iptables"])

@@ -26,6 +26,18 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+def heirs_of(leaver: PeerConfig, peers: Sequence[PeerConfig]) -> list[PeerConfig]:
+    """Who gets the addresses that a peer had and has no more: the last of ``peers`` that is configured with one.
+
+    An address belongs to whom it was written last (node-contract.md 4.15): a device that is sent back from a path, whose
+    edge peer had its address, would otherwise be deaf until the next push.
+    """
+    now = next((peer for peer in peers if peer.public_key == leaver.public_key), None)
+    lost = set(leaver.allowed_ips) - set(now.allowed_ips if now is not None else ())
+    heirs = {address: peer for peer in peers for address in peer.allowed_ips if address in lost}
+    return list({peer.public_key: peer for peer in heirs.values()}.values())
+
+
 class Interface:
     """Args: ``tools`` is asked for each change anew. All methods but ``read`` and ``is_up`` change something."""
 
@@ -81,6 +93,7 @@ class Interface:
         await self._write(self._conf, conf)
         try:
             await self._make_live(conf)
+            await self._drop_preshared_keys(before, peers)
         except DataPlaneFailed:
             await self._go_back(before, conf)
             raise
@@ -108,13 +121,17 @@ class Interface:
         peers = list(parse_peers(before)) if before is not None else []
         place = next((i for i, known in enumerate(peers) if known.public_key == peer.public_key), None)
         drop_psk = place is not None and bool(peers[place].preshared_key) and not peer.preshared_key
+        heirs: list[PeerConfig] = []
         if place is None:
             peers.append(peer)
         else:
+            heirs = heirs_of(peers[place], [*peers[:place], peer, *peers[place + 1 :]])
             peers[place] = peer
 
         async def live(tools: Tools) -> None:
             await tools.set_peer(self.name, peer, drop_psk=drop_psk)
+            for heir in heirs:
+                await tools.set_peer(self.name, heir)
             await self._routes.add(self.name, routed([peer]) if block.routed else ())
 
         await self._edit(before, render(block, peers), live, revert=True)
@@ -125,9 +142,17 @@ class Interface:
         if before is None:
             await self._tools().remove_peer(self.name, public_key)
             return
-        conf = render(block, [known for known in parse_peers(before) if known.public_key != public_key])
+        known = parse_peers(before)
+        kept = [peer for peer in known if peer.public_key != public_key]
+        heirs = [heir for peer in known if peer.public_key == public_key for heir in heirs_of(peer, kept)]
+
+        async def live(tools: Tools) -> None:
+            await tools.remove_peer(self.name, public_key)
+            for heir in heirs:
+                await tools.set_peer(self.name, heir)
+
         # Whatever the tool says, the conf stays clean: it may be a key that no tool takes (node-contract.md 4.7).
-        await self._edit(before, conf, lambda tools: tools.remove_peer(self.name, public_key), revert=False)
+        await self._edit(before, render(block, kept), live, revert=False)
 
     async def delete(self) -> None:
         """Takes the interface down and forgets it. Raises ``DataPlaneFailed``, with the conf still there."""
@@ -161,6 +186,16 @@ class Interface:
             await tools.up(self.path, block, peers)
         if block.routed:
             await self._routes.add(self.name, routed(peers))
+
+    async def _drop_preshared_keys(self, before: str | None, peers: Sequence[PeerConfig]) -> None:
+        """Syncconf leaves a peer the preshared key that the conf does not give it any more."""
+        try:
+            had = {peer.public_key for peer in parse_peers(before or "") if peer.preshared_key}
+        except ConfError:
+            had = {peer.public_key for peer in peers}
+        for peer in peers:
+            if peer.public_key in had and not peer.preshared_key:
+                await self._tools().set_peer(self.name, peer, drop_psk=True)
 
     async def _go_back(self, before: str | None, failed: str) -> None:
         """Best effort: what was in force is in force again; where there was nothing, nothing is left."""

@@ -99,7 +99,27 @@ async def test_a_route_that_another_peer_has_taken_over_stays(host, made):
     await plane.replace_peers([made.peer(2), made.peer(3, allowed_ips=("10.7.0.2/32",))])
     host.calls()
     await plane.remove_peer(made.key(2))
-    assert host.lines() == [f"awg set awg0 peer {made.key(2)} remove"]
+    assert host.lines()[0] == f"awg set awg0 peer {made.key(2)} remove"
+    assert not [line for line in host.calls() if line[0] == "ip"]
+
+
+async def test_an_address_goes_back_to_whom_it_was_taken_from(host, made):
+    """A device's own peer and the edge peer of a path have its address; whoever is written last has it (contract 4.15)."""
+    plane = host.plane()
+    edge = made.peer(9, allowed_ips=("10.7.0.2/32", "10.7.0.3/32"))
+    await plane.replace_peers([made.peer(2, preshared_key=made.key(99)), made.peer(3), edge])
+    host.calls()
+    await plane.upsert_peer(made.peer(9, allowed_ips=("10.7.0.3/32",)))
+    assert host.lines() == [
+        f"awg set awg0 peer {made.key(9)} allowed-ips 10.7.0.3/32",
+        f"awg set awg0 peer {made.key(2)} preshared-key /dev/stdin allowed-ips 10.7.0.2/32",
+        "ip route replace 10.7.0.3/32 dev awg0",
+    ]
+    await plane.remove_peer(made.key(9))
+    assert host.lines() == [
+        f"awg set awg0 peer {made.key(9)} remove",
+        f"awg set awg0 peer {made.key(3)} allowed-ips 10.7.0.3/32",
+    ]
 
 
 async def test_many_routes_are_one_command(host, made):

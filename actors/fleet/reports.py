@@ -56,7 +56,7 @@ def _on_fall(fleet: FleetState, fall: m.LinkFell) -> None:
 def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
     """Copies what the store also keeps; it is written with the next flush."""
     observed = {
-        "status": report.status if node.enabled else NodeStatus.STOPPED,
+        "status": report.status if node.enabled else _disabled(node.status),
         "agent_version": report.agent_version,
         "wg_public_key": report.wg_public_key,
         "obfuscation": report.obfuscation,
@@ -97,6 +97,11 @@ def flush(fleet: FleetState) -> None:
     if fleet.keys_changed:
         fleet.keys_changed = False
         fleet.context.tell("session_tracker", ForgetPeers())  # peers under these keys are nodes, not devices
+
+
+def _disabled(status: NodeStatus) -> NodeStatus:
+    """A node that is being set up, or whose setting up failed, is disabled too, and that says more."""
+    return status if status in (NodeStatus.PROVISIONING, NodeStatus.ERROR) else NodeStatus.STOPPED
 
 
 CHANGES: dict[type, Handler] = {}

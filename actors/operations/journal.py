@@ -75,7 +75,7 @@ class Journal:
     def blames(self, error: CoxswainError) -> None:
         """What it is taken back for; shown with its end."""
         sentence = self._secrets.redact(str(error))[:_LONGEST_ERROR]
-        self._save(error=sentence, error_type=type(error).__name__, remedy=error.remedy)
+        self._save(error=sentence, error_type=_class_of(error), remedy=error.remedy)
 
     def keeps(self, values: Mapping[str, Any]) -> None:
         data = {**self.operation.data, **values}
@@ -102,7 +102,7 @@ class Journal:
             operation,
             state=state,
             error=sentence,
-            error_type=type(error).__name__ if error is not None else operation.error_type if sentence else "",
+            error_type=_class_of(error) if error is not None else operation.error_type if sentence else "",
             remedy=error.remedy if error is not None else operation.remedy if sentence else "",
             finished_at=self._clock.now(),
             notes=noted(operation, note) if note else operation.notes,
@@ -193,6 +193,11 @@ class Journal:
 
     def _writing(self, durability: Durability = Durability.ACKNOWLEDGED) -> Any:
         return _Writing(self._store, durability)
+
+
+def _class_of(error: CoxswainError) -> str:
+    """Its nearest class in ``coxswain.errors``: doors know those, and what they mean."""
+    return next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == CoxswainError.__module__)
 
 
 class _Writing:

@@ -217,7 +217,9 @@ def wipe(host: Host, program: Program) -> None:
             what="removing interfaces",
         )
     files = " ".join((program.binary, program.staged, program.previous, f"{program.binary}.cox-*"))
-    host.run(f"rm -rf {program.directory} {files}", what="removing files")
+    host.run(f"rm -f {files}", what="removing programs")
+    emptied = f"[ ! -d {program.directory} ] || find {program.directory} -mindepth 1 -delete"
+    host.run(f"{emptied}; rmdir {program.directory} 2>/dev/null || true", what="removing keys and state")
 
 
 def _check_not_foreign(host: Host, program: Program) -> None:

@@ -198,7 +198,7 @@ def _certify(work: Work, host: Host) -> None:
 
 def _decertify(work: Work, host: Host) -> None:
     if work.remembered.get("had_key") is False:
-        host.run("rm -rf /etc/relay", what="removing the relay's files")
+        host.run("rm -f /etc/relay/*.crt /etc/relay/*.key", what="removing the relay's certificate and keys")
 
 
 def _start(work: Work, host: Host) -> None:

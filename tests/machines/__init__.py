@@ -8,6 +8,7 @@ of the file system is that of the machine that runs the tests. Needs root and De
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -52,9 +53,13 @@ SetEnv PATH={standins}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin SCRATCH={scr
 
 
 class Machine:
-    """One host. ``address`` is in 127.0.0.0/8."""
+    """One host. ``address`` is in 127.0.0.0/8. ``faults``: ``cut_each_command`` and ``hold`` work. ``small_mb``: what
+    ``/usr/local/bin`` holds.
+    """
 
-    def __init__(self, directory: Path, address: str = "127.0.2.1") -> None:
+    def __init__(self, directory: Path, address: str = "127.0.2.1", *, faults: bool = False, small_mb: int = 0) -> None:
+        self._faults = faults
+        self._small_mb = small_mb
         self.address = address
         self.scratch = directory
         self.home = directory / "home"
@@ -66,14 +71,16 @@ class Machine:
         (directory / "etc/node/node.yaml").write_text(
             f"control:\n  listen_addr: {address}:8444\ndata_plane:\n  poll_interval_s: 0.5\n"
         )
-        for standin in ("systemctl", "journalctl", "awg", "modprobe"):
+        for standin in ("systemctl", "journalctl", "awg", "modprobe", "sysctl"):
             shutil.copy(_HERE / "standin.template", directory / f"bin/{standin}")
             text = (directory / f"bin/{standin}").read_text().replace("@PYTHON@", sys.executable, 1)
             (directory / f"bin/{standin}").write_text(text)
             (directory / f"bin/{standin}").chmod(0o755)
+        shell = (_HERE / "shell.template").read_text().replace("@PYTHON@", sys.executable, 1)
+        (directory / "bin/faulty").write_text(shell)
+        (directory / "bin/faulty").chmod(0o755)
         self._accounts()
-        for kind in ("ed25519", "ecdsa", "rsa"):
-            self._make_host_key(kind)
+        self._make_host_key(self.kind)
 
     def __enter__(self) -> Self:
         self.start()
@@ -99,7 +106,7 @@ class Machine:
         """As after a reinstallation. Restarts sshd."""
         self.stop_sshd()
         for file in (self.home / f"host_{kind}", self.home / f"host_{kind}.pub"):
-            file.unlink()
+            file.unlink(missing_ok=True)
         self.kind = kind
         self._make_host_key(kind)
         self.start()
@@ -118,6 +125,8 @@ class Machine:
             if not Path("/", d).is_dir()
         ]
         mounts += [f"mount --bind {self.scratch}/{name} /etc/{name}" for name in ("passwd", "shadow")]
+        if self._small_mb:
+            mounts.append(f"mount -t tmpfs -o size={self._small_mb}m small /usr/local/bin")
         script = "; ".join(
             ["set -e", "mount --make-rprivate /", _layer(), *mounts, f"exec /usr/sbin/sshd -D -e -f {config}"]
         )
@@ -140,6 +149,23 @@ class Machine:
         """Ends every session of sshd, as when the line breaks; the listener stays."""
         for pid in self._sessions():
             _kill(pid)
+
+    def cut_each_command(self) -> None:
+        """From now on each command's session is killed once, before or after it did its work."""
+        (self.scratch / "fault.json").write_text('{"mode": "cut"}')
+
+    def hold(self, pattern: str) -> None:
+        """From now on the first command that matches waits, until ``go_on``."""
+        (self.scratch / "held").unlink(missing_ok=True)
+        (self.scratch / "fault.json").write_text(json.dumps({"mode": "hold", "pattern": pattern}))
+
+    def held(self) -> str:
+        """The command that waits; empty: none does."""
+        path = self.scratch / "held"
+        return path.read_text() if path.exists() else ""
+
+    def go_on(self) -> None:
+        (self.scratch / "fault.json").unlink(missing_ok=True)
 
     def files(self, directory: str) -> list[str]:
         return sorted(p.name for p in self.path(directory).iterdir())
@@ -194,7 +220,8 @@ class Machine:
         rest = [line for line in users if not line.startswith("root:")]
         nobody = f"{self.scratch}/home-deploy"
         (self.scratch / "home-deploy").mkdir(exist_ok=True)
-        lines = [f"root:x:0:0:root:{self.home}:/bin/sh", *rest, f"deploy:x:1717:1717::{nobody}:/bin/sh"]
+        shell = f"{self.scratch}/bin/faulty" if self._faults else "/bin/sh"
+        lines = [f"root:x:0:0:root:{self.home}:{shell}", *rest, f"deploy:x:1717:1717::{nobody}:/bin/sh"]
         (self.scratch / "passwd").write_text("\n".join(lines) + "\n")
         shadow = [f"root:{hashed}:19000:0:99999:7:::", f"deploy:{hashed}:19000:0:99999:7:::", "sshd:!:19000::::::"]
         (self.scratch / "shadow").write_text("\n".join(shadow) + "\n")

@@ -1,0 +1,229 @@
+"""From an address to a node whose link is live, and back: real sshd, real agent, real link."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+from cryptography import x509
+
+from tests.machines import PASSWORD
+from tests.support import eventually
+
+
+def steps(operation):
+    return {step["name"]: step["state"] for step in operation["steps"]}
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def serial(machine):
+    return x509.load_pem_x509_certificates(machine.path("/etc/node/node.crt").read_bytes())[0].serial_number
+
+
+def test_from_an_address_to_a_live_node(rig):
+    machine = rig.machine()
+    machine.authorized_keys.write_text("ssh-ed25519 AAAAsomebody else\n")
+    server = rig.add_server(machine, name="one", region="fra")
+    assert (server["status"], server["host_key"], server["region"]) == ("active", machine.fingerprint, "fra")
+    assert server["facts"]["arch"] and server["facts"]["systemd"] == "252"
+    ours = rig.client.get("/api/ssh-key")["public_key"]
+    assert machine.authorized_keys.read_text().splitlines() == ["ssh-ed25519 AAAAsomebody else", ours]
+    assert mode(machine.authorized_keys) == 0o600 and mode(machine.home / ".ssh") == 0o700
+
+    node = rig.deploy(server, rig.agent(version="0.3.2"))
+    assert (node["status"], node["link_state"], node["in_sync"]) == ("active", "live", True)
+    assert (node["region"], node["agent_version"], node["server_id"]) == ("fra", "0.3.2", server["id"])
+    assert node["version_display"] == "v0.3.2" and node["ssh_host"] == machine.address
+    assert node["name"].startswith("node-fra-")
+
+    assert mode(machine.path("/etc/node/node.key")) == 0o600
+    chain = x509.load_pem_x509_certificates(machine.path("/etc/node/node.crt").read_bytes())
+    assert len(chain) == 2 and "Fleet" in chain[1].subject.rfc4514_string()
+    anchors = x509.load_pem_x509_certificates(machine.path("/etc/node/ca.crt").read_bytes())
+    assert ["Control" in a.subject.rfc4514_string() for a in anchors] == [True], "nothing wider drives a node"
+    unit = machine.path("/etc/systemd/system/node.service").read_text()
+    assert "ExecStartPre=-/bin/sh -c 'for f in /etc/amnezia/amneziawg/awg[1-9]*.conf" in unit
+    assert "NoNewPrivileges=yes" in unit and "ProtectSystem=strict" in unit
+    assert '"Forwarding": true' in machine.path("/etc/node/netpolicy.json").read_text(), "policy is in force from the start"
+    assert machine.files("/usr/local/bin") == ["node"], "nothing is left lying about"
+
+    operation = rig.last("node.add")
+    assert set(steps(operation).values()) == {"done"}
+    assert ("node.add", "ok") in rig.audited(node["id"])
+    assert ("server.add", "ok") in rig.audited(server["id"])
+    assert PASSWORD not in str(rig.client.get("/api/operations")) + str(rig.client.get("/api/audit?limit=1000"))
+
+
+def test_onboarding_again_changes_nothing_but_the_certificate(rig):
+    machine, agent = rig.machine(), rig.agent()
+    first = rig.node_on(machine, agent)
+    before, started = serial(machine), machine.log("node.service").count("serving on")
+    again = rig.node_on(machine, agent)
+    assert (again["id"], again["name"], again["status"]) == (first["id"], first["name"], "active")
+    assert serial(machine) != before
+    assert machine.log("node.service").count("serving on") == started + 1, "a new certificate needs a restart"
+    assert len(rig.client.get("/api/servers")) == len(rig.client.get("/api/nodes")) == 1
+    assert machine.authorized_keys.read_text().count("cox@pharosvpn") == 1
+    refused = rig.fails(f"/api/servers/{rig.client.get('/api/servers')[0]['id']}/deploy", role="node", name="other",
+                        binary_path=agent)  # fmt: skip
+    assert refused.status == 409 and first["name"] in str(refused)
+
+
+def test_an_unconfirmed_host_key_is_where_it_ends(rig):
+    machine = rig.machine()
+    refused = rig.fails("/api/servers", ssh_host=machine.address, password=PASSWORD)
+    assert refused.status == 403 and machine.fingerprint in str(refused) and "--host-key" in refused.remedy
+    wrong = "SHA256:" + "A" * 43
+    refused = rig.fails("/api/servers", ssh_host=machine.address, password=PASSWORD, host_key=wrong)
+    assert refused.status == 403 and machine.fingerprint in str(refused)
+    told = machine.log("sshd")
+    assert "Accepted" not in told and "Failed" not in told, "the password was not even tried"
+    assert rig.client.get("/api/servers") == []
+    assert rig.add_server(machine, host_key="", accept_new_host_key=True)["status"] == "active"
+
+
+def test_a_changed_host_key_is_refused_until_the_operator_says_otherwise(rig):
+    machine, agent = rig.machine(), rig.agent()
+    server = rig.add_server(machine)
+    old = machine.fingerprint
+    machine.new_host_key()
+    new = machine.fingerprint
+    for _ in range(2):
+        refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=agent)
+        assert refused.status == 403 and old in str(refused) and new in str(refused) and "trust" in refused.remedy
+    refused = rig.fails("/api/servers", ssh_host=machine.address, password=PASSWORD, accept_new_host_key=True)
+    assert refused.status == 403, "not even when any new key would do: this one is known"
+    assert ("server.host_key_changed", "error") in rig.audited(server["id"])
+    assert "Accepted" not in machine.log("sshd").rpartition("Server listening")[2]
+    shown = eventually(lambda: rig.client.get("/api/servers")[0]["offered_host_key"])
+    assert shown == new
+    refused = rig.fails(f"/api/servers/{server['id']}/trust", host_key=old)
+    assert refused.status == 409
+    trusted = rig.client.post(f"/api/servers/{server['id']}/trust", {"host_key": new})
+    assert (trusted["host_key"], trusted["offered_host_key"]) == (new, "")
+    assert rig.deploy(server, agent)["status"] == "active"
+
+
+def test_the_wrong_password_and_no_key(rig):
+    machine = rig.machine()
+    refused = rig.fails("/api/servers", ssh_host=machine.address, password="no", host_key=machine.fingerprint)
+    assert refused.status == 502 and "login with the password failed" in str(refused)
+    refused = rig.fails("/api/servers", ssh_host=machine.address, host_key=machine.fingerprint)
+    assert refused.status == 502 and "login with the controller's key failed" in str(refused) and "ssh-key" in refused.remedy
+    machine.authorized_keys.write_text(rig.client.get("/api/ssh-key")["public_key"] + "\n")
+    assert rig.client.post("/api/servers", {"ssh_host": machine.address, "host_key": machine.fingerprint})["id"]
+
+
+def test_a_user_who_may_not_become_root(rig):
+    machine = rig.machine()
+    keys = machine.authorized_keys
+    keys.write_text(rig.client.get("/api/ssh-key")["public_key"] + "\n")
+    keys.chmod(0o644)
+    (machine.home).chmod(0o755)
+    refused = rig.fails("/api/servers", ssh_host=machine.address, ssh_user="deploy", host_key=machine.fingerprint)
+    assert refused.status == 502 and "deploy may not become root" in str(refused) and "sudoers" in refused.remedy
+
+
+def test_the_wrong_architecture_is_refused_before_anything_is_installed(rig):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    wrong = rig.home / "arm"
+    wrong.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(4_000))
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=str(wrong))
+    assert refused.status == 502 and "for aarch64, and the host is x86_64" in str(refused)
+    assert machine.files("/usr/local/bin") == []
+    assert steps(rig.last("node.add"))["agent"] == "failed"
+    page = rig.home / "page"
+    page.write_text("<html>404</html>")
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=str(page))
+    assert "a web page" in str(refused)
+    (node,) = rig.client.get("/api/nodes")
+    assert node["status"] == "error"
+    assert rig.deploy(server, rig.agent())["id"] == node["id"], "and the host can be retried"
+
+
+def test_an_agent_that_starts_and_dies_says_why(rig):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    dying = rig.agent("dying", dies="config: no such thing as a listen_addr")
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=dying)
+    assert refused.status == 502
+    assert "node.service was started and died" in str(refused) and "no such thing as a listen_addr" in str(refused)
+    assert rig.client.get("/api/nodes")[0]["status"] == "error"
+    assert rig.deploy(server, rig.agent())["status"] == "active"
+
+
+def test_a_full_disk_on_the_host(rig, monkeypatch):
+    monkeypatch.setattr("coxswain.onboarding.facts.MIN_FREE_MB", 1)
+    machine = rig.machine(small_mb=3)
+    server = rig.add_server(machine)
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent("big", pad=8_000_000))
+    assert (
+        refused.status == 502
+        and "No space left on device" in str(refused)
+        and "writing /usr/local/bin/node.new" in str(refused)
+    )
+    operation = rig.last("node.add")
+    assert steps(operation)["agent"] == "failed" and steps(operation)["certificate"] == "pending"
+    assert rig.deploy(server, rig.agent("small"))["status"] == "active"
+    monkeypatch.undo()
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent())
+    assert "MB left at /usr/local/bin" in str(refused), "a host that is nearly full is told of before it is touched"
+
+
+def test_a_cancelled_onboarding_leaves_the_host_as_it_was(rig):
+    machine = rig.machine(faults=True)
+    server = rig.add_server(machine)
+    machine.hold("systemctl is-active|systemctl restart node")
+    operation = rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent())
+    eventually(machine.held, timeout=30)
+    rig.client.post(f"/api/operations/{operation['id']}/cancel")
+    machine.go_on()
+    over = rig.over(operation)
+    assert over["state"] == "cancelled"
+    assert rig.client.get("/api/nodes") == []
+    assert machine.files("/usr/local/bin") == [] and machine.files("/etc/systemd/system") == []
+    assert "node.key" not in machine.files("/etc/node") and "node.crt" not in machine.files("/etc/node")
+
+
+def test_stop_start_and_renewal(rig):
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent())
+    path = f"/api/nodes/{node['id']}"
+    stopped = rig.client.post(f"{path}/stop")
+    assert (stopped["status"], stopped["enabled"]) == ("stopped", False)
+    started = rig.client.post(f"{path}/start")
+    assert (started["status"], started["link_state"]) == ("active", "live")
+    before = serial(machine)
+    renewed = rig.client.post(f"{path}/renew")
+    assert renewed["link_state"] == "live" and serial(machine) != before
+
+
+def test_removal_leaves_nothing_behind(rig):
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent())
+    rig.client.post(f"/api/nodes/{node['id']}/remove")
+    assert rig.client.get("/api/nodes") == []
+    assert machine.files("/usr/local/bin") == [] and machine.files("/etc/systemd/system") == []
+    assert not machine.path("/etc/node").exists() or machine.files("/etc/node") == []
+    (server,) = rig.client.get("/api/servers")
+    rig.client.call("DELETE", f"/api/servers/{server['id']}")
+    assert rig.client.get("/api/servers") == []
+
+
+def test_a_dead_host_is_forgotten(rig):
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent())
+    machine.stop()
+    operation = rig.begin(f"/api/nodes/{node['id']}/stop")
+    over = rig.over(operation)
+    assert over["state"] == "failed" and "stop" in [s["name"] for s in over["steps"] if s["state"] == "failed"]
+    (server,) = rig.client.get("/api/servers")
+    with pytest.raises(Exception, match="runs on it"):
+        rig.client.call("DELETE", f"/api/servers/{server['id']}")
+    rig.client.call("DELETE", f"/api/nodes/{node['id']}")
+    rig.client.call("DELETE", f"/api/servers/{server['id']}")
+    assert rig.client.get("/api/nodes") == rig.client.get("/api/servers") == []

@@ -10,8 +10,9 @@ const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 // -- the API
 
 /** Calls the API. Returns {ok, status, data}; data is the parsed body, or null. Goes to the login page when signed out. */
-export async function api(method, path, body) {
+export async function api(method, path, body, { wait = true } = {}) {
   const options = { method, headers: { Accept: "application/json" }, credentials: "same-origin" };
+  if (!wait) options.headers.Prefer = "respond-async";
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
@@ -143,7 +144,7 @@ async function submit(form) {
   const [method, path] = form.dataset.api.split(" ");
   const button = $('button[type="submit"], button:not([type])', form);
   button?.setAttribute("aria-busy", "true");
-  const answer = await api(method, fill(path, form), method === "DELETE" ? undefined : bodyOf(form));
+  const answer = await api(method, fill(path, form), method === "DELETE" ? undefined : bodyOf(form), waiting(form));
   button?.removeAttribute("aria-busy");
   if (!answer.ok) {
     if (answer.status === 409 && answer.data?.current !== undefined) return onStale(form, answer);
@@ -155,6 +156,9 @@ async function submit(form) {
   form.dispatchEvent(new CustomEvent("cox:done", { bubbles: true, detail: answer.data }));
   done(form, answer.data);
 }
+
+/** data-async: the answer is the operation that was started, and its page shows how it goes. */
+const waiting = (element) => ({ wait: element.dataset.async === undefined });
 
 /** "{id}" in a path is the value of the form's field "id". */
 function fill(path, form) {
@@ -192,7 +196,7 @@ async function press(button) {
   if (button.dataset.confirm && !(await confirmed(button))) return;
   const [method, path] = button.dataset.api.split(" ");
   button.setAttribute("aria-busy", "true");
-  const answer = await api(method, path, method === "DELETE" ? undefined : JSON.parse(button.dataset.body || "{}"));
+  const answer = await api(method, path, method === "DELETE" ? undefined : JSON.parse(button.dataset.body || "{}"), waiting(button));
   button.removeAttribute("aria-busy");
   if (!answer.ok) return toast(sentence(answer.data), { bad: true });
   done(button, answer.data);
@@ -219,13 +223,14 @@ document.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  const element = event.target.closest("[data-api], [data-open], [data-load], [data-plan], [data-close], [data-copy], #theme, #menu");
+  const element = event.target.closest("[data-api], [data-open], [data-load], [data-plan], [data-fetch], [data-close], [data-copy], #theme, #menu");
   if (!element || element instanceof HTMLFormElement) return;
   if (element.dataset.api) press(element);
   else if (element.dataset.open) openDialog(element);
   else if (element.dataset.close !== undefined) element.closest("dialog").close("no");
   else if (element.dataset.load) load(element);
   else if (element.dataset.plan) showPlan(element);
+  else if (element.dataset.fetch) fillIn(element);
   else if (element.dataset.copy) copy(element);
   else if (element.id === "theme") nextTheme();
   else if (element.id === "menu") toggleMenu(element);
@@ -242,6 +247,20 @@ function openDialog(button) {
   const form = $("form", dialog);
   if (form) tell(form, "");
   dialog.showModal();
+}
+
+/** Asks with some fields of the form, and puts one value of the answer into another field. */
+async function fillIn(button) {
+  const form = button.closest("form");
+  const [method, path] = button.dataset.fetch.split(" ");
+  const wanted = button.dataset.take.split(" ");
+  const body = Object.fromEntries(Object.entries(bodyOf(form)).filter(([name]) => wanted.includes(name)));
+  button.setAttribute("aria-busy", "true");
+  const answer = await api(method, path, body);
+  button.removeAttribute("aria-busy");
+  if (!answer.ok) return tell(form, sentence(answer.data));
+  tell(form, "");
+  form.elements.namedItem(button.dataset.fill).value = answer.data[button.dataset.fill];
 }
 
 /** What submitting the form would do, without doing it. */

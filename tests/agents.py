@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before gRPC is imported
 
@@ -124,15 +125,7 @@ class Node:
     def reboot(self):
         """What a reboot takes: the agent, interfaces with their userspace programs, routes and rules."""
         self.stop(signal.SIGKILL)
-        for interface in self.space.interfaces():
-            if interface.startswith("awg"):
-                self.space.run("ip", "link", "delete", interface)
-        self.space.run("nft", "flush", "ruleset")
-        for family in ("-4", "-6"):
-            for rule in json.loads(self.space.run("ip", family, "-N", "-j", "rule").stdout):
-                if "fwmark" in rule:
-                    self.space.run("ip", family, "rule", "del", "pref", str(rule["priority"]))
-                    self.space.run("ip", family, "route", "flush", "table", rule["table"])
+        forget_all(self.space)
         eventually(lambda: not self.space.pids())
         self.start()
 
@@ -198,6 +191,19 @@ def _command_line(pid):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except FileNotFoundError:
         return ""
+
+
+def forget_all(space):
+    """Takes from a namespace what a reboot takes: tunnels with their userspace programs, rules and tables."""
+    for interface in space.interfaces():
+        if interface.startswith("awg"):
+            space.run("ip", "link", "delete", interface)
+    space.run("nft", "flush", "ruleset")
+    for family in ("-4", "-6"):
+        for rule in json.loads(space.run("ip", family, "-N", "-j", "rule").stdout):
+            if "fwmark" in rule:
+                space.run("ip", family, "rule", "del", "pref", str(rule["priority"]))
+                space.run("ip", family, "route", "flush", "table", rule["table"])
 
 
 class World:
@@ -329,21 +335,26 @@ class Hub(World):
         self.internet.run("ip", "address", "add", f"{HUB_SERVER}/32", "dev", "lo")
         self.internet.run("ip", "address", "add", f"{HUB_SERVER6}/128", "dev", "lo")
 
-    def node(self, name="node", firewall="auto", heal_s=0):
-        number = len(self._nodes)
+    def site(self, name):
+        """A machine of the internet: its namespace, its public address, its uplink and the internet's side of that."""
+        number = len(self._sides)
         space = self._lab.namespace(name)
         address, address6 = f"198.51.{100 + number}.1", f"2001:db8:{number:x}::1"
-        ends = self._lab.join(space, f"{address}/24", self.internet, f"198.51.{100 + number}.2/24")
-        space.run("ip", "address", "add", f"{address6}/64", "dev", ends[0], "nodad")
-        self.internet.run("ip", "address", "add", f"2001:db8:{number:x}::2/64", "dev", ends[1], "nodad")
+        uplink, side = self._lab.join(space, f"{address}/24", self.internet, f"198.51.{100 + number}.2/24")
+        space.run("ip", "address", "add", f"{address6}/64", "dev", uplink, "nodad")
+        self.internet.run("ip", "address", "add", f"2001:db8:{number:x}::2/64", "dev", side, "nodad")
         space.default_route(f"198.51.{100 + number}.2")
         space.run("ip", "route", "replace", "default", "via", f"2001:db8:{number:x}::2")
+        self._sides[name] = side
+        return SimpleNamespace(name=name, space=space, address=address, uplink=uplink, side=side)
+
+    def node(self, name="node", firewall="auto", heal_s=0):
+        site = self.site(name)
         directory = self._directory / f"{name}-agent"
         directory.mkdir()
-        node = Node(space, directory, self._pki, firewall, heal_s)
-        node.address, node.uplink = address, ends[0]
+        node = Node(site.space, directory, self._pki, firewall, heal_s)
+        node.address, node.uplink, node.side = site.address, site.uplink, site.side
         self._nodes.append(node)
-        self._sides[name] = node.side = ends[1]
         return node
 
     def client(self, node, number=1, **tunnel):

@@ -203,6 +203,7 @@ def _run(
     try:
         daemon.init()
         daemon.start(chaos=chaos)
+        say(f"Dashboard: http://{daemon.listen}, as admin with the password {daemon.password}")
         say(f"Enrolling {nodes} nodes")
         make_csrs(fleet_dir, nodes)
         names = [f"{REGIONS[i % len(REGIONS)]}-{i // len(REGIONS) + 1}" for i in range(nodes)]
@@ -275,7 +276,7 @@ def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, 
             picture.status, picture.nodes, events, picture.events_per_s = watcher.look()
             picture.take_events(events)
             left = duration(max(0.0, end - time.monotonic()))
-            picture.title = f"coxswain · demo, {left} left · Ctrl-C ends"
+            picture.title = f"coxswain · demo, {left} left · http://{daemon.listen} · admin {daemon.password} · Ctrl-C ends"
             view.update(render(picture))
 
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,11 @@ BASE_PORT = 15_000
 
 class RigError(Exception):
     """The rig could not do its part; says which part."""
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def wait_until(what: str, predicate: Callable[[], Any], timeout: float, every: float = 0.05) -> Any:
@@ -72,9 +78,16 @@ class Daemon:
     home: Path
     process: subprocess.Popen[bytes] | None = None
     log_path: Path = field(init=False)
+    listen: str = field(init=False)
+    password: str = field(init=False, default="", repr=False)
 
     def __post_init__(self) -> None:
         self.log_path = self.home / "serve.log"
+        self.listen = f"127.0.0.1:{_free_port()}"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"COX_UI__LISTEN": self.listen}
 
     @property
     def config(self) -> Path:
@@ -96,16 +109,20 @@ class Daemon:
     def init(self) -> None:
         command = [sys.executable, "-m", "actors.main", "init", "--personal", "--config", str(self.config)]
         command += ["--state-dir", str(self.home / "state")]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RigError(f"cox init: {done.stderr.strip()}")
+        shown = (line.split() for line in done.stdout.splitlines())
+        self.password = next((words[1] for words in shown if words[:1] == ["password"]), "")
 
     def start(self, *, chaos: bool = False, wait: bool = True) -> None:
         command = [sys.executable, "-m", "actors.main", "serve", "--config", str(self.config)]
         if chaos:
             command.append("--allow-chaos")
         log = self.log_path.open("ab")
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
         log.close()
         if wait:
             self.wait_ready()

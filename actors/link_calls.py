@@ -68,6 +68,8 @@ def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: 
         links=links | dict(change.configured),
         registered=(memory.registered | change.configured.keys()) - change.forgotten,
     )
+    if change.pushed is not None:
+        memory = dataclasses.replace(memory, applied_content=desired.content)
     if change.policy_applied:
         confirmed = policy_fingerprint(desired.policy, desired.transits)
         memory = dataclasses.replace(memory, policy_confirmed=confirmed, policy_suspect=False)

@@ -71,6 +71,7 @@ def _report(node_id: str, incarnation: int, state: LinkState, reason: str, known
         report = dataclasses.replace(
             report,
             links_confirmed=tuple(sorted(memory.links.items())),
+            applied_content=memory.applied_content,
             xray_confirmed=memory.xray_confirmed,
             agent_started_at=memory.agent_started_at,
             peers_configured=sum(bool(peer.device_id) for peer in desired.peers),

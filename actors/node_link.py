@@ -216,7 +216,12 @@ class NodeLink(Actor):
         if memory.policy_confirmed == "" and not memory.policy_suspect:
             memory = dataclasses.replace(memory, policy_confirmed=node.policy_confirmed)
         if memory.wg_public_key == "":  # what an earlier run saw
-            memory = dataclasses.replace(memory, wg_public_key=node.wg_public_key, applied_revision=node.applied_revision)
+            memory = dataclasses.replace(
+                memory,
+                wg_public_key=node.wg_public_key,
+                applied_revision=node.applied_revision,
+                applied_content=node.applied_content,
+            )
         if memory.uptime_s is None and not memory.links:
             memory = dataclasses.replace(
                 memory,
@@ -464,6 +469,8 @@ class NodeLink(Actor):
         if made.steps:
             self._stuck(describe(made)[0])
             return
+        if self._desired is not None:
+            self._memory = dataclasses.replace(self._memory, applied_content=self._desired.content)
         self._heal_failures = 0
         worst = next((f.text for f in made.findings if f.degraded), None)
         state = LinkState.LIVE if worst is None else LinkState.DEGRADED

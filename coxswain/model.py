@@ -213,6 +213,7 @@ class Node:
         enabled: False after ``cox nodes disable``: no link is held.
         config_revision: the intended revision, monotonic.
         applied_revision: the revision that the node last acknowledged.
+        applied_content: what its peers were by content when it acknowledged that (``Desired.content``); empty: not known.
         policy_confirmed: fingerprint of the network policy that the node last acknowledged; empty: none.
         links_confirmed: the inner links that it has or may have, as (interface, what it acknowledged of it), by interface
             (``coxswain.reconcile.types.LinkMemory``).
@@ -244,6 +245,7 @@ class Node:
     agent_started_at: float = 0.0
     config_revision: int = 0
     applied_revision: int = 0
+    applied_content: str = ""
     server_id: str = ""
     version: int = 1
     created_at: float = 0.0

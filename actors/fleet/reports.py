@@ -62,6 +62,7 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
         "obfuscation": report.obfuscation,
         "xray_public_key": report.xray_public_key,
         "applied_revision": report.applied_revision,
+        "applied_content": report.applied_content,
         "policy_confirmed": report.policy_confirmed,
         "links_confirmed": report.links_confirmed,
         "xray_confirmed": report.xray_confirmed,

@@ -252,6 +252,7 @@ class LinkReport:
     obfuscation: Obfuscation | None = None
     xray_public_key: str | None = None
     applied_revision: int | None = None
+    applied_content: str | None = None
     policy_confirmed: str | None = None
     links_confirmed: tuple[tuple[str, str], ...] | None = None
     xray_confirmed: str | None = None

@@ -50,7 +50,7 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
         now: monotonic seconds.
     """
     findings: list[Finding] = []
-    push = _push(desired, observed, findings) or _revive(observed, memory, now, findings)
+    push = _push(desired, observed, memory, findings) or _revive(observed, memory, now, findings)
     xray = _xray(desired, observed, memory, findings)
     runs = _service(observed, Protocol.XRAY_REALITY)
     if xray is not None and push is None and runs is not None and runs.running:
@@ -93,6 +93,7 @@ def remember(memory: LinkMemory, observed: Observed, now: float) -> LinkMemory:
         links={name: f"{had.partition(':')[0]}:" for name, had in memory.links.items()} if anew else memory.links,
         registered=frozenset() if anew else memory.registered,
         xray_confirmed="" if anew else memory.xray_confirmed,
+        applied_content="" if made_anew else memory.applied_content,
         xray_unsupported="" if anew else memory.xray_unsupported,
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
         agent_started_at=began if anew or not memory.agent_started_at else memory.agent_started_at,
@@ -182,7 +183,7 @@ def _restarted(memory: LinkMemory, observed: Observed) -> bool:
     return bool(known) and epoch - observed.uptime_s - 1 > known + _CLOCK_STEP_S
 
 
-def _push(desired: Desired, observed: Observed, findings: list[Finding]) -> PushPeers | None:
+def _push(desired: Desired, observed: Observed, memory: LinkMemory, findings: list[Finding]) -> PushPeers | None:
     applied, intended = observed.applied_revision, desired.revision
     if applied < intended:
         return PushPeers(Reason.REVISION_BEHIND, False, intended, f"{applied}, intended {intended}")
@@ -197,7 +198,14 @@ def _push(desired: Desired, observed: Observed, findings: list[Finding]) -> Push
     difference = _difference(desired, observed)
     if difference:
         return PushPeers(Reason.PEERS_DIFFER, True, applied + 1, difference)
+    if memory.applied_content not in ("", desired.content) and not _shows_all(observed):
+        return PushPeers(Reason.CONTENT_UNKNOWN, True, applied + 1)
     return None
+
+
+def _shows_all(observed: Observed) -> bool:
+    """Whether the peers were read back with all that there is to them; then they speak for themselves."""
+    return observed.peers is not None and all(peer.psk_digest is not None for peer in observed.peers)
 
 
 def _revive(observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]) -> PushPeers | None:

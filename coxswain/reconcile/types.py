@@ -139,6 +139,8 @@ class LinkMemory:
         policy_suspect: the last SetNetworkConfig failed or was cut off: the node may have no rules at all.
         uptime_s: at the last look, to notice a restarted agent.
         wg_public_key, applied_revision: at the last look, to notice a host that was set up anew.
+        applied_content: what the peers were by content when the node last acknowledged a revision, or was seen to have them;
+            empty: not known.
         handshakes_seen_at: when handshakes were last seen; a data plane is stalled only if there were some before.
         last_stall_heal_at: to heal a stall at most every five minutes (management-plane.md 8.1).
         links: of each inner link that the node may have, by interface: ``block:peer`` as it acknowledged them
@@ -156,6 +158,7 @@ class LinkMemory:
     uptime_s: int | None = None
     wg_public_key: str = ""
     applied_revision: int = 0
+    applied_content: str = ""
     handshakes_seen_at: float | None = None
     last_stall_heal_at: float | None = None
     links: Mapping[str, str] = field(default_factory=dict)
@@ -171,6 +174,7 @@ class Reason(StrEnum):
 
     REVISION_BEHIND = "the node's revision is behind"
     REVISION_AHEAD = "the node's revision is ahead of ours"
+    CONTENT_UNKNOWN = "the node acknowledged this revision for something else"
     PEERS_DIFFER = "the node's peers differ from the intended ones"
     DATA_PLANE_DOWN = "the data plane is down"
     STALLED = "no peer shakes hands any more"

@@ -47,7 +47,7 @@ _NODE_COLUMNS = (
     "id, name, region, control_addr, public_ip, endpoint_ips, status, enabled, agent_version, wg_public_key, "
     "wg_obfuscation, xray_public_key, forwarding, masquerade, isolation, policy_confirmed, config_revision, "
     "applied_revision, version, created_at, updated_at, links_confirmed, link_revision, xray_confirmed, agent_started_at, "
-    "server_id"
+    "server_id, applied_content"
 )
 
 
@@ -163,6 +163,7 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
     tx.executemany(
         "UPDATE nodes SET status = ?, agent_version = ?, wg_public_key = ?, wg_obfuscation = ?, xray_public_key = ?, "
         "policy_confirmed = ?, links_confirmed = ?, xray_confirmed = ?, agent_started_at = ?, applied_revision = ?, "
+        "applied_content = ?, "
         "updated_at = CASE WHEN status = ? THEN updated_at ELSE ? END "
         "WHERE id = ?",
         (
@@ -177,6 +178,7 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
                 node.xray_confirmed,
                 to_micros(node.agent_started_at),
                 node.applied_revision,
+                node.applied_content,
                 node.status.value,
                 to_micros(now),
                 node.id,
@@ -264,6 +266,7 @@ def _node_values(node: Node) -> list[Value]:
         node.xray_confirmed,
         to_micros(node.agent_started_at),
         node.server_id,
+        node.applied_content,
     ]
 
 
@@ -294,4 +297,5 @@ def _node(row: Row, server_names: tuple[str, ...]) -> Node:
         xray_confirmed=row[23],
         agent_started_at=row[24] / 1e6,
         server_id=row[25],
+        applied_content=row[26],
     )

@@ -243,7 +243,7 @@ def test_an_operators_push_goes_out_under_a_fresh_revision(fleet: LiveFleet) -> 
     before = fleet.controller.node("n0")["config_revision"]
     outcome = fleet.controller.client.post("/api/nodes/n0/push")
     assert outcome["PushedRevision"] == outcome["AppliedRevision"] == before + 1
-    assert outcome["reloaded"]
+    assert outcome["Reloaded"]
     assert fleet.controller.client.get("/api/audit?limit=1")[0]["action"] == "node.push"
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coxswain.model import NetworkPolicy, Peer
-from coxswain.reconcile.desired import policy_fingerprint
+from coxswain.model import NetworkPolicy, Node, Peer
+from coxswain.reconcile.desired import desired, policy_fingerprint
 from coxswain.reconcile.plan import STALL_COOLDOWN_S, describe, plan, remember
 from coxswain.reconcile.types import Desired, LinkMemory, Observed, Plan, PushPeers, Reason, SetPolicy
 from tests.coxswain.reconcile.samples import AWG, confirmed, key, peer, seen, service, shown, wanted
@@ -256,3 +256,47 @@ def test_a_push_always_comes_before_the_policy_and_only_once(situation: tuple[De
 def test_the_service_of_another_protocol_says_nothing_about_ours() -> None:
     xray = dataclasses.replace(service(running=False), protocol=type(AWG).XRAY_REALITY)
     assert made(wanted(ONE), seen(ONE, services=(xray, service()))).steps == ()
+
+
+# -- what a revision stands for
+
+
+def hiding(observed: Observed) -> Observed:
+    """As an agent has it that shows no preshared keys."""
+    assert observed.peers is not None
+    return dataclasses.replace(observed, peers=tuple(dataclasses.replace(p, psk_digest=None) for p in observed.peers))
+
+
+def test_a_number_that_was_acknowledged_for_something_else_is_pushed_anew() -> None:
+    """A restored database whose counter caught up (fleet-model.md 12 B 11), where the peers do not show what they are."""
+    before, after = wanted(peer(1, psk=key("old"))), wanted(peer(1, psk=key("new")))
+    assert before.content != after.content
+    memory = confirmed(applied_content=before.content, applied_revision=5)
+    step = push(
+        made(
+            after,
+            hiding(
+                seen(peer(1)),
+            ),
+            memory,
+        )
+    )
+    assert (step.reason, step.fresh_revision, step.at_least) == (Reason.CONTENT_UNKNOWN, True, 6)
+    assert made(before, hiding(seen(peer(1))), memory).steps == ()
+    # Peers that were read back whole speak for themselves, whatever is remembered.
+    assert made(after, seen(peer(1, psk=key("new"))), memory).steps == ()
+    assert made(after, hiding(seen(peer(1))), confirmed()).steps == ()
+
+
+@given(st.lists(st.integers(0, 400), unique=True, max_size=8), st.randoms(use_true_random=False))
+def test_content_does_not_depend_on_order_or_on_how_it_was_worked_out(numbers: list[int], rng: random.Random) -> None:
+    peers = [peer(number, psk=key(f"psk {number}")) for number in numbers]
+    node = Node("nod_a", "a")
+    state, _ = desired(node, peers)
+    shuffled = rng.sample(peers, len(peers))
+    grown = None
+    for count in range(len(shuffled) + 1):
+        grown, _ = desired(node, shuffled[:count], grown)
+    assert grown is not None
+    assert grown.content == state.content
+    assert (len(peers) < 2) or desired(node, peers[1:])[0].content != state.content

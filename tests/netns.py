@@ -190,6 +190,19 @@ class Namespace:
                 self.run("ip", "route", "replace", part, "dev", interface)
         return tunnel
 
+    def conf(self, interface: str, text: str) -> Tunnel:
+        """A client's tunnel from a conf for ``awg-quick``, on wireguard-go: without what only AmneziaWG knows."""
+        plain = ("[", "PrivateKey", "PublicKey", "PresharedKey", "Endpoint", "AllowedIPs", "PersistentKeepalive")
+        said = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+        self.run("wireguard-go", interface)
+        tunnel = Tunnel(self, interface, "".join(f"{line}\n" for line in text.splitlines() if line.startswith(plain)))
+        tunnel.connect()
+        self.run("ip", "address", "add", said["Address"], "dev", interface)
+        self.run("ip", "link", "set", "mtu", said["MTU"], "up", "dev", interface)
+        for part in ("0.0.0.0/1", "128.0.0.0/1"):
+            self.run("ip", "route", "replace", part, "dev", interface)
+        return tunnel
+
     def forward(self, port: int, host: str = "127.0.0.1") -> str:
         """A unix socket, outside, that leads to a TCP port in here. Returns its path."""
         path = str(self.directory / f"{port}.sock")

@@ -9,6 +9,7 @@ Each in a network namespace of its own, all commands as an operator gives them.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -130,6 +131,38 @@ def test_a_device_connects_is_seen_survives_the_controller_and_is_cut_off(world:
     (closed,) = eventually(lambda: [s for s in world.sessions() if s["closed_at"]], timeout=20, every=0.1)
     assert closed["id"] == opened["id"]
     assert closed["rx_bytes"] >= seen["rx_bytes"]
+
+
+def test_a_conf_that_was_exported_lets_a_device_in_until_it_is_suspended_or_revoked(world: World) -> None:
+    """As an operator does it: a user, a device, a file; the device's own tools do the rest. The node and the client here are
+    plain WireGuard, so the client leaves out the lines that only AmneziaWG knows.
+    """
+    world.enrol_node()
+    eventually(lambda: (n := world.nodes())["link_state"] == "live" and n["in_sync"], timeout=30, every=0.2)
+    cox = world.daemon.cox
+    cox("nodes", "endpoints", "ams-1", "192.0.2.1")
+    cox("users", "add", "Anna", "--email", "anna@example.org")
+    device = json.loads(cox("devices", "add", "anna@example.org", "phone", "--json"))["id"]
+    assert "acknowledged by 1 node" in cox("devices", "provision", device)
+    file = world.agent_directory / "phone.conf"
+    cox("profiles", "export", device, "--out", str(file))
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    said = dict(line.split(" = ", 1) for line in file.read_text().splitlines() if " = " in line)
+    assert int(said["MTU"]) == max(1280, min(1420, 1420 - int(said["S4"])))
+    tunnel = world.device.conf("wg0", file.read_text())
+    assert eventually(lambda: reaches(world.device), timeout=20)
+
+    cox("devices", "suspend", device)
+    tunnel.connect()
+    assert not reaches(world.device)
+    cox("devices", "resume", device)
+    tunnel.connect()
+    assert eventually(lambda: reaches(world.device), timeout=20), "the same keys work again"
+    cox("devices", "revoke", device, "--yes")
+    assert not reaches(world.device)
+    tunnel.connect()
+    assert not reaches(world.device)
 
 
 def reaches(device: Namespace) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import waitress.server
 
-from actors.http_server import Channel, ServerThread
+from actors.http_server import Channel, HandOver, ServerThread
 from actors.supervision import Actor, Context
 from coxswain.api.bodies import MOST_BODY_BYTES
 from coxswain.api.doors import PEER_UID
@@ -46,10 +46,11 @@ class _CheckServer:
 class ControlSocket(Actor):
     """Serves ``app`` on ``path``, mode 0600, from threads of its own; the actor only watches them."""
 
-    def __init__(self, context: Context, *, path: Path, app: Callable[..., Any]) -> None:
+    def __init__(self, context: Context, *, path: Path, app: Callable[..., Any], hand_over: HandOver | None = None) -> None:
         super().__init__(context)
         self._path = path
         self._app = app
+        self._hand_over = hand_over
         self._serving: ServerThread | None = None
 
     def started(self) -> None:
@@ -67,6 +68,7 @@ class ControlSocket(Actor):
             ident=None,
         )
         server.channel_class = _Channel
+        server.hand_over = self._hand_over
         self._serving = ServerThread(server, "control-socket", request_s=_REQUEST_S)
         self._serving.start()
         self.context.on_void(self._serving.stopping.set)

@@ -2,18 +2,30 @@
 
 waitress does all socket work on one thread, which polls, and calls the application on worker threads. Requests are read
 whole before a worker sees them, so a slow client holds none; what would hold its connection for ever is ended here.
+
+A live stream would hold a worker for as long as it lives. So when the application grants one (``coxswain/live/start.py``),
+the connection leaves the server: its socket is taken out of the poll and given away, with the head of the answer, which was
+not sent yet. A client of either kind says nothing between its request and that head, so no byte is lost.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import waitress.channel
+import waitress.task
 
-__all__ = ["Channel", "ServerThread"]
+from coxswain.live.start import CAN_HAND_OVER, HAND_OVER, LiveStart
+
+__all__ = ["Channel", "HandOver", "ServerThread"]
+
+HandOver = Callable[[socket.socket, bytes, LiveStart], None]
+"""Takes a connection over: socket, head of the answer, what was granted. Called on the polling thread; must not block."""
 
 _TURN_S = 0.2
 _LOOK_S = 1.0
@@ -21,10 +33,66 @@ _LOOK_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
-    """One connection. ``began``: when the first byte of a request came whose last has not; 0: none is on its way."""
+class _Task(waitress.task.WSGITask):  # type: ignore[misc]
+    """One request, on a worker thread."""
 
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        if getattr(self.channel.server, "hand_over", None) is not None:
+            environ[CAN_HAND_OVER] = True
+        return environ
+
+    def finish(self) -> None:
+        start = (self.environ or {}).get(HAND_OVER)
+        if start is None or not self.status.startswith(("101 ", "200 ")):
+            super().finish()
+            return
+        self.wrote_header = True
+        self.channel.leave(self._head(start), start)
+
+    def _head(self, start: LiveStart) -> bytes:
+        if start.accept:
+            own = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", start.accept)]
+        else:
+            own = [("Connection", "close")]
+        unwanted = {"content-length", "content-type", "connection"} if start.accept else {"content-length", "connection"}
+        kept = [(name, value) for name, value in self.response_headers if name.lower() not in unwanted]
+        lines = [f"HTTP/1.1 {self.status}", *(f"{name}: {value}" for name, value in (*own, *kept)), "", ""]
+        return "\r\n".join(lines).encode("latin-1")
+
+
+class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    """One connection.
+
+    Attributes:
+        began: when the first byte of a request came whose last has not; 0: none is on its way.
+        is_leaving: it is about to be given away; nothing is read from it any more.
+    """
+
+    task_class = _Task
     began = 0.0
+    is_leaving = False
+    connected: bool
+
+    def readable(self) -> bool:
+        return not self.is_leaving and bool(super().readable())
+
+    def writable(self) -> bool:
+        return not self.is_leaving and bool(super().writable())
+
+    def leave(self, head: bytes, start: LiveStart) -> None:
+        """On a worker thread: has the polling thread give the connection away."""
+        self.is_leaving = True
+        self.server.trigger.pull_trigger(lambda: self._give_away(head, start))
+
+    def _give_away(self, head: bytes, start: LiveStart) -> None:
+        if not self.connected or self.total_outbufs_len:  # gone, or answers to earlier requests still wait: nobody does that
+            self.handle_close()
+            return
+        sock = self.socket
+        self.del_channel()
+        self.connected = False
+        self.server.hand_over(sock, head, start)
 
     def received(self, data: bytes) -> bool:
         """On the polling thread, with whatever came."""

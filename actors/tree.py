@@ -46,6 +46,7 @@ from actors.event_funnel import EventFunnel
 from actors.event_hub import EventHub
 from actors.fleet import Fleet
 from actors.io_loop import IoLoop, IoLoopActor
+from actors.live import Fanout, LiveStreams
 from actors.node_connection import Dialer
 from actors.node_link import LinkServices, node_of_link
 from actors.node_links import NodeLinks
@@ -103,6 +104,7 @@ class Parts:
         settings: the configuration; its values may change while the system runs.
         listen: where the API is served on TCP; empty: nowhere.
         host_dialer: how machines are reached over SSH.
+        live_recheck_s: after how many seconds the credential of a live stream is looked at again.
         kinds: of operations, beside those of ``operation_kinds``.
         audit_paths: None: in the state directory.
         hang_s: for how long a service may work on one message before it counts as hung.
@@ -120,6 +122,7 @@ class Parts:
     allow_chaos: bool = False
     settings: LiveConfig = field(default_factory=LiveConfig.of_defaults)
     listen: str = ""
+    live_recheck_s: float = 60.0
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     audit_paths: AuditPaths | None = None
     host_dialer: HostDialer = field(default_factory=DirectDialer)
@@ -146,10 +149,13 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         io.call(lambda: funnel.acknowledge(epoch, number))
 
     io.on_start(dialer.reset)
+    fanout = Fanout(io, ring, clock)
     io.on_start(funnel.reset)
+    io.on_start(fanout.reset)
     links = LinkServices(io, dialer, funnel)
     store = {"store": parts.store}
     audit = store | {"paths": parts.audit_paths or AuditPaths.in_state(parts.state_dir)}
+    live = {"hand_over": fanout.hand_over}
     spec = partial(ChildSpec, hang_s=parts.hang_s)
     network = (
         spec("io_loop", IoLoopActor, {"io": io, "waiting": lambda: funnel.depth}),
@@ -164,7 +170,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     )
     rest_for_one = {"children": network, "strategy": Strategy.REST_FOR_ONE, "intensity": parts.intensity}
     children = (
-        spec("event_hub", EventHub, store | {"ring": ring}),
+        spec("event_hub", EventHub, store | {"ring": ring, "wake": fanout.wake}),
         spec("audit_writer", AuditWriter, audit | {"settings": partial(audit_settings, parts.settings)}),
         spec("audit_verifier", AuditVerifier, audit),
         spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
@@ -187,8 +193,9 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
         spec("operation_runs", OperationRuns, shutdown_s=10.0),
         spec("operations", Operations, store | {"kinds": operation_kinds(parts.host_dialer) | dict(parts.kinds)}),
-        *((spec("web_server", WebServer, _web(parts, doors)),) if parts.listen else ()),
-        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())}),
+        spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
+        *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
+        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())} | live),
     )
     system = System(
         children=children,

@@ -8,7 +8,7 @@ from typing import Any
 
 import waitress.server
 
-from actors.http_server import Channel, ServerThread
+from actors.http_server import Channel, HandOver, ServerThread
 from actors.supervision import Actor, Context
 from coxswain.api.route import MAX_BODY_BYTES
 
@@ -44,7 +44,7 @@ class WebServer(Actor):
         listen: ``host:port``; an empty host is every address.
         app: the WSGI application.
         behind_tls_proxy: forwarded headers reach the application.
-        channel_class: of connections; one that takes WebSockets out of the server, say.
+        hand_over: takes over the connections of live streams; None: there are none here.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class WebServer(Actor):
         listen: str,
         app: Callable[..., Any],
         behind_tls_proxy: bool = False,
-        channel_class: type[Channel] = Channel,
+        hand_over: HandOver | None = None,
     ) -> None:
         super().__init__(context)
         self._listen = listen
         self._app = app
         self._behind_tls_proxy = behind_tls_proxy
-        self._channel_class = channel_class
+        self._hand_over = hand_over
         self._serving: ServerThread | None = None
         self._complained = False
 
@@ -105,7 +105,8 @@ class WebServer(Actor):
             clear_untrusted_proxy_headers=not self._behind_tls_proxy,
             ident=None,
         )
-        server.channel_class = self._channel_class
+        server.channel_class = Channel
+        server.hand_over = self._hand_over
         self._serving = ServerThread(server, "web-server", request_s=_REQUEST_S)
         self._serving.start()
         self.context.on_void(self._serving.stopping.set)

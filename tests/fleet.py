@@ -143,12 +143,14 @@ class Controller:
         hang_s: float = 1.5,
         database: str = "",
         web: bool = False,
+        live_recheck_s: float = 60.0,
     ) -> None:
         self.home = home
         self._interval_s = interval_s
         self._deadlines = deadlines
         self._hang_s = hang_s
         self._database = database
+        self._live_recheck_s = live_recheck_s
         self.listen = f"127.0.0.1:{free_port()}" if web else ""
         self.system: System
         self.store: FaultyStore
@@ -167,6 +169,7 @@ class Controller:
         if configuration.exists():
             parts = dataclasses.replace(parts, settings=LiveConfig(load(configuration, {}), lambda path: load(path, {})))
         parts = dataclasses.replace(parts, hang_s=self._hang_s, intensity=Intensity(1_000, 60.0), listen=self.listen)
+        parts = dataclasses.replace(parts, live_recheck_s=self._live_recheck_s)
         self.system = build(parts)
         self.system.start()
         assert self.system.wait_up(20)

@@ -45,7 +45,10 @@ class Web:
         self.address = address or new_address()
         self._timeout = timeout
 
-    def call(self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None) -> Answer:
+    def call(
+        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None, head_only: bool = False
+    ) -> Answer:
+        """``head_only``: of an answer that does not end."""
         host, _, port = self.listen.rpartition(":")
         sent = {}
         if self.token:
@@ -60,7 +63,7 @@ class Web:
         try:
             connection.request(method, path, payload, {k: v for k, v in (sent | (headers or {})).items() if v is not None})
             answer = connection.getresponse()
-            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, b"" if head_only else answer.read())
         finally:
             connection.close()
 

@@ -54,7 +54,7 @@ class Dispatcher:
 
     def _answer(self, route: Route, call: Call) -> Any:
         request = call.request
-        self._door.admit(request, unsafe=route.unsafe)
+        self._door.admit(request, unsafe=route.unsafe or route.from_own_pages)
         if route.scope is not Scope.NONE and call.who.scope < route.scope:
             raise Refused(
                 f"{route.method} {route.path}: needs the scope {route.scope.word}, and this credential has "

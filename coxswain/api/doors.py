@@ -11,6 +11,7 @@ import falcon
 from coxswain.api.gate import Gate, Head, check_json
 from coxswain.api.route import Scope
 from coxswain.api.who import Who
+from coxswain.messages.access import WhoHolds
 from coxswain.messages.audit import Caller
 
 __all__ = ["PEER_UID", "ControlDoor", "Door", "WebDoor"]
@@ -32,6 +33,10 @@ class Door(Protocol):
         """Raises ``Unauthenticated`` without a good credential, ``Refused`` where a good one may not be used."""
         ...
 
+    def credential(self, request: falcon.Request) -> WhoHolds | None:
+        """What a long-lived answer has to look at again now and then; None: nothing that ends."""
+        ...
+
     def address(self, request: falcon.Request) -> str:
         """Where the request comes from, for the audit log and the throttle."""
         ...
@@ -49,6 +54,9 @@ class ControlDoor:
 
     def identify(self, request: falcon.Request) -> Who:
         return Who(Caller(_peer_name(request), "cli"), Scope.ADMIN, "cli")
+
+    def credential(self, request: falcon.Request) -> WhoHolds | None:  # noqa: ARG002
+        return None
 
     def address(self, request: falcon.Request) -> str:  # noqa: ARG002
         return ""
@@ -72,6 +80,9 @@ class WebDoor:
 
     def identify(self, request: falcon.Request) -> Who:
         return self._gate.identify(self._ask, _head(request))
+
+    def credential(self, request: falcon.Request) -> WhoHolds | None:
+        return self._gate.holds(_head(request), touch=False)
 
     def address(self, request: falcon.Request) -> str:
         return str(request.env.get("REMOTE_ADDR", ""))

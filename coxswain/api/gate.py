@@ -112,17 +112,21 @@ class Gate:
             Unauthenticated: no credential, or no good one.
             Refused: the account may not be used.
         """
+        return self._who(ask, self.holds(head, touch=touch), head.address)
+
+    def holds(self, head: Head, *, touch: bool) -> WhoHolds:
+        """The credential that a request carries, as one asks ``access`` about it. Raises ``Unauthenticated``: none."""
         bearer = head.headers.get("authorization")
         if bearer is not None:
             scheme, _, secret = bearer.partition(" ")
             secret = secret.strip(" ")
             if scheme.lower() != "bearer" or not _TOKEN.fullmatch(secret):
                 raise Unauthenticated("Authorization: this is no bearer token of this controller")
-            return self._who(ask, WhoHolds(digest(secret), cookie=False, touch=touch), head.address)
+            return WhoHolds(digest(secret), cookie=False, touch=touch)
         secret = _cookie(head, cookie_name(secure=self.secure(head)))
         if not _COOKIE.fullmatch(secret):
             raise Unauthenticated("a bearer token or a login is needed")
-        return self._who(ask, WhoHolds(digest(secret), cookie=True, touch=touch), head.address)
+        return WhoHolds(digest(secret), cookie=True, touch=touch)
 
     @staticmethod
     def _who(ask: Ask, message: WhoHolds, address: str) -> Who:

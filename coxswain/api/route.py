@@ -78,6 +78,8 @@ class Route:
         media_type: of the answer, if not JSON.
         waits_for_node: it may take as long as a node does; only so many of these run at once.
         max_body: bytes.
+        from_own_pages: a foreign page must not ask for it, though it changes nothing: a WebSocket, which the rules that keep
+            pages from reading each other's answers do not hold for.
     """
 
     method: str
@@ -96,6 +98,7 @@ class Route:
     waits_for_node: bool = False
     max_body: int = MAX_BODY_BYTES
     refused: str = ""
+    from_own_pages: bool = False
 
     @property
     def unsafe(self) -> bool:

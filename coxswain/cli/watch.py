@@ -47,7 +47,7 @@ class Watcher:
         """The events since the last call, oldest first."""
         found: list[dict[str, object]] = []
         for _ in range(_PAGES):
-            page = self._asking.get(f"/api/events?after={self._after}&limit={_PAGE}")
+            page = self._asking.get(f"/api/events/recent?after={self._after}&limit={_PAGE}")
             self._after = page["last_seq"]
             if page["dropped"] != 0 and self._after:
                 found.append({"type": "dropped", "count": page["dropped"]})

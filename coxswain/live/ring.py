@@ -41,12 +41,14 @@ class Stretch:
 
     Attributes:
         events: in order.
+        first: the number from which this tells.
         last: the number up to which this tells, also where nothing came.
         missed: how many came before ``events`` and are no longer there; None: nobody knows, because the reader's number is
             of another run.
     """
 
     events: Sequence[Numbered]
+    first: int
     last: int
     missed: int | None = 0
 
@@ -87,7 +89,7 @@ class EventRing:
     def after(self, seq: int, limit: int) -> Stretch:
         """Up to ``limit`` events after ``seq``; see ``Stretch``. ``seq`` 0: from the oldest that is kept."""
         with self._lock:
-            oldest = max(self._began + 1, self._last - self._capacity + 1)
+            oldest = self._oldest()
             missed: int | None = 0
             if seq == 0:
                 start = oldest
@@ -98,4 +100,7 @@ class EventRing:
                 missed = start - seq - 1
             end = min(self._last, start + limit - 1)
             found = [self._slots[number % self._capacity] for number in range(start, end + 1)]
-        return Stretch([event for event in found if event is not None], end, missed)
+        return Stretch([event for event in found if event is not None], start, end, missed)
+
+    def _oldest(self) -> int:
+        return max(self._began + 1, self._last - self._capacity + 1)

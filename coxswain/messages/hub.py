@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["EventsAfter", "Publish", "PublishAll"]
+__all__ = ["EventsAfter", "GetLiveCounts", "LiveCounts", "Publish", "PublishAll"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +33,20 @@ class EventsAfter:
 
     after: int
     limit: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class GetLiveCounts:
+    """Asked by doors, of ``live_streams``. Reply: ``LiveCounts``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCounts:
+    """Since the daemon started, but for ``clients``: how many are connected now. ``served``: how many ever were; ``missed``:
+    events that clients which did not read missed; ``gone``: clients that were given up.
+    """
+
+    clients: int
+    served: int
+    missed: int
+    gone: int

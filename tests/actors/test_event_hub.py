@@ -77,7 +77,7 @@ def test_pages_follow_each_other_without_gap_or_repeat(system: System) -> None:
         seen += numbers(found)
         after = found.last
     assert seen == list(range(1, 26))
-    assert page(system, after) == Stretch([], after, 0)
+    assert page(system, after) == Stretch([], after + 1, after, 0)
     publish(system, 26, 1)
     assert numbers(page(system, after)) == [26]
 

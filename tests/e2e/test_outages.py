@@ -76,7 +76,7 @@ def test_a_slow_database_costs_no_link(fleet: LiveFleet) -> None:
     fleet.controller.store.slow_reads_s = 0.0
     eventually(lambda: key in configured(fleet), timeout=15)
     assert node(fleet)["link_since"] == since
-    assert "hung" not in str(fleet.controller.client.get("/api/events?after=0&limit=1000"))
+    assert "hung" not in str(fleet.controller.client.get("/api/events/recent?after=0&limit=1000"))
 
 
 def test_a_node_that_is_enabled_again_is_looked_at_again(fleet: LiveFleet) -> None:

@@ -163,7 +163,7 @@ def test_a_csr_gives_its_key_and_nothing_else(controller: Controller) -> None:
         ("GET", "/api/sessions?device=%00", None, "device: "),
         ("GET", "/api/sessions?limit=1&limit=2", None, "limit: "),
         ("GET", "/api/sessions?limt=1", None, "'limt': unknown parameter; accepted are after, device, "),
-        ("GET", "/api/events?after=-1", None, "after: "),
+        ("GET", "/api/events/recent?after=-1", None, "after: "),
         ("GET", "/api/audit?after=x", None, "after: "),
     ],
 )
@@ -208,12 +208,12 @@ def test_a_plan_of_a_node_that_cannot_be_reached_is_its_failure(controller: Cont
 
 def test_events_are_numbered_and_come_after_the_ones_seen(controller: Controller) -> None:
     add(controller, "events")
-    page = controller.client.get("/api/events?after=0")
+    page = controller.client.get("/api/events/recent?after=0")
     numbers = [e["seq"] for e in page["events"]]
     assert numbers == sorted(set(numbers)) and page["last_seq"] == numbers[-1]
     assert all(e["type"] and e["at"].endswith("Z") and "node_id" in e for e in page["events"])
     controller.client.post("/api/nodes/events/disable")
-    later = controller.client.get(f"/api/events?after={page['last_seq']}")
+    later = controller.client.get(f"/api/events/recent?after={page['last_seq']}")
     assert all(e["seq"] > page["last_seq"] for e in later["events"])
 
 

@@ -79,7 +79,7 @@ def test_every_field_of_a_node_is_on_the_page(api_page: str, controller: Control
     for field in node(NodeView(Node("nod_a", "a"), LinkState.LIVE), {}):
         assert f"`{field}`" in api_page, field
     controller.client.post("/api/nodes", {"name": "documented", "control_addr": "192.0.2.1"})
-    for place in ("/api/status", "/api/tree", "/api/ca", "/api/audit?limit=1", "/api/events"):
+    for place in ("/api/status", "/api/tree", "/api/ca", "/api/audit?limit=1", "/api/events/recent"):
         found = controller.client.get(place)
         for field in found[0] if isinstance(found, list) else found:
             assert f"`{field}`" in api_page, (place, field)

@@ -250,7 +250,7 @@ def test_a_broken_log_is_said_everywhere(own: Controller, tmp_path: Path) -> Non
     assert "cut off" in key["findings"][0]
     checked = cox("audit", "check-proof", str(tmp_path / "export2"), "--key", key["public_key"], code=1, config=False)
     assert "does not hold" in checked.stderr
-    assert any(e["kind"] == "audit.broken" for e in own.client.get("/api/events?after=0&limit=5000")["events"])
+    assert any(e.get("kind") == "audit.broken" for e in own.client.get("/api/events/recent?after=0&limit=5000")["events"])
     # And again after a restart.
     own.stop()
     own.start()

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 import click
+from benches.backup import backup
 from benches.changes import change, kills
 from benches.commands import commands
 from benches.events import events
@@ -21,7 +22,9 @@ from benches.links import idle, many, restart, start
 from benches.provisioning import provisioning
 from rig import RigError, end_at_sigterm
 
-SCENARIOS = {f.__name__: f for f in (start, restart, idle, change, faults, events, commands, many, kills, provisioning)}
+SCENARIOS = {
+    f.__name__: f for f in (start, restart, idle, change, faults, events, commands, backup, many, kills, provisioning)
+}
 """In the order in which they run: those that share a fleet first."""
 
 _HELP = "Measure a controller.\n\n\b\nScenarios:\n" + "\n".join(

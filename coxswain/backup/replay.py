@@ -135,6 +135,11 @@ def _user_removed(tx: Tx, entry: Entry, now: int) -> str:
     return _status(tx, "users", entry, now, "disabled")
 
 
+def _account_changed(tx: Tx, entry: Entry, now: int) -> str:
+    status = entry.detail.get("status")
+    return _status(tx, "users", entry, now, status) if status in ("active", "disabled") else ""
+
+
 def _password_changed(tx: Tx, entry: Entry, now: int) -> str:
     """The old password must not work again, and the new one is nowhere: there is none until somebody sets one."""
     hit = tx.execute(
@@ -150,6 +155,14 @@ def _profile_removed(tx: Tx, entry: Entry, _now: int) -> str:
     tx.execute("DELETE FROM credentials WHERE profile_id = ?", (entry.target_id,))
     hit = tx.execute("DELETE FROM profile_specs WHERE id = ? RETURNING id", (entry.target_id,))
     return f"profile {entry.target_id} is removed" if hit else ""
+
+
+def _relay_removed(tx: Tx, entry: Entry, now: int) -> str:
+    hit = tx.execute(
+        "UPDATE relay_certs SET revoked_at = ? WHERE relay_id = ? AND revoked_at IS NULL RETURNING serial",
+        (now, entry.target_id),
+    )
+    return f"{len(hit)} certificates of relay {entry.target_id}, which was removed, are revoked" if hit else ""
 
 
 def _token_revoked(tx: Tx, entry: Entry, now: int) -> str:
@@ -174,6 +187,8 @@ _EFFECTS: dict[tuple[str, str], _Effect] = {
     ("user", "resume"): _user_resumed,
     ("user", "rm"): _user_removed,
     ("user", "password"): _password_changed,
+    ("user", "update"): _account_changed,
+    ("relay", "rm"): _relay_removed,
     ("profile", "rm"): _profile_removed,
     ("token", "revoke"): _token_revoked,
 }

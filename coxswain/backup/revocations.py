@@ -30,6 +30,9 @@ FILE = "revocations.log"
 _REVOKING = ("revoke", "rm", "remove", "suspend", "resume", "password", "disable", "enable")
 """The last words of the actions that take something away, or give it back."""
 
+_BY_DETAIL = "admin.update"
+"""Says in its detail whether the account was disabled."""
+
 _BATCH = 1_000
 _SEEN_EVERY = 10_000
 """Records without a revocation after which the file notes how far it is, so that a start need not look at all of them."""
@@ -50,7 +53,7 @@ class Entry:
 
 def is_revoking(action: str) -> bool:
     """Whether records of this action are in the file."""
-    return action.rpartition(".")[2] in _REVOKING
+    return action.rpartition(".")[2] in _REVOKING or action == _BY_DETAIL
 
 
 class RevocationLog:
@@ -127,12 +130,12 @@ def read_file(path: Path) -> list[Entry]:
 
 
 def _revoking(tx: Tx, after: int) -> Iterator[Entry]:
-    named = " OR ".join("action LIKE ?" for _ in _REVOKING)
+    named = " OR ".join("action LIKE ?" for _ in (*_REVOKING, _BY_DETAIL))
     while True:
         rows = tx.execute(
             "SELECT seq, id, at, action, target_type, target_id, detail FROM audit_log "  # noqa: S608 - placeholders
             f"WHERE seq > ? AND result = 'ok' AND ({named}) ORDER BY seq LIMIT ?",
-            (after, *(f"%.{word}" for word in _REVOKING), _BATCH),
+            (after, *(f"%.{word}" for word in _REVOKING), _BY_DETAIL, _BATCH),
         )
         for row in rows:
             yield Entry(row[0], row[1], row[2], row[3], row[4], row[5], _detail(row[6]))

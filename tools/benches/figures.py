@@ -84,6 +84,21 @@ GOALS = {
     "cox nodes list, from the zipapp": Goal("ms", 350),
     "cox serve ready, from the zipapp": Goal("s", 2.0),
     "size of the zipapp": Goal("MB", 32),
+    "backup of a 1 GB store under load: the store": Goal("MB"),
+    "backup of a 1 GB store under load: time": Goal("s"),
+    "backup of a 1 GB store under load: the file": Goal("MB"),
+    "backup of a 1 GB store under load: memory of cox backup at its highest": Goal("MB"),
+    "backup of a 1 GB store under load: reads, p99 without": Goal("ms"),
+    "backup of a 1 GB store under load: reads, p99 meanwhile": Goal("ms"),
+    "backup of a 1 GB store under load: reads, p99 meanwhile against without": Goal("times", 2),
+    "backup of a 1 GB store under load: reads above twice the p99, meanwhile": Goal("%"),
+    "backup of a 1 GB store under load: reads above twice the p99, without": Goal("%"),
+    "backup of a 1 GB store under load: changes, p99 without": Goal("ms"),
+    "backup of a 1 GB store under load: changes, p99 meanwhile": Goal("ms"),
+    "backup of a 1 GB store under load: changes, p99 meanwhile against without": Goal("times", 2),
+    "backup of a 1 GB store under load: changes above twice the p99, meanwhile": Goal("%"),
+    "backup of a 1 GB store under load: changes above twice the p99, without": Goal("%"),
+    "restore of a 1 GB store: time": Goal("s"),
 }
 """Every figure there is, in the order in which it is told."""
 

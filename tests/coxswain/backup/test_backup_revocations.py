@@ -147,7 +147,7 @@ def inventory(store: Store) -> None:
 def entries(*what: tuple[str, str, dict[str, Any]]) -> list[Entry]:
     found = []
     for number, (action, target, detail) in enumerate(what, 1):
-        kind = {"nod": "node", "dev": "device", "usr": "user", "tok": "token", "prf": "profile"}[target[:3]]
+        kind = {"nod": "node", "dev": "device", "usr": "user", "tok": "token", "prf": "profile", "rly": "relay"}[target[:3]]
         found.append(Entry(100 + number, f"aud_{number}", 1_000_000_000, action, kind, target, detail))
     return found
 
@@ -230,3 +230,46 @@ def test_what_nobody_knows_of_changes_nothing(store: Store) -> None:
     inventory(store)
     done = run(store, ("device.revoke", "dev_gone", {}), ("node.rm", "nod_gone", {}), ("profile.rm", "prf_gone", {}))
     assert len(done.entries) == 3 and done.effects == ()
+
+
+def test_tokens_relays_and_admins(store: Store) -> None:
+    inventory(store)
+    with store.write() as tx:
+        for name in ("tok_a", "tok_b"):
+            tx.execute(
+                "INSERT INTO api_tokens (id, name, scope, token_hash, token_prefix, created_at) "
+                "VALUES (?, 'n', 'admin', ?, 'p', 1)",
+                (name, name),
+            )
+        tx.execute("INSERT INTO relays (id, name, kind, created_at, updated_at) VALUES ('rly_a', 'r', 'remote', 1, 1)")
+        tx.execute(
+            "INSERT INTO relay_certs (serial, relay_id, cert_pem, not_before, not_after, created_at) "
+            "VALUES ('7', 'rly_a', '', 0, 1, 1)"
+        )
+    done = run(
+        store,
+        ("token.revoke", "tok_a", {}),
+        ("relay.rm", "rly_a", {}),
+        ("admin.update", "usr_a", {"status": "disabled", "changed": ["status"]}),
+        ("admin.update", "usr_b", {"status": "no such thing"}),
+    )
+    assert column(store, "SELECT id FROM api_tokens WHERE revoked_at IS NULL") == ["tok_b"]
+    assert column(store, "SELECT serial FROM relay_certs WHERE revoked_at IS NULL") == []
+    assert column(store, "SELECT status FROM users ORDER BY id")[-2:] == ["disabled", "active"]
+    assert len(done.effects) == 3
+
+
+def test_every_action_that_takes_away_is_applied_or_needs_not_be() -> None:
+    from coxswain.api.table import ROUTES  # noqa: PLC0415
+    from coxswain.backup.replay import _EFFECTS  # noqa: PLC0415
+
+    harmless = {
+        ("path", "rm"),  # its devices then leave at their node; nothing can be used that could not before
+        ("server", "rm"),
+        ("node", "remove"),  # an operation; node.rm is its end
+        ("relay", "remove"),
+    }
+    for route in ROUTES:
+        if route.audit and is_revoking(route.audit):
+            key = (route.target, route.audit.rpartition(".")[2])
+            assert key in _EFFECTS or key in harmless, f"{route.method} {route.path}: {route.audit} of a {route.target}"

@@ -1,0 +1,114 @@
+"""SIGKILL in the middle of a backup and of a restore: nothing half-done is ever taken for a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from coxswain.audit.keys import load_audit_key
+from coxswain.audit.verify import verify as verify_log
+from coxswain.store import open_store
+from tests.fleet import ROOT
+from tests.postgres import PostgresServer
+
+KILLS = 6
+PHRASE = "five random words are enough"
+
+
+def environment(dsn: str) -> dict[str, str]:
+    return os.environ | {"COX_BACKUP_PASSPHRASE": PHRASE} | ({"COX_DATABASE__DSN": dsn} if dsn else {})
+
+
+def run(*arguments: str, dsn: str = "", code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "actors.main", *arguments],
+        cwd=ROOT, env=environment(dsn), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, (arguments, done.returncode, done.stderr)
+    return done.stdout
+
+
+def killed(delay_s: float, *arguments: str, dsn: str = "") -> bool:
+    """Runs a command and kills it after so long. Returns whether it was still running."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actors.main", *arguments],
+        cwd=ROOT, env=environment(dsn), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        process.wait(delay_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
+
+
+def took(*arguments: str, dsn: str = "") -> float:
+    started = time.monotonic()
+    run(*arguments, dsn=dsn)
+    return time.monotonic() - started
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def dsns(request: pytest.FixtureRequest) -> tuple[str, str]:
+    if request.param == "sqlite":
+        return "", ""
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create_database(), server.create_database()
+
+
+def test_killed_while_it_is_made_and_while_it_is_put_back(tmp_path: Path, dsns: tuple[str, str]) -> None:
+    rng = random.Random(11)
+    old, new = tmp_path / "old/cox.yaml", tmp_path / "new/cox.yaml"
+    run("init", "--config", str(old), dsn=dsns[0])
+    store = open_store(dsns[0] or old.parent / "state/app.db")
+    with store.write() as tx:
+        tx.executemany(
+            "INSERT INTO users (id, name, created_at, updated_at) VALUES (?, ?, 1, 1)",
+            ((f"usr_{n}", rng.randbytes(40).hex()) for n in range(60_000)),
+        )
+    store.close()
+    backup = tmp_path / "kept/b.coxbak"
+    backup.parent.mkdir()
+    create = ("backup", "create", "--config", str(old), "--out", str(backup))
+    whole = took(*create, dsn=dsns[0])
+    hit = 0
+    for _ in range(KILLS):
+        backup.unlink(missing_ok=True)
+        hit += killed(rng.uniform(0.3 * whole, whole), *create, dsn=dsns[0])
+        if backup.exists():  # it was faster; then it is whole
+            run("backup", "verify", str(backup))
+    backup.unlink(missing_ok=True)
+    run(*create, dsn=dsns[0])
+    assert json.loads(run("backup", "verify", str(backup), "--full", "--json"))["ok"]
+    assert hit, "nothing was killed"
+
+    restore = ("backup", "restore", str(backup), "--config", str(new), "--force")
+    whole = took(*restore, dsn=dsns[1])
+    before = json.loads(run("config", "show", "--config", str(new), "--json", dsn=dsns[1]))
+    hit = 0
+    for _ in range(KILLS):
+        hit += killed(rng.uniform(0.3 * whole, whole), *restore, dsn=dsns[1])
+        state = new.parent / "state"
+        if state.exists() and not dsns[1]:  # the old one or the new one, whole
+            opened = open_store(state / "app.db")
+            with opened.read() as tx:
+                assert tx.execute("SELECT count(*) FROM users WHERE role = 'user'") == [(60_000,)]
+            opened.close()
+    assert hit, "nothing was killed"
+    run(*restore, dsn=dsns[1])
+    opened = open_store(dsns[1] or new.parent / "state/app.db")
+    with opened.read() as tx:
+        assert tx.execute("SELECT count(*) FROM users WHERE role = 'user'") == [(60_000,)]
+        assert tx.execute("SELECT 1 FROM meta WHERE key = 'restoring'") == []
+        report = verify_log(tx, load_audit_key(new.parent / "state/audit.key").verifier)
+        assert report.ok, report
+    opened.close()
+    assert json.loads(run("config", "show", "--config", str(new), "--json", dsn=dsns[1])) == before

@@ -8,6 +8,7 @@ from typing import Any
 from actors.fleet.accounts import Did, change, known_device
 from actors.fleet.provisioning import offer, provision, world
 from actors.fleet.state import FleetState, Handler
+from actors.fleet.wiring import wired
 from coxswain.audit import record
 from coxswain.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from coxswain.ids import new_id
@@ -131,14 +132,18 @@ def _grants(fleet: FleetState, tx: Tx, device: Device, message: m.ExportProfile)
     if message.profile_id:
         credentials = [c for c in credentials if message.profile_id in (c.profile_id, _name(profiles, c))]
     wanted = fleet.find(message.node).id if message.node else ""
+    paths = wired(fleet).paths if any(p.path_id for p in profiles.values()) else {}
     grants = [
         Grant(
             credential=credential,
             private_key=keys.open_private_key(fleet.keyring, credential),
             profile=profiles.get(credential.profile_id),
             peers=tuple((_at(fleet, p), p) for p in peers if p.credential_id == credential.id and wanted in ("", p.node_id)),
+            path=path.name if path is not None else "",
+            hops=tuple(fleet.known(hop) for hop in path.hops) if path is not None else (),
         )
         for credential in credentials
+        for path in [paths.get(profiles[credential.profile_id].path_id) if credential.profile_id in profiles else None]
     ]
     grants = [grant for grant in grants if grant.peers]
     if not grants:

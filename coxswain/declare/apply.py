@@ -87,7 +87,7 @@ class _Run:
         node_id = self.learn(item, made)
         rest: dict[str, Any] = {"endpoint_ips": new["endpoint_ips"]} if new["endpoint_ips"] else {}
         if new["server"]:
-            rest["policy"] = policy
+            rest |= policy
         if rest:
             made = self.api.call("PATCH", _at("nodes", node_id), {"version": made["version"]} | rest)
         if not new["enabled"]:
@@ -139,9 +139,7 @@ class _Run:
         present = change.present
         assert present is not None  # noqa: S101 - it is edited
         version = present.version
-        plain = {name: value for name, value in new.items() if name not in (*_POLICY, "enabled")}
-        if not new.keys().isdisjoint(_POLICY):
-            plain["policy"] = {name: new.get(name, present.fields[name]) for name in _POLICY}
+        plain = {name: value for name, value in new.items() if name != "enabled"}
         if plain:
             version = self.api.call("PATCH", _at("nodes", present.id), {"version": version} | plain)["version"]
         if "enabled" in new:

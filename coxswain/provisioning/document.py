@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coxswain.cascade.resources import path_mtu
 from coxswain.model import Credential, Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
 from coxswain.provisioning.offer import Offer, decoy
 from coxswain.provisioning.readiness import endpoints, entry_points
 
-__all__ = ["CLIENT_MTU", "ENTRY_PORT", "OBFUSCATION_NUMBERS", "Grant", "client_mtu", "document"]
+__all__ = ["CLIENT_MTU", "ENTRY_PORT", "OBFUSCATION_NUMBERS", "Grant", "client_mtu", "document", "mtu_of"]
 
 ENTRY_PORT = 443
 """awg0 binds one port, and so does REALITY, UDP and TCP (fleet-model.md 7)."""
@@ -42,12 +43,20 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One credential, opened, with its peers and their nodes. ``profile`` None: every node."""
+    """One credential, opened, with its peers and their nodes.
+
+    Attributes:
+        profile: None: every node.
+        path: the name of the path that its traffic takes; empty: none.
+        hops: the path's nodes, in order.
+    """
 
     credential: Credential
     private_key: str = field(repr=False)
     profile: Profile | None
     peers: Sequence[tuple[Node, Peer]]
+    path: str = ""
+    hops: Sequence[Node] = ()
 
     @property
     def profile_id(self) -> str:
@@ -86,12 +95,26 @@ def _profile(
     nodes: dict[str, tuple[Node, list[Peer]]] = {}
     for node, peer in pairs:
         nodes.setdefault(node.id, (node, []))[1].append(peer)
-    return {
+    found: dict[str, Any] = {
         "id": profile_id,
         "name": name,
         "protocol": protocol.value,
         "nodes": [_node(node, peers, grant, offer) for node, peers in nodes.values()],
     }
+    if grant.hops:
+        found["path"] = {"name": grant.path, "hops": [_hop(node, i, grant.hops) for i, node in enumerate(grant.hops)]}
+    mtu = min((mtu_of(grant, node) for node, _ in nodes.values()), default=CLIENT_MTU)
+    return found | ({"mtu": mtu} if mtu < CLIENT_MTU else {})
+
+
+def mtu_of(grant: Grant, entry: Node) -> int:
+    """What passes every hop from ``entry`` on (fleet-model.md 12 C 24)."""
+    return min(path_mtu(grant.hops) if grant.hops else CLIENT_MTU, client_mtu(entry.obfuscation))
+
+
+def _hop(node: Node, index: int, hops: Sequence[Node]) -> dict[str, Any]:
+    role = "entry" if index == 0 else "exit" if index == len(hops) - 1 else "mid"
+    return {"id": node.id, "name": node.name, "region": node.region, "role": role, "ips": list(endpoints(node))}
 
 
 def _node(node: Node, peers: Sequence[Peer], grant: Grant, offer: Offer) -> dict[str, Any]:

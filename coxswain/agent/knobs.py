@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from coxswain.agent.service import RpcRefused
+from coxswain.agent.rpc import RpcRefused
 from coxswain.clock import Clock
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar, cast
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -18,46 +18,29 @@ from google.protobuf.message import DecodeError, Message
 
 from coxswain.agent import requests as convert
 from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, Dump, StoredPolicy
-from coxswain.agent.events import EventHub, StreamCut
+from coxswain.agent.events import EventHub
 from coxswain.agent.identity import AwgIdentity, XrayIdentity
 from coxswain.agent.observer import Observer
 from coxswain.agent.redact import scrub
+from coxswain.agent.rpc import Door, Hook, RpcRefused, reads
 from coxswain.agent.state import State
 from coxswain.agent.status import awg_status, xray_status
 from coxswain.agent.writer import Writer
 from coxswain.agent.xray import Stale, XrayInbound
 from coxswain.clock import Clock
-from coxswain.errors import CoxswainError, InvalidInput, Refused
+from coxswain.errors import InvalidInput, Refused
 from coxswain.netpolicy import Policy
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
-__all__ = ["SERVICE", "Hook", "NodeService", "RpcRefused"]
+__all__ = ["NodeService"]
 
-SERVICE = "pharos.node.v1.NodeControl"
 AWG = pb.PROTOCOL_AMNEZIAWG
 XRAY = pb.PROTOCOL_XRAY_REALITY
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
-
-
-class RpcRefused(Exception):
-    """Ends an RPC with a status."""
-
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-
-class Hook(Protocol):
-    """Comes between the wire and the service, in tests and simulators."""
-
-    async def around(self, method: str, request: bytes, proceed: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Returns the serialised answer, from ``proceed`` or of its own. May raise ``RpcRefused``, or never return."""
-        ...
 
 
 class NodeService:
@@ -85,13 +68,10 @@ class NodeService:
         self._state = state
         self._plane = plane
         self._observer = observer
-        self._hub = hub
         self._awg = awg
         self._xray_identity = xray
         self._clock = clock
         self._version = version
-        self._allowed = allowed_clients
-        self._hook = hook
         self._started = clock.monotonic()
         self._writer = Writer()
         self._complaints: dict[str, str] = {}
@@ -99,18 +79,23 @@ class NodeService:
         self.applied_revision = state.awg_revision()
         remembered = self._readable("xray", state.xray)
         self.xray = XrayInbound(state, self._save, plane.xray, xray, remembered)
-        self._methods: dict[str, Callable[[bytes], Awaitable[Message]]] = {
-            "GetStatus": self._reads(pb.GetStatusRequest, self.get_status),
-            "GetMetrics": self._reads(pb.GetMetricsRequest, self.get_metrics),
-            "PushConfig": self._reads(pb.PushConfigRequest, self.push_config),
-            "AddPeer": self._reads(pb.AddPeerRequest, self.add_peer),
-            "RemovePeer": self._reads(pb.RemovePeerRequest, self.remove_peer),
-            "ListPeers": self._reads(pb.ListPeersRequest, self.list_peers),
-            "RestartService": self._reads(pb.RestartServiceRequest, self.restart_service),
-            "SetNetworkConfig": self._reads(pb.SetNetworkConfigRequest, self.set_network_config),
-            "ConfigureInnerLink": self._reads(pb.ConfigureInnerLinkRequest, self.configure_inner_link),
-            "RemoveInnerLink": self._reads(pb.RemoveInnerLinkRequest, self.remove_inner_link),
-        }
+        self.door = Door(
+            {
+                "GetStatus": reads(pb.GetStatusRequest, self.get_status),
+                "GetMetrics": reads(pb.GetMetricsRequest, self.get_metrics),
+                "PushConfig": reads(pb.PushConfigRequest, self.push_config),
+                "AddPeer": reads(pb.AddPeerRequest, self.add_peer),
+                "RemovePeer": reads(pb.RemovePeerRequest, self.remove_peer),
+                "ListPeers": reads(pb.ListPeersRequest, self.list_peers),
+                "RestartService": reads(pb.RestartServiceRequest, self.restart_service),
+                "SetNetworkConfig": reads(pb.SetNetworkConfigRequest, self.set_network_config),
+                "ConfigureInnerLink": reads(pb.ConfigureInnerLinkRequest, self.configure_inner_link),
+                "RemoveInnerLink": reads(pb.RemoveInnerLinkRequest, self.remove_inner_link),
+            },
+            hub,
+            allowed_clients,
+            hook,
+        )
 
     # -- start and stop
 
@@ -351,69 +336,11 @@ class NodeService:
         await self._writer.run(change)
         return pb.RemoveInnerLinkResponse(removed=True)
 
-    # -- events
-
-    async def _watch(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        await self._admit(context)
-        subscription = self._hub.subscribe()
-        try:
-            # An acknowledgement that the existing agent does not give: the subscription is there (node-contract.md 9.1, 8).
-            await context.send_initial_metadata(())
-            while (event := await subscription.get()) is not None:
-                await context.write(event)
-                self._hub.sent += 1
-        except StreamCut:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the agent went away")
-        finally:
-            self._hub.unsubscribe(subscription)
-
     # -- plumbing
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """What a server adds. Messages pass as bytes, so that an event is serialised once for all its readers."""
-        methods: dict[str, Any] = {
-            name: grpc.unary_unary_rpc_method_handler(cast("Any", self._unary(name))) for name in self._methods
-        }
-        methods["WatchEvents"] = grpc.unary_stream_rpc_method_handler(cast("Any", self._watch))
-        return cast("grpc.GenericRpcHandler", grpc.method_handlers_generic_handler(SERVICE, methods))
-
-    def _unary(self, name: str) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-        async def handle(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            await self._admit(context)
-            try:
-                if self._hook is None:
-                    return await self._answer(name, request)
-                return await self._hook.around(name, request, lambda: self._answer(name, request))
-            except RpcRefused as refused:
-                # Sentences about arguments are our own and name fields; those about failures may quote a tool.
-                text = scrub(refused.text) if refused.code is grpc.StatusCode.INTERNAL else refused.text
-                await context.abort(refused.code, f"{name}: {text}")
-                raise  # abort has raised
-
-        return handle
-
-    async def _answer(self, name: str, request: bytes) -> bytes:
-        try:
-            return (await self._methods[name](request)).SerializeToString()
-        except (RpcRefused, asyncio.CancelledError):
-            raise
-        except InvalidInput as error:
-            raise RpcRefused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
-        except DecodeError:
-            raise RpcRefused(grpc.StatusCode.INTERNAL, "the request cannot be decoded") from None
-        except (CoxswainError, OSError) as error:
-            _log.warning("%s: %s", name, scrub(str(error)))
-            raise RpcRefused(grpc.StatusCode.INTERNAL, str(error)) from None
-        except Exception as error:
-            _log.exception("%s: a defect of the agent", name)
-            raise RpcRefused(grpc.StatusCode.INTERNAL, f"a defect of the agent: {type(error).__name__}") from None
-
-    async def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        if not self._allowed:
-            return
-        names = {name.decode(errors="replace") for name in context.auth_context().get("x509_common_name", ())}
-        if not names & self._allowed:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this client certificate may not drive the node")
+        """What a server adds."""
+        return self.door.handler()
 
     async def _save(self, write: Callable[[], None]) -> None:
         if self._state.files.blocking:
@@ -437,10 +364,6 @@ class NodeService:
     def _forget_link_complaints(self) -> None:
         for about in [about for about in self._complaints if about.startswith("link ")]:
             del self._complaints[about]
-
-    @staticmethod
-    def _reads(request: type[M], method: Callable[[M], Awaitable[Message]]) -> Callable[[bytes], Awaitable[Message]]:
-        return lambda content: method(request.FromString(content))
 
     @staticmethod
     def _unimplemented(protocol: int) -> RpcRefused:

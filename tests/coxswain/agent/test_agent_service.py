@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coxswain.agent.dataplane import DataPlaneFailed
 from coxswain.agent.fleet_sim import SimFleet
 from coxswain.agent.redact import scrub
-from coxswain.agent.service import SERVICE, RpcRefused
+from coxswain.agent.rpc import SERVICE, RpcRefused
 from coxswain.agent.writer import Writer
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
@@ -528,7 +528,7 @@ def test_no_bytes_bring_a_service_down(method, request):
     async def scenario():
         service = SimFleet(1)[0].service
         try:
-            await service._answer(method, request)
+            await service.door.answer(method, request)
         except RpcRefused as refused:
             return refused.code, refused.text
         return Code.OK, ""

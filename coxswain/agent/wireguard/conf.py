@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from coxswain.agent.dataplane import DataPlaneFailed, PeerConfig
@@ -84,6 +85,7 @@ def _peer_lines(peer: PeerConfig) -> list[str]:
     ]
 
 
+@lru_cache(maxsize=4)  # one change reads the conf before and the one after several times, and the next change the latter
 def parse_peers(text: str) -> tuple[PeerConfig, ...]:
     """The ``[Peer]`` sections in their order.
 
@@ -114,6 +116,7 @@ def _peer(number: int, values: dict[str, str]) -> PeerConfig:
     return PeerConfig(values["publickey"], allowed, values.get("presharedkey", ""), values.get("endpoint", ""))
 
 
+@lru_cache(maxsize=4)
 def parse_block(text: str) -> InterfaceBlock:
     """The ``[Interface]`` section, to compare it with the intended one. Raises ``ConfError``."""
     values: dict[str, str] = {}

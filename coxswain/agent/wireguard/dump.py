@@ -29,12 +29,12 @@ def parse_dump(text: str) -> dict[str, LivePeer]:
         if len(columns) < 7 or not columns[0]:
             raise DumpError(f"line {number} of the dump has {len(columns)} columns; a peer has at least 7")
         endpoint = "" if columns[2] == "(none)" else columns[2]
-        handshake, received, sent = (_count(number, column) for column in columns[4:7])
+        numbers = columns[4:7]
+        digits = "".join(numbers)
+        if not (digits.isascii() and digits.isdigit() and all(numbers)) or max(map(len, numbers)) > 20:
+            raise DumpError(f"line {number} of the dump has a column that is no number")
+        handshake, received, sent = map(int, numbers)
+        if max(handshake, received, sent) > _UINT64_MAX:
+            raise DumpError(f"line {number} of the dump has a number that is too large")
         peers[columns[0]] = LivePeer(columns[0], endpoint, handshake, received, sent)
     return peers
-
-
-def _count(number: int, text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) > _UINT64_MAX:
-        raise DumpError(f"line {number} of the dump has a column that is no number")
-    return int(text)

@@ -218,8 +218,11 @@ class Interface:
         try:
             if before is None or not parse_block(after).routed:
                 return
-            kept = set(routed(parse_peers(after)))
-            await self._routes.remove(self.name, tuple(r for r in routed(parse_peers(before)) if r not in kept))
+            now = parse_peers(after)
+            staying = set(now)
+            gone = routed(peer for peer in parse_peers(before) if peer not in staying)
+            kept = set(routed(now)) if gone else set()
+            await self._routes.remove(self.name, tuple(route for route in gone if route not in kept))
         except ConfError:
             _log.warning("%s: the conf before cannot be read, routes of its peers may remain", self.name)
         except DataPlaneFailed as failure:

@@ -102,18 +102,20 @@ class WireguardPlane:
     # -- policy
 
     async def apply_policy(self, policy: Policy, previous: StoredPolicy | None, *, restoring: bool = False) -> StoredPolicy:
-        firewall = self._choose_firewall()
+        firewall = await self._choose_firewall()
         if not restoring:  # a start waits for nobody
             await self._wake_links(policy, previous.policy if previous is not None else Policy())
         stored = await firewall.apply(policy, previous, await self._mtus(policy), restoring=restoring)
         self._policy, self._firewall = policy, firewall
         return stored
 
-    def _choose_firewall(self) -> Firewall:
+    async def _choose_firewall(self) -> Firewall:
         choice = self._settings.firewall
-        if choice is FirewallChoice.NFTABLES or (choice is FirewallChoice.AUTO and shutil.which("nft")):
-            return NftablesFirewall(self._shell)
-        return IptablesFirewall(self._shell)
+        if choice is FirewallChoice.AUTO and shutil.which("nft"):
+            # The tool may be there on a kernel that does without.
+            usable = (await self._shell("nft", "list", "tables")).ok
+            choice = FirewallChoice.NFTABLES if usable else FirewallChoice.IPTABLES
+        return NftablesFirewall(self._shell) if choice is FirewallChoice.NFTABLES else IptablesFirewall(self._shell)
 
     async def _wake_links(self, policy: Policy, before: Policy) -> None:
         """Those that nobody was sent through before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 from coxswain.agent.dataplane import PeerConfig
 from coxswain.agent.wireguard.commands import Shell, ToolFailed
@@ -27,6 +28,7 @@ def routed(peers: Iterable[PeerConfig]) -> tuple[str, ...]:
     return tuple(destinations)
 
 
+@lru_cache(maxsize=65_536)
 def _destination(text: str) -> str:
     try:
         network = ipaddress.ip_interface(text).network

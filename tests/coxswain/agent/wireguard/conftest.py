@@ -46,7 +46,7 @@ case "$line" in
 "ip route show default") /bin/cat $H/default ;;
 "ip -N -j rule show") /bin/cat $H/marks ;;
 "ip -6 -N -j rule show") echo '[]' ;;
-"nft list table"*) exit 1 ;;
+"nft list table "*) exit 1 ;;
 esac
 """
 

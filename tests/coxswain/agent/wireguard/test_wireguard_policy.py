@@ -243,3 +243,35 @@ async def test_the_way_can_be_chosen(host):
     lines = host.lines()
     assert "nft list table inet coxswain" in lines, "nothing of the other way may remain"
     assert host.rules() == canonical(NAT)
+
+
+async def test_an_nft_that_the_kernel_does_without_is_not_used(host):
+    host.install("nft")
+    host.failing("nft list tables")
+    await host.plane().apply_policy(NAT, None)
+    assert host.rules() == canonical(NAT)
+
+
+@pytest.mark.parametrize("firewall", list(FirewallChoice))
+async def test_what_is_gone_is_noticed_and_applied_again(host, firewall):
+    if firewall is not FirewallChoice.IPTABLES:
+        host.install("nft")
+    plane = host.plane(firewall)
+    stored = await plane.apply_policy(TWO, None)
+    host.write("marks", marks(7100))
+    assert await plane.heal(stored) is None
+    host.write("marks", "[]")  # a rule of ip
+    host.calls()
+    assert await plane.heal(stored) == stored
+    assert "ip rule add fwmark 7100 lookup 7100" in host.lines()
+    host.write("marks", marks(7100))
+    if firewall is FirewallChoice.IPTABLES:
+        host.write("rules", "")
+        assert await plane.heal(stored) == stored
+        assert host.rules() == canonical(TWO)
+    else:
+        host.failing_once("nft list chain*")
+        host.calls()
+        assert await plane.heal(stored) == stored
+        assert "nft -f -" in host.lines()
+    assert await plane.heal(None) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from coxswain.errors import InvalidInput, NotFound, Refused
 from coxswain.ids import new_id
 from coxswain.store.migrate import SCHEMA_VERSION
 
-__all__ = ["CONFIG_FILE", "FORMAT", "Made", "Progress", "create", "movable"]
+__all__ = ["CONFIG_FILE", "FORMAT", "Made", "Pace", "Progress", "create", "movable"]
 
 FORMAT = 1
 CONFIG_FILE = "config/cox.yaml"
@@ -35,8 +36,11 @@ _LARGEST_FILE = 256 * 1024 * 1024
 
 _DATABASE = ("app.db", "app.db-wal", "app.db-shm", "app.db-journal")
 _OF_A_RUN = ("app.db.lock", "daemon.pid")
-_SYNC_EVERY = 4 * 1024 * 1024
+_SYNC_EVERY = 1024 * 1024
 """Bytes between two syncs of the file, so that the daemon's own small ones never wait behind a gigabyte."""
+
+_TURN_S = 0.02
+_LONGEST_PAUSE_S = 0.2
 
 Progress = Callable[[int, int], object]
 """Called with bytes done and bytes in all, about."""
@@ -53,10 +57,35 @@ class Made:
     manifest: dict[str, Any]
 
 
+class Pace:
+    """Half of the time is left to others: after each turn of work, a pause as long as it was.
+
+    Priorities alone do not do that: they say nothing about caches, memory and the disk.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def breathe(self) -> None:
+        """Called between pieces of work."""
+        worked = time.monotonic() - self._began
+        if worked >= _TURN_S:
+            time.sleep(min(worked, _LONGEST_PAUSE_S))
+            self._began = time.monotonic()
+
+
 def create(
-    config: Config, out: Path, secret: BackupSecret, *, now: float, progress: Progress = lambda _done, _all: None
+    config: Config,
+    out: Path,
+    secret: BackupSecret,
+    *,
+    now: float,
+    progress: Progress = lambda _done, _all: None,
+    pace: Pace | None = None,
 ) -> Made:
     """Writes a backup of this configuration's state to ``out``, which appears only when it is whole and on disk.
+
+    ``pace`` None: as fast as it goes.
 
     Raises:
         NotFound: there is no state.
@@ -78,7 +107,13 @@ def create(
             os.fchmod(file.fileno(), 0o600)
             paced = _Paced(file)
             sealer = Sealer(paced, secret)
-            made_id, manifest, plain = _write(config, sealer, now, progress)
+
+            def tick(done: int, total: int) -> None:
+                progress(done, total)
+                if pace is not None:
+                    pace.breathe()
+
+            made_id, manifest, plain = _write(config, sealer, now, tick)
             sealer.close()
             os.fsync(file.fileno())
         os.replace(partial, out)  # noqa: PTH105

@@ -44,13 +44,21 @@ _key_option = click.option("--key-file", metavar="FILE", help="A key instead of 
 @click.option("--out", metavar="FILE", help="Default: coxswain-<time>.coxbak here.")
 @_passphrase_option
 @_key_option
+@click.option("--fast", is_flag=True, help="Take no care of the daemon: for one that is stopped, or a quiet hour.")
 @click.option("--make-key", is_flag=True, help="Write a fresh key to --key-file if there is none.")
 def create_(
-    config: str | None, out: str | None, passphrase_file: str | None, key_file: str | None, *, make_key: bool, as_json: bool
+    config: str | None,
+    out: str | None,
+    passphrase_file: str | None,
+    key_file: str | None,
+    *,
+    make_key: bool,
+    fast: bool,
+    as_json: bool,
 ) -> None:
     """Make a backup. The daemon may run; it is not disturbed."""
     only_here("backup create")
-    from coxswain.backup.create import create  # noqa: PLC0415 - the rest is only needed here
+    from coxswain.backup.create import Pace, create  # noqa: PLC0415 - the rest is only needed here
     from coxswain.config import load  # noqa: PLC0415
 
     loaded = load(config_path(config))
@@ -64,8 +72,10 @@ def create_(
 
         make_key_file(Path(key_file))
     secret = _secret(passphrase_file, key_file, confirm=True)
-    _be_humble()
-    made = create(loaded, target, secret, now=now, progress=_Progress(quiet=as_json))
+    if not fast:
+        _be_humble()
+    pace = None if fast else Pace()
+    made = create(loaded, target, secret, now=now, progress=_Progress(quiet=as_json), pace=pace)
     _leave_record(loaded, made.id, made.manifest, made.size)
     if as_json:
         print_json({"path": str(made.path), "size": made.size, "plain_bytes": made.plain_bytes, "manifest": made.manifest})

@@ -161,9 +161,9 @@ def _load(fleet: BenchFleet) -> Iterator[_Load]:
         raise RigError(f"{len(load.failures)} requests failed, first: {load.failures[0]}")
 
 
-def _cox(*arguments: str) -> subprocess.Popen[bytes]:
+def _cox(*arguments: str, state_dir: str = "") -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "actors.main", "backup", *arguments]
-    environ = os.environ | {"COX_BACKUP_PASSPHRASE": _PHRASE}
+    environ = os.environ | {"COX_BACKUP_PASSPHRASE": _PHRASE} | ({"COX_STATE_DIR": state_dir} if state_dir else {})
     return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL)
 
 
@@ -182,7 +182,7 @@ def _create(fleet: BenchFleet, out: Path) -> tuple[float, int]:
 def _restore(fleet: BenchFleet, backup_file: Path) -> float:
     began = time.monotonic()
     where = fleet.daemon.home / "again"
-    process = _cox("restore", str(backup_file), "--config", str(where / "cox.yaml"))
+    process = _cox("restore", str(backup_file), "--config", str(where / "cox.yaml"), state_dir=str(where / "state"))
     if process.wait():
         raise RigError(f"cox backup restore ended with {process.returncode}")
     return time.monotonic() - began

@@ -1,0 +1,96 @@
+"""Argon2id as the contract has it, a cap on how many at once, and nothing to tell who exists."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from coxswain.access.passwords import HashingGate, check_hash, check_new, hash_password, is_sound_hash, new_password
+from coxswain.errors import InvalidInput, Throttled
+
+REFERENCE = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+"""Of "password" under the salt "somesalt": a test vector of the reference implementation (phc-winner-argon2, test.c)."""
+
+
+def test_a_hash_has_the_contracts_parameters_and_fits_its_password_only() -> None:
+    phc = hash_password("correct horse")
+    assert phc.startswith("$argon2id$v=19$m=65536,t=1,p=4$")
+    salt, key = phc.split("$")[4:]
+    assert (len(salt), len(key)) == (22, 43), "16 and 32 bytes, unpadded"
+    assert check_hash("correct horse", phc) and not check_hash("correct hors", phc) and not check_hash("", phc)
+    assert hash_password("correct horse") != phc, "a salt of its own"
+
+
+def test_hashes_of_others_are_read_with_their_parameters() -> None:
+    assert check_hash("password", REFERENCE)
+    assert not check_hash("Password", REFERENCE)
+
+
+@pytest.mark.parametrize(
+    "phc",
+    [
+        "",
+        "plain",
+        "$argon2i$v=19$m=65536,t=1,p=4$c29tZXNhbHRzYWx0$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+        REFERENCE.replace("v=19", "v=16"),
+        REFERENCE.replace("m=65536", "m=99999999"),
+        REFERENCE.replace("t=2", "t=999"),
+        REFERENCE.replace("t=2", "t=0"),
+        REFERENCE.replace("p=1", "p=0"),
+        REFERENCE.replace("m=65536", "m=4"),
+        REFERENCE + "\n",
+        REFERENCE + "$x",
+    ],
+)
+def test_a_hash_that_is_none_or_asks_for_too_much_fits_nothing(phc: str) -> None:
+    assert not is_sound_hash(phc)
+    assert not check_hash("password", phc)
+
+
+@pytest.mark.parametrize("password", ["ÄÖÜ und 渡し守", "\0" * 8, "\ud800 half a pair", " leading and trailing "])
+def test_any_characters_will_do(password: str) -> None:
+    assert check_hash(password, hash_password(password))
+
+
+def test_too_short_and_too_long_ones_are_refused_without_showing_them() -> None:
+    for bad in ("", "1234567", "x" * 513):
+        with pytest.raises(InvalidInput, match=f"password: {len(bad)} characters; it takes 8 to 512") as caught:
+            check_new(bad)
+        assert not bad or bad not in str(caught.value).replace("1234567 ", "")
+    assert check_new("12345678") == "12345678"
+
+
+def test_a_made_up_password_has_120_bits() -> None:
+    made = {new_password() for _ in range(50)}
+    assert len(made) == 50 and {len(p) for p in made} == {24}
+
+
+def test_only_so_many_hash_at_once_and_only_so_many_wait() -> None:
+    gate, go, inside, peak, refused = HashingGate(at_once=2, waiting=2), threading.Event(), [], [], []
+    entered = threading.Semaphore(0)
+
+    def one() -> None:
+        try:
+            with gate.turn():
+                inside.append(1)
+                peak.append(len(inside))
+                entered.release()
+                assert go.wait(20)
+                inside.pop()
+        except Throttled as error:
+            refused.append(error.retry_after)
+            entered.release()
+
+    threads = [threading.Thread(target=one) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):  # two that are in, and six that were turned away
+        assert entered.acquire(timeout=20)
+    assert len(refused) == 6 and max(peak) == 2
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert max(peak) == 2 and not inside
+    with gate.turn():
+        pass

@@ -2,6 +2,8 @@
 
 Each hash takes 64 MiB and a tenth of a second of a core (measured), so whoever may try passwords may also fill the memory:
 hence the cap. The work is done on the caller's thread, a worker of the server, and never in an actor.
+
+By argon2-cffi and not by cryptography, in which two hashes at once wait for each other for ever (50.0, OpenSSL's threads).
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cryptography.exceptions import InvalidKey
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.low_level import Type, hash_secret, verify_secret
 
 from coxswain.errors import InvalidInput, Throttled
 
@@ -47,10 +49,16 @@ def new_password() -> str:
 
 def hash_password(password: str) -> str:
     """The PHC string of ``password`` under a fresh salt."""
-    kdf = Argon2id(
-        salt=secrets.token_bytes(_SALT_BYTES), length=_KEY_BYTES, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB
+    phc = hash_secret(
+        password.encode("utf-8", "surrogatepass"),
+        secrets.token_bytes(_SALT_BYTES),
+        time_cost=_PASSES,
+        memory_cost=_MEMORY_KIB,
+        parallelism=_LANES,
+        hash_len=_KEY_BYTES,
+        type=Type.ID,
     )
-    return kdf.derive_phc_encoded(password.encode("utf-8", "surrogatepass"))
+    return phc.decode("ascii")
 
 
 def is_sound_hash(phc: str) -> bool:
@@ -66,8 +74,8 @@ def check_hash(password: str, phc: str) -> bool:
     """Whether ``phc`` is a hash of ``password``. An empty or unsound ``phc`` is nobody's, and takes as long to find out."""
     theirs = phc if is_sound_hash(phc) else _NOBODYS
     try:
-        Argon2id.verify_phc_encoded(password.encode("utf-8", "surrogatepass"), theirs)
-    except (InvalidKey, ValueError):
+        verify_secret(theirs.encode("ascii"), password.encode("utf-8", "surrogatepass"), Type.ID)
+    except (Argon2Error, InvalidHashError):
         return False
     return theirs is phc
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -87,7 +88,8 @@ def raw(listen: str, sent: bytes, timeout: float = 10.0) -> bytes:
     host, _, port = listen.rpartition(":")
     got = b""
     with socket.create_connection((host, int(port)), timeout, source_address=(new_address(), 0)) as connection:
-        connection.sendall(sent)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it was told all
+            connection.sendall(sent)
         try:
             while True:
                 more = connection.recv(65536)

@@ -50,7 +50,7 @@ def test_lifetimes(text: str, seconds: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["-1h", "1", "h", "1d", "1h-1m", "1 h", "soon", "99999999h", "1h;", "\uff11h", "1" * 500 + "h"]
+    "text", ["-1h", "1", "h", "1d", "1h-1m", "1 h", "soon", "99999999h", "1h;", "\uff11h", "1" * 99 + "h"]
 )
 def test_what_is_no_lifetime(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"^expires: "):

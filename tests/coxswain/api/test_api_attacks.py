@@ -1,4 +1,4 @@
-"""What an attacker can send to loopback: from a web page, from another process, in floods. It is refused, and the rest goes on."""
+"""What an attacker can send to loopback: from a web page, from a process, in floods. It is refused, and life goes on."""
 
 from __future__ import annotations
 
@@ -147,11 +147,12 @@ def test_the_cookie_is_for_us_alone(webbed: Controller) -> None:
 
 def test_a_body_of_more_than_a_mebibyte_is_refused(webbed: Controller) -> None:
     web = Web(webbed.listen, token=token(webbed, "admin"))
-    big = b'{"name": "' + b"x" * MAX_BODY_BYTES + b'"}'
-    assert web.call("POST", "/api/tokens", big, headers={"Content-Type": "application/json"}).status == 413
     head = f"POST /api/tokens HTTP/1.1\r\nHost: {webbed.listen}\r\nAuthorization: Bearer {web.token}\r\n"
     said = raw(webbed.listen, f"{head}Content-Length: 99999999999\r\n\r\n".encode())
     assert b" 413 " in said.split(b"\r\n")[0], "before it is read"
+    big = b'{"name": "' + b"x" * MAX_BODY_BYTES + b'"}'
+    sent = f"{head}Content-Type: application/json\r\nContent-Length: {len(big)}\r\n\r\n".encode() + big
+    assert b" 413 " in raw(webbed.listen, sent).split(b"\r\n")[0]
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     chunked = (
         f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunk * 20 + b"0\r\n\r\n"
@@ -323,7 +324,7 @@ def test_a_thousand_logins_a_second_hurt_nobody(webbed: Controller) -> None:
     records = webbed.client.get("/api/audit/head")["size"]
     addresses = [new_address() for _ in range(4)]
     reader = Web(webbed.listen, token=token(webbed, "readonly"))
-    stop, answered, slowest = threading.Event(), Counter[int](), []
+    stop, answered, slowest, pauses = threading.Event(), Counter[int](), [], list[int]()
 
     def query() -> None:
         while not stop.is_set():
@@ -334,7 +335,10 @@ def test_a_thousand_logins_a_second_hurt_nobody(webbed: Controller) -> None:
     def attack(n: int) -> None:
         web = Web(webbed.listen, address=addresses[n % 4])
         for k in range(125):
-            answered[web.post("/api/auth/login", {"username": f"admin{k % 3}", "password": "guess"}).status] += 1
+            answer = web.post("/api/auth/login", {"username": f"admin{k % 3}", "password": "guess"})
+            answered[answer.status] += 1
+            if answer.status == 429:
+                pauses.append(int(answer.headers["retry-after"]))
 
     reading = threading.Thread(target=query)
     reading.start()
@@ -348,8 +352,7 @@ def test_a_thousand_logins_a_second_hurt_nobody(webbed: Controller) -> None:
     assert set(answered) == {401, 429}
     assert webbed.client.get("/api/audit/head")["size"] - records < 100
     assert sorted(slowest)[len(slowest) // 2] < 0.5, "half of the queries meanwhile were answered in half a second"
-    limited = Web(webbed.listen, address=addresses[0]).post("/api/auth/login", {"username": "x", "password": "y"})
-    assert limited.status == 429 and int(limited.headers["retry-after"]) >= 1
+    assert min(pauses) >= 1
 
     def there() -> bool:
         answer = Web(webbed.listen).log_in("admin", PASSWORD)

@@ -17,6 +17,7 @@
     │   └── reconcile_clock
     ├── operation_runs           dynamic: one operation:<id> per running operation
     ├── operations               the journal of operations, and whose turn it is
+    ├── renewals                 starts the renewal of nodes' certificates
     ├── web_server               the API on loopback TCP
     └── control_socket           the API on a unix socket
 
@@ -53,6 +54,7 @@ from actors.node_links import NodeLinks
 from actors.operations import OperationRuns, Operations
 from actors.ownership import SoloOwnership
 from actors.reconcile_clock import ReconcileClock
+from actors.renewals import Renewals
 from actors.servers import Servers
 from actors.session_archive import SessionArchive
 from actors.session_tracker import SessionTracker
@@ -196,6 +198,9 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
         *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())} | live),
+        spec("renewals", Renewals),
+        *((spec("web_server", WebServer, _web(parts, doors)),) if parts.listen else ()),
+        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())}),
     )
     system = System(
         children=children,

@@ -30,6 +30,7 @@ _WINDOW = 2**24
 _KEEPALIVE_S = 15
 _POLL_S = 0.5
 _LOOK_S = 0.01
+_REST_S = 3.0
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says of a peer is in our errors, without its stack traces
 
@@ -103,6 +104,14 @@ class SshHost(Host):
             _check(channel, until)
             if not channel.recv_ready():
                 channel.status_event.wait(_LOOK_S)
+        # The exit status may overtake the last output, which ends with EOF; what runs on in the background may hold that
+        # back.
+        rest_until = min(until, time.monotonic() + _REST_S)
+        while _drain(channel, out, err, most) or not (channel.eof_received or channel.closed):
+            if time.monotonic() > rest_until:
+                break
+            if not channel.recv_ready():
+                time.sleep(_LOOK_S / 4)
         _drain(channel, out, err, most)
         code = channel.recv_exit_status()
         if code < 0:

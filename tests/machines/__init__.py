@@ -53,7 +53,7 @@ SetEnv PATH={standins}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin SCRATCH={scr
 
 
 class Machine:
-    """One host. ``address`` is in 127.0.0.0/8. ``faults``: ``cut_each_command`` and ``hold`` work. ``small_mb``: what
+    """One host. ``address`` is in 127.0.0.0/8. ``faults``: ``cut_at`` and ``hold`` work. ``small_mb``: what
     ``/usr/local/bin`` holds.
     """
 
@@ -150,9 +150,14 @@ class Machine:
         for pid in self._sessions():
             _kill(pid)
 
-    def cut_each_command(self) -> None:
-        """From now on each command's session is killed once, before or after it did its work."""
-        (self.scratch / "fault.json").write_text('{"mode": "cut"}')
+    def cut_at(self, *patterns: str) -> None:
+        """The line breaks at the first command that matches each of them: before it did its work, after it, in turns."""
+        (self.scratch / "fault.json").write_text(json.dumps({"mode": "cut", "patterns": patterns}))
+
+    def cuts(self) -> int:
+        """How many of them it broke at by now."""
+        seen = self.scratch / "seen"
+        return len(list(seen.iterdir())) if seen.exists() else 0
 
     def hold(self, pattern: str) -> None:
         """From now on the first command that matches waits, until ``go_on``."""

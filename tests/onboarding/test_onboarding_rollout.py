@@ -1,0 +1,128 @@
+"""Upgrades: one node with its way back, many in batches that stop at the first failure."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import eventually
+
+
+def binary(machine):
+    return machine.path("/usr/local/bin/node").read_bytes()
+
+
+def test_an_upgrade_and_a_rollback(rig):
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent("old", version="0.3.1"))
+    path = f"/api/nodes/{node['id']}"
+    upgraded = rig.client.post(f"{path}/update-agent", {"binary_path": rig.agent("new", version="0.3.2")})
+    assert (upgraded["agent_version"], upgraded["link_state"]) == ("0.3.2", "live")
+    assert machine.files("/usr/local/bin") == ["node", "node.previous"]
+    refused = rig.fails(f"{path}/update-agent", binary_path=rig.agent("old2", version="0.3.2", pad=2_000))
+    assert refused.status == 409 and "is not newer" in str(refused)
+    back = rig.client.post(f"{path}/rollback")
+    assert back["agent_version"] == "0.3.1"
+    forced = rig.client.post(f"{path}/update-agent", {"binary_path": rig.agent("older", version="0.2.9"), "force": True})
+    assert forced["agent_version"] == "0.2.9"
+
+
+def test_an_upgrade_whose_agent_dies_is_taken_back(rig):
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent("old", version="0.3.1"))
+    before = binary(machine)
+    bad = rig.agent("bad", version="0.4.0", dies="illegal instruction, so to speak")
+    refused = rig.fails(f"/api/nodes/{node['id']}/update-agent", binary_path=bad)
+    assert refused.status == 502 and "illegal instruction" in str(refused)
+    operation = rig.last("node.update")
+    assert operation["state"] == "undone"
+    assert binary(machine) == before
+    found = rig.controller.until(node["name"], link_state="live", agent_version="0.3.1")
+    assert found["status"] == "active"
+
+
+def test_what_is_behind_a_url_needs_its_digest(rig):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", url="https://127.0.0.1:9/agent")
+    assert refused.status == 400 and "sha256" in str(refused)
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", url="http://127.0.0.1:9/agent", sha256="0" * 64)
+    assert refused.status == 400 and "https" in str(refused)
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", url="https://127.0.0.1:9/agent", sha256="0" * 64)
+    assert refused.status == 502 and "fetching https://127.0.0.1:9/agent failed" in str(refused)
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node")
+    assert refused.status == 400 and "--binary" in refused.remedy
+
+
+def test_a_rollout_stops_at_the_first_batch_that_fails_and_can_be_taken_back(rig):
+    old, new = rig.agent("old", version="0.3.1"), rig.agent("new", version="0.3.2")
+    machines = [rig.machine(), rig.machine(faults=True), rig.machine()]
+    nodes = [rig.node_on(machine, old, name=f"n{i}") for i, machine in enumerate(machines)]
+    machines[1].hold("t=/usr/local/bin/node.new")  # and then its line breaks
+    rollout = rig.begin("/api/rollouts", nodes=["n0", "n1", "n2"], canary=1, batch=1, binary_path=new)
+    eventually(machines[1].held, timeout=40)
+    machines[1].cut_connections()
+    rollout = rig.over(rollout)
+    machines[1].go_on()
+    assert rollout["state"] == "failed" and "1 of 1 were not upgraded" in rollout["error"]
+    assert [s["state"] for s in rollout["steps"]] == ["done", "failed", "pending"]
+    versions = {n["name"]: n["agent_version"] for n in rig.client.get("/api/nodes")}
+    assert versions == {"n0": "0.3.2", "n1": "0.3.1", "n2": "0.3.1"}, "the batch after the failure was not touched"
+
+    rig.client.post(f"/api/operations/{rollout['id']}/retry")
+    rollout = rig.over(rollout)
+    assert rollout["state"] == "done", rollout
+    for i, machine in enumerate(machines):
+        rig.controller.until(f"n{i}", agent_version="0.3.2", link_state="live")
+        assert b"0.3.2" in binary(machine)
+
+    first = rig.begin("/api/rollouts", nodes=["n0", "n2"], canary=1, batch=1, binary_path=rig.agent("v3", version="0.3.3"))
+    eventually(lambda: rig.operation(first)["steps"][0]["state"] == "done", timeout=40)
+    rig.client.post(f"/api/operations/{first['id']}/cancel")
+    over = rig.over(first)
+    assert over["state"] == "cancelled", over
+    for i in (0, 2):
+        rig.controller.until(f"n{i}", agent_version="0.3.2", link_state="live")
+    assert [n["id"] for n in nodes]
+
+
+def test_a_relay_with_all_its_roles(rig):
+    from tests.machines import relay_file  # noqa: PLC0415
+
+    machine = rig.machine()
+    (machine.path("/etc/relay") / "address").write_text(machine.address)
+    server = rig.add_server(machine, region="ams")
+    body = {"role": "relay", "egress": True, "onion": True, "binary_path": str(relay_file(rig.home / "relay"))}
+    relay = rig.client.post(f"/api/servers/{server['id']}/deploy", body)
+    assert (relay["status"], relay["agent_version"], relay["egress_hop"], relay["region"]) == ("active", "v0.4.0", 1, "ams")
+    assert relay["endpoint"] == f"{machine.address}:8444" and relay["egress_endpoint"] == f"{machine.address}:8456"
+    assert relay["onion"] and len(relay["onion_pubkey"]) == 44
+    assert machine.files("/etc/systemd/system") == ["relay-egress.service", "relay-onion.service", "relay.service"]
+    assert {"relay.key", "relay.crt", "fleet-ca.crt", "device-ca.crt", "onion.key"} <= set(machine.files("/etc/relay"))
+    again = rig.client.post(f"/api/servers/{server['id']}/deploy", body)
+    assert again["id"] == relay["id"]
+    newer = str(relay_file(rig.home / "relay2", version="0.5.0"))
+    updated = rig.client.post(f"/api/relays/{relay['id']}/update-agent", {"binary_path": newer})
+    assert updated["agent_version"] == "v0.5.0"
+    hop = rig.client.post(f"/api/relays/{relay['id']}/egress", {"hop": 3})
+    assert hop["egress_hop"] == 3
+    rig.client.post(f"/api/relays/{relay['id']}/remove")
+    assert rig.client.get("/api/relays") == []
+    assert machine.files("/etc/systemd/system") == [] and machine.files("/usr/local/bin") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"onion": True}, "needs egress"),
+        ({"no_ingress": True}, "without a role"),
+        ({"egress": True, "egress_port": 8444}, "share a port"),
+        ({"endpoint": "other.example:8444"}, "not the hostname"),
+    ],
+)
+def test_roles_that_do_not_fit(rig, body, says):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    refused = rig.fails(
+        f"/api/servers/{server['id']}/deploy", role="relay", url="https://x.example/r", sha256="0" * 64, **body
+    )
+    assert refused.status == 400 and says in str(refused)

@@ -195,12 +195,10 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
         spec("operation_runs", OperationRuns, shutdown_s=10.0),
         spec("operations", Operations, store | {"kinds": operation_kinds(parts.host_dialer) | dict(parts.kinds)}),
+        spec("renewals", Renewals),
         spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
         *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())} | live),
-        spec("renewals", Renewals),
-        *((spec("web_server", WebServer, _web(parts, doors)),) if parts.listen else ()),
-        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())}),
     )
     system = System(
         children=children,

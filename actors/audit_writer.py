@@ -419,10 +419,10 @@ class AuditWriter(Actor):
         if not self._findings:
             raise Conflict("the log extends what was signed before; there is nothing to accept")
         old, new = self._signer, new_signer()
-        now, abandoned = self.context.clock.now(), self._file.newest() or ""
+        now, signed = self.context.clock.now(), list(self._file.notes())
         detail = {"reason": reason, "findings": list(self._findings)}
         with self._store.write(Durability.ACKNOWLEDGED) as tx:
-            appended = restart(tx, (old, new), caller, "audit.restart", detail, abandoned=abandoned, now=now)
+            appended = restart(tx, (old, new), caller, "audit.restart", detail, signed=signed, now=now)
             replace_audit_key(self._paths.key, new)
         self._signer = new
         self._findings.clear()

@@ -13,7 +13,7 @@ from coxswain.audit.verify import trusted
 from coxswain.errors import CoxswainError
 from coxswain.store.api import Tx
 
-__all__ = ["newest_stored", "not_extended", "save_checkpoint"]
+__all__ = ["agreed_upto", "newest_stored", "not_extended", "save_checkpoint"]
 
 
 def not_extended(tx: Tx, verifier: Verifier, notes: Iterable[str]) -> list[str]:
@@ -46,6 +46,24 @@ def not_extended(tx: Tx, verifier: Verifier, notes: Iterable[str]) -> list[str]:
                 f"the first {checkpoint.size} records are not those of the checkpoint of that size: they were rewritten"
             )
     return found
+
+
+def agreed_upto(tx: Tx, verifier: Verifier, notes: Iterable[str]) -> int:
+    """How many records are what the checkpoints of this key say: all, or those of the last checkpoint before the first
+    that does not agree.
+    """
+    size, good = head(tx).size, 0
+    tree = StoredTree(tx)
+    for note in {note.partition("\n\n")[0]: note for note in notes}.values():
+        try:
+            checkpoint = open_checkpoint(note, [verifier])
+        except BadNote:
+            continue
+        if checkpoint.size <= size:
+            if tree.root_at(checkpoint.size) != checkpoint.root:
+                return good
+            good = checkpoint.size
+    return size
 
 
 def _not_ours(note: str, verifier: Verifier, error: BadNote) -> str:

@@ -14,6 +14,9 @@ from pathlib import Path
 __all__ = ["CheckpointFile", "split_notes"]
 
 _TAIL = 64 * 1024
+_CUT_SHORT = "\n~ cut short\n\n"
+"""Behind what a crash left: whatever that looks like, it is no note."""
+
 _NOTE = re.compile(r"(?:[^\n]+\n)+\n(?:\N{EM DASH} [^\n]+\n)+(?=\n|\Z)")
 
 
@@ -29,7 +32,7 @@ class CheckpointFile:
         try:
             end = os.fstat(descriptor).st_size
             whole = end == 0 or os.pread(descriptor, 2, max(0, end - 2)) == b"\n\n"
-            raw = (("" if whole else "\n\n") + note + "\n").encode()
+            raw = (("" if whole else _CUT_SHORT) + note + "\n").encode()
             written = os.write(descriptor, raw)
             if written != len(raw):  # the disk is full; the rest would not fit either
                 raise OSError(28, "no space left for the checkpoint", str(self.path))

@@ -7,15 +7,16 @@ kept a later checkpoint of the old name learns from ``cox audit verify --against
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from coxswain.audit.anchor import agreed_upto
 from coxswain.audit.checkpoint_file import CheckpointFile
 from coxswain.audit.keys import load_audit_key, new_signer, replace_audit_key
 from coxswain.audit.log import Appended, append_outbox, record
 from coxswain.audit.note import Signer
 from coxswain.audit.settings import AuditPaths
 from coxswain.audit.statements import Restarted, sign_restart
-from coxswain.audit.tree import head
 from coxswain.messages.audit import Caller
 from coxswain.store.api import Durability, Store, Tx
 
@@ -23,7 +24,14 @@ __all__ = ["restart", "restart_restored"]
 
 
 def restart(
-    tx: Tx, keys: tuple[Signer, Signer], caller: Caller, action: str, detail: dict[str, Any], *, abandoned: str, now: float
+    tx: Tx,
+    keys: tuple[Signer, Signer],
+    caller: Caller,
+    action: str,
+    detail: dict[str, Any],
+    *,
+    signed: Iterable[str],
+    now: float,
 ) -> list[Appended]:
     """Appends the record. The caller writes the new key (``replace_audit_key``) *before* the commit: should only that have
     happened, the next start sees checkpoints of a key that is not its own, and says so.
@@ -34,7 +42,7 @@ def restart(
         caller: who did it.
         action: ``backup.restore`` or ``audit.restart``.
         detail: plain JSON values; the signed statement is added.
-        abandoned: the newest checkpoint of the old name that is known, a note; or empty.
+        signed: the checkpoints that are known, notes, oldest first; the last is given up.
         now: epoch seconds.
 
     Returns:
@@ -44,7 +52,8 @@ def restart(
     appended: list[Appended] = []
     while more := append_outbox(tx):
         appended += more
-    kept = head(tx).size
+    notes = list(signed)
+    kept, abandoned = agreed_upto(tx, old.verifier, notes), notes[-1] if notes else ""
     statement = sign_restart(new, Restarted(old.verifier, kept, abandoned), now)
     described = detail | {"previous": old.verifier.name, "kept": kept, "statement": statement}
     record(tx, caller, action, ("audit", new.verifier.name), described, now=now)
@@ -64,8 +73,8 @@ def restart_restored(store: Store, paths: AuditPaths, caller: Caller, detail: di
         CoxswainError: the store cannot be written.
     """
     old, new = load_audit_key(paths.key), new_signer()
-    abandoned = CheckpointFile(paths.checkpoints).newest() or ""
+    signed = list(CheckpointFile(paths.checkpoints).notes())
     with store.write(Durability.ACKNOWLEDGED) as tx:
-        appended = restart(tx, (old, new), caller, "backup.restore", detail, abandoned=abandoned, now=now)
+        appended = restart(tx, (old, new), caller, "backup.restore", detail, signed=signed, now=now)
         replace_audit_key(paths.key, new)
     return appended[-1].seq

@@ -55,7 +55,7 @@ class Restarted:
 
     Attributes:
         previous: the key that signed it before.
-        kept: how many records it has from there.
+        kept: how many records it has from there; checkpoints of the old name over more than these are given up.
         abandoned: the newest checkpoint of the old name that is known (its whole note), or empty.
     """
 

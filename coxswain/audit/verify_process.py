@@ -7,6 +7,7 @@ argument) and reads one line from the standard output. Long logs are checked by 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
@@ -19,8 +20,9 @@ from typing import Any
 import coxswain
 from coxswain.audit.checkpoint import Checkpoint
 from coxswain.audit.checkpoint_file import CheckpointFile
+from coxswain.audit.chunks import CHUNK, BrokenAt, Chunk, check_chunk, strays
 from coxswain.audit.note import Verifier
-from coxswain.audit.verify import CHUNK, BrokenAt, Chunk, Finding, Report, check_chunk, conclude, known_of, marks_of, strays
+from coxswain.audit.verify import Finding, Report, conclude, known_of, marks_of
 from coxswain.errors import CoxswainError, StoreUnavailable
 from coxswain.store import Store, open_store
 
@@ -71,6 +73,7 @@ def main() -> None:
     """The process itself."""
     order = json.loads(sys.stdin.readline())
     os.nice(5)
+    gc.disable()  # hundreds of thousands of rows, and not one cycle among them
     try:
         report = verify_store(
             order["location"],

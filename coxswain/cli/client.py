@@ -4,12 +4,14 @@ a short command's time.
 
 from __future__ import annotations
 
+import http
 import http.client
 import json
 import os
 import re
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -151,6 +153,29 @@ class Client:
             raise RemoteError(f"what answers on {name} is no coxswain", status=response.status, exit_code=1)
         return answer
 
+    def lines(self, path: str, headers: dict[str, str], silence_s: float) -> Iterator[str]:
+        """The lines of an answer that does not end, on a connection of their own, until the daemon ends it.
+
+        ``silence_s``: for so long nothing may come. Raises ``DaemonNotRunning``, also when nothing came for that long, and
+        ``RemoteError``.
+        """
+        name = self._place.name
+        connection = self._place.connect(min(self._timeout, silence_s))
+        try:
+            connection.request("GET", self._place.prefix + path, headers=self._place.headers | headers)
+            response = connection.getresponse()
+            if response.status != http.HTTPStatus.OK:
+                raise _refused(response.status, response.read())
+            while line := response.readline():
+                yield line.decode("utf-8", "replace").rstrip("\r\n")
+        except (OSError, http.client.HTTPException) as error:
+            meaning = self._place.explain(error) if isinstance(error, OSError) else None
+            if meaning is not None:
+                raise meaning from None
+            raise DaemonNotRunning(f"no daemon answers on {name}: {error or type(error).__name__}") from None
+        finally:
+            connection.close()
+
     def _exchange(
         self, method: str, path: str, payload: str | None, headers: dict[str, str]
     ) -> tuple[http.client.HTTPResponse, bytes]:
@@ -172,6 +197,13 @@ class Client:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _refused(status: int, raw: bytes) -> RemoteError:
+    try:
+        return _error(status, json.loads(raw))
+    except ValueError:
+        return _error(status, None)
 
 
 def _error(status: int, answer: Any) -> RemoteError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from coxswain.model import Protocol
 
@@ -145,6 +146,7 @@ class OpenSession:
             self.rx_last = self.tx_last = None
 
 
+@lru_cache(maxsize=8192)
 def source_ip(endpoint: str) -> str:
     """The address in ``address:port``, in its usual form; text that is none is kept (management-plane.md 6.3)."""
     bare = endpoint[1:].partition("]")[0] if endpoint.startswith("[") else endpoint

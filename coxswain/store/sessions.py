@@ -22,6 +22,8 @@ _CHANGEABLE = (
 _COLUMNS = ("id", "node_id", "protocol", "peer_key", "opened_at", "opened_seen_at", *_CHANGEABLE)
 _LISTED = ", ".join(_COLUMNS)
 
+_json = json.JSONEncoder(separators=(",", ":")).encode
+
 _SAVE = (
     f"INSERT INTO peer_sessions ({_LISTED}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGEABLE)}"
@@ -155,7 +157,7 @@ def _values(session: OpenSession) -> tuple[Value, ...]:
         session.rx_last,
         session.tx_last,
         session.reason,
-        json.dumps([[to_micros(at), endpoint] for at, endpoint in session.endpoints], separators=(",", ":")),
+        _json([[to_micros(at), endpoint] for at, endpoint in session.endpoints]),
         session.roams,
         session.told_rx,
         session.told_tx,

@@ -141,7 +141,7 @@ def test_watch_for_programs_is_one_object_a_line(controller: Controller) -> None
     config = str(controller.home.parent / "cox.yaml")
     done = subprocess.run([*command, "--config", config], capture_output=True, text=True, timeout=30, check=True)
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert any(e["kind"] == "node.changed" and e["name"] == "told-of" for e in events)
+    assert any(e.get("kind") == "node.changed" and e["name"] == "told-of" for e in events)
     assert [e["seq"] for e in events] == sorted({e["seq"] for e in events})
     without = subprocess.run(
         [*command[:-3], "--config", config],

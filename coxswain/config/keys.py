@@ -92,7 +92,7 @@ def _is_port(text: str) -> bool:
 
 def _cidr(value: str) -> bool:
     try:
-        return ipaddress.ip_network(value).num_addresses >= 8
+        return ipaddress.IPv4Network(value).num_addresses >= 8
     except ValueError:
         return False
 
@@ -173,7 +173,7 @@ _RELAYS = "the relay tier"
 _RULES = "the alert rules"
 _SIEM = "the SIEM stream"
 _MAP = "the map"
-_CLIENTS = "client profiles"
+_PORTS = "nodes that listen on many ports"
 
 KEYS: tuple[Key, ...] = (
     Key("posture", str, "", "which presets apply to what is not set", **_one_of(*POSTURES)),
@@ -193,22 +193,24 @@ KEYS: tuple[Key, ...] = (
     Key("log.level", str, "info", "how much the log tells", live=True, **_one_of("debug", "info", "warn", "error")),
     Key("fleet.reconcile_interval", int, 45, "seconds between two looks at a node", live=True, zero_is_default=True,
         **_SECONDS),
-    Key("fleet.vpn_subnet", str, "10.86.0.0/16", "tunnel addresses of devices", "a network of at least 8 addresses", _cidr),
-    Key("fleet.endpoint_port_min", int, 2000, "lowest UDP port of node endpoints", **_PORT),
-    Key("fleet.endpoint_port_max", int, 60000, "highest UDP port of node endpoints", **_PORT),
-    Key("fleet.rotation.enabled", bool, False, "rotate client endpoints", enterprise=True, waits_for=_CLIENTS),
-    Key("fleet.rotation.interval_seconds", int, 600, "seconds between two rotations", **_SECONDS, waits_for=_CLIENTS),
-    Key("fleet.rotation.jitter_seconds", int, 120, "and how much that may vary", **_between(0, 86_400), waits_for=_CLIENTS),
-    Key("fleet.regions", list, [], "regions offered when nodes are added", waits_for="the dashboard"),
-    Key("fleet.idle_nodes", bool, False, "keep idle nodes in reserve", enterprise=True, waits_for="the dashboard"),
+    Key("fleet.vpn_subnet", str, "10.86.0.0/16", "tunnel addresses of devices",
+        "an IPv4 network of at least 8 addresses", _cidr),
+    Key("fleet.endpoint_port_min", int, 2000, "lowest UDP port of node endpoints", **_PORT, waits_for=_PORTS),
+    Key("fleet.endpoint_port_max", int, 60000, "highest UDP port of node endpoints", **_PORT, waits_for=_PORTS),
+    Key("fleet.rotation.enabled", bool, False, "rotate client endpoints", enterprise=True),
+    Key("fleet.rotation.interval_seconds", int, 600, "seconds between two rotations", **_SECONDS),
+    Key("fleet.rotation.jitter_seconds", int, 120, "and how much that may vary", **_between(0, 86_400)),
+    Key("fleet.regions", list, [], "regions offered when nodes are added", waits_for="a choice of regions"),
+    Key("fleet.idle_nodes", bool, False, "keep idle nodes in reserve", enterprise=True, waits_for="a reserve of nodes"),
     Key("protocols.amneziawg", bool, True, "serve AmneziaWG"),
     Key("protocols.xray", bool, False, "serve XRay/REALITY", enterprise=True),
     Key("reality.decoy_site", str, "www.microsoft.com", "whom REALITY pretends to be", "a host name", _is_host),
-    Key("node.ssh_user", str, "root", "user for onboarding over SSH", "a user name", lambda v: v != ""),
-    Key("node.ssh_port", int, 22, "port for onboarding over SSH", **_PORT),
-    Key("node.node_binary_url", str, "", "where hosts fetch the node agent", **_URL),
-    Key("node.node_binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST),
-    Key("node.binary_path", str, "", "node agent to upload; wins over the URL", "a path, or empty", path=True),
+    Key("node.ssh_user", str, "root", "user for onboarding over SSH", "a user name", lambda v: v != "", live=True),
+    Key("node.ssh_port", int, 22, "port for onboarding over SSH", **_PORT, live=True),
+    Key("node.node_binary_url", str, "", "where hosts fetch the node agent", **_URL, live=True),
+    Key("node.node_binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
+        live=True),
+    Key("node.binary_path", str, "", "node agent to upload; wins over the URL", "a path, or empty", path=True, live=True),
     Key("ui.listen", str, "127.0.0.1:8443", "address of the REST API and the dashboard", **_LISTEN),
     Key("ui.allow_remote", bool, False, "let ui.listen be no loopback address although what it serves is not encrypted"),
     Key("ui.behind_tls_proxy", bool, False, "a TLS proxy stands in front: believe its X-Forwarded-Proto"),
@@ -227,9 +229,10 @@ KEYS: tuple[Key, ...] = (
     Key("relay.public_endpoint", str, "", "where clients reach the relay", "host:port, or empty", _endpoint,
         waits_for=_RELAYS),
     Key("relay.client_listen", str, ":443", "address of the embedded relay", **_LISTEN, waits_for=_RELAYS),
-    Key("relay.binary_url", str, "", "where hosts fetch the relay", **_URL),
-    Key("relay.binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST),
-    Key("relay.binary_path", str, "", "relay to upload; wins over the URL", "a path, or empty", path=True),
+    Key("relay.binary_url", str, "", "where hosts fetch the relay", **_URL, live=True),
+    Key("relay.binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
+        live=True),
+    Key("relay.binary_path", str, "", "relay to upload; wins over the URL", "a path, or empty", path=True, live=True),
     Key("analytics.disabled", bool, False, "switch the alert rules off", waits_for=_RULES),
     Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", zero_is_default=True, **_SECONDS,
         waits_for=_RULES),

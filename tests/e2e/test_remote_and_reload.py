@@ -107,7 +107,9 @@ def test_what_needs_the_files_says_so(home: Home) -> None:
 
 def test_sighup_takes_a_sound_file_over_and_leaves_a_bad_one(home: Home) -> None:
     listen = f"ui:\n  listen: {home.url.removeprefix('http://')}\n"
-    home.write(listen + "retention: {audit_days: 77, metrics_days: 5}\nlog: {level: warn}\nnode: {ssh_port: 2222}\n")
+    home.write(
+        listen + "retention: {audit_days: 77, metrics_days: 5}\nlog: {level: warn}\nfleet: {vpn_subnet: 10.9.0.0/16}\n"
+    )
     assert {c["key"] for c in home.config_now()["reloadable"]} == {
         "retention.audit_days",
         "retention.metrics_days",
@@ -116,8 +118,8 @@ def test_sighup_takes_a_sound_file_over_and_leaves_a_bad_one(home: Home) -> None
     home.hang_up()
     eventually(lambda: home.config_now()["values"]["retention.audit_days"]["value"] == 77)
     now = home.config_now()
-    assert now["reloadable"] == [] and [c["key"] for c in now["pending"]] == ["node.ssh_port"]
-    assert now["values"]["node.ssh_port"]["value"] == 22
+    assert now["reloadable"] == [] and [c["key"] for c in now["pending"]] == ["fleet.vpn_subnet"]
+    assert now["values"]["fleet.vpn_subnet"]["value"] == 22
     record = home.daemon.client().get("/api/audit?action=config.reload")[0]
     assert (record["actor"], record["result"]) == ("SIGHUP", "ok")
     home.write(listen + "retention: {audit_days: -4}\n")

@@ -119,7 +119,7 @@ def test_sighup_takes_a_sound_file_over_and_leaves_a_bad_one(home: Home) -> None
     eventually(lambda: home.config_now()["values"]["retention.audit_days"]["value"] == 77)
     now = home.config_now()
     assert now["reloadable"] == [] and [c["key"] for c in now["pending"]] == ["fleet.vpn_subnet"]
-    assert now["values"]["fleet.vpn_subnet"]["value"] == 22
+    assert now["values"]["fleet.vpn_subnet"]["value"] == "10.86.0.0/16"
     record = home.daemon.client().get("/api/audit?action=config.reload")[0]
     assert (record["actor"], record["result"]) == ("SIGHUP", "ok")
     home.write(listen + "retention: {audit_days: -4}\n")

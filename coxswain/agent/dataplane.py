@@ -17,7 +17,7 @@ Rules for an implementation:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -37,6 +37,7 @@ __all__ = [
     "DataPlaneFailed",
     "Dump",
     "InterfaceStatus",
+    "Journal",
     "LinkConfig",
     "LivePeer",
     "PeerConfig",
@@ -119,6 +120,11 @@ class StoredPolicy:
     down: tuple[tuple[str, ...], ...] = ()
 
 
+Journal = Callable[[StoredPolicy], Awaitable[None]]
+"""Keeps ``previous`` with the commands that take down what is about to be installed as well, so that an agent that is killed
+half way knows all of what it may find. Raises ``OSError``: nothing was changed."""
+
+
 @runtime_checkable
 class DataPlane(Protocol):
     """What the gRPC service, the observer and the start sequence need. See the module's rules."""
@@ -185,10 +191,13 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None, *, restoring: bool = False) -> StoredPolicy:
+    async def apply_policy(
+        self, policy: Policy, previous: StoredPolicy | None, journal: Journal, *, restoring: bool = False
+    ) -> StoredPolicy:
         """Changing. Installs ``policy`` and takes down what ``previous`` has besides (node-contract.md 7.5).
 
         Args:
+            journal: called before anything is changed.
             restoring: at start: a transit whose link is missing is installed all the same, and what it sends is refused
                 until the link is there. Otherwise such a transit is a failure.
 
@@ -214,7 +223,7 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def heal(self, policy: StoredPolicy | None) -> StoredPolicy | None:
+    async def heal(self, policy: StoredPolicy | None, journal: Journal) -> StoredPolicy | None:
         """Changing. Brings back interfaces and rules that were configured and are not there any more.
 
         Returns ``policy`` as it is to be stored if it had to be applied again, else None. Raises ``DataPlaneFailed``.

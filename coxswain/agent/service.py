@@ -112,7 +112,8 @@ class NodeService:
         if self._policy is not None:
             try:
                 policy = convert.checked_policy(self._policy.policy)  # another agent may have stored it unchecked
-                await self._keep_policy(await self._plane.apply_policy(policy, self._policy, restoring=True))
+                stored = await self._plane.apply_policy(policy, self._policy, self._write_policy, restoring=True)
+                await self._keep_policy(stored)
             except (DataPlaneFailed, InvalidInput, OSError) as error:
                 self._complain("policy", f"network policy not applied: {error}")
         try:
@@ -130,7 +131,7 @@ class NodeService:
 
     async def _heal(self) -> None:
         try:
-            stored = await self._plane.heal(self._policy)
+            stored = await self._plane.heal(self._policy, self._write_policy)
             if stored is not None:
                 await self._keep_policy(stored)
         except (DataPlaneFailed, OSError) as error:
@@ -139,8 +140,11 @@ class NodeService:
             self._complaints.pop("heal", None)
 
     async def _keep_policy(self, stored: StoredPolicy) -> None:
-        await self._save(lambda: self._state.set_policy(stored))
+        await self._write_policy(stored)
         self._policy = stored
+
+    async def _write_policy(self, stored: StoredPolicy) -> None:
+        await self._save(lambda: self._state.set_policy(stored))
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -285,18 +289,20 @@ class NodeService:
         return pb.SetNetworkConfigResponse(applied=True)
 
     async def _set_policy(self, policy: Policy) -> None:
+        before = self._policy if self._policy is not None else StoredPolicy(Policy())
         try:
-            stored = await self._plane.apply_policy(policy, self._policy)
+            stored = await self._plane.apply_policy(policy, self._policy, self._write_policy)
             try:
-                await self._save(lambda: self._state.set_policy(stored))
+                await self._keep_policy(stored)
             except OSError:
                 # What is not on disk would be forgotten, teardown commands included: back to what is.
-                await self._plane.apply_policy(self._policy.policy if self._policy else Policy(), stored)
+                await self._plane.apply_policy(before.policy, stored, self._write_policy)
                 raise
         except (DataPlaneFailed, OSError) as error:
             self._complain("policy", f"network policy not applied: {error}")
+            with suppress(OSError):
+                await self._write_policy(before)
             raise
-        self._policy = stored
         self._complaints.pop("policy", None)
 
     async def configure_inner_link(self, request: pb.ConfigureInnerLinkRequest) -> pb.ConfigureInnerLinkResponse:

@@ -17,6 +17,7 @@ from coxswain.agent.dataplane import (
     DataPlaneFailed,
     Dump,
     InterfaceStatus,
+    Journal,
     LinkConfig,
     LivePeer,
     PeerConfig,
@@ -159,7 +160,14 @@ class SimulatedPlane:
         self._run("awg", "set", CLIENT_INTERFACE, "peer", public_key, "remove")
         self._need_interface()
 
-    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None, *, restoring: bool = False) -> StoredPolicy:
+    async def apply_policy(
+        self,
+        policy: Policy,
+        previous: StoredPolicy | None,
+        journal: Journal,  # noqa: ARG002 - nothing happens half way here
+        *,
+        restoring: bool = False,
+    ) -> StoredPolicy:
         self._may_fail("apply_policy")
         self._links.check(policy, restoring=restoring)
         rules = render(policy)
@@ -184,7 +192,7 @@ class SimulatedPlane:
         self._may_fail("remove_link")
         self._links.remove(interface)
 
-    async def heal(self, policy: StoredPolicy | None) -> StoredPolicy | None:  # noqa: ARG002 - what is gone stays gone
+    async def heal(self, policy: StoredPolicy | None, journal: Journal) -> StoredPolicy | None:  # noqa: ARG002 - stays gone
         return None
 
     async def close(self) -> None:

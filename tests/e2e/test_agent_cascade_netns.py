@@ -7,16 +7,22 @@
 Every node is a ``cox-node`` process in a network namespace, driven over mTLS as a controller drives it.
 """
 
+import asyncio
+import contextlib
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from coxswain.wire.node_control import RpcFailed
+from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 from tests.agents import AWG, HUB_SERVER, HUB_SERVER6, Cascade, fetch, served
 from tests.support import eventually
 
@@ -371,3 +377,76 @@ def test_a_transit_to_a_missing_link_is_refused_and_changes_nothing(hub, firewal
     assert "network policy not applied" in node.status().services[0].detail
     node.policy(forwarding=True, masquerade=True)
     assert "network policy" not in node.status().services[0].detail
+
+
+def in_force(node):
+    """All that a policy has put in force on a host, without counters and priorities."""
+
+    def lines(*command, of=""):
+        told = node.space.run(*command, check=False).stdout.splitlines()
+        return [re.sub(r"^\d+:", "", line).strip() for line in told if of in line]
+
+    rules = lines("iptables-save", of="-A ") + lines("nft", "list", "table", "inet", "coxswain")
+    for family in ("-4", "-6"):
+        rules += lines("ip", family, "rule", of="fwmark")
+        rules += lines("ip", family, "-N", "route", "show", "table", "all", of="table 71")
+    return sorted(rules)
+
+
+@pytest.mark.parametrize("firewall", ["nftables", "iptables"])
+def test_an_agent_killed_at_any_moment_of_a_change_leaves_the_old_policy_or_the_new(hub, firewall):
+    entry, one, two = hub.node("entry", firewall), hub.node("one", firewall), hub.node("two", firewall)
+    client = hub.client(entry)
+    entry.push(1, client.peer)
+    first, second = Cascade(entry, one), Cascade(entry, two, index=1)
+    for path in (first, second):
+        path.nodes[1].push(1)
+        path.nodes[1].policy(forwarding=True, masquerade=True)
+        path.link()
+        path.admit(client)
+    policies = [
+        {"forwarding": True, "masquerade": True, "transits": first.transits(client, v6=False)},
+        {"forwarding": True, "masquerade": True, "isolation": True, "transits": second.transits(client, v6=False)},
+        {"forwarding": True},
+    ]
+    known = []
+    for policy in policies:
+        entry.policy(**policy)
+        known.append(in_force(entry))
+    assert len({str(state) for state in known}) == 3
+    rng = random.Random(firewall)
+    at = 2
+    for _ in range(8):
+        to = (at + rng.randint(1, 2)) % 3
+        call = asyncio.run_coroutine_threadsafe(
+            entry.control.set_network_config(pb.NetworkConfig(**policies[to])), entry._loop
+        )
+        time.sleep(rng.random() * 0.25)
+        entry.stop(signal.SIGKILL)
+        try:
+            acknowledged = call.result(30).applied
+        except RpcFailed:
+            acknowledged = False
+        eventually(lambda: entry.space.pids() == daemons(entry), timeout=20)  # what the agent had started ends by itself
+        entry.start()
+        state = in_force(entry)
+        if acknowledged:
+            assert state == known[to], "what was acknowledged is in force"
+        else:
+            assert state in (known[at], known[to]), f"{at} -> {to}"
+        at = known.index(state)
+    entry.policy(**policies[0])
+    assert in_force(entry) == known[0]
+    client.connect(entry)
+    assert eventually(lambda: client.reaches(HUB_SERVER), timeout=20)
+    assert leaves_at(hub, client) == one.address
+
+
+def daemons(node):
+    """The programs that run its interfaces, which are to outlive it."""
+    found = []
+    for pid in node.space.pids():
+        with contextlib.suppress(FileNotFoundError):
+            if b"wireguard-go" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found

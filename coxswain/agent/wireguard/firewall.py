@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from coxswain.agent.dataplane import CLIENT_INTERFACE, DataPlaneFailed, StoredPolicy
+from coxswain.agent.dataplane import CLIENT_INTERFACE, DataPlaneFailed, Journal, StoredPolicy
 from coxswain.agent.wireguard.commands import Outcome, Shell
 from coxswain.agent.wireguard.ruleset import NFT_TABLE
-from coxswain.agent.wireguard.transits import Transits, hops
+from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, Rules, render, resolve
 
-__all__ = ["Firewall", "IptablesFirewall", "IptablesLines", "egress_of", "forget_nft_table", "loosen", "turned"]
+__all__ = ["Firewall", "IptablesFirewall", "IptablesLines", "both", "egress_of", "forget_nft_table", "loosen", "turned"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,13 @@ class Firewall(Protocol):
     """A way to put a policy in force. ``mtus``: of the inner links, as far as known, by interface."""
 
     async def apply(
-        self, policy: Policy, previous: StoredPolicy | None, mtus: Mapping[str, int], *, restoring: bool
+        self,
+        policy: Policy,
+        previous: StoredPolicy | None,
+        mtus: Mapping[str, int],
+        journal: Journal,
+        *,
+        restoring: bool,
     ) -> StoredPolicy:
         """See ``DataPlane.apply_policy``."""
         ...
@@ -42,6 +48,12 @@ class Firewall(Protocol):
     async def in_force(self, policy: Policy) -> bool:
         """Is the policy that was applied still there? A quick look, not a comparison. Never raises."""
         ...
+
+
+def both(previous: StoredPolicy | None, down: tuple[Argv, ...]) -> StoredPolicy:
+    """What is in force, with the commands that also take down what is about to be."""
+    known = previous if previous is not None else StoredPolicy(Policy())
+    return StoredPolicy(known.policy, tuple(dict.fromkeys((*known.down, *down))))
 
 
 async def loosen(shell: Shell, rules: Rules) -> None:
@@ -162,6 +174,7 @@ class IptablesFirewall:
         policy: Policy,
         previous: StoredPolicy | None,
         mtus: Mapping[str, int],  # noqa: ARG002 - the canonical rules do not look at them
+        journal: Journal,
         *,
         restoring: bool,
     ) -> StoredPolicy:
@@ -169,6 +182,9 @@ class IptablesFirewall:
         rules = render(policy)
         wanted = hops(policy.transits)
         before = hops(previous.policy.transits) if previous is not None else ()
+        lines = tuple(resolve(line, CLIENT_INTERFACE, egress) for line in rules.post_down)
+        down = (*(argv for argv in lines if argv[0] == "iptables"), *(argv for hop in wanted for argv in hop.down()))
+        await journal(both(previous, down))
         await loosen(self._shell, rules)
         undo = await self._transits.add(wanted, before, without_links=restoring)
         try:
@@ -182,14 +198,9 @@ class IptablesFirewall:
             await self._transits.take_down(undo)
             raise
         self._egress = egress
-        lines = tuple(resolve(line, CLIENT_INTERFACE, egress) for line in rules.post_down)
-        down = (
-            *(argv for argv in lines if argv[0] == "iptables"),
-            *(argv for hop in wanted for argv in hop.down()),
-        )
         if previous is not None:
             await self._lines.take_down(argv for argv in dict.fromkeys(previous.down) if argv not in down)
-        await self._transits.drop(wanted, before)
+        await self._transits.drop(wanted, hops_of(previous))
         return StoredPolicy(policy, down)
 
     async def link_is_back(self, interface: str, policy: Policy, mtus: Mapping[str, int]) -> None:  # noqa: ARG002

@@ -15,11 +15,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from coxswain.agent.dataplane import CLIENT_INTERFACE, DataPlaneFailed, StoredPolicy
+from coxswain.agent.dataplane import CLIENT_INTERFACE, DataPlaneFailed, Journal, StoredPolicy
 from coxswain.agent.wireguard.commands import Shell
-from coxswain.agent.wireguard.firewall import IptablesLines, egress_of, loosen, turned
+from coxswain.agent.wireguard.firewall import IptablesLines, both, egress_of, loosen, turned
 from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, NFT_TABLE, ruleset
-from coxswain.agent.wireguard.transits import Transits, hops
+from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, render
 
 __all__ = ["NftablesFirewall", "foreign_drop"]
@@ -61,15 +61,25 @@ class NftablesFirewall:
         self._egress = ""
 
     async def apply(
-        self, policy: Policy, previous: StoredPolicy | None, mtus: Mapping[str, int], *, restoring: bool
+        self,
+        policy: Policy,
+        previous: StoredPolicy | None,
+        mtus: Mapping[str, int],
+        journal: Journal,
+        *,
+        restoring: bool,
     ) -> StoredPolicy:
         egress = await egress_of(self._shell, policy)
         wanted = hops(policy.transits)
         before = hops(previous.policy.transits) if previous is not None else ()
+        past = await self._past_the_others(policy)
+        back = tuple(turned(argv, "-D") for argv in past)
+        switch = (_HAND_OVER,) if policy.forwarding else ()
+        down = (*back, *switch, *(argv for hop in wanted for argv in hop.down()))
+        await journal(both(previous, down))
         await loosen(self._shell, render(policy))
         undo = await self._transits.add(wanted, before, without_links=restoring)
         try:
-            past = await self._past_the_others(policy)
             added = await self._lines.add(past)
             try:
                 await self._commit(policy, egress, mtus)
@@ -82,10 +92,7 @@ class NftablesFirewall:
         self._egress = egress
         await self._take_over()
         # From here on the new policy is in force; what is left of the old one goes.
-        back = tuple(turned(argv, "-D") for argv in past)
-        switch = (_HAND_OVER,) if policy.forwarding else ()
-        down = (*back, *switch, *(argv for hop in wanted for argv in hop.down()))
-        await self._transits.drop(wanted, before)
+        await self._transits.drop(wanted, hops_of(previous))
         if previous is not None and shutil.which("iptables"):
             await self._lines.take_down(argv for argv in dict.fromkeys(previous.down) if argv not in down)
         return StoredPolicy(policy, down)

@@ -15,6 +15,7 @@ from coxswain.agent.dataplane import (
     DataPlaneFailed,
     Dump,
     InterfaceStatus,
+    Journal,
     LinkConfig,
     PeerConfig,
     StoredPolicy,
@@ -101,11 +102,13 @@ class WireguardPlane:
 
     # -- policy
 
-    async def apply_policy(self, policy: Policy, previous: StoredPolicy | None, *, restoring: bool = False) -> StoredPolicy:
+    async def apply_policy(
+        self, policy: Policy, previous: StoredPolicy | None, journal: Journal, *, restoring: bool = False
+    ) -> StoredPolicy:
         firewall = await self._choose_firewall()
         if not restoring:  # a start waits for nobody
             await self._wake_links(policy, previous.policy if previous is not None else Policy())
-        stored = await firewall.apply(policy, previous, await self._mtus(policy), restoring=restoring)
+        stored = await firewall.apply(policy, previous, await self._mtus(policy), journal, restoring=restoring)
         self._policy, self._firewall = policy, firewall
         return stored
 
@@ -189,7 +192,7 @@ class WireguardPlane:
 
     # -- what somebody else took away
 
-    async def heal(self, policy: StoredPolicy | None) -> StoredPolicy | None:
+    async def heal(self, policy: StoredPolicy | None, journal: Journal) -> StoredPolicy | None:
         for name in sorted(self._links):
             if not is_there(name):
                 _log.warning("inner link %s is not there: making it anew", name)
@@ -198,7 +201,7 @@ class WireguardPlane:
         stored = None
         if policy is not None and self._firewall is not None and not await self._firewall.in_force(policy.policy):
             _log.warning("the network policy is not in force any more: applying it again")
-            stored = await self.apply_policy(policy.policy, policy, restoring=True)
+            stored = await self.apply_policy(policy.policy, policy, journal, restoring=True)
         if not is_there(CLIENT_INTERFACE) and await self._clients.read() is not None:
             _log.warning("%s is not there: making it anew", CLIENT_INTERFACE)
             await self._clients.apply()

@@ -17,11 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from coxswain.agent.dataplane import DataPlaneFailed
+from coxswain.agent.dataplane import DataPlaneFailed, StoredPolicy
 from coxswain.agent.wireguard.commands import Shell
 from coxswain.netpolicy import Transit
 
-__all__ = ["REFUSE_METRIC", "Hop", "Transits", "hops", "is_there"]
+__all__ = ["REFUSE_METRIC", "Hop", "Transits", "hops", "hops_of", "is_there"]
+
+_RESERVED = frozenset({0, 253, 254, 255})
+"""default, main and local (ip-route(8)); what is stored could have been written by somebody else."""
 
 REFUSE_METRIC = 4000
 """Of the route that refuses: any that is larger than 0, a default route's own."""
@@ -64,6 +67,30 @@ def hops(transits: Iterable[Transit]) -> tuple[Hop, ...]:
     for transit in transits:
         found[Hop(_family(transit.device_cidr), transit.mark, transit.table, transit.inner_interface)] = None
     return tuple(found)
+
+
+def hops_of(stored: StoredPolicy | None) -> tuple[Hop, ...]:
+    """Every one that a stored policy speaks of: its own, and those that its teardown commands take away besides."""
+    if stored is None:
+        return ()
+    rules: dict[tuple[int, int, int], None] = {}
+    routes: dict[tuple[int, int], list[str]] = {}
+    for argv in stored.down:
+        family, words = (6, argv[2:]) if argv[:2] == ("ip", "-6") else (4, argv[1:] if argv[:1] == ("ip",) else ())
+        match words:
+            case ("rule", "del", "fwmark", mark, "lookup", looked_up) if _is_ours(mark) and _is_ours(looked_up):
+                rules[family, int(mark), int(looked_up)] = None
+            case ("route", "del", "default", "dev", interface, "table", own) if _is_ours(own):
+                routes.setdefault((family, int(own)), []).append(interface)
+    found = dict.fromkeys(hops(stored.policy.transits))
+    for version, number, table in rules:
+        found |= dict.fromkeys(Hop(version, number, table, link) for link in routes.get((version, table), ()))
+    return tuple(found)
+
+
+def _is_ours(number: str) -> bool:
+    """A mark, or a table that is not the host's own."""
+    return number.isascii() and number.isdigit() and len(number) <= 10 and int(number) not in _RESERVED
 
 
 def _family(cidr: str) -> int:

@@ -223,7 +223,7 @@ async def test_a_start_whose_policy_and_links_fail_serves_and_tells(config_dir, 
             order.append("links")
             return ["awg1 not restored: awg-quick: exit status 1"]
 
-        async def apply_policy(self, policy, previous, *, restoring=False):
+        async def apply_policy(self, policy, previous, journal, *, restoring=False):
             order.append("policy")
             raise DataPlaneFailed("ip route replace default dev awg1 table 7101: exit status 1")
 

@@ -59,6 +59,23 @@ def peer(number, **fields):
     return PeerConfig(**{"public_key": key(number), "allowed_ips": (f"10.7.0.{number}/32",)} | fields)
 
 
+class Plane(WireguardPlane):
+    """Keeps what it was told to remember before it changed something."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.journal = []
+
+    async def _remember(self, stored):
+        self.journal.append(stored)
+
+    async def apply_policy(self, policy, previous, journal=None, *, restoring=False):
+        return await super().apply_policy(policy, previous, journal or self._remember, restoring=restoring)
+
+    async def heal(self, policy, journal=None):
+        return await super().heal(policy, journal or self._remember)
+
+
 class Host:
     """PATH holds nothing but the stand-ins asked for."""
 
@@ -93,7 +110,7 @@ class Host:
         return self
 
     def plane(self, firewall=FirewallChoice.AUTO):
-        return WireguardPlane(self.identity, WireguardSettings(self.confs, firewall))
+        return Plane(self.identity, WireguardSettings(self.confs, firewall))
 
     def failing(self, *patterns, words=""):
         """Tools called like one of these (shell patterns) fail, and say ``words``."""

@@ -275,3 +275,47 @@ async def test_what_is_gone_is_noticed_and_applied_again(host, firewall):
         assert await plane.heal(stored) == stored
         assert "nft -f -" in host.lines()
     assert await plane.heal(None) is None
+
+
+# -- killed half way
+
+
+@pytest.mark.parametrize("firewall", list(FirewallChoice))
+async def test_before_a_change_all_is_on_disk_that_it_may_leave(host, firewall):
+    host.install("nft")
+    plane = host.plane(firewall)
+    stored = await plane.apply_policy(NAT, None)
+    other = Policy(True, True, False, (Transit("10.7.0.2/32", "awg2", 7101, 7101),))
+    done = await plane.apply_policy(other, stored)
+    kept = plane.journal[-1]
+    assert kept.policy == NAT, "what is in force until then"
+    assert set(kept.down) == {*stored.down, *done.down}
+
+    async def full(_):
+        raise OSError(28, "No space left on device")
+
+    host.calls()
+    with pytest.raises(OSError, match="No space"):
+        await plane.apply_policy(FULL, done, full)
+    assert host.changes() == [], "nothing was touched"
+
+
+async def test_leftovers_of_an_interrupted_change_go_with_the_next(host):
+    """On disk is the old policy with the commands that take down the new one as well."""
+    plane = host.plane()
+    stored = await plane.apply_policy(NAT, None)
+    await plane.apply_policy(FULL, stored)  # killed before this was stored
+    host.write("marks", marks(7100))
+    host.calls()
+    again = await host.plane().apply_policy(NAT, plane.journal[-1], restoring=True)
+    assert again == stored
+    assert host.rules() == canonical(NAT)
+    assert host.changes()[-3:] == LINK_DOWN
+
+
+async def test_no_stored_command_takes_a_route_of_the_host(host):
+    down = [("ip", "rule", "del", "fwmark", "1", "lookup", table) for table in ("254", "main", "0", "x")]
+    down += [("ip", "route", "del", "default", "dev", "eth0", "table", table) for table in ("254", "main", "0", "x")]
+    host.write("marks", json.dumps([{"fwmark": "0x1", "table": "254"}]))
+    await host.plane().apply_policy(Policy(), StoredPolicy(Policy(), tuple(down)))
+    assert host.changes() == []

@@ -13,6 +13,7 @@ from typing import Any
 import waitress.server
 
 from actors.http_server import Channel, HandOver, ServerThread
+from actors.http_workers import Workers
 from actors.supervision import Actor, Context
 from coxswain.api.bodies import MOST_BODY_BYTES
 from coxswain.api.doors import PEER_UID
@@ -59,7 +60,7 @@ class ControlSocket(Actor):
             self._app,
             unix_socket=str(self._path),
             unix_socket_perms="600",
-            threads=_THREADS,
+            _dispatcher=Workers(_THREADS),
             asyncore_use_poll=True,
             asyncore_loop_timeout=1,
             channel_timeout=120,

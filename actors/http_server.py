@@ -108,7 +108,7 @@ class ServerThread:
     """Runs a server from ``start`` to ``stop``. Used from one thread, but for ``stopping``, which any may set.
 
     Args:
-        server: what ``waitress.server.create_server`` returned for one socket.
+        server: what ``waitress.server.create_server`` returned for one socket, with ``Workers``.
         name: of the thread.
         request_s: seconds that a request may take to come in whole.
     """
@@ -136,18 +136,19 @@ class ServerThread:
         try:
             while not self.stopping.is_set():
                 server.asyncore.loop(timeout=_TURN_S, map=server._map, use_poll=True, count=1)  # noqa: SLF001 - as its run() does
-                self._end_slow_ones()
+                self._look_after()
         finally:
             server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
             server.close()
             server.asyncore.close_all(server._map, ignore_all=True)  # noqa: SLF001 - the server's pipe is closed already
 
-    def _end_slow_ones(self) -> None:
+    def _look_after(self) -> None:
         """Waitress ends connections on which nothing comes; not those on which hardly anything does."""
         now = time.monotonic()
         if now - self._looked < _LOOK_S:
             return
         self._looked = now
+        self._server.task_dispatcher.rest()
         for channel in list(self._server.active_channels.values()):
             began = getattr(channel, "began", 0.0)
             if began and now - began > self._request_s:

@@ -9,6 +9,7 @@ from typing import Any
 import waitress.server
 
 from actors.http_server import Channel, HandOver, ServerThread
+from actors.http_workers import Workers
 from actors.supervision import Actor, Context
 from coxswain.api.route import MAX_BODY_BYTES
 
@@ -95,7 +96,7 @@ class WebServer(Actor):
         server = waitress.server.create_server(
             self._app,
             sockets=[listener],
-            threads=_THREADS,
+            _dispatcher=Workers(_THREADS),
             asyncore_use_poll=True,  # select() ends at descriptor 1023
             asyncore_loop_timeout=1,
             channel_timeout=120,

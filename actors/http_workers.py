@@ -1,0 +1,59 @@
+"""Workers for requests: threads that come when they are needed and go when they are not.
+
+A daemon that nobody asks anything keeps one for each door, and not the dozen that its busiest minute needs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import waitress.task
+
+__all__ = ["Workers"]
+
+_SPARE = 1
+_REST_S = 10.0
+
+
+class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Waitress's dispatcher with a number of threads that follows the work.
+
+    Args:
+        most: threads at once; further requests wait.
+        monotonic: seconds.
+    """
+
+    def __init__(self, most: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._most = most
+        self._monotonic = monotonic
+        self._busy_at = monotonic()
+        self.set_thread_count(_SPARE)
+
+    @property
+    def running(self) -> int:
+        """Threads, but for those that are about to end."""
+        count: int = len(self.threads) - self.stop_count
+        return count
+
+    def add_task(self, task: Any) -> None:
+        """On the server's polling thread, as ``rest``."""
+        with self.lock:
+            self.queue.append(task)
+            waiting = len(self.queue) - (self.running - self.active_count)
+            room = self.running < self._most
+            if waiting > 0:
+                self._busy_at = self._monotonic()
+            if waiting > 0 and not room:
+                self.queue_logger.warning("%d requests wait for a worker", waiting)
+            self.queue_cv.notify()
+        if waiting > 0 and room:
+            self.set_thread_count(self.running + 1)
+
+    def rest(self) -> None:
+        """Called now and then: lets one worker go when no more were needed for a while."""
+        if self.running > _SPARE and self._monotonic() - self._busy_at > _REST_S:
+            self._busy_at = self._monotonic() - _REST_S / 2
+            self.set_thread_count(self.running - 1)

@@ -9,14 +9,14 @@ from typing import Any
 
 from coxswain.cli.client import Client
 from coxswain.wire.node_control import Deadlines
-from tests.fleet import LiveFleet, live_fleet, peers_body
+from tests.fleet import KillableController, LiveFleet, live_fleet, peers_body
 from tests.support import eventually
 
 DROPPED = ("dropped",)
 
 
 class CascadeFleet:
-    """``fleet`` with some devices; device ``i`` has a peer on every node that it was given, under one address."""
+    """``fleet`` with some devices, each with one address on the nodes that it was given."""
 
     def __init__(self, fleet: LiveFleet) -> None:
         self.fleet = fleet
@@ -37,8 +37,9 @@ class CascadeFleet:
     def node(self, index: int) -> dict[str, Any]:
         return self.fleet.controller.node(f"n{index}")
 
-    def device(self, number: int, *nodes: int) -> str:
-        """A device with an address on these nodes."""
+    def device(self, *nodes: int) -> str:
+        """A new device with an address on these nodes."""
+        number = len(self.addresses) + 1
         for place, index in enumerate(nodes):
             body = peers_body([self.fleet.ids[index]], 1, first=number)
             peer = body["add"][0]
@@ -84,6 +85,46 @@ class CascadeFleet:
                 return DROPPED
             way.append(there)
 
+    def tidy_up(self) -> None:
+        """Neither bindings nor paths, and nodes that have nothing of any."""
+        count = len(self.fleet.ids)
+        self.fleet.nodes.do("clear", node="all")
+        self.fleet.nodes.do("start", node="all")
+        self.fleet.controller.all_in_sync(count)
+        for failed in self.client.get("/api/operations?state=failed"):
+            self.client.post(f"/api/operations/{failed['id']}/cancel")
+
+        def quiet() -> bool:
+            found = self.client.get("/api/operations?open=true")
+            return all(operation["state"] == "failed" for operation in found)
+
+        eventually(quiet, timeout=60, every=0.1)
+        for binding in self.client.get("/api/bindings"):
+            self.unbind(binding["device_id"])
+        for path in self.client.get("/api/paths"):
+            self.client.call("DELETE", f"/api/paths/{path['id']}")
+
+        def bare() -> bool:
+            return all(not node["links"] and not node["policy"]["transits"] for node in self.network())
+
+        eventually(bare, timeout=30, every=0.1)
+        self.fleet.controller.all_in_sync(count)
+
+    def fall(self) -> None:
+        """The controller is killed. Needs a fleet with ``process``."""
+        assert isinstance(self.fleet.controller, KillableController)
+        self.fleet.controller.fall()
+
+    def rise(self) -> None:
+        """On the same state."""
+        self.fleet.controller.start()
+
+    def changing_calls(self) -> int:
+        """How many calls that change something nodes have got."""
+        reading = ("GetStatus", "ListPeers", "WatchEvents", "GetMetrics")
+        calls = self.fleet.nodes.do("calls", node="all")["calls"]
+        return sum(call["method"] not in reading for call in calls)
+
     def until_follows(self, device: str, *way: int) -> None:
         def there() -> bool:
             return self.follow(device, way[0]) == way
@@ -107,10 +148,11 @@ def cascade_fleet(
     options: Sequence[str] = ("--record",),
     interval_s: float = 2.0,
     deadlines: Deadlines = Deadlines(read=2.0, list=3.0, change=4.0),
-    database: str = "",
+    process: bool = False,
+    config: str = "",
 ) -> Iterator[CascadeFleet]:
     with live_fleet(
-        home, count, base_port, options=options, interval_s=interval_s, deadlines=deadlines, database=database
+        home, count, base_port, options=options, interval_s=interval_s, deadlines=deadlines, process=process, config=config
     ) as fleet:
         cascade = CascadeFleet(fleet)
         cascade.prepare(count)

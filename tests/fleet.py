@@ -265,6 +265,25 @@ class Daemon:
         return True
 
 
+class KillableController(Controller):
+    """A daemon of its own, in the place of a controller in this process. ``store`` and ``system`` are out of reach."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home / "state")
+        self.daemon = Daemon(home)
+
+    def start(self) -> None:
+        self.daemon.start()
+
+    def stop(self) -> None:
+        self.client.close()
+        self.daemon.kill()
+
+    def fall(self) -> None:
+        """SIGKILL."""
+        self.stop()
+
+
 class LiveFleet:
     """A controller with ``count`` enrolled nodes named ``n0``, ``n1`` …"""
 
@@ -316,13 +335,22 @@ def live_fleet(
     web: bool = False,
     regions: Sequence[str] = ("test",),
     before_start: Callable[[LiveFleet], None] = lambda _fleet: None,
+    process: bool = False,
 ) -> Iterator[LiveFleet]:
-    """Starts everything and waits until every node is in sync. ``config``: YAML; empty: the defaults."""
+    """Starts everything and waits until every node is in sync.
+
+    ``config``: YAML; empty: the defaults. ``process``: the controller is a process of its own, which can be killed.
+    """
     state = home / "state"
-    state.mkdir(mode=0o700)
+    if not process:
+        state.mkdir(mode=0o700)
     if config:
         (home / "cox.yaml").write_text(config)
-    controller = Controller(state, interval_s=interval_s, deadlines=deadlines, hang_s=hang_s, database=database, web=web)
+    controller = (
+        KillableController(home)
+        if process
+        else Controller(state, interval_s=interval_s, deadlines=deadlines, hang_s=hang_s, database=database, web=web)
+    )
     controller.start()
     nodes = Nodes.make(home / "nodes", count)
     try:

@@ -86,8 +86,10 @@ class SimLinks:
     def restarted(self) -> None:
         self._registry.clear()
 
-    def reboot(self) -> None:
-        self.up.clear()
+    def reboot(self, *, links_up: bool = False) -> None:
+        """``links_up``: the unit brings interfaces up from their confs before the agent starts."""
+        if not links_up:
+            self.up.clear()
         self._registry.clear()
         self._carried = {}
         self._counted.clear()

@@ -170,16 +170,32 @@ class SimNode:
             self._forget_xray()
         await self.start()
 
-    async def reboot(self, *, forget_xray: bool = False) -> None:
+    async def reboot(self, *, forget_xray: bool = False, links_up: bool = False) -> None:
         """Kills the host and starts it: interfaces, links, rules and counters are gone (node-contract.md 4.14).
 
         ``forget_xray``: as the existing agent does. Revisions of inner links stay, their interfaces do not, and nothing
-        brings them back but the controller. Raises as ``start`` does.
+        brings them back but the controller; or, with ``links_up``, the unit's ExecStartPre (12.1). Raises as ``start`` does.
         """
         await self.kill()
-        self.plane.reboot()
+        self.plane.reboot(links_up=links_up)
         if forget_xray:
             self._forget_xray()
+        await self.start()
+
+    async def set_up_anew(self) -> None:
+        """Another host in its place: other keys, other obfuscation, nothing configured."""
+        await self.kill()
+        self._seed += 1_000_000
+        self.files = MemoryFiles()
+        self.plane = SimulatedPlane(
+            self._clock,
+            seed=self._seed * 1_000_003 + self.index,
+            behaviour=self.plane.behaviour,
+            files=self.files,
+            record=self.plane.commands is not None,
+            existing_agent=self.existing_agent,
+        )
+        self._assemble()
         await self.start()
 
     async def look(self) -> None:

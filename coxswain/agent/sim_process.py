@@ -26,7 +26,7 @@ from coxswain.agent.identity import load_or_create_node_key, new_csr
 from coxswain.agent.knobs import ANY, Swapped, garbled, repeated, swallowed
 from coxswain.agent.sim_node import SimNode
 from coxswain.agent.simulated import Behaviour
-from coxswain.agent.state import DirectoryFiles
+from coxswain.agent.state import DirectoryFiles, State
 from coxswain.errors import CoxswainError, InvalidInput, Refused
 
 __all__ = ["Conductor", "main"]
@@ -45,7 +45,7 @@ class Conductor:
     def __init__(self, fleet: SimFleet, install: Callable[[SimNode], None]) -> None:
         self._fleet = fleet
         self._install_files = install
-        self._commands: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
+        self._known: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
             name: getattr(self, f"_{name}") for name in COMMANDS
         }
 
@@ -54,9 +54,9 @@ class Conductor:
         tag = {"id": command["id"]} if "id" in command else {}
         name = command.get("cmd")
         try:
-            if not isinstance(name, str) or name not in self._commands:
-                raise InvalidInput(f"cmd: {name!r} is none of {', '.join(sorted(self._commands))}")
-            return {**tag, "ok": True, "cmd": name, **await self._commands[name](command)}
+            if not isinstance(name, str) or name not in self._known:
+                raise InvalidInput(f"cmd: {name!r} is none of {', '.join(sorted(self._known))}")
+            return {**tag, "ok": True, "cmd": name, **await self._known[name](command)}
         except (CoxswainError, KeyError, TypeError, ValueError) as error:
             return {**tag, "ok": False, "cmd": name, "error": f"{type(error).__name__}: {error}"}
 
@@ -91,7 +91,11 @@ class Conductor:
 
     async def _reboot(self, command: Answer) -> Answer:
         forget = bool(command.get("forget_xray", False))
-        return await self._each(command, lambda node: node.reboot(forget_xray=forget))
+        up = bool(command.get("links_up", False))
+        return await self._each(command, lambda node: node.reboot(forget_xray=forget, links_up=up))
+
+    async def _anew(self, command: Answer) -> Answer:
+        return await self._each(command, SimNode.set_up_anew)
 
     async def _install(self, command: Answer) -> Answer:
         for node in self._nodes(command):
@@ -230,6 +234,16 @@ class Conductor:
         """The policy in force and the inner links that are up, with their counters."""
         return {"network": [{"node": node.index, **network_of(node)} for node in self._nodes(command)]}
 
+    async def _drop_peer(self, command: Answer) -> Answer:
+        """Somebody removes a peer by hand."""
+        for node in self._nodes(command):
+            del node.plane.peers[command["peer"]]
+        return {}
+
+    async def _commands(self, command: Answer) -> Answer:
+        ran = [" ".join(argv) for node in self._nodes(command) for argv in node.plane.commands or ()]
+        return {"commands": ran}
+
     async def _calls(self, command: Answer) -> Answer:
         """Times are CLOCK_MONOTONIC."""
         found = [
@@ -249,7 +263,8 @@ COMMANDS = {
     "start": "node: starts it again, with its files",
     "restart": "node, forget_xray: stop and start",
     "install": "node: takes the certificate that now lies in its directory, and restarts",
-    "reboot": "node, forget_xray: kill, lose interfaces and counters, start",
+    "anew": "node: another host in its place: other keys and obfuscation, nothing configured",
+    "reboot": "node, forget_xray, links_up: kill, lose interfaces and counters, start",
     "cut": "node: breaks its event streams only",
     "inject": "node; connect: n or keys; disconnect: n or keys; or peer, handshake, endpoint, rx, tx",
     "connect": "peers: opens so many sessions, spread over the fleet",
@@ -269,6 +284,8 @@ COMMANDS = {
     "peers": "node: what peers it has",
     "link_down": "node, interface: takes an inner link away",
     "network": "node: policy with its transits, inner links with their counters",
+    "drop_peer": "node, peer: as if somebody removed it by hand",
+    "commands": "node: what a real data plane would have run last; needs --record",
     "calls": "node: the last calls that it got; needs --record",
     "ping": "answers",
 }
@@ -286,6 +303,8 @@ def network_of(node: SimNode) -> Answer:
                 "mtu": config.mtu,
                 "exit": config.exit.public_key,
                 "endpoint": config.exit.endpoint,
+                "obfuscation": asdict(config.obfuscation),
+                "revision": State(node.files).link_revision(interface),
                 "rx_bytes": traffic.rx_bytes,
                 "tx_bytes": traffic.tx_bytes,
             }

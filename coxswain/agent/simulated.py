@@ -200,10 +200,10 @@ class SimulatedPlane:
 
     # -- what simulators and tests ask for
 
-    def reboot(self) -> None:
-        """Interfaces, links, rules and counters are gone; configured peers are not."""
+    def reboot(self, *, links_up: bool = False) -> None:
+        """Interfaces, links, rules and counters are gone; configured peers are not. ``links_up``: as ``SimLinks`` has it."""
         self._up = False
-        self._links.reboot()
+        self._links.reboot(links_up=links_up)
         self.policy = None
         for peer in self.peers.values():
             peer.recreated()

@@ -288,8 +288,6 @@ def _peer(body: Body) -> Peer:
         flow=body.get("flow", str) or "",
     )
     body.done()
-    if peer.protocol is Protocol.XRAY_REALITY:
-        raise InvalidInput("protocol: peers of xray-reality are not pushed to nodes yet; this release serves amneziawg")
     return peer
 
 

@@ -19,6 +19,9 @@ __all__ = ["KINDS", "PATH_ADD", "PATH_PROVISION", "PATH_SWITCH"]
 PATIENCE_S = 45.0
 """For how long a stage waits for its nodes, unless it is told otherwise."""
 
+_MORE_S = 20.0
+"""On the way back, where giving up would leave the change in its middle."""
+
 _MOST_PATIENCE_S = 3600.0
 
 
@@ -138,12 +141,12 @@ def _back_from(phase: Phase) -> Callable[[Work], None]:
             return  # the device is gone, and its binding with it
         if view.phase is phase:
             earlier = [p for p in (Phase.PREPARING, *view.phases) if _ORDER.index(p) < _ORDER.index(phase)]
-            _reach(work, earlier[-1])
+            _reach(work, earlier[-1], more_s=_MORE_S)
 
     return undo
 
 
-def _reach(work: Work, phase: Phase) -> None:
+def _reach(work: Work, phase: Phase, *, more_s: float = 0.0) -> None:
     device_id, path_id = work.params["device_id"], work.params["path_id"]
     work.change("fleet", m.StageBinding(work.caller, device_id, path_id, phase))
 
@@ -151,7 +154,7 @@ def _reach(work: Work, phase: Phase) -> None:
         view = _binding(work)
         return view.phase is not phase or not view.waiting
 
-    _wait(work, look, lambda: "; ".join(_binding(work).waiting))
+    _wait(work, look, lambda: "; ".join(_binding(work).waiting), more_s=more_s)
 
 
 def _settle(*, forward: bool) -> Callable[[Work], None]:
@@ -207,8 +210,8 @@ def _binding(work: Work) -> m.BindingView:
     return view
 
 
-def _wait(work: Work, look: Callable[[], bool], waiting: Callable[[], str]) -> None:
-    patience = work.params["patience_s"]
+def _wait(work: Work, look: Callable[[], bool], waiting: Callable[[], str], *, more_s: float = 0.0) -> None:
+    patience = work.params["patience_s"] + more_s
     try:
         work.wait_for(look, "the nodes", timeout=patience)
     except DeadlineExceeded:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from coxswain.cli.client import RemoteError
-from tests.cascade import CascadeFleet, cascade_fleet
+from tests.cascade import DROPPED, CascadeFleet, cascade_fleet
 from tests.support import eventually
 
 NODES = 5
@@ -25,22 +27,14 @@ def fleet(shared: CascadeFleet) -> Iterator[CascadeFleet]:
     """Everything is well before each test; afterwards there are neither bindings nor paths, and nodes have nothing."""
     shared.fleet.controller.all_in_sync(NODES)
     yield shared
-    shared.fleet.nodes.do("clear", node="all")
-    shared.fleet.nodes.do("start", node="all")
-    shared.fleet.controller.all_in_sync(NODES)
-    for binding in shared.client.get("/api/bindings"):
-        shared.unbind(binding["device_id"])
-    for path in shared.client.get("/api/paths"):
-        shared.client.call("DELETE", f"/api/paths/{path['id']}")
-    shared.fleet.controller.all_in_sync(NODES)
-    for index in range(NODES):
-        shared.fleet.controller.client.post(f"/api/nodes/n{index}/look")
+    shared.tidy_up()
 
-    eventually(lambda: all(not n["links"] and not n["policy"]["transits"] for n in shared.network()), timeout=20, every=0.1)
+
+# -- building
 
 
 def test_a_path_is_built_link_by_link_and_moves_nobody(fleet: CascadeFleet) -> None:
-    device = fleet.device(1, 0)
+    device = fleet.device(0)
     path = fleet.path("p", 0, 1, 2)
     assert path["status"] == "active"
     assert path["hops"] == [fleet.fleet.ids[index] for index in (0, 1, 2)]
@@ -48,13 +42,66 @@ def test_a_path_is_built_link_by_link_and_moves_nobody(fleet: CascadeFleet) -> N
     assert {name: link["endpoint"] for name, link in entry["links"].items()} == {"awg1": "203.0.113.11:443"}
     assert {name: link["endpoint"] for name, link in mid["links"].items()} == {"awg1": "203.0.113.12:443"}
     assert exit_["links"] == {}
-    assert entry["links"]["awg1"]["mtu"] >= 1280
+    assert 1280 <= entry["links"]["awg1"]["mtu"] == 1500 - 60 - entry["links"]["awg1"]["obfuscation"]["s4"]
     assert entry["links"]["awg1"]["listen_port"] == 51820
     assert fleet.follow(device, 0) == (0,)
 
 
+def test_the_plan_of_a_path_says_what_will_be_done_and_does_nothing(fleet: CascadeFleet) -> None:
+    plan = fleet.client.post("/api/paths/plan", {"node_ids": ["n0", "n1", "n2"]})
+    assert [step.partition(":")[0] for step in plan["steps"]] == ["n0", "n1"]
+    assert "awg1" in plan["steps"][0]
+    assert 1280 <= plan["mtu"] <= 1420
+    assert fleet.client.get("/api/paths") == []
+    assert fleet.client.get("/api/node-links") == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "status", "field"),
+    [
+        (["n0"], 400, "node_ids"),
+        (["n0", "n1", "n2", "n3"], 400, "node_ids"),
+        (["n0", "n1", "n0"], 400, "node_ids"),
+        (["n0", "nobody"], 404, "nobody"),
+    ],
+)
+def test_what_makes_no_path_is_refused_and_nothing_is_there(
+    fleet: CascadeFleet, nodes: list[str], status: int, field: str
+) -> None:
+    with pytest.raises(RemoteError, match=field) as caught:
+        fleet.client.post("/api/paths", {"name": "p", "node_ids": nodes})
+    assert caught.value.status == status
+    assert fleet.client.get("/api/paths") == []
+
+
+def test_a_path_whose_node_is_away_is_taken_back_whole(fleet: CascadeFleet) -> None:
+    """The existing controller leaves links and rows behind (fleet-model.md 12, 23)."""
+    fleet.fleet.nodes.do("kill", node=1)
+    fleet.fleet.controller.until("n1", link_state="backing_off")
+    with pytest.raises(RemoteError, match="n1 is not connected") as caught:
+        fleet.path("p", 0, 1, 2, patience=2)
+    assert caught.value.status == 502
+    assert "taken back" in str(caught.value)
+    assert fleet.client.get("/api/paths") == []
+    assert fleet.client.get("/api/node-links") == []
+    fleet.fleet.nodes.do("start", node=1)
+    eventually(lambda: not any(node["links"] for node in fleet.network()), timeout=20, every=0.1)
+
+
+def test_names_and_colours_can_be_changed_by_whoever_saw_the_present_ones(fleet: CascadeFleet) -> None:
+    path = fleet.path("p", 0, 1)
+    changed = fleet.client.call("PATCH", "/api/paths/p", {"version": path["version"], "color": "#4FD1C4", "name": "q"})
+    assert (changed["name"], changed["color"], changed["version"]) == ("q", "#4fd1c4", path["version"] + 1)
+    with pytest.raises(RemoteError) as caught:
+        fleet.client.call("PATCH", "/api/paths/q", {"version": path["version"], "color": ""})
+    assert caught.value.status == 409
+
+
+# -- binding
+
+
 def test_binding_wires_every_hop(fleet: CascadeFleet) -> None:
-    device = fleet.device(2, 0)
+    device = fleet.device(0)
     fleet.path("p", 0, 1, 2)
     fleet.bind(device, "p")
     assert fleet.follow(device, 0) == (0, 1, 2)
@@ -69,8 +116,296 @@ def test_binding_wires_every_hop(fleet: CascadeFleet) -> None:
     assert exit_["policy"]["transits"] == []
 
 
+def test_devices_on_shared_edges_are_kept_apart_at_the_exits(fleet: CascadeFleet) -> None:
+    one, two = fleet.device(0), fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 1, 3)
+    fleet.bind(one, "p")
+    fleet.bind(two, "q")
+    network = fleet.network()
+    assert fleet.follow(one, 0, network) == (0, 1, 2)
+    assert fleet.follow(two, 0, network) == (0, 1, 3)
+    assert network[1]["peers"][-1][1] == [fleet.addresses[one], fleet.addresses[two]]
+    assert list(network[0]["links"]) == ["awg1"]
+    assert list(network[1]["links"]) == ["awg1", "awg2"]
+    fleet.unbind(two)
+    fleet.client.call("DELETE", "/api/paths/q")
+    eventually(lambda: list(fleet.network()[1]["links"]) == ["awg1"], timeout=20, every=0.1)
+    assert fleet.follow(one, 0) == (0, 1, 2)
+
+
+def test_the_device_keeps_nothing_of_its_own_where_its_path_passes(fleet: CascadeFleet) -> None:
+    """Wherever it may also come in by itself, its address belongs to the edge peer while it is bound (12, 25)."""
+    device = fleet.device(0, 1, 2)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+    assert fleet.follow(device, 0) == (0, 1, 2)
+    owners = [[key for key, ips in node["peers"] if fleet.addresses[device] in ips] for node in fleet.network()[:3]]
+    assert [len(keys) for keys in owners] == [1, 1, 1]
+    assert owners[1] == [fleet.node(0)["wg_public_key"]]
+    fleet.unbind(device)
+
+    def own_again() -> bool:
+        peers = [[key for key, ips in node["peers"] if fleet.addresses[device] in ips] for node in fleet.network()[:3]]
+        return peers[0] != peers[1] != [] != peers[2] and fleet.node(0)["wg_public_key"] not in peers[1]
+
+    eventually(own_again, timeout=20, every=0.1)
+    assert fleet.follow(device, 0) == (0,)
+
+
+@pytest.mark.parametrize(
+    ("start", "target"),
+    [((0, 1, 2), (0, 3, 4)), ((0, 1), (0, 1, 2)), ((0, 1, 2), (0, 1)), ((0, 1, 2), (0, 1, 3)), ((0, 1, 2), (0, 2))],
+    ids=["other nodes", "longer", "shorter", "other exit", "without the middle"],
+)
+def test_a_switch_leaves_no_moment_without_a_whole_route(
+    fleet: CascadeFleet, start: tuple[int, ...], target: tuple[int, ...]
+) -> None:
+    device = fleet.device(0)
+    fleet.path("p", *start)
+    fleet.path("q", *target)
+    fleet.bind(device, "p")
+    peer = next(key for key, ips in fleet.network()[0]["peers"] if fleet.addresses[device] in ips)
+    fleet.fleet.nodes.do("delay", node="all", method="SetNetworkConfig", seconds=0.2)
+    fleet.fleet.nodes.do("delay", node="all", method="PushConfig", seconds=0.2)
+    operation = fleet.bind(device, "q", wait="false")
+    seen: list[tuple[Any, ...]] = []
+    while fleet.client.get(f"/api/operations/{operation['id']}")["state"] not in ("done", "failed", "undone"):
+        seen.append(fleet.follow(device, 0))
+    assert fleet.follow(device, 0) == target
+    crosses = bool(set(start[1:]) & set(target[1:])) and start[1] != target[1]
+    assert set(seen) <= {start, target} | ({DROPPED} if crosses else set())
+    assert start in seen
+    keys = [key for key, ips in fleet.network()[0]["peers"] if fleet.addresses[device] in ips]
+    assert keys == [peer], "the client was cut off: its peer on the entry is another one"
+
+
+def test_the_plan_of_a_switch_is_what_then_happens(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 3)
+    fleet.bind(device, "p")
+    plan = fleet.client.post(f"/api/devices/{device}/bind/plan", {"path_id": "q"})
+    assert [stage["phase"] for stage in plan["stages"]] == ["preparing", "moved", "settled"]
+    assert plan["interrupts"] == ""
+    assert plan["stages"][1]["changes"] == [f"n0: send {fleet.addresses[device]} into awg2, mark and table 7101"]
+    assert fleet.follow(device, 0) == (0, 1, 2)
+    across = fleet.path("across", 0, 2)
+    plan = fleet.client.post(f"/api/devices/{device}/bind/plan", {"path_id": across["id"]})
+    assert "another side" in plan["interrupts"]
+
+
+def test_binding_twice_and_unbinding_twice_are_no_errors(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    path = fleet.path("p", 0, 1)
+    for _ in range(2):
+        assert fleet.bind(device, "p") is None
+    assert fleet.client.get(f"/api/devices/{device}/bind")["path_id"] == path["id"]
+    for _ in range(2):
+        assert fleet.unbind(device) is None
+    assert fleet.client.get(f"/api/devices/{device}/bind")["path_id"] == ""
+
+
 def test_binding_without_a_peer_on_the_entry_is_refused(fleet: CascadeFleet) -> None:
-    device = fleet.device(3, 1)
+    device = fleet.device(1)
     fleet.path("p", 0, 1)
-    with pytest.raises(RemoteError, match="no AmneziaWG address on n0"):
+    with pytest.raises(RemoteError, match="no AmneziaWG address on n0") as caught:
         fleet.bind(device, "p")
+    assert caught.value.status == 409
+    with pytest.raises(RemoteError, match="no device"):
+        fleet.bind("dev_nobody", "p")
+    with pytest.raises(RemoteError, match="no path"):
+        fleet.bind(device, "nowhere")
+
+
+def test_a_device_with_nothing_but_xray_is_refused_and_told_why(fleet: CascadeFleet) -> None:
+    body = {
+        "users": [{"id": "usr_test", "name": "Test"}],
+        "devices": [{"id": "dev_x", "user_id": "usr_test", "name": "x"}],
+        "add": [
+            {
+                "id": "peer_x",
+                "node_id": fleet.fleet.ids[0],
+                "device_id": "dev_x",
+                "protocol": "xray-reality",
+                "public_key": "0b6f4b1e-6b0f-4a39-8f0e-2f0d6a1b9c55",
+                "allowed_ips": ["10.86.9.9/32"],
+            }
+        ],
+        "remove": [],
+    }
+    fleet.client.post("/api/peers", body)
+    fleet.path("p", 0, 1)
+    with pytest.raises(RemoteError, match="only XRay") as caught:
+        fleet.bind("dev_x", "p")
+    assert caught.value.status == 409
+
+
+def test_a_device_whose_address_changes_or_goes_is_followed_on_every_node(fleet: CascadeFleet) -> None:
+    """Deleting a device neither raised revisions nor pushed; its traffic went on (fleet-model.md 12, 9)."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+    key = next(k for k, ips in fleet.network()[0]["peers"] if fleet.addresses[device] in ips)
+    fleet.client.post(
+        "/api/peers",
+        {"users": [], "devices": [], "add": [], "remove": [{"node_id": fleet.fleet.ids[0], "public_key": key}]},
+    )
+
+    def gone() -> bool:
+        return not any(fleet.addresses[device] in ips for node in fleet.network() for _, ips in node["peers"])
+
+    eventually(gone, timeout=20, every=0.1)
+    eventually(lambda: not any(node["policy"]["transits"] for node in fleet.network()), timeout=20, every=0.1)
+    assert "no AmneziaWG address" in fleet.client.get("/api/paths/p")["problems"][0]
+
+
+# -- taking down
+
+
+def test_a_path_in_use_stays_and_so_do_its_nodes(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    fleet.path("p", 0, 1)
+    fleet.bind(device, "p")
+    for place in ("/api/paths/p", "/api/nodes/n1", "/api/nodes/n0"):
+        with pytest.raises(RemoteError) as caught:
+            fleet.client.call("DELETE", place)
+        assert caught.value.status == 409
+    assert fleet.follow(device, 0) == (0, 1)
+
+
+def test_a_path_that_is_removed_leaves_nothing_on_any_node(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+    fleet.unbind(device)
+    fleet.client.call("DELETE", "/api/paths/p")
+    eventually(lambda: not any(node["links"] for node in fleet.network()), timeout=20, every=0.1)
+    assert fleet.client.get("/api/node-links") == []
+    assert not any(key == fleet.node(0)["wg_public_key"] for key, _ in fleet.network()[1]["peers"])
+
+
+# -- half of it missing
+
+
+def test_what_was_taken_from_a_node_is_brought_back(fleet: CascadeFleet) -> None:
+    """An edge peer that somebody removed by hand; a push of the whole node afterwards keeps it."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+    fleet.fleet.nodes.do("drop_peer", node=1, peer=fleet.node(0)["wg_public_key"])
+    assert fleet.follow(device, 0) == DROPPED
+    fleet.client.post("/api/nodes/n1/look")
+    fleet.until_follows(device, 0, 1, 2)
+    outcome = fleet.client.post("/api/nodes/n1/push")
+    assert outcome["CascadeReapplied"]
+    assert fleet.follow(device, 0) == (0, 1, 2)
+    fleet.client.post("/api/nodes/n0/push-policy")
+    assert fleet.follow(device, 0) == (0, 1, 2)
+
+
+def test_nodes_that_restart_or_reboot_have_it_all_again(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+    before = fleet.network()[0]["links"]["awg1"]["revision"]
+    for how in ("restart", "reboot"):
+        for index in (0, 1, 2):
+            fleet.fleet.nodes.do(how, node=index)
+        fleet.until_follows(device, 0, 1, 2)
+        fleet.fleet.controller.all_in_sync(NODES)
+        assert fleet.follow(device, 0) == (0, 1, 2)
+    assert fleet.network()[0]["links"]["awg1"]["revision"] > before
+
+
+def test_an_exit_that_was_set_up_anew_is_adopted(fleet: CascadeFleet) -> None:
+    """Its key and obfuscation are others: the link to it is made anew beside the old one, and then takes its place."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+    old = fleet.network()[1]["links"]
+    assert list(old) == ["awg1"]
+    fleet.fleet.nodes.do("anew", node=2)
+    fleet.until_follows(device, 0, 1, 2)
+
+    def in_place() -> bool:
+        links = fleet.network()[1]["links"]
+        return list(links) == ["awg2"] and links["awg2"]["obfuscation"] != old["awg1"]["obfuscation"]
+
+    eventually(in_place, timeout=20, every=0.1)
+    assert fleet.network()[1]["policy"]["transits"][0]["mark"] == 7101
+
+
+def test_a_node_that_has_seen_higher_revisions_is_caught_up_with(fleet: CascadeFleet) -> None:
+    """As after a database was restored (fleet-model.md 12, 11)."""
+    fleet.fleet.nodes.do("fail", node=0, method="ConfigureInnerLink", code="FAILED_PRECONDITION", times=2)
+    path = fleet.path("p", 0, 1)
+    assert path["status"] == "active"
+    revision = fleet.network()[0]["links"]["awg1"]["revision"]
+    assert revision > 2 * 1_700_000_000
+
+
+def test_a_link_that_fails_keeps_no_peer_from_the_node(fleet: CascadeFleet) -> None:
+    fleet.fleet.nodes.do("fail", node=0, method="ConfigureInnerLink", code="INTERNAL", times=10_000)
+    fleet.client.post("/api/paths?wait=false&patience=3", {"name": "p", "node_ids": ["n0", "n1"]})
+    fleet.fleet.controller.until("n0", link_state="degraded", link_reason=lambda r: "ConfigureInnerLink" in r)
+    device = fleet.device(0)
+    eventually(lambda: any(fleet.addresses[device] in ips for _, ips in fleet.network()[0]["peers"]), timeout=20, every=0.1)
+
+
+# -- the policy
+
+
+def test_a_policy_is_in_force_from_the_start_and_follows_the_inventory(fleet: CascadeFleet) -> None:
+    assert fleet.network()[4]["policy"]["masquerade"]
+    view = fleet.node(4)
+    body = {"version": view["version"], "forwarding": True, "masquerade": False, "isolation": True}
+    fleet.client.call("PATCH", "/api/nodes/n4", body)
+    eventually(lambda: fleet.network()[4]["policy"]["isolation"], timeout=20, every=0.1)
+    view = fleet.node(4)
+    body = {"version": view["version"], "forwarding": True, "masquerade": True, "isolation": False}
+    fleet.client.call("PATCH", "/api/nodes/n4", body)
+    eventually(lambda: fleet.network()[4]["policy"]["masquerade"], timeout=20, every=0.1)
+
+
+def test_the_preview_has_the_exact_commands(fleet: CascadeFleet) -> None:
+    preview = "/api/network-policy/preview"
+    assert fleet.client.post(preview, {}) == {"pre_up": [], "post_up": [], "post_down": []}
+    rules = fleet.client.post(preview, {"forwarding": True, "masquerade": True, "isolation": True})
+    assert rules["post_up"][0] == "iptables -I FORWARD 1 -i %i -o %i -j DROP"
+    assert len(rules["post_up"]) == len(rules["post_down"])
+    with pytest.raises(RemoteError, match="masquerade"):
+        fleet.client.post(preview, {"masquerade": True})
+    device = fleet.device(0)
+    fleet.path("p", 0, 1)
+    fleet.bind(device, "p")
+    rules = fleet.client.post(preview, {"node": "n0"})
+    assert rules["post_up"][-1] == "ip route replace default dev awg1 table 7100"
+    ran = fleet.fleet.nodes.do("commands", node=0)["commands"]
+    wanted = [line.replace("%i", "awg0").replace("%e", "eth0") for line in rules["post_up"]]
+    assert [line for line in ran if line in wanted][-len(wanted) :] == wanted
+
+
+# -- what is said about it
+
+
+def test_everything_leaves_a_record_with_the_names_of_the_contract(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    fleet.path("p", 0, 1)
+    fleet.bind(device, "p")
+    fleet.unbind(device)
+    fleet.client.post("/api/paths/p/provision")
+    fleet.client.call("DELETE", "/api/paths/p")
+    actions = [entry["action"] for entry in fleet.client.get("/api/audit?limit=40")]
+    for action in ("path.create", "path.bind", "path.unbind", "path.rm"):
+        assert action in actions
+    assert any("path.provision" in str(entry) for entry in fleet.client.get("/api/audit?limit=40"))
+
+
+def test_no_preshared_key_is_in_any_answer(fleet: CascadeFleet) -> None:
+    fleet.path("p", 0, 1)
+    with fleet.fleet.controller.store.read() as tx:
+        [(psk,)] = tx.execute("SELECT preshared_key FROM node_links")
+    assert len(base64.b64decode(psk)) == 32
+    for place in ("/api/paths", "/api/node-links", "/api/operations", "/api/audit", "/api/nodes/n0/plan"):
+        assert psk not in str(fleet.client.get(place))

@@ -1,0 +1,201 @@
+"""Path changes against nodes that fail and a controller that is killed: carried out or taken back, and it is told which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from coxswain.cli.client import RemoteError
+from tests.cascade import CascadeFleet, cascade_fleet
+from tests.support import eventually
+
+NODES = 5
+BASE_PORT = 13_320
+
+OVER = ("done", "failed", "undone", "cancelled")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CascadeFleet]:
+    with cascade_fleet(tmp_path_factory.mktemp("paths"), NODES, BASE_PORT, process=True) as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(shared: CascadeFleet) -> Iterator[CascadeFleet]:
+    shared.fleet.controller.all_in_sync(NODES)
+    yield shared
+    shared.tidy_up()
+
+
+def bound(fleet: CascadeFleet) -> str:
+    """A device on 0→1→2, with 0→3→4 to go to."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 3, 4)
+    fleet.bind(device, "p")
+    return device
+
+
+def operation(fleet: CascadeFleet, started: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = fleet.client.get(f"/api/operations/{started['id']}")
+    return found
+
+
+def nothing_left_of_q(fleet: CascadeFleet, device: str) -> bool:
+    address = fleet.addresses[device]
+    network = fleet.network()
+    edges = any(address in ips for index in (3, 4) for _, ips in network[index]["peers"])
+    return not edges and not network[3]["policy"]["transits"]
+
+
+# -- nodes that fail
+
+
+def test_the_old_path_is_not_cut_when_the_new_one_cannot_be_made_ready(fleet: CascadeFleet) -> None:
+    device = bound(fleet)
+    fleet.fleet.nodes.do("kill", node=4)
+    fleet.fleet.controller.until("n4", link_state="backing_off")
+    with pytest.raises(RemoteError, match="n4 is not connected") as caught:
+        fleet.bind(device, "q", patience=2)
+    assert caught.value.status == 502
+    assert "taken back" in str(caught.value)
+    assert fleet.follow(device, 0) == (0, 1, 2)
+    assert fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "settled"
+    fleet.fleet.nodes.do("start", node=4)
+    eventually(lambda: nothing_left_of_q(fleet, device), timeout=20, every=0.1)
+    failed = [e for e in fleet.client.get("/api/audit?limit=20") if e["action"] == "path.bind" and e["result"] == "error"]
+    assert {record["target_id"] for record in failed} == {device}
+
+
+def test_a_move_that_the_entry_refuses_is_taken_back(fleet: CascadeFleet) -> None:
+    device = bound(fleet)
+    fleet.fleet.nodes.do("fail", node=0, method="SetNetworkConfig", code="INTERNAL", times=4)
+    with pytest.raises(RemoteError, match="SetNetworkConfig") as caught:
+        fleet.bind(device, "q", patience=1)
+    assert caught.value.status == 502
+    fleet.until_follows(device, 0, 1, 2)
+    eventually(lambda: nothing_left_of_q(fleet, device), timeout=20, every=0.1)
+
+
+def test_a_path_whose_exit_is_dead_can_be_left(fleet: CascadeFleet) -> None:
+    """Nobody waits for nodes of the old path: they may be why it is left."""
+    device = bound(fleet)
+    fleet.fleet.nodes.do("kill", node=[1, 2])
+    fleet.fleet.controller.until("n1", link_state="backing_off")
+    fleet.bind(device, "q")
+    assert fleet.follow(device, 0) == (0, 3, 4)
+    fleet.fleet.nodes.do("start", node=[1, 2])
+    address = fleet.addresses[device]
+
+    def cleared() -> bool:
+        return not any(address in ips for index in (1, 2) for _, ips in fleet.network()[index]["peers"])
+
+    eventually(cleared, timeout=30, every=0.1)
+
+
+def test_a_switch_can_be_cancelled_in_its_middle(fleet: CascadeFleet) -> None:
+    device = bound(fleet)
+    fleet.fleet.nodes.do("stall", node=4, method="PushConfig")
+    started = fleet.bind(device, "q", wait="false")
+    eventually(lambda: fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "preparing", timeout=20, every=0.05)
+    with pytest.raises(RemoteError) as caught:
+        fleet.unbind(device)
+    assert caught.value.status == 409
+    fleet.client.post(f"/api/operations/{started['id']}/cancel")
+    eventually(lambda: operation(fleet, started)["state"] == "cancelled", timeout=20, every=0.1)
+    assert fleet.follow(device, 0) == (0, 1, 2)
+    fleet.fleet.nodes.do("release", node=4)
+    eventually(lambda: nothing_left_of_q(fleet, device), timeout=20, every=0.1)
+
+
+# -- the controller killed at every step
+
+HELD = {
+    "prepare": (4, "PushConfig"),
+    "move": (0, "SetNetworkConfig"),
+    "settle": (1, "PushConfig"),
+}
+"""Where a switch is held while the controller falls: the node and the call that is not answered."""
+
+
+@pytest.mark.parametrize("step", list(HELD))
+@pytest.mark.parametrize("comes_back", [True, False], ids=["and the node answers", "and the node is gone"])
+def test_a_controller_that_falls_in_the_middle_of_a_switch(fleet: CascadeFleet, step: str, *, comes_back: bool) -> None:
+    device = bound(fleet)
+    index, method = HELD[step]
+    fleet.fleet.nodes.do("stall", node=index, method=method)
+    started = fleet.bind(device, "q", wait="false", patience=6)
+
+    def there() -> bool:
+        steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}
+        return steps[step] in ("running", "done")
+
+    eventually(there, timeout=20, every=0.05)
+    fleet.fall()
+    if comes_back:
+        fleet.fleet.nodes.do("release", node=index)
+    else:
+        fleet.fleet.nodes.do("kill", node=index)
+    fleet.rise()
+    eventually(lambda: operation(fleet, started)["state"] in OVER, timeout=60, every=0.1)
+    over = operation(fleet, started)
+    if comes_back or step == "settle":
+        assert over["state"] == "done"
+        fleet.until_follows(device, 0, 3, 4)
+    elif step == "prepare":
+        assert over["state"] == "undone"
+        assert fleet.follow(device, 0) == (0, 1, 2)
+    else:  # nobody can tell what the entry has, so that neither route is taken away
+        assert over["state"] == "failed"
+        assert over["remedy"] or over["error"]
+        fleet.fleet.nodes.do("clear", node=index)
+        fleet.fleet.nodes.do("start", node=index)
+        fleet.fleet.controller.until("n0", link_state="live", in_sync=True)
+        fleet.client.post(f"/api/operations/{started['id']}/retry")
+        eventually(lambda: operation(fleet, started)["state"] in ("undone", "done"), timeout=60, every=0.1)
+        fleet.until_follows(device, 0, 1, 2)
+    if over["state"] != "failed":
+        assert any("interrupted" in note for note in over["notes"]) or over["state"] == "done"
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["and the node answers", "and the node is gone"])
+def test_a_controller_that_falls_while_a_path_is_built(fleet: CascadeFleet, *, comes_back: bool) -> None:
+    fleet.fleet.nodes.do("stall", node=1, method="ConfigureInnerLink")
+    body = {"name": "r", "node_ids": ["n0", "n1", "n2"]}
+    started = fleet.client.post("/api/paths?wait=false&patience=6", body)
+    eventually(lambda: fleet.network()[0]["links"], timeout=20, every=0.05)
+    fleet.fall()
+    fleet.fleet.nodes.do("release" if comes_back else "kill", node=1)
+    fleet.rise()
+    eventually(lambda: operation(fleet, started)["state"] in OVER, timeout=60, every=0.1)
+    assert operation(fleet, started)["state"] == ("done" if comes_back else "undone")
+    assert [p["name"] for p in fleet.client.get("/api/paths")] == (["r"] if comes_back else [])
+    if not comes_back:
+        eventually(lambda: not fleet.network()[0]["links"], timeout=20, every=0.1)
+
+
+def test_what_was_confirmed_outlives_the_controller(fleet: CascadeFleet) -> None:
+    """A node that has everything is not told anything again when the controller starts."""
+    device = bound(fleet)
+    fleet.fleet.controller.all_in_sync(NODES)
+    fleet.fall()
+    before = fleet.changing_calls()
+    fleet.rise()
+    fleet.fleet.controller.all_in_sync(NODES)
+    assert fleet.changing_calls() == before
+    assert fleet.follow(device, 0) == (0, 1, 2)
+
+
+def test_an_agent_that_restarted_while_nobody_watched_is_noticed(fleet: CascadeFleet) -> None:
+    device = bound(fleet)
+    fleet.fall()
+    fleet.fleet.nodes.do("reboot", node=[0, 1])
+    fleet.rise()
+    fleet.until_follows(device, 0, 1, 2)
+    fleet.fleet.controller.all_in_sync(NODES)
+    fleet.unbind(device)
+    fleet.client.call("DELETE", "/api/paths/p")
+    eventually(lambda: "awg1" not in fleet.network()[1]["links"], timeout=20, every=0.1)

@@ -296,7 +296,7 @@ class NodeLink(Actor):
         self._missed = 0
         if self._state is not LinkState.LIVE:
             self._enter(LinkState.SYNCING, "", report=False)
-        self._absorb(look)
+        self._absorb(look, reconnected=True)
         self._reconcile()
 
     def _lose(self, reason: str, status: NodeStatus | None = None) -> None:
@@ -342,10 +342,11 @@ class NodeLink(Actor):
         if self._connection is not None:
             self._start(Operation.LOOK, self._connection.look(self._funnel))
 
-    def _absorb(self, look: Look) -> None:
+    def _absorb(self, look: Look, *, reconnected: bool = False) -> None:
         """Takes in what a look brought. Raises ``NodeMisbehaved``."""
         observed = codec.observed(look.status, look.peers, self.context.clock.now(), asked_at=look.asked_at)
-        self._memory = remember(self._memory, observed, self.context.clock.monotonic())
+        now = self.context.clock.monotonic()
+        self._memory = remember(self._memory, observed, now, reconnected=reconnected)
         self._observed = observed
         self._peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
         self._missed = 0

@@ -32,7 +32,7 @@ __all__ = ["STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused
 STALL_COOLDOWN_S = 300.0
 """management-plane.md 8.1: a stalled data plane is healed at most every five minutes."""
 
-_CLOCK_STEP_S = 5.0
+_CLOCK_STEP_S = 1.0
 """What may lie between two runs of ours without meaning that an agent started anew: steps of the clock, slow answers."""
 
 _STALL_FORGOTTEN_S = 1800.0
@@ -73,11 +73,13 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     return Plan(tuple(steps), tuple(findings))
 
 
-def remember(memory: LinkMemory, observed: Observed, now: float) -> LinkMemory:
-    """The memory after a look. ``now``: monotonic seconds."""
+def remember(memory: LinkMemory, observed: Observed, now: float, *, reconnected: bool = False) -> LinkMemory:
+    """The memory after a look. ``now``: monotonic seconds. ``reconnected``: it is the first one of a connection."""
     service = _service(observed)
     handshakes = service is not None and service.handshaking_peers > 0
-    restarted = _restarted(memory, observed)
+    # Whoever answers on a new connection may be another process, unless it is older than the last time that it was seen.
+    unproven = reconnected and memory.seen_at is not None and now - observed.uptime_s > memory.seen_at
+    restarted = unproven or _restarted(memory, observed)
     key, known = observed.wg_public_key, memory.wg_public_key
     made_anew = bool(key and known and key != known) or observed.applied_revision == 0 < memory.applied_revision
     anew = restarted or made_anew
@@ -95,6 +97,7 @@ def remember(memory: LinkMemory, observed: Observed, now: float) -> LinkMemory:
         xray_confirmed="" if anew else memory.xray_confirmed,
         applied_content="" if made_anew else memory.applied_content,
         xray_unsupported="" if anew else memory.xray_unsupported,
+        seen_at=now,
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
         agent_started_at=began if anew or not memory.agent_started_at else memory.agent_started_at,
         # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.

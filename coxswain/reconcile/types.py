@@ -149,6 +149,7 @@ class LinkMemory:
             and says that it did (node-contract.md 4.13).
         xray_confirmed: fingerprint of the inbound that the agent last acknowledged; empty: none, or it was restarted.
         xray_unsupported: the version of the agent that has no XRay; empty: not known of any.
+        seen_at: when it was last looked at, by our monotonic clock.
         started_by: the agent started at this time at the latest, by our monotonic clock.
         agent_started_at: when it started, epoch seconds, roughly, as the store keeps it; 0: not known.
     """
@@ -165,6 +166,7 @@ class LinkMemory:
     registered: frozenset[str] = frozenset()
     xray_confirmed: str = ""
     xray_unsupported: str = ""
+    seen_at: float | None = None
     started_by: float | None = None
     agent_started_at: float = 0.0
 

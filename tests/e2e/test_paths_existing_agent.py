@@ -13,7 +13,7 @@ from tests.support import eventually
 NODES = 3
 BASE_PORT = 13_340
 UUID = "0b6f4b1e-6b0f-4a39-8f0e-2f0d6a1b9c55"
-CONFIG = "protocols:\n  xray: true\nreality:\n  decoy_site: www.example.org\n"
+CONFIG = "posture: personal\nprotocols:\n  xray: true\nreality:\n  decoy_site: www.example.org\n"
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,7 @@ def test_a_restart_is_noticed_and_everything_is_sent_again(observed: Observed, m
     [
         {"uptime_s": 50, "started_by": NOW - 61},
         {"uptime_s": 60, "started_by": NOW - 60},
-        {"uptime_s": None, "started_by": None, "agent_started_at": 1_000_000 + NOW - 64},
+        {"uptime_s": None, "started_by": None, "agent_started_at": 1_000_000 + NOW - 61.5},
         {"uptime_s": None, "started_by": None, "agent_started_at": 0.0},
     ],
     ids=["rounding", "the same", "a clock that was set", "never seen"],
@@ -171,6 +171,22 @@ def test_a_restart_is_noticed_and_everything_is_sent_again(observed: Observed, m
 def test_no_restart_is_seen_where_there_was_none(memory: dict[str, object]) -> None:
     wanted = state(cascade=NodeCascade((LINK,), (), (TRANSIT,)))
     assert made(wanted, at(seen(), uptime=60), knows(wanted, **memory)) == Plan((), ())
+
+
+@pytest.mark.parametrize(
+    ("uptime", "seen_before_s", "suspected"),
+    [(0, 0.2, True), (3, 1.0, False), (3, 4.0, True), (60, 59.0, False), (60, 61.0, True)],
+)
+def test_whoever_answers_on_a_new_connection_proves_to_be_the_same_or_is_told_everything(
+    uptime: int,
+    seen_before_s: float,
+    suspected: bool,
+) -> None:
+    """An agent that restarts within its first second looks the same by its uptime, and has forgotten its links."""
+    memory = knows(state(), seen_at=NOW - seen_before_s, uptime_s=0, started_by=NOW)
+    observed = at(seen(), uptime=uptime)
+    assert remember(memory, observed, NOW, reconnected=True).policy_suspect is suspected
+    assert not remember(memory, observed, NOW).policy_suspect
 
 
 def test_a_host_that_was_set_up_anew_has_no_links_for_certain() -> None:

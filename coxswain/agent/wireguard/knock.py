@@ -29,7 +29,7 @@ _LOOK_S = 0.1
 _log = logging.getLogger(__name__)
 
 
-async def knock(tools: Tools, interface: str, peer: PeerConfig, patience: float = PATIENCE_S) -> bool:
+async def knock(tools: Tools, interface: str, peer: PeerConfig) -> bool:
     """Makes the link to ``peer`` shake hands if it has not lately; returns whether it has. Never raises."""
     try:
         before = await _handshake(tools, interface, peer)
@@ -39,7 +39,7 @@ async def knock(tools: Tools, interface: str, peer: PeerConfig, patience: float 
             await tools.remove_peer(interface, peer.public_key)
         await tools.set_peer(interface, peer, keepalive=1)
         try:
-            answered = await _answer(tools, interface, peer, before, patience)
+            answered = await _answer(tools, interface, peer, before)
         finally:
             await tools.set_peer(interface, peer, keepalive=0)
     except DataPlaneFailed as failure:
@@ -50,8 +50,8 @@ async def knock(tools: Tools, interface: str, peer: PeerConfig, patience: float 
     return answered
 
 
-async def _answer(tools: Tools, interface: str, peer: PeerConfig, before: int, patience: float) -> bool:
-    deadline = time.monotonic() + patience
+async def _answer(tools: Tools, interface: str, peer: PeerConfig, before: int) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if await _handshake(tools, interface, peer) > before:
             return True

@@ -12,11 +12,13 @@ import sys
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
 
 import coxswain
 from coxswain.agent.config import AgentConfig, load_config
 from coxswain.agent.dataplane import DataPlaneFailed
+from coxswain.agent.identity import new_csr
 from coxswain.agent.node import Agent
 from coxswain.agent.simulated import SimulatedPlane
 from coxswain.agent.state import DirectoryFiles, State
@@ -321,6 +323,15 @@ async def test_certificates_are_reloaded_and_running_connections_stay(config_dir
         assert (await t.refused(authority.control(address).get_status()))[0] == grpc.StatusCode.UNAVAILABLE
         (config_dir / "ca.crt").write_text("not a certificate")
         assert await new.control(address).get_status()  # the last good ones stay in force
+        (config_dir / "ca.crt").write_bytes(new.anchor)
+        good = (config_dir / "node.crt").read_bytes()
+        stranger = new_csr(ec.generate_private_key(ec.SECP256R1()))
+        # Half of a file, as an upload leaves it for a moment, and a certificate of another key.
+        for bad in (good[: len(good) // 2], new.sign_node(stranger)):
+            (config_dir / "node.crt").write_bytes(bad)
+            assert await new.control(address).get_status()
+        (config_dir / "node.crt").write_bytes(good)
+        assert await new.control(address).get_status()
 
 
 @pytest.mark.parametrize(

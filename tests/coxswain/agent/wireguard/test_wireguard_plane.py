@@ -1,5 +1,7 @@
 """What the data plane does to the host: the command lines of node-contract.md 6.5, and what comes when they fail."""
 
+import time
+
 import pytest
 
 from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, LinkConfig, LivePeer
@@ -382,3 +384,32 @@ async def test_a_link_that_cannot_be_taken_down_keeps_its_conf(host, made):
     with pytest.raises(DataPlaneFailed, match="awg-quick down"):
         await plane.remove_link("awg1")
     assert (host.confs / "awg1.conf").exists()
+
+
+async def test_a_new_link_is_woken_before_clients_are_sent_through_it(host, made, monkeypatch):
+    monkeypatch.setattr("coxswain.agent.wireguard.knock.PATIENCE_S", 0.3)
+    plane = host.plane()
+    monkeypatch.setattr("coxswain.agent.wireguard.plane.is_there", lambda _: False)
+    leave = made.peer(50, allowed_ips=("0.0.0.0/0",), preshared_key=made.key(99), endpoint="192.0.2.9:443")
+    await plane.configure_link(link(made, exit=leave))
+    monkeypatch.setattr("coxswain.agent.wireguard.plane.is_there", lambda _: True)
+    policy = Policy(forwarding=True, transits=(Transit("10.7.0.9/32", "awg1", 7100, 7100),))
+    host.calls()
+    stored = await plane.apply_policy(policy, None)
+    lines = [line for line in host.lines() if "awg show" not in line]
+    woken = f"awg set awg1 peer {made.key(50)} preshared-key /dev/stdin endpoint 192.0.2.9:443"
+    assert lines[:3] == [
+        f"awg set awg1 peer {made.key(50)} remove",  # an attempt that was in vain would have to be waited for
+        f"{woken} persistent-keepalive 1 allowed-ips 0.0.0.0/0",
+        f"{woken} persistent-keepalive 0 allowed-ips 0.0.0.0/0",
+    ]
+    assert "iptables -w -A FORWARD -i awg0 -j ACCEPT" in lines, "an exit that does not answer does not hold up the policy"
+    # A link that is in use, or whose session is fresh, is left alone.
+    await plane.apply_policy(policy, stored)
+    host.write("dump", f"x\n{made.key(50)}\t(none)\t192.0.2.9:443\t0.0.0.0/0\t{int(time.time())}\t1\t1\toff\n")
+    await plane.apply_policy(policy, None)
+    assert not [line for line in host.lines() if line.startswith("awg set")]
+    # One whose session is old is asked again, without losing it.
+    host.write("dump", f"x\n{made.key(50)}\t(none)\t192.0.2.9:443\t0.0.0.0/0\t1\t1\t1\toff\n")
+    await plane.apply_policy(policy, None)
+    assert [line.split()[-3] for line in host.lines() if line.startswith("awg set")] == ["1", "0"]

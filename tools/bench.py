@@ -18,12 +18,15 @@ from benches.events import events
 from benches.faults import faults
 from benches.figures import Report, machine
 from benches.fleet import FULL, QUICK, Bench
+from benches.history import history
 from benches.links import idle, many, restart, start
+from benches.live import live
 from benches.provisioning import provisioning
 from rig import RigError, end_at_sigterm
 
 SCENARIOS = {
-    f.__name__: f for f in (start, restart, idle, change, faults, events, commands, backup, many, kills, provisioning)
+    f.__name__: f
+    for f in (start, restart, idle, change, faults, events, live, commands, backup, history, many, kills, provisioning)
 }
 """In the order in which they run: those that share a fleet first."""
 

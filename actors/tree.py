@@ -18,6 +18,7 @@
     ├── operation_runs           dynamic: one operation:<id> per running operation
     ├── operations               the journal of operations, and whose turn it is
     ├── renewals                 starts the renewal of nodes' certificates
+    ├── live_streams             who may go on watching; their sockets are on the I/O loop
     ├── web_server               the API on loopback TCP
     └── control_socket           the API on a unix socket
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from actors.event_hub import EventHub
-from actors.session_archive import SessionArchive
+from actors.session_archive import SessionArchive, _Purge
 from actors.session_tracker import SessionTracker, _Expire
 from actors.supervision import ChildSpec, System
 from actors.supervision.actor import Harm
@@ -22,6 +22,7 @@ from coxswain.messages.sessions import (
     EventKind,
     ForgetPeers,
     GetSessionCounts,
+    ListRecords,
     ListSessions,
     NodeEvent,
     SessionCounts,
@@ -241,3 +242,27 @@ def test_while_the_database_is_away_a_batch_waits_and_is_not_counted_twice(own_p
         assert rig.counts().events == 3
         assert [(s.peer_key, s.rx_bytes, s.closed_at) for s in rig.list()] == [("p2", 0, None), ("p1", 50, T + 300)]
     store.close()
+
+
+def test_what_is_older_than_it_is_to_be_kept_is_forgotten(store: Store, rig: Rig) -> None:
+    now = SystemClock().now()
+
+    def stay(key: str, days_ago: float) -> tuple[StreamItem, ...]:
+        at = now - days_ago * 86_400
+        begin = NodeEvent("nod_a", at, at, EventKind.PEER_CONNECTED, AWG, key, "", "198.51.100.7:4000", 1, 1)
+        return begin, NodeEvent("nod_a", at + 60, at + 60, EventKind.PEER_DISCONNECTED, AWG, key, "", "", 5, 5)
+
+    rig.send(1, *(item for number in range(1_300) for item in stay(f"old{number}", 9.0)), *stay("new", 5.0))
+    rig.send(2, connected(0, "still open"))
+    assert len(rig.list(limit=1000)) == 1000
+    rig.keep_days = 7
+    rig.system.tell("session_archive", _Purge())
+    eventually(lambda: [s.peer_key for s in rig.list(limit=1000)] == ["still open", "new"], timeout=30)
+    ask = ListRecords(limit=1000)
+    eventually(lambda: len(rig.system.ask("session_archive", ask, deadline=10)) == 2, timeout=30)
+
+
+def test_questions_are_answered_while_the_tracker_is_away(rig: Rig) -> None:
+    rig.send(1, connected(0))
+    rig.system.harm("session_tracker", Harm.HANG, 3.0)
+    assert [s.peer_key for s in rig.list()] == ["p1"]

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from coxswain.declare.compare import Action, Change
 from coxswain.declare.items import Item
-from coxswain.errors import CoxswainError
+from coxswain.errors import CoxswainError, Unavailable
 
 __all__ = ["Api", "Applied", "Stopped", "apply"]
 
@@ -61,6 +61,11 @@ class _Run:
         work(change)
 
     def learn(self, item: Item, made: dict[str, Any]) -> str:
+        if "steps" in made and "state" in made:
+            raise Unavailable(
+                f"it is not over yet and goes on by itself (operation {made['id']})",
+                remedy=f"Follow it with: cox operations show {made['id']} --follow",
+            )
         found: str = made["id"]
         self.ids[item.kind, item.key] = found
         for skipped in made.get("skipped", []):

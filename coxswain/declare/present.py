@@ -66,6 +66,7 @@ def _server(found: dict[str, Any]) -> Item:
         "ssh_user": found.get("ssh_user", "root"),
         "ssh_port": found.get("ssh_port", 22),
         "region": found["region"],
+        "host_key": found.get("host_key", ""),
     }
     return Item("server", (found["name"],), fields, id=found["id"], version=found["version"])
 

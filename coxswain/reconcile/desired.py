@@ -80,31 +80,9 @@ def desired(
     (node-contract.md 4.15); which one that is must not depend on luck, so the later one is left out. An edge peer comes
     last of all and takes its addresses from whoever has them: where a path leads over the node, they come in that way.
     """
-    known = {} if before is None else {row[0].id: row for row in _rows(before)}
-    kept: list[_Row] = []
-    findings: list[Finding] = []
-    keys: set[tuple[Protocol, str]] = set()
-    owners: dict[str, str] = {}
-    for peer in peers:
-        row = known.get(peer.id)
-        if row is None or (row[0] is not peer and row[0] != peer):
-            try:
-                row = _row(check_peer(peer))
-            except InvalidInput as error:
-                findings.append(Finding(f"left out: {error}", degraded=True))
-                continue
-        addresses = row[1]
-        key = (peer.protocol, peer.public_key)
-        if key in keys:
-            findings.append(Finding(f"left out: peer {peer.id}: its key is in the list already", degraded=True))
-        elif not owners.keys().isdisjoint(addresses):
-            taken = min(address for address in addresses if address in owners)
-            findings.append(Finding(f"left out: peer {peer.id}: {taken} is peer {owners[taken]}'s", degraded=True))
-        else:
-            keys.add(key)
-            for address in addresses:
-                owners[address] = peer.id
-            kept.append(row)
+    rows, findings = _checked(peers, before)
+    kept = rows if _are_all_apart(rows) else _apart(rows, findings)
+    keys = {(row[0].protocol, row[0].public_key) for row in kept} if cascade.edges else set[tuple[Protocol, str]]()
     kept = _give_way(kept, cascade)
     edges = _edges(cascade, keys, findings)
     findings += [Finding(f"left out: {problem}", degraded=True) for problem in cascade.problems]
@@ -129,6 +107,49 @@ def desired(
 
 _Row = tuple[Peer, frozenset[str], int, bytes]
 """A peer, its addresses as networks, what names it by its content, and the digest of its preshared key."""
+
+
+def _checked(peers: Sequence[Peer], before: Desired | None) -> tuple[list[_Row], list[Finding]]:
+    """Every peer that is of valid form; what is known of it is not worked out again."""
+    known = {} if before is None else {row[0].id: row for row in _rows(before)}
+    rows: list[_Row] = []
+    findings: list[Finding] = []
+    for peer in peers:
+        row = known.get(peer.id)
+        if row is None or row[0] != peer:
+            try:
+                row = _row(check_peer(peer))
+            except InvalidInput as error:
+                findings.append(Finding(f"left out: {error}", degraded=True))
+                continue
+        rows.append(row)
+    return rows, findings
+
+
+def _are_all_apart(rows: list[_Row]) -> bool:
+    """No key and no address twice, as it nearly always is: found out for all at once."""
+    keys = {(row[0].protocol, row[0].public_key) for row in rows}
+    addresses: frozenset[str] = frozenset().union(*[row[1] for row in rows])
+    return len(keys) == len(rows) and len(addresses) == sum(len(row[1]) for row in rows)
+
+
+def _apart(rows: list[_Row], findings: list[Finding]) -> list[_Row]:
+    """One by one: who comes first keeps it."""
+    kept: list[_Row] = []
+    keys: set[tuple[Protocol, str]] = set()
+    owners: dict[str, str] = {}
+    for row in rows:
+        peer, addresses = row[0], row[1]
+        taken = min((address for address in addresses if address in owners), default="")
+        if (peer.protocol, peer.public_key) in keys:
+            findings.append(Finding(f"left out: peer {peer.id}: its key is in the list already", degraded=True))
+        elif taken:
+            findings.append(Finding(f"left out: peer {peer.id}: {taken} is peer {owners[taken]}'s", degraded=True))
+        else:
+            keys.add((peer.protocol, peer.public_key))
+            owners.update(dict.fromkeys(addresses, peer.id))
+            kept.append(row)
+    return kept
 
 
 def _row(peer: Peer) -> _Row:

@@ -72,7 +72,7 @@ def _add_user(fleet: FleetState, message: m.AddUser) -> Committed[m.Change[User]
     )
 
     def work(tx: Tx) -> Did:
-        rows.insert_user(tx, user)
+        rows.insert_user(tx, user, message.password_hash)
         return Did(("user", user.id), {"name": user.name}, user)
 
     return change(fleet, message.caller, "user.add", work)

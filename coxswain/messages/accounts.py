@@ -83,12 +83,16 @@ class Change(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class AddUser:
-    """Reply: ``Committed[Change[User]]``. E-mail and phone are normalised; each is some one user's, or empty."""
+    """Reply: ``Committed[Change[User]]``. E-mail and phone are normalised; each is some one user's, or empty.
+
+    ``password_hash``: a PHC string, or empty: most users never need a password (accounts-profiles.md 1.2).
+    """
 
     caller: Caller
     name: str
     email: str = ""
     phone: str = ""
+    password_hash: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,13 @@ _DEVICE = (
 # -- users
 
 
-def insert_user(tx: Tx, user: User) -> None:
+def insert_user(tx: Tx, user: User, password_hash: str = "") -> None:
     """Raises ``UniqueViolation`` for a taken e-mail address or phone number."""
     at = to_micros(user.created_at)
     tx.execute(
-        "INSERT INTO users (id, name, email, phone, role, status, version, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)",
-        (user.id, user.name, user.email or None, user.phone or None, user.role, user.status, at, at),
+        "INSERT INTO users (id, name, email, phone, role, status, password_hash, version, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+        (user.id, user.name, user.email or None, user.phone or None, user.role, user.status, password_hash, at, at),
     )
 
 

@@ -372,3 +372,13 @@ def profile(fleet: LiveFleet, device: dict[str, Any], name: str, node: str, **mo
 
 def active(fleet: LiveFleet, device_id: str) -> int:
     return len(get(fleet, f"/api/sessions/active?device={device_id}"))
+
+
+def test_a_users_password_is_hashed_and_never_comes_back(fleet: LiveFleet) -> None:
+    made = post(fleet, "/api/users", {"name": "Pat", "password": "correct horse battery"})
+    assert "password" not in made
+    ((kept,),) = rows(fleet, "SELECT password_hash FROM users WHERE id = ?", made["id"])
+    assert kept.startswith("$argon2id$v=19$m=65536,t=1,p=4$")
+    assert refused(fleet, "POST", "/api/users", {"name": "Pat", "password": "short"}).status == 400
+    ((none,),) = rows(fleet, "SELECT password_hash FROM users WHERE id = ?", post(fleet, "/api/users", {"name": "Q"})["id"])
+    assert none == ""

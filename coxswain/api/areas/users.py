@@ -6,6 +6,7 @@ from typing import Any
 
 from coxswain.api.areas.arrival import ARRIVAL, WAIT, arrived
 from coxswain.api.call import Call
+from coxswain.api.passwords import new_hash
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
@@ -62,7 +63,11 @@ def _list(call: Call) -> Any:
 def _add(call: Call) -> Any:
     body = call.body
     message = accounts.AddUser(
-        call.caller, body.need("name", str), body.get("email", str) or "", body.get("phone", str) or ""
+        call.caller,
+        body.need("name", str),
+        body.get("email", str) or "",
+        body.get("phone", str) or "",
+        new_hash(call) if body.secret("password") else "",
     )
     return user(call.change("fleet", message).value)
 
@@ -118,7 +123,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),
-        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT)}),
+        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT)}),
     ),
     Route("GET", "/api/users/{key}", _READ, "One user, by id or e-mail address.", _show, returns=USER, also=(404,)),
     Route(

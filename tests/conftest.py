@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coxswain.api import dispatch
 from coxswain.store import Store, open_store
 from tests.postgres import PostgresServer
 
@@ -19,6 +20,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("checks before the tests")
         for line in checks.splitlines():
             terminalreporter.write_line(line, red="FAILED" in line)
+
+
+@pytest.fixture(autouse=True)
+def _every_action_is_audited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails whichever test made the API answer a change that is in no audit record."""
+    missing: list[str] = []
+    monkeypatch.setattr(dispatch, "unaudited", lambda route: missing.append(f"{route.method} {route.path}"))
+    yield
+    assert not missing, f"done, and in no audit record: {missing}"
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 import click
+from benches.api import api
 from benches.backup import backup
 from benches.changes import change, kills
 from benches.commands import commands
@@ -26,7 +27,7 @@ from rig import RigError, end_at_sigterm
 
 SCENARIOS = {
     f.__name__: f
-    for f in (start, restart, idle, change, faults, events, live, commands, backup, history, many, kills, provisioning)
+    for f in (start, restart, idle, change, faults, events, live, commands, api, backup, history, many, kills, provisioning)
 }
 """In the order in which they run: those that share a fleet first."""
 

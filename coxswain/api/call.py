@@ -32,6 +32,7 @@ class Call:
         request: for what nothing below gives.
         path: the parts of the path that vary.
         body: the JSON object that came; empty where the route takes none.
+        recorded: what was done is in the audit log; or a handler says that nothing had to be done.
     """
 
     def __init__(self, services: Services, door: Door, request: falcon.Request, path: dict[str, str], body: Body) -> None:
@@ -40,6 +41,7 @@ class Call:
         self.request = request
         self.path = path
         self.body = body
+        self.recorded = False
 
     @cached_property
     def who(self) -> Who:
@@ -91,7 +93,9 @@ class Call:
 
     def ask(self, name: str, message: Any, deadline: float = READ_S) -> Any:
         """Asks an actor. Raises ``CoxswainError``."""
-        return self.services.ask(name, message, deadline=deadline)
+        answer = self.services.ask(name, message, deadline=deadline)
+        self.recorded = self.recorded or isinstance(message, audit.AwaitAudited)
+        return answer
 
     def change(self, name: str, message: Any, deadline: float = CHANGE_S) -> Any:
         """Asks for a change, and returns its value when its audit record is in the log."""

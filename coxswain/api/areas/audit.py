@@ -162,6 +162,7 @@ def _accept(call: Call) -> Any:
     if not reason.strip():
         raise InvalidInput("reason: is empty; say why the log does not extend its checkpoints")
     seq = call.ask("audit_writer", audit.AcceptBreak(call.caller, reason[:500]), CHANGE_S)
+    call.recorded = True  # the record is what the writer made
     return {"seq": seq}
 
 

@@ -39,6 +39,8 @@ def _revoke(call: Call) -> None:
     found: Committed[m.Token] | m.Token = call.ask("access", m.RevokeToken(call.caller, call.path["id"]), CHANGE_S)
     if isinstance(found, Committed):
         call.committed(found)
+    else:
+        call.recorded = True  # it was revoked already, and that is in the log
 
 
 ROUTES = (

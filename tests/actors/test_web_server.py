@@ -1,0 +1,135 @@
+"""The web server under its supervisor: it comes back, waits for its address, and serves beyond descriptor 1,023."""
+
+from __future__ import annotations
+
+import random
+import resource
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from actors.supervision import ChildSpec, Harm, Intensity, System
+from actors.web_server import WebServer
+from coxswain.clock import SystemClock
+from tests.support import eventually, free_port
+from tests.web import Web, raw
+
+
+class App:
+    """Answers with the path, or, for ``/slow``, when it may."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.slow = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/slow":
+            self.slow += 1
+            assert self.go.wait(30)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        if environ["PATH_INFO"] == "/proto":
+            return [environ.get("HTTP_X_FORWARDED_PROTO", "none").encode()]
+        return [environ["PATH_INFO"].encode()]
+
+
+def system_on(listen: str, app: App | None = None, **more: Any) -> System:
+    arguments = {"listen": listen, "app": app or App(), **more}
+    spec = ChildSpec("web_server", WebServer, arguments, hang_s=1.0)
+    return System(
+        children=(spec,), clock=SystemClock(), rng=random.Random(1), allow_chaos=True, intensity=Intensity(100, 10.0)
+    )
+
+
+@pytest.fixture
+def listen() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def served(listen: str) -> Iterator[System]:
+    running = system_on(listen)
+    running.start()
+    assert running.wait_up(10)
+    yield running
+    assert running.stop()
+
+
+def answers(listen: str) -> bool:
+    try:
+        return Web(listen).get("/x").body == b"/x"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", [Harm.RAISE, Harm.HANG])
+def test_it_serves_again_after_a_crash_and_a_hang(served: System, listen: str, how: Harm) -> None:
+    eventually(lambda: answers(listen))
+    before = served.tree().children[0].incarnation
+    assert served.harm("web_server", how, 5)
+    eventually(lambda: served.tree().children[0].incarnation > before, timeout=20)
+    eventually(lambda: answers(listen), timeout=20)
+
+
+def test_an_address_that_is_taken_is_waited_for_and_brings_nobody_down(
+    listen: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = listen.rpartition(":")
+    with socket.create_server((host, int(port))):
+        running = system_on(listen)
+        running.start()
+        assert running.wait_up(10)
+        eventually(lambda: "cannot be listened on" in caplog.text)
+        assert running.tree().children[0].restarts == 0
+    eventually(lambda: answers(listen), timeout=20)
+    assert running.stop()
+
+
+def test_it_serves_with_more_descriptors_open_than_select_can_hold(served: System, listen: str) -> None:
+    """1,500 idle connections: 3,000 descriptors of this process, which has both ends."""
+    del served
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8_192), hard))
+    host, _, port = listen.rpartition(":")
+    idle = []
+    try:
+        eventually(lambda: answers(listen))
+        idle += [socket.create_connection((host, int(port)), 10) for _ in range(1_500)]
+        assert max(one.fileno() for one in idle) > 1_500
+        for n in range(20):
+            assert Web(listen).get(f"/{n}").body == f"/{n}".encode()
+        last = idle[-1]
+        last.sendall(b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert last.makefile("rb").read().endswith(b"/last"), "and so are those beyond"
+    finally:
+        for one in idle:
+            one.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_stop_does_not_wait_for_a_slow_request(listen: str) -> None:
+    app = App()
+    running = system_on(listen, app)
+    running.start()
+    assert running.wait_up(10)
+    eventually(lambda: answers(listen))
+    asking = threading.Thread(target=raw, args=(listen, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"))
+    asking.start()
+    try:
+        eventually(lambda: app.slow == 1)
+        assert running.stop(10)
+    finally:
+        app.go.set()
+        asking.join()
+
+
+def test_forwarded_headers_pass_only_from_a_tls_proxy(listen: str) -> None:
+    for believed, seen in ((False, b"none"), (True, b"https")):
+        running = system_on(listen, behind_tls_proxy=believed)
+        running.start()
+        assert running.wait_up(10)
+        eventually(lambda: answers(listen))
+        assert Web(listen).call("GET", "/proto", headers={"X-Forwarded-Proto": "https"}).body == seen
+        assert running.stop()

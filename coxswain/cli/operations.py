@@ -237,7 +237,12 @@ def _print(o: dict[str, Any]) -> None:
             ("id", o["id"]),
             ("kind", o["kind"]),
             ("target", f"{o['target_type']} {o['target_id']}".strip()),
-            ("state", Painted(paint(o["state"]) + (" (being taken back)" if o["direction"] == "back" else ""))),
+            (
+                "state",
+                Painted(
+                    paint(o["state"]) + (" (being taken back)" if o["direction"] == "back" and not o["finished_at"] else "")
+                ),
+            ),
             ("by", o["actor"]),
             ("begun", o["created_at"]),
             ("ended", o["finished_at"]),

@@ -72,6 +72,7 @@ def stage(work: Work, host: Host, program: Program) -> None:
     if _digest(host, program.staged) != source["sha256"]:
         _fetch(work, host, program, source)
     version = _version(host, program.staged)
+    work.keep(staged_version=version)
     work.say(f"it runs there, and is {display_version(version) or version or 'of an unknown version'}")
 
 
@@ -81,7 +82,8 @@ def swap_in(work: Work, host: Host, program: Program) -> None:
     if present != wanted:
         work.remember(before=present)
         swap(host, program)
-    work.keep(agent_version=_version(host, program.binary))
+    staged = work.data.get("staged_version")
+    work.keep(agent_version=_version(host, program.binary) if staged is None else staged)
 
 
 def swap(host: Host, program: Program) -> None:
@@ -243,7 +245,9 @@ def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) 
         except OSError as error:
             raise Conflict(f"{path} cannot be read any more: {error.strerror}") from None
         check_binary(head, facts)
-        host.put(staged, path, 0o755, deadline=900, progress=_Progress(work))
+        digest = host.put(staged, path, 0o755, deadline=900, progress=_Progress(work))
+        if digest == source["sha256"]:
+            return
     else:
         url, temporary = shlex.quote(source["url"]), f"{staged}.cox-download"
         work.say(f"the host fetches {source['url']}")

@@ -86,9 +86,10 @@ class Host(ABC):
         *,
         deadline: float = 60.0,
         progress: Callable[[int, int], None] = lambda _sent, _size: None,
-    ) -> None:
+    ) -> str:
         """Writes a file whole or not at all: into a temporary file that nobody else can read, checked by length and digest,
-        synced, given its mode, renamed. A connection that breaks in the middle leaves the old file, and no other.
+        synced, given its mode, renamed. A connection that breaks in the middle leaves the old file, and no other. Returns
+        its SHA-256, lower hex.
 
         Raises:
             CommandFailed: no space, no such directory, no right to write.
@@ -109,6 +110,7 @@ class Host(ABC):
             raise NodeFailure(f"{self.name}: {path} did not arrive whole: {done.stderr.strip()[-_SHOWN:]}")
         if done.code:
             raise CommandFailed(self.name, f"writing {path} ({size} bytes)", done)
+        return digest
 
     def read(self, path: str, limit: int = 64 * 1024) -> bytes | None:
         """The beginning of a file; None: there is none."""

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 from typing import Self
 
@@ -275,8 +276,15 @@ def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0) -
         from coxswain.agent.main import main
         main()
         """
-    raw = textwrap.dedent(text).encode()
-    path.write_bytes(raw if len(raw) >= pad else raw + b"# " + os.urandom((pad - len(raw)) // 2).hex().encode() + b"\n")
+    shebang, _, rest = textwrap.dedent(text).partition("\n")
+    if not pad:
+        path.write_text(f"{shebang}\n{rest}")
+        return path
+    with path.open("wb") as file:  # as a zipapp is: Python reads its directory, not all of it
+        file.write(f"{shebang}\n".encode())
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("__main__.py", rest)
+            archive.writestr("padding", os.urandom(pad // 2).hex())
     return path
 
 

@@ -1,0 +1,248 @@
+"""What onboarding decides without touching a host: versions, programs, facts, sources, batches, units."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import struct
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coxswain.errors import CoxswainError, InvalidInput, NodeMisbehaved, NodeRefused
+from coxswain.onboarding.binary import check_binary, display_version, is_newer, normalise_version
+from coxswain.onboarding.candidate import candidate_version
+from coxswain.onboarding.facts import check_fit, read_facts
+from coxswain.onboarding.rollout import plan_batches
+from coxswain.onboarding.sources import Source, Sources, source_from
+from coxswain.onboarding.units import egress_unit, ingress_unit, node_unit, onion_unit
+from coxswain.servers import check_ssh_host, check_ssh_port, check_ssh_user
+from coxswain.ssh.hostkey import algorithms_for, check_fingerprint, fingerprint_of, host_key_text, parse_host_key
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("0.3.2\n", "v0.3.2"),
+        ("node version 0.3.2", "v0.3.2"),
+        ("v1.2.3-rc.1", "v1.2.3-rc.1"),
+        ("v1.2.3+dirty", "v1.2.3+dirty"),
+        ("(devel)", ""),
+        ("", ""),
+        ("1.2", ""),
+        ("v01.2.3", ""),
+    ],
+)
+def test_versions_are_normalised(text, version):
+    assert normalise_version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("candidate", "present", "newer"),
+    [
+        ("0.3.2", "0.3.1", True),
+        ("0.3.2", "0.3.2", False),
+        ("0.3.2", "v0.3.10", False),
+        ("1.0.0", "1.0.0-rc.1", True),
+        ("1.0.0-rc.2", "1.0.0-rc.10", False),
+        ("1.0.0-rc.1", "1.0.0-beta", True),
+        ("1.0.0-alpha.1", "1.0.0-alpha", True),
+        ("(devel)", "0.1.0", False),
+        ("0.1.0", "", False),
+    ],
+)
+def test_only_what_is_known_and_greater_is_an_update(candidate, present, newer):
+    assert is_newer(candidate, present) is newer
+
+
+def test_versions_are_shown_short():
+    assert display_version("v0.3.2") == "v0.3.2"
+    assert display_version("v0.3.3-0.20260701120000-0123456789ab") == "v0.3.3-dev+0123456"
+    assert display_version("what") == ""
+
+
+def elf(machine, order=1):
+    end = "<" if order == 1 else ">"
+    return b"\x7fELF\x02" + bytes([order]) + b"\x01" + bytes(9) + struct.pack(f"{end}HH", 2, machine) + bytes(100)
+
+
+def test_a_program_for_the_host_is_let_through():
+    assert check_binary(elf(62), {"arch": "x86_64"}) == "ELF, x86_64"
+    assert check_binary(elf(3), {"arch": "x86_64"}) == "ELF, i386"
+    assert check_binary(elf(183), {"arch": "aarch64"})
+    assert check_binary(elf(40), {"arch": "armv7l"})
+    assert check_binary(elf(22, 2), {"arch": "s390x"})
+    assert check_binary(b"#!/usr/bin/env python3\nPK", {"arch": "x86_64", "python": "3.11"}).startswith("script")
+    assert check_binary(b"#!/bin/sh\n", {"arch": "x86_64", "python": ""})
+
+
+@pytest.mark.parametrize(
+    ("head", "facts", "says"),
+    [
+        (elf(183), {"arch": "x86_64"}, "for aarch64, and the host is x86_64"),
+        (elf(62), {"arch": "i686"}, "for x86_64, and the host is i386"),
+        (elf(9_999), {"arch": "x86_64"}, "machine 9999"),
+        (b"#!/usr/bin/env python3\n", {"arch": "x86_64", "python": ""}, "needs Python 3"),
+        (b"", {"arch": "x86_64"}, "empty"),
+        (b"<!doctype html>", {"arch": "x86_64"}, "a web page"),
+        (b"PK\x03\x04", {"arch": "x86_64"}, "neither ELF nor a script"),
+        (b"\x7fELF", {"arch": "x86_64"}, "neither"),
+    ],
+)
+def test_a_program_that_cannot_run_there_is_not(head, facts, says):
+    with pytest.raises(NodeRefused, match=says):
+        check_binary(head, facts)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_it_stumble(head):
+    with contextlib.suppress(NodeRefused):
+        check_binary(head, {"arch": "x86_64", "python": "3.11"})
+
+
+@given(st.text(max_size=2_000))
+def test_no_output_of_a_host_makes_facts_stumble(output):
+    try:
+        facts = read_facts(output)
+        assert all(len(value) <= 120 and value.isprintable() for value in facts.values())
+        check_fit(facts)
+    except (NodeMisbehaved, NodeRefused):
+        pass
+
+
+def test_facts_say_what_is_missing():
+    good = {"arch": "x86_64", "sudo": "root", "systemd": "252", "free_mb": "5000", "user": "root"}
+    check_fit(good)
+    for change, says in (
+        ({"sudo": "no", "user": "ubuntu"}, "ubuntu may not become root"),
+        ({"systemd": ""}, "no systemd"),
+        ({"free_mb": "12"}, "12 MB left"),
+    ):
+        with pytest.raises(NodeRefused, match=says):
+            check_fit(good | change)
+
+
+def test_where_programs_come_from(tmp_path):
+    file = tmp_path / "node"
+    file.write_bytes(b"agent")
+    digest = hashlib.sha256(b"agent").hexdigest()
+    configured = {
+        "node.binary_path": str(file),
+        "node.node_binary_url": "https://x.example/n",
+        "node.node_binary_sha256": "a" * 64,
+    }
+    sources = Sources(lambda name: configured.get(name, ""))
+    assert sources.node({}) == Source(path=str(file), sha256=digest), "a file goes before a URL"
+    given_url = {"url": "https://y.example/n", "sha256": "B" * 64}
+    assert sources.node(given_url) == Source(url="https://y.example/n", sha256="b" * 64)
+    del configured["node.binary_path"]
+    assert sources.node({}).url == "https://x.example/n"
+    with pytest.raises(InvalidInput, match="no program to install"):
+        sources.relay({})
+    for path, url, sha256, says in (
+        (str(file), "https://x.example", "a" * 64, "one of them"),
+        (str(tmp_path / "none"), "", "", "cannot be read"),
+        ("", "ftp://x.example", "a" * 64, "https"),
+        ("", "https://x.example/'; rm -rf /", "a" * 64, "https"),
+        ("", "https://x.example", "", "SHA-256"),
+        ("", "https://x.example", "xyz", "SHA-256"),
+    ):
+        with pytest.raises(InvalidInput, match=says):
+            source_from(path, url, sha256, "binary, url")
+
+
+def test_the_version_of_a_candidate_is_read_and_not_run(tmp_path):
+    go = tmp_path / "go"
+    go.write_bytes(b"\x7fELF" + bytes(1_000) + b"\npath\tx\nmod\tgithub.com/pharos/node\tv0.3.2\th1:abc=\n" + bytes(1_000))
+    assert candidate_version(str(go)) == "v0.3.2"
+    zipapp = tmp_path / "zipapp"
+    with zipapp.open("wb") as file:
+        file.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("site-packages/coxswain-0.4.0.dist-info/METADATA", "")
+    assert candidate_version(str(zipapp)) == "v0.4.0"
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    (tmp_path / "empty").touch()
+    for name in ("script", "empty", "none"):
+        assert candidate_version(str(tmp_path / name)) == ""
+    assert candidate_version("") == ""
+
+
+@given(st.lists(st.integers(), max_size=40), st.integers(0, 5), st.integers(1, 7))
+def test_batches_hold_every_node_once_in_order(nodes, canary, batch):
+    batches = plan_batches(nodes, canary, batch)
+    assert [node for part in batches for node in part] == nodes
+    assert all(len(part) <= batch for part in batches[1 if canary else 0 :])
+    if canary and nodes:
+        assert batches[0] == nodes[:canary]
+
+
+LINES = (
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "Restart=on-failure",
+    "RestartSec=5",
+    "After=network-online.target",
+    "WantedBy=multi-user.target",
+)
+
+
+def test_units_are_sandboxed_and_start_inner_links_first():
+    for unit in (node_unit(), ingress_unit(), egress_unit(8456), onion_unit(8457)):
+        for line in LINES:
+            assert line in unit.splitlines()
+    node = node_unit().splitlines()
+    assert "ExecStart=/usr/local/bin/node run --config-dir /etc/node" in node
+    before = next(line for line in node if line.startswith("ExecStartPre="))
+    assert before.startswith("ExecStartPre=-"), "an inner link that does not come up must not keep the agent down"
+    assert "CAP_NET_BIND_SERVICE" in ingress_unit() and "CAP_NET_ADMIN" not in ingress_unit()
+
+
+def host_key(kind="ssh-ed25519", size=32):
+    blob = struct.pack(">I", len(kind)) + kind.encode() + struct.pack(">I", size) + bytes(size)
+    return host_key_text(kind, blob)
+
+
+def test_host_keys_as_text():
+    text = host_key()
+    kind, blob = parse_host_key(text + " root@host")
+    assert (kind, fingerprint_of(text)) == (
+        "ssh-ed25519",
+        "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("="),
+    )
+    assert check_fingerprint(fingerprint_of(text))
+    assert algorithms_for(text) == ("ssh-ed25519",)
+    assert algorithms_for(host_key("ssh-rsa")) == ("rsa-sha2-512", "rsa-sha2-256")
+    assert "ssh-rsa" not in algorithms_for("")
+    wrong = f"ssh-ed25519 {host_key('ssh-rsa').split()[1]}"
+    for bad in ("", "ssh-ed25519", "ssh-dss AAAA", "ssh-ed25519 !!!", "ssh-ed25519 AAAA", wrong):
+        with pytest.raises(InvalidInput):
+            parse_host_key(bad)
+    for bad in ("MD5:00:11", "SHA256:short", "SHA256:" + "A" * 44):
+        with pytest.raises(InvalidInput):
+            check_fingerprint(bad)
+
+
+@given(st.text(max_size=300))
+def test_no_text_makes_them_stumble(text):
+    for check in (parse_host_key, check_fingerprint, check_ssh_host, check_ssh_user):
+        with contextlib.suppress(CoxswainError):
+            check(text)
+
+
+def test_addresses_users_and_ports():
+    assert check_ssh_host("198.51.100.7") == "198.51.100.7"
+    assert check_ssh_host("2001:db8::1") == "2001:db8::1"
+    assert check_ssh_host("a.example") == "a.example"
+    assert check_ssh_port(0) == 22
+    for host in ("", "a b", "a.example:22:33", "-x", "$(reboot)", "a;b"):
+        with pytest.raises(InvalidInput):
+            check_ssh_host(host)
+    for user in ("", "Root", "a b", "-x", "root;id"):
+        with pytest.raises(InvalidInput):
+            check_ssh_user(user)
+    with pytest.raises(InvalidInput):
+        check_ssh_port(70_000)

@@ -1,0 +1,85 @@
+"""``cox servers``, ``nodes``, ``relays``, ``rollout`` and ``operations`` as an operator types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.fleet import ROOT
+from tests.machines import PASSWORD
+
+
+@pytest.fixture
+def cox(rig):
+    def run(*arguments, typed="", code=0):
+        command = [sys.executable, "-m", "actors.main", *arguments, "--config", str(rig.home / "cox.yaml")]
+        done = subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_from_an_address_to_a_node_and_back_as_an_operator_does_it(rig, cox):
+    machine = rig.machine()
+    key = cox("ssh-key")
+    assert key.startswith("ssh-ed25519 ") and key.rstrip().endswith("cox@pharosvpn")
+
+    refused = cox("servers", "add", machine.address, "--password", typed=f"{PASSWORD}\n", code=6)
+    assert machine.fingerprint in refused and "nobody is there to confirm" in refused
+    added = cox("servers", "add", machine.address, "--password", "--region", "fra", "--host-key", machine.fingerprint,
+                typed=f"{PASSWORD}\n")  # fmt: skip
+    for title in ("recognise the host by its key", "log in with the controller's key", "take it into the inventory"):
+        assert f"✓ {title}" in added or f"+ {title}" in added
+    assert "Next: cox nodes add --server" in added and PASSWORD not in added
+    assert machine.address in cox("servers", "list")
+
+    agent = rig.agent(version="0.3.1")
+    added = cox("nodes", "add", machine.address, "--name", "fra-1", "--binary", agent)
+    assert "prove the link" in added and "link     " in added.replace("link  ", "link     ")
+    (node,) = json.loads(cox("nodes", "list", "--json"))
+    assert (node["name"], node["link_state"], node["region"]) == ("fra-1", "live", "fra")
+
+    assert "1 upgraded" in cox("rollout", "--binary", rig.agent("new", version="0.3.2"))
+    assert "agent 0.3.2" in cox("nodes", "renew", "fra-1")
+    failed = cox("nodes", "update", "fra-1", "--binary", rig.agent("bad", version="0.4.0", dies="broken"), code=8)
+    assert "is undone" in failed and "broken" in failed
+    listed = cox("operations", "list", "--all")
+    assert "node.update" in listed and "undone" in listed
+    operation = rig.last("node.update")["id"]
+    shown = cox("operations", "show", operation)
+    assert "the previous program is back" in shown and "being taken back" not in shown
+    assert "disabled" not in cox("nodes", "stop", "fra-1")
+    assert "active" in cox("nodes", "start", "fra-1")
+    assert "removed" in cox("nodes", "remove", "fra-1", "--yes")
+    assert "removed" in cox("servers", "rm", machine.address)
+    assert "There are no machines yet" in cox("servers", "list")
+
+
+def test_a_failure_in_the_terminal_says_what_to_do(rig, cox):
+    machine = rig.machine()
+    said = cox("servers", "add", machine.address, "--key", "--accept-new-host-key", code=8)
+    assert "login with the controller's key failed" in said and "cox ssh-key" in said
+    operation = rig.last("server.add")["id"]
+    machine.authorized_keys.write_text(cox("ssh-key"))
+    retried = cox("operations", "retry", operation)
+    assert "server.add: done" in retried
+    said = cox("nodes", "add", "--server", "nonsuch", "--binary", rig.agent(), code=4)
+    assert "cox servers list" in said
+    said = cox("relays", "add", code=2)
+    assert "cox servers add" in said
+    assert "operation" in cox("nodes", "add", machine.address, "--binary", rig.agent(), "--no-wait").lower()
+
+
+def test_trust_in_the_terminal(rig, cox):
+    machine = rig.machine()
+    rig.add_server(machine)
+    machine.new_host_key()
+    said = cox("nodes", "add", machine.address, "--binary", rig.agent(), code=8)
+    assert "has changed" in said and "cox servers trust" in said
+    said = cox("servers", "trust", machine.address, code=6)
+    assert machine.fingerprint in said
+    assert "is trusted now" in cox("servers", "trust", machine.address, "--host-key", machine.fingerprint)

@@ -4,7 +4,6 @@ it.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from coxswain.errors import InvalidInput
+from coxswain.ssh.host import digest_of
 
 __all__ = ["Source", "Sources", "source_from"]
 
@@ -74,10 +74,9 @@ def source_from(path: str, url: str, sha256: str, where: str) -> Source:
     if path and url:
         raise InvalidInput(f"{where}: a file and a URL were given; one of them is needed")
     if path:
-        file = Path(path)
+        file = Path(path).absolute()
         try:
-            with file.open("rb") as opened:
-                return Source(path=str(file.absolute()), sha256=hashlib.file_digest(opened, "sha256").hexdigest())
+            return Source(path=str(file), sha256=digest_of(file))
         except OSError as error:
             raise InvalidInput(f"{where}: {path} cannot be read: {error.strerror}") from None
     if not url:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shlex
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from coxswain.errors import NodeFailure, NodeRefused
 
-__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host"]
+__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "digest_of"]
 
 MAX_OUTPUT = 256 * 1024
 """Bytes that are kept of each output; the rest is read and dropped."""
@@ -135,12 +136,30 @@ d=$(sha256sum < "$t" | cut -c1-64); if [ "$d" != {digest} ]; then echo "its SHA-
 chmod {mode} "$t"; sync "$t" 2>/dev/null || sync; mv -f "$t" {path}; sync {parent} 2>/dev/null || true"""
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, lower hex. Calculated again only when the file changed: one program goes to many hosts. Raises
+    ``OSError``.
+    """
+    found = path.stat()
+    mark = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    with _digests_lock:
+        known = _digests.get(path)
+        if known is None or known[0] != mark:
+            with path.open("rb") as file:
+                known = (mark, hashlib.file_digest(file, "sha256").hexdigest())
+            _digests.clear()  # the last one or two are enough
+            _digests[path] = known
+        return known[1]
+
+
+_digests_lock = threading.Lock()
+_digests: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
 def _measure(content: bytes | Path) -> tuple[int, str]:
     if isinstance(content, bytes):
         return len(content), hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest
+    return content.stat().st_size, digest_of(content)
 
 
 def _blocks(content: bytes | Path, size: int, progress: Callable[[int, int], None]) -> Iterator[bytes]:

@@ -21,6 +21,7 @@ import zipfile
 from pathlib import Path
 from typing import Self
 
+from tests.machines.warm import LAUNCHER
 from tests.support import eventually
 
 __all__ = ["PASSWORD", "Machine", "agent_file", "relay_file"]
@@ -55,12 +56,15 @@ SetEnv PATH={standins}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin SCRATCH={scr
 
 class Machine:
     """One host. ``address`` is in 127.0.0.0/8. ``faults``: ``cut_at`` and ``hold`` work. ``small_mb``: what
-    ``/usr/local/bin`` holds.
+    ``/usr/local/bin`` holds. ``warm``: see ``tests/machines/warm.py``.
     """
 
-    def __init__(self, directory: Path, address: str = "127.0.2.1", *, faults: bool = False, small_mb: int = 0) -> None:
+    def __init__(
+        self, directory: Path, address: str = "127.0.2.1", *, faults: bool = False, small_mb: int = 0, warm: bool = False
+    ) -> None:
         self._faults = faults
         self._small_mb = small_mb
+        self._warm = warm
         self.address = address
         self.scratch = directory
         self.home = directory / "home"
@@ -128,7 +132,9 @@ class Machine:
         mounts += [f"mount --bind {self.scratch}/{name} /etc/{name}" for name in ("passwd", "shadow")]
         if self._small_mb:
             mounts.append(f"mount -t tmpfs -o size={self._small_mb}m small /usr/local/bin")
-        script = "; ".join(
+        if self._warm:
+            mounts.append(f"cd {ROOT}; {sys.executable} -m tests.machines.warm > {self.scratch}/log/warm 2>&1 &")
+        script = "\n".join(
             ["set -e", "mount --make-rprivate /", _layer(), *mounts, f"exec /usr/sbin/sshd -D -e -f {config}"]
         )
         log = (self.scratch / "log/sshd").open("ab")
@@ -251,7 +257,7 @@ def _kill(pid: int) -> None:
         return
 
 
-def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0) -> Path:
+def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0, warm: bool = False) -> Path:
     """A ``node`` binary: the real agent of this checkout, with simulated clients, as a script.
 
     Args:
@@ -259,6 +265,7 @@ def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0) -
         version: what it says it is; default: that of the checkout.
         dies: ``run`` prints this and ends with 1.
         pad: bytes in all, at least.
+        warm: for a ``Machine`` that is ``warm``.
     """
     text = f"""\
         #!{sys.executable}
@@ -277,6 +284,8 @@ def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0) -
         main()
         """
     shebang, _, rest = textwrap.dedent(text).partition("\n")
+    if warm:
+        shebang, rest = f"{shebang} -S", f"VERSION = {version or '0.3.2'!r}\n{LAUNCHER}"
     if not pad:
         path.write_text(f"{shebang}\n{rest}")
         return path

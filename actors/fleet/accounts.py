@@ -81,6 +81,7 @@ def _add_user(fleet: FleetState, message: m.AddUser) -> Committed[m.Change[User]
 def _edit_user(fleet: FleetState, message: m.EditUser) -> Committed[m.Change[User]]:
     def work(tx: Tx) -> Did:
         before = _known_user(tx, message.id)
+        _check_role(before)
         after = before
         if message.name is not None:
             after = dataclasses.replace(after, name=check_label("name", message.name))
@@ -106,8 +107,7 @@ def _remove_user(fleet: FleetState, message: m.RemoveUser) -> Committed[m.Change
     def work(tx: Tx) -> Did:
         user = _known_user(tx, message.id)
         _check_version("user", user.id, user.version, message.version)
-        if user.role != "user":
-            raise Conflict(f"user {user.id} is an admin, not a user of the VPN", remedy="Remove it with: cox admins rm")
+        _check_role(user)
         device_ids = _device_ids(tx, user.id)
         touched = peer_rows.nodes_of_devices(tx, device_ids)
         rows.delete_user(tx, user.id)
@@ -217,6 +217,12 @@ def _known_user(tx: Tx, user_id: str) -> User:
     if user is None:
         raise NotFound(f"user: there is no user with the id {user_id[:80]!r}", remedy="See: cox users list")
     return user
+
+
+def _check_role(user: User) -> None:
+    """Admins are the business of ``access``, with its own rules (accounts-profiles.md 10.2, 21)."""
+    if user.role != "user":
+        raise Conflict(f"user {user.id} is an admin, not a user of the VPN", remedy="See: cox admins --help")
 
 
 def _device_ids(tx: Tx, user_id: str) -> list[str]:

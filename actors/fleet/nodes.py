@@ -21,9 +21,13 @@ from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.model import NetworkPolicy, Node, NodeStatus
 from coxswain.store import fleet as rows
 from coxswain.store import paths as path_rows
+from coxswain.store.accounts import touch_profiles_through
 from coxswain.store.profiles import profiles_through
 
 __all__ = ["CHANGES", "QUESTIONS"]
+
+_SHOWN = frozenset({"name", "region", "public_ip", "endpoint_ips"})
+"""What stands of a node in the profiles of devices (accounts-profiles.md 4.2)."""
 
 
 def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
@@ -68,6 +72,8 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
     changed = [f.name for f in dataclasses.fields(Node) if getattr(before, f.name) != getattr(after, f.name)]
     with fleet.changing() as tx:
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
+        if not _SHOWN.isdisjoint(changed):
+            touch_profiles_through(tx, [after.id])
         detail = {"name": after.name, "changed": changed}
         outbox_id = record(tx, message.caller, "node.update", ("node", after.id), detail, now=fleet.now())
     if after.endpoint_ips != before.endpoint_ips:
@@ -104,6 +110,7 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
                 f"node {node.name}: {', '.join(used[:5])} {'leads' if len(used) == 1 else 'lead'} over it",
                 remedy="Remove those paths first: cox paths rm",
             )
+        touch_profiles_through(tx, [node.id])
         rows.delete_node(tx, node.id)
         target = ("node", node.id)
         outbox_id = record(tx, message.caller, "node.rm", target, {"name": node.name}, now=fleet.now())

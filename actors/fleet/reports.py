@@ -15,6 +15,7 @@ from coxswain.messages.sessions import ForgetPeers
 from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.store import Durability
 from coxswain.store import fleet as rows
+from coxswain.store.accounts import touch_profiles_through
 
 __all__ = ["CHANGES", "QUESTIONS", "flush", "take_over"]
 
@@ -74,6 +75,7 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
     fleet.nodes[node.id] = dataclasses.replace(node, **changed)
     if not changed.keys().isdisjoint(_SERVES):
         refresh(fleet, node.id)
+        fleet.serves_anew[node.id] = None
     fleet.unwritten[node.id] = None
     fleet.keys_changed = fleet.keys_changed or "wg_public_key" in changed
     if changed.keys() & {"wg_public_key", "obfuscation"} and fleet.wired is not None and fleet.wired.links:
@@ -91,10 +93,13 @@ def flush(fleet: FleetState) -> None:
     try:
         with fleet.store.write(Durability.BATCHED) as tx:
             rows.record_observed(tx, nodes, now=fleet.now())
+            if fleet.serves_anew:
+                touch_profiles_through(tx, list(fleet.serves_anew))
     except StoreUnavailable as error:
         fleet.context.log.warning("what %d nodes reported is not written yet: %s", len(nodes), error)
         return
     fleet.unwritten.clear()
+    fleet.serves_anew.clear()
     if fleet.keys_changed:
         fleet.keys_changed = False
         fleet.context.tell("session_tracker", ForgetPeers())  # peers under these keys are nodes, not devices

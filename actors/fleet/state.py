@@ -37,6 +37,7 @@ class FleetState:
         since: when each link entered the state that it is in.
         unwritten: nodes whose reports are not written yet; an ordered set.
         keys_changed: a node reported another key since the last flush.
+        serves_anew: nodes that reported another key or obfuscation since then, so that what devices know of them is old.
         in_doubt: the answer to a commit was lost, so memory may be wrong.
         reread: what else is kept in memory and must be read again with the nodes; called after them.
         waiters: doors that wait for a node to acknowledge a revision, by node id (``waiting``).
@@ -58,6 +59,7 @@ class FleetState:
         self.since: dict[str, float] = {}
         self.unwritten: dict[str, None] = {}
         self.keys_changed = False
+        self.serves_anew: dict[str, None] = {}
         self.in_doubt = False
         self.reread: list[Callable[[], None]] = [self.rewire_soon]
         self.reality = reality_of(settings["reality.decoy_site"], enabled=settings["protocols.xray"])

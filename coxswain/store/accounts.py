@@ -23,6 +23,7 @@ __all__ = [
     "list_devices",
     "list_users",
     "touch_profiles",
+    "touch_profiles_through",
     "update_device",
     "update_user",
 ]
@@ -157,6 +158,16 @@ def touch_profiles(tx: Tx, device_ids: Sequence[str]) -> None:
     for part, marks in in_lists(device_ids):
         tx.execute(
             f"UPDATE devices SET profile_revision = profile_revision + 1 WHERE id IN ({marks})",  # noqa: S608
+            part,
+        )
+
+
+def touch_profiles_through(tx: Tx, node_ids: Sequence[str]) -> None:
+    """What devices have to know of these nodes is another now, for all that were given peers on them."""
+    for part, marks in in_lists(node_ids):
+        tx.execute(
+            "UPDATE devices SET profile_revision = profile_revision + 1 WHERE id IN (SELECT p.device_id "  # noqa: S608
+            f"FROM peers p WHERE p.node_id IN ({marks}) AND p.credential_id IS NOT NULL)",
             part,
         )
 

@@ -382,3 +382,29 @@ def test_a_users_password_is_hashed_and_never_comes_back(fleet: LiveFleet) -> No
     assert refused(fleet, "POST", "/api/users", {"name": "Pat", "password": "short"}).status == 400
     ((none,),) = rows(fleet, "SELECT password_hash FROM users WHERE id = ?", post(fleet, "/api/users", {"name": "Q"})["id"])
     assert none == ""
+
+
+def test_what_changes_of_a_node_makes_profiles_stale_and_leaves_its_policy(fleet: LiveFleet, device: dict[str, Any]) -> None:
+    """accounts-profiles.md 10.1, 6: a bundle of an older number is old. fleet-model.md 12 B 15: what is not given stays."""
+    profile(fleet, device, "one", "n1")
+    node = fleet.controller.node("n1")
+    policy = {"version": node["version"], "isolation": True}
+    isolated = fleet.controller.client.call("PATCH", "/api/nodes/n1", policy)
+    before = get(fleet, f"/api/devices/{device['id']}")["profile_revision"]
+    changed = fleet.controller.client.call(
+        "PATCH", "/api/nodes/n1", {"version": isolated["version"], "endpoint_ips": ["198.51.100.99"]}
+    )
+    assert (changed["isolation"], changed["forwarding"], changed["endpoint_ips"]) == (True, True, ["198.51.100.99"])
+    assert get(fleet, f"/api/devices/{device['id']}")["profile_revision"] == before + 1
+    back = {"version": changed["version"], "endpoint_ips": node["endpoint_ips"], "isolation": False}
+    fleet.controller.client.call("PATCH", "/api/nodes/n1", back)
+
+
+def test_admins_are_not_to_be_had_through_users(fleet: LiveFleet) -> None:
+    """accounts-profiles.md 10.2, 21."""
+    admin = post(fleet, "/api/admins", {"email": "root@example.org", "password": "correct horse battery"})
+    assert admin["id"] not in [u["id"] for u in get(fleet, "/api/users")]
+    assert refused(fleet, "DELETE", f"/api/users/{admin['id']}").status == 409
+    assert refused(fleet, "POST", f"/api/users/{admin['id']}/suspend").status == 409
+    body = {"version": admin["version"], "email": "mine@example.org"}
+    assert refused(fleet, "PATCH", f"/api/users/{admin['id']}", body).status == 409

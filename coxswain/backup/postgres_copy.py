@@ -25,6 +25,9 @@ _NOT_COPIED = "key NOT IN ('holder', 'restoring')"
 """Of ``meta``: which process works on the database is no part of its state."""
 
 
+_BLOCK = 128 * 1024
+
+
 class PostgresPicture:
     """One state of the database, until ``close``. For one thread. Raises ``StoreUnavailable``."""
 
@@ -59,14 +62,20 @@ class PostgresPicture:
         return found
 
     def table(self, name: str) -> Iterator[bytes]:
-        """The rows of one table, in the text form of COPY."""
+        """The rows of one table, in the text form of COPY, many of them at a time."""
         where = f" WHERE {_NOT_COPIED}" if name == "meta" else ""
         query = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT").format(
             sql.SQL(", ").join(map(sql.Identifier, self.tables[name])), sql.Identifier(name), sql.SQL(where)
         )
+        waiting = bytearray()
         with _translated(), self._connection.cursor() as cursor, cursor.copy(query) as rows:
-            for block in rows:
-                yield bytes(block)
+            for row in rows:
+                waiting += row
+                if len(waiting) >= _BLOCK:
+                    yield bytes(waiting)
+                    waiting.clear()
+        if waiting:
+            yield bytes(waiting)
 
     def close(self) -> None:
         self._connection.close()

@@ -81,7 +81,13 @@ def _here(config: str | None, *, quick: bool) -> Iterator[Finding]:
     yield from files.check_clock()
     if loaded.state_dir.is_dir():
         yield from check_state(loaded, os.environ, now=time.time(), quick=quick)
-    yield from check_daemon(Client(loaded.socket, timeout=20.0).get, may_be_stopped=True)
+    asking = Client(loaded.socket, timeout=20.0)
+    yield from check_daemon(asking.get, may_be_stopped=True)
+    try:
+        status = asking.get("/api/status")
+    except CoxswainError:
+        return  # it was told of
+    yield from files.check_process(status["pid"], status["fleet"]["nodes"])
 
 
 def _elsewhere(asking: Client) -> Iterator[Finding]:

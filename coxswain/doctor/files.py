@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,13 +14,17 @@ from coxswain.doctor.finding import Finding, fail, ok, warn
 from coxswain.errors import CoxswainError
 from coxswain.keyring import KeySource, load_secret
 
-__all__ = ["check_clock", "check_config", "check_disk", "check_key", "check_permissions"]
+__all__ = ["check_clock", "check_config", "check_disk", "check_key", "check_permissions", "check_process"]
 
 _LITTLE_BYTES = 1024**3
 _TOO_LITTLE_BYTES = 100 * 1024**2
 _LITTLE_SHARE = 0.05
 _FEW_INODES = 1_000
 _MOST_NAMED = 5
+_DESCRIPTORS_BESIDE = 200
+"""Files, threads' pipes, browsers: what a daemon has open beside a socket for each node."""
+
+_FULL = 0.8
 
 
 def check_config(config: Config) -> Iterator[Finding]:
@@ -122,6 +127,22 @@ def check_clock() -> Iterator[Finding]:
         )
     elif state >= 0:
         yield ok("clock", "is synchronised")
+
+
+def check_process(pid: int, nodes: int) -> Iterator[Finding]:
+    """May the daemon, a process of this machine, open as many descriptors as it will need?"""
+    try:
+        text = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
+        in_use = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - only how many
+    except (OSError, UnicodeDecodeError):
+        return
+    found = re.search(r"^Max open files\s+(\d+)", text, re.MULTILINE)
+    if found is None:
+        return
+    most, needed = int(found[1]), max(in_use, nodes + _DESCRIPTORS_BESIDE)
+    if needed > most * _FULL:
+        text = f"it may open {most} files, has {in_use} open, and may need {needed} for {nodes} nodes"
+        yield warn("daemon", text, f"Raise the limit: LimitNOFILE={4 * needed} in its systemd unit, or ulimit -n.")
 
 
 def _named(paths: list[Path], root: Path) -> str:

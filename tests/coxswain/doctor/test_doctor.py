@@ -113,6 +113,13 @@ def test_the_clock_is_looked_at() -> None:
     assert all(f.check == "clock" for f in files.check_clock())
 
 
+def test_a_daemon_with_few_descriptors() -> None:
+    assert list(files.check_process(os.getpid(), 1)) == []
+    text = found(list(files.check_process(os.getpid(), 10**9)), "daemon", Level.WARN)
+    assert "1000000200 for 1000000000 nodes" in text
+    assert list(files.check_process(2**30, 1)) == []
+
+
 def test_a_damaged_database(config: Config) -> None:
     database = Path(config.database)
     raw = bytearray(database.read_bytes())

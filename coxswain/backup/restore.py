@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coxswain.audit.checkpoint_file import CheckpointFile
+from coxswain.audit.keys import load_audit_key
 from coxswain.audit.restart import restart_restored
 from coxswain.audit.settings import AuditPaths
+from coxswain.audit.verify import verify as verify_log
 from coxswain.backup.archive import Data, Page, safe_name
 from coxswain.backup.create import CONFIG_FILE, movable
 from coxswain.backup.envelope import BackupSecret, Damaged
@@ -86,9 +89,30 @@ def verify(path: Path, secret: BackupSecret, *, scratch: Path | None = None) -> 
         if scratch is not None and member.name == "database":
             size += write_pages(scratch / "app.db", member.frames)
             problems = look_into(scratch / "app.db")
+        elif scratch is not None and member.name in _OF_THE_LOG:
+            write_file(scratch / member.name.rpartition("/")[2], member.frames)
         else:
             size += sum(len(frame.content) for frame in member.frames)
+    if scratch is not None and (scratch / "app.db").exists() and not problems:
+        problems = _look_into_log(scratch)
     return Verified(found.manifest, members, size, tuple(problems))
+
+
+_OF_THE_LOG = frozenset(f"{kind}/{name}" for kind in ("state", "key") for name in ("audit.key", "audit-checkpoints"))
+
+
+def _look_into_log(scratch: Path) -> list[str]:
+    """Every record of the audit log, and the checkpoint that came with it."""
+    paths = AuditPaths.in_state(scratch)
+    newest = CheckpointFile(paths.checkpoints).newest()
+    store = open_store(scratch / "app.db")
+    try:
+        with store.read() as tx:
+            report = verify_log(tx, load_audit_key(paths.key).verifier, [newest] if newest else [])
+    finally:
+        store.close()
+    broken = [] if report.broken is None else [f"audit log: record {report.broken.seq}: {report.broken.why}"]
+    return broken + [f"audit log: {finding.why}" for finding in report.findings]
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,11 @@ def create_(
 @click.argument("file")
 @_passphrase_option
 @_key_option
-@click.option("--full", is_flag=True, help="Look into the database, too; takes room for it in the temporary directory.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Look into database and audit log, too (SQLite); takes room for them in $TMPDIR.",
+)
 def verify_(file: str, passphrase_file: str | None, key_file: str | None, *, full: bool, as_json: bool) -> None:
     """Read a backup to its end: is it whole, and does the passphrase open it?"""
     from coxswain.backup.restore import verify  # noqa: PLC0415

@@ -35,6 +35,8 @@ _FOREIGN_ENV = frozenset({
 })  # fmt: skip
 """Variables that begin with COX_ and are no configuration keys."""
 
+_FILES_TO_READ = ("node.binary_path", "relay.binary_path", "siem.tls_cert", "siem.tls_key", "geoip_db")
+
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list of texts"}
 
 
@@ -111,6 +113,11 @@ class Config:
             if key.waits_for and self.origin(key.name).kind in ("file", "environment") and self[key.name] != key.default:
                 where = self.origin(key.name).where
                 found.append(f"{key.name} ({where}): has no effect in this release, which does not have {key.waits_for} yet")
+        found += [
+            f"{name} ({self.origin(name).where}): there is no {self[name]}"
+            for name in _FILES_TO_READ
+            if self[name] and not os.path.exists(self[name])  # noqa: PTH110 - a path that is none is not there either
+        ]
         if self["admin.password"]:
             found.append("admin.password: stands in clear text; put its hash into admin.password_hash instead")
         if self["database.dsn"] and self.origin("database.dsn").kind == "file" and _holds_password(self["database.dsn"]):

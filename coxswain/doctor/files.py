@@ -66,6 +66,12 @@ def check_permissions(config: Config) -> Iterator[Finding]:
         yield warn("permissions", f"{state} belongs to user {state.stat().st_uid}", "Run cox as the daemon's user.")
     if not loose and not foreign:
         yield ok("permissions", f"{state} is private")
+    left = [*state.parent.glob(f"{state.name}.replaced-*"), *state.parent.glob(f"{state.name}.restore-*")]
+    if left:
+        names = ", ".join(path.name for path in left[:_MOST_NAMED])
+        yield warn(
+            "permissions", f"earlier restores have left states behind, with keys: {names}", "Remove them when all is well."
+        )
 
 
 def check_key(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -79,6 +79,8 @@ def test_permissions(config: Config) -> None:
     assert "ca.key" in text and "sub" in text
     config.state_dir.chmod(0o755)
     assert str(config.state_dir) in found(list(files.check_permissions(config)), "permissions", Level.FAIL)
+    config.state_dir.with_name("state.replaced-1").mkdir()
+    assert "state.replaced-1" in found(list(files.check_permissions(config)), "permissions", Level.WARN)
     config.path.chmod(0o666)
     assert "0666" in found(list(files.check_config(config)), "configuration", Level.FAIL)
 

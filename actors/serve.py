@@ -6,9 +6,10 @@ import gc
 import logging
 import os
 import re
+import resource
 import shutil
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import coxswain
@@ -23,7 +24,7 @@ from coxswain.messages.configuration import HungUp
 from coxswain.statedir import open_state_directory
 from coxswain.store import Durability, open_store
 
-__all__ = ["serve"]
+__all__ = ["raise_descriptor_limit", "serve"]
 
 _BUILD_ID = re.compile("[0-9a-f-]{16,64}")
 _STACK_BYTES = 512 * 1024
@@ -91,10 +92,23 @@ def _delete_stale_unpackings() -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+def raise_descriptor_limit() -> int:
+    """As many open descriptors as this process may have: a link is one, a browser a few, and the soft limit often 1,024.
+
+    Returns the limit that holds now.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def _set_up_process(config: Config) -> None:
     import threading  # noqa: PLC0415 - beside its one use
 
     threading.stack_size(_STACK_BYTES)
+    raise_descriptor_limit()
     # Thousands of long-lived objects make full collections long; they are rarely worth it.
     gc.set_threshold(20_000, 20, 50)
     os.umask(0o077)

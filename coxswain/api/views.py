@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +51,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PROTOCOLS = {Protocol.AMNEZIAWG: "amneziawg", Protocol.XRAY_REALITY: "xray-reality"}
 
 
+@functools.lru_cache(maxsize=16_384)  # lists of a thousand nodes hold the same times again and again
 def stamp(seconds: float | None, precision: str = "milliseconds") -> str | None:
     """RFC 3339; None for None and for 0, which stands for never."""
     if not seconds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -69,12 +70,14 @@ def normalise_version(text: str) -> str:
     return f"v{word.removeprefix('v')}" if _SEMVER.fullmatch(word) else ""
 
 
+@functools.lru_cache(maxsize=1_024)  # asked for every node of every list
 def is_newer(candidate: str, present: str) -> bool:
     """Whether both are known and ``candidate`` is strictly greater (semver.org, section 11)."""
     ours, theirs = _precedence(candidate), _precedence(present)
     return ours is not None and theirs is not None and ours > theirs
 
 
+@functools.lru_cache(maxsize=1_024)
 def display_version(text: str) -> str:
     """A clean tag as it is; a Go pseudo-version as ``<base>-dev+<7 hex>``; unknown: empty."""
     version = normalise_version(text)

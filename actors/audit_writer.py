@@ -55,6 +55,7 @@ _RETAIN_S = 3_600.0
 _PURGE_AT_ONCE = 5_000
 """Payloads taken in one transaction: some 50 ms."""
 
+_APPEND_AT_ONCE = 2_000
 _MOST = 1_001
 _MOST_EXPORTED = 10_000
 _REMEMBERED = 10_000
@@ -161,36 +162,47 @@ class AuditWriter(Actor):
 
     def _await(self, outbox_id: int) -> int:
         if outbox_id not in self._appended:
-            self._drain()
+            self._drain(expected=True)
         if outbox_id not in self._appended:
             with self._store.read() as tx:
                 if seq_of(tx, outbox_id) is None:
                     raise NotFound(f"audit: no record was committed as {outbox_id}")
         return self._head.size
 
-    def _drain(self) -> None:
-        """Appends what is in the outbox. Raises ``StoreUnavailable``."""
+    def _drain(self, *, expected: bool = False) -> None:
+        """Appends what is in the outbox. Raises ``StoreUnavailable``.
+
+        All that has gathered goes in one commit, and so do the records of those who wait behind this message: under load
+        they share the sync, and a lone one does not wait for company. ``expected``: there is something, no need to look.
+        """
         if self._tree is None:
             self._load()
-        while True:
-            with self._store.read() as tx:
-                if not waiting(tx):
-                    break
-            self._write(lambda _tx: None)
+        if expected or self._is_waiting():
+            while len(self._write()) == _APPEND_AT_ONCE:
+                pass
         self._away = False
         if self._head.size - (self._newest.size if self._newest else 0) >= self._settings().checkpoint_records:
             self._checkpoint()
 
-    def _write(self, first: Any) -> list[Appended]:
-        """One transaction: whatever ``first`` does, and then the outbox. Memory follows only when it is committed."""
+    def _is_waiting(self) -> bool:
+        with self._store.read() as tx:
+            return waiting(tx)
+
+    def _write(self, first: Callable[[Tx], object] | None = None) -> list[Appended]:
+        """One transaction that moves the outbox; memory follows only when it is committed.
+
+        With ``first``: does that before, and moves all of the outbox, so that the record that it enqueues is in the log with
+        what it did. Without: at most ``_APPEND_AT_ONCE`` records, so that others get their turn.
+        """
         try:
             with self._store.write(Durability.ACKNOWLEDGED) as tx:
                 if head(tx) != self._head:
                     self._look_behind(tx)
                 tree = None if self._tree is None else self._tree.copy()
-                first(tx)
-                appended: list[Appended] = []
-                while more := append_outbox(tx, tree, damaged=self._damaged):
+                if first is not None:
+                    first(tx)
+                appended = append_outbox(tx, tree, limit=_APPEND_AT_ONCE, damaged=self._damaged)
+                while first is not None and (more := append_outbox(tx, tree, damaged=self._damaged)):
                     appended += more
         except BaseException:
             self._tree = None  # whether it was committed is not known: read it again

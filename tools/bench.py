@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 from benches.api import api
+from benches.audit import audit
 from benches.backup import backup
 from benches.changes import change, kills
 from benches.commands import commands
@@ -27,7 +28,23 @@ from rig import RigError, end_at_sigterm
 
 SCENARIOS = {
     f.__name__: f
-    for f in (start, restart, idle, change, faults, events, live, commands, api, backup, history, many, kills, provisioning)
+    for f in (
+        start,
+        restart,
+        idle,
+        change,
+        faults,
+        events,
+        live,
+        commands,
+        api,
+        audit,
+        backup,
+        history,
+        many,
+        kills,
+        provisioning,
+    )
 }
 """In the order in which they run: those that share a fleet first."""
 

@@ -88,6 +88,7 @@ GOALS = {
     "management actions at 200 per second: p99": Goal("ms", 20),
     "management actions at 200 per second: failed": NONE_LOST,
     "GET one node, 1,500 connections open: p99": Goal("ms"),
+    "audit verify: records per second": Goal("/s", 150_000, at_least=True),
     "cox --version, from the zipapp": Goal("ms", 150),
     "cox nodes list, from the zipapp": Goal("ms", 350),
     "cox serve ready, from the zipapp": Goal("s", 2.0),

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a load of writes: what was acknowledged is in the log, once, and it extends what was signed."""
+"""SIGKILL at random moments of a load of writes: what was acknowledged is in the log, once, and extends what was signed."""
 
 from __future__ import annotations
 

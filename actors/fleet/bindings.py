@@ -73,7 +73,8 @@ def _settle(fleet: FleetState, message: m.SettleBinding) -> Committed[m.BindingV
             detail = {"path_id": message.path_id, "taken_back": True}
             target = ("device", message.device_id)
             error = "it could not be carried out, and was taken back"
-            outbox_id = record(tx, message.caller, "path.bind", target, detail, now=fleet.now(), error=error)
+            action = "path.bind" if message.path_id else "path.unbind"
+            outbox_id = record(tx, message.caller, action, target, detail, now=fleet.now(), error=error)
     return _changed(fleet, wires, after, outbox_id)
 
 

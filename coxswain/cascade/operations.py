@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from coxswain.cascade.types import PathStatus, Phase
-from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound
+from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound, StoreUnavailable
 from coxswain.ids import new_id
 from coxswain.messages import paths as m
 from coxswain.operations.kinds import Kind, OnFailure, Step, Work
@@ -148,7 +148,7 @@ def _back_from(phase: Phase) -> Callable[[Work], None]:
 
 def _reach(work: Work, phase: Phase, *, more_s: float = 0.0) -> None:
     device_id, path_id = work.params["device_id"], work.params["path_id"]
-    work.change("fleet", m.StageBinding(work.caller, device_id, path_id, phase))
+    _insist(work, m.StageBinding(work.caller, device_id, path_id, phase))
 
     def look() -> bool:
         view = _binding(work)
@@ -161,7 +161,7 @@ def _settle(*, forward: bool) -> Callable[[Work], None]:
     def do(work: Work) -> None:
         device_id, path_id = work.params["device_id"], work.params["path_id"]
         try:
-            work.change("fleet", m.SettleBinding(work.caller, device_id, path_id, forward))
+            _insist(work, m.SettleBinding(work.caller, device_id, path_id, forward))
         except NotFound:
             if forward:
                 raise
@@ -208,6 +208,20 @@ KINDS = (PATH_ADD, PATH_PROVISION, PATH_SWITCH)
 def _binding(work: Work) -> m.BindingView:
     view: m.BindingView = work.ask("fleet", m.GetBinding(work.params["device_id"]))
     return view
+
+
+def _insist(work: Work, message: m.StageBinding | m.SettleBinding) -> None:
+    """Where an answer is lost, nobody knows whether it was done; done twice, it is done once."""
+
+    def attempt() -> bool:
+        try:
+            work.change("fleet", message)
+        except StoreUnavailable as error:
+            work.say(f"once more: {error}")
+            return False
+        return True
+
+    work.wait_for(attempt, "the database", timeout=work.params["patience_s"])
 
 
 def _wait(work: Work, look: Callable[[], bool], waiting: Callable[[], str], *, more_s: float = 0.0) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
 
 from coxswain.model import Obfuscation, Peer
@@ -173,7 +174,7 @@ class Problem:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NodeCascade:
     """What the paths make of one node. ``edges`` come after all other peers; ``problems`` are sentences."""
 
@@ -185,14 +186,15 @@ class NodeCascade:
     def __bool__(self) -> bool:
         return bool(self.links or self.edges or self.transits)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Names the content; empty for none."""
         if not self:
             return ""
         links = [(link.interface, link.block, link.peer) for link in self.links]
         edges = [(edge.public_key, edge.allowed_ips, edge.preshared_key) for edge in self.edges]
-        return _digest(links, edges, [astuple(transit) for transit in self.transits])
+        transits = [(t.device_cidr, t.inner_interface, t.mark, t.table) for t in self.transits]
+        return _digest(links, edges, transits)
 
 
 def _digest(*values: object) -> str:

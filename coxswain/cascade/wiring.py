@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from coxswain.cascade.resources import check_joint, endpoint, names_of
-from coxswain.cascade.stages import Claims, Spot, claims, staged
+from coxswain.cascade.stages import Claims, Spot, staged
 from coxswain.cascade.types import Binding, InnerLink, NodeCascade, NodeLink, Path, Phase, Problem
 from coxswain.errors import CoxswainError
 from coxswain.model import Node, Peer, Protocol
@@ -71,9 +72,11 @@ class _Work:
         self._nodes = nodes
         self._paths = paths
         self._links = links
+        self._places = {edge: (link.interface, link.mark, link.table) for edge, link in links.items()}
         self._problems: list[Problem] = []
         self._usable: dict[tuple[str, str], InnerLink] = {}
         self._taken: dict[tuple[Spot, str], str] = {}
+        self._staged: dict[tuple[Sequence[str], Sequence[str], Phase], Claims] = {}
         for edge, link in links.items():
             self._use(edge, link)
 
@@ -114,15 +117,22 @@ class _Work:
         """
         old, new = self._route(binding.route), self._route(binding.next_route)
         if binding.phase is Phase.SETTLED:
-            return [(self._addresses(binding, old), claims(old))] if old else []
+            return [(self._addresses(binding, old), self._claims(old, old, Phase.SETTLED))] if old else []
         old, new = old or new[:1], new or old[:1]
         if old[:1] == new[:1]:
-            return [(self._addresses(binding, old), staged(old, new, binding.phase))]
+            return [(self._addresses(binding, old), self._claims(old, new, binding.phase))]
         parts = [
-            (self._addresses(binding, old), claims(old)),
-            (self._addresses(binding, new), staged(new[:1], new, binding.phase)),
+            (self._addresses(binding, old), self._claims(old, old, Phase.SETTLED)),
+            (self._addresses(binding, new), self._claims(new[:1], new, binding.phase)),
         ]
         return parts if binding.phase is Phase.PREPARING else parts[::-1]
+
+    def _claims(self, old: Sequence[str], new: Sequence[str], phase: Phase) -> Claims:
+        """Thousands of devices go the same few ways."""
+        known = self._staged.get((old, new, phase))
+        if known is None:
+            known = self._staged[old, new, phase] = staged(old, new, phase)
+        return known
 
     def _route(self, path_id: str) -> tuple[str, ...]:
         if not path_id:
@@ -171,7 +181,7 @@ class _Work:
                 ),
                 problems=self._problems_of(dialled.get(node_id, ())),
             )
-            for node_id in dialled.keys() | edges.keys()
+            for node_id in sorted(dialled.keys() | edges.keys())
         }
         return Cascade({node_id: found for node_id, found in made.items() if found or found.problems}, tuple(self._problems))
 
@@ -195,8 +205,7 @@ class _Work:
         )
 
     def _transit(self, address: str, edge: tuple[str, str]) -> Transit:
-        link = self._links[edge]
-        return Transit(address, link.interface, link.mark, link.table)
+        return Transit(address, *self._places[edge])
 
     def _problems_of(self, edges: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         about = {self._links[edge].id for edge in edges}
@@ -214,6 +223,7 @@ def _by_target(edges: Iterable[tuple[str, str]]) -> dict[str, list[tuple[str, st
     return found
 
 
+@lru_cache(maxsize=65_536)
 def _number(address: str) -> tuple[int, int, int]:
     network = ipaddress.ip_network(address, strict=False)
     return network.version, int(network.network_address), network.prefixlen

@@ -218,7 +218,7 @@ def policy_fingerprint(policy: NetworkPolicy, transits: Sequence[Transit] = ()) 
         "isolation": policy.isolation,
     }
     if transits:
-        content["transits"] = [dataclasses.astuple(transit) for transit in transits]
+        content["transits"] = [[t.device_cidr, t.inner_interface, t.mark, t.table] for t in transits]
     return _digest(content)
 
 

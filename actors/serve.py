@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -107,6 +108,9 @@ def raise_descriptor_limit() -> int:
 def _set_up_process(config: Config) -> None:
     import threading  # noqa: PLC0415 - beside its one use
 
+    # Until there is somebody to read the configuration again, SIGHUP must not end the process: a service manager may send
+    # it as soon as the process is there.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.stack_size(_STACK_BYTES)
     raise_descriptor_limit()
     # Thousands of long-lived objects make full collections long; they are rarely worth it.

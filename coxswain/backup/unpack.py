@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from coxswain.backup.archive import Begin, Data, Frame, Manifest, Page, read_frames
 from coxswain.backup.create import FORMAT
@@ -45,7 +45,7 @@ def unpack(path: Path, secret: BackupSecret) -> Unpacked:
         source = path.open("rb")
     except OSError as error:
         raise InvalidInput(f"backup: {path} cannot be read: {error.strerror}") from None
-    frames = read_frames(open_sealed(source, secret))
+    frames = _frames(source, secret)
     first = next(frames)
     if not isinstance(first, Manifest):
         raise Damaged("the backup does not begin with its manifest")
@@ -56,6 +56,11 @@ def unpack(path: Path, secret: BackupSecret) -> Unpacked:
             f"{manifest.get('schema')}); this release takes format {FORMAT} and schemas up to {SCHEMA_VERSION}"
         )
     return Unpacked(manifest, _members(frames))
+
+
+def _frames(source: BinaryIO, secret: BackupSecret) -> Iterator[Frame]:
+    with source:
+        yield from read_frames(open_sealed(source, secret))
 
 
 def _members(frames: Iterator[Frame]) -> Iterator[Member]:

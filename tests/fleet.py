@@ -225,7 +225,7 @@ class Daemon:
 
     def cox(self, *arguments: str) -> str:
         """Runs a command to its end; returns what it printed."""
-        command = self._command(*arguments)
+        command = self.command(*arguments)
         done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -234,7 +234,7 @@ class Daemon:
         return Client(self.state / "control.sock", 20)
 
     def start(self) -> None:
-        command = self._command("serve")
+        command = self.command("serve")
         if self._within is not None:
             command = self._within.argv(command)
         with self._log.open("ab") as log:
@@ -252,7 +252,8 @@ class Daemon:
         self._process.terminate()
         return self._process.wait(40)
 
-    def _command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
+        """The argv of a command on this state."""
         return [sys.executable, "-m", "actors.main", *arguments, "--config", str(self._config)]
 
     def _is_ready(self) -> bool:

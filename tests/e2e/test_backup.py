@@ -158,5 +158,5 @@ def test_a_stopped_daemon_and_a_restore_in_place(fleet: Fleet, dsns: tuple[str, 
 
 
 def run(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = daemon._command(*arguments)
+    command = daemon.command(*arguments)
     return subprocess.run(command, env=daemon._environment | os.environ, capture_output=True, text=True, check=False)

@@ -1,0 +1,84 @@
+"""``cox paths`` and what it prints, from the plan to the end of the operation; with an exit code that tells."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cascade import CascadeFleet, cascade_fleet
+from tests.fleet import ROOT, KillableController
+
+NODES = 3
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CascadeFleet]:
+    with cascade_fleet(tmp_path_factory.mktemp("cli"), NODES, 13_360, process=True) as running:
+        yield running
+
+
+def cox(fleet: CascadeFleet, *arguments: str) -> tuple[int, str, str]:
+    controller = fleet.fleet.controller
+    assert isinstance(controller, KillableController)
+    command = controller.daemon.command(*arguments)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_path_from_its_plan_to_its_end(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    code, out, _ = cox(fleet, "paths", "plan", "--hops", "n0,n1,n2")
+    assert code == 0
+    assert "n0: configure inner link awg1 to n1 at 203.0.113.11:443" in out
+    assert "MTU for clients" in out
+    code, out, err = cox(fleet, "paths", "add", "far", "--hops", "n0,n1,n2", "--color", "#4fd1c4")
+    assert (code, err) == (0, "")
+    assert "n1: inner link awg1 to n2 is in place" in out
+    assert out.rstrip().endswith("path.add: done")
+    code, out, _ = cox(fleet, "paths", "list")
+    assert "n0 → n1 → n2" in out
+    assert "active" in out
+    code, out, _ = cox(fleet, "paths", "plan", "--device", device, "--path", "far")
+    assert f"send {fleet.addresses[device]} into awg1" in out
+    code, out, err = cox(fleet, "paths", "bind", device, "far")
+    assert (code, err) == (0, "")
+    assert "move the traffic" in out
+    assert fleet.follow(device, 0) == (0, 1, 2)
+    code, out, _ = cox(fleet, "paths", "bind", device, "far", "--json")
+    assert code == 0
+    code, out, _ = cox(fleet, "paths", "show", "far", "--json")
+    found = json.loads(out)
+    assert [b["device_id"] for b in found["bindings"]] == [device]
+    code, out, _ = cox(fleet, "paths", "show", "far")
+    assert device in out
+    code, _, err = cox(fleet, "paths", "rm", "far")
+    assert code == 5
+    assert "cox paths unbind" in err
+    assert cox(fleet, "paths", "color", "far", "")[0] == 0
+    assert cox(fleet, "paths", "provision", "far")[0] == 0
+    assert cox(fleet, "nodes", "push-policy", "n0")[0] == 0
+    assert cox(fleet, "paths", "unbind", device)[0] == 0
+    assert cox(fleet, "paths", "rm", "far")[0] == 0
+    assert fleet.follow(device, 0) == (0,)
+
+
+def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
+    code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0")
+    assert code == 2
+    assert "node_ids" in err
+    code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0,nobody")
+    assert code == 4
+    code, _, err = cox(fleet, "paths", "plan")
+    assert code == 2
+    assert "--hops" in err
+    code, _, err = cox(fleet, "paths", "bind", "dev_nobody", "p")
+    assert code == 4
+    fleet.fleet.nodes.do("kill", node=2)
+    fleet.fleet.controller.until("n2", link_state="backing_off")
+    code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n2,n1", "--patience", "2")
+    assert code == 8
+    assert "n2 is not connected" in err
+    assert json.loads(cox(fleet, "paths", "list", "--json")[1]) == []

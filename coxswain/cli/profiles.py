@@ -30,7 +30,7 @@ def profiles() -> None:
 @click.option("--device", default="", help="Id; or name, with --user. A user's only device needs none.")
 @click.option("--user", help="Id or e-mail address.")
 @click.option("--node", help="The node where the traffic leaves: name or id.")
-@click.option("--path", help="Or the path that it takes: its id.")
+@click.option("--path", help="Or the path that it takes: name or id.")
 @click.option("--entry-ips", default="", metavar="IP,IP", help="Only these endpoints of the entry; default: all.")
 @click.option("--protocol", type=_PROTOCOLS, default="amneziawg", show_default=True)
 def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: Any) -> None:
@@ -43,7 +43,7 @@ def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: 
         "name": name,
         "protocol": given["protocol"],
         "entry_ips": [ip for ip in given["entry_ips"].split(",") if ip.strip()],
-        "path_id": given["path"],
+        "path_id": api.get(place("paths", given["path"]))["id"] if given["path"] else None,
         "node_id": api.get(node_path(given["node"]))["id"] if given["node"] else None,
     }
     _say(api.post(with_query("/api/profiles", wait=wait), body), as_json=as_json)
@@ -87,7 +87,7 @@ def list_(config: str | None, user: str | None, device: str | None, *, as_json: 
 @click.argument("profile")
 @click.option("--name")
 @click.option("--node", help="Lead it to this node: name or id.")
-@click.option("--path", help="Or over this path: its id.")
+@click.option("--path", help="Or over this path: name or id.")
 @click.option("--entry-ips", metavar="IP,IP", help="Only these endpoints of the entry; empty: all.")
 @click.option("--protocol", type=_PROTOCOLS)
 def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given: Any) -> None:
@@ -98,7 +98,7 @@ def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given:
     if given["entry_ips"] is not None:
         body["entry_ips"] = [ip for ip in given["entry_ips"].split(",") if ip.strip()]
     if given["path"]:
-        body["path_id"] = given["path"]
+        body["path_id"] = api.get(place("paths", given["path"]))["id"]
     if given["node"]:
         body["node_id"] = api.get(node_path(given["node"]))["id"]
     _say(api.call("PATCH", with_query(place("profiles", profile), wait=wait), body), as_json=as_json)

@@ -15,6 +15,7 @@ from actors.supervision import Harm
 from coxswain.cli.client import Client, RemoteError
 from coxswain.errors import CoxswainError
 from tests.fleet import LiveFleet, live_fleet
+from tests.postgres import PostgresServer
 from tests.support import eventually
 
 NODES = 2
@@ -166,3 +167,41 @@ def test_a_database_that_was_put_back_is_noticed_whatever_its_numbers_say(fleet:
     fleet.controller.all_in_sync(NODES)
     assert len(public_keys(fleet, 0)) == len(public_keys(fleet, 1)) == 1
     assert fleet.controller.node("n0")["applied_revision"] > ahead
+
+
+def test_the_same_on_postgres(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    """Every statement of provisioning, and conflicts by their meaning and not by a driver's words."""
+    dsn = postgres_server.create_database()
+    with live_fleet(tmp_path, NODES, BASE_PORT, config=CONFIG, database=dsn) as fleet:
+        client = fleet.controller.client
+        for index in range(NODES):
+            body = {"version": fleet.controller.node(f"n{index}")["version"], "endpoint_ips": [f"198.51.100.{index + 1}"]}
+            client.call("PATCH", f"/api/nodes/n{index}", body)
+        user = client.post("/api/users", {"name": "Ann", "email": "ann@example.org", "phone": "+49301234"})
+        for taken in ({"email": "ANN@example.org"}, {"phone": "+49301234"}):
+            with pytest.raises(RemoteError) as caught:
+                client.post("/api/users", {"name": "B"} | taken)
+            assert caught.value.status == 409
+        ids = [device(client, user["id"]) for _ in range(3)]
+        for device_id in ids:
+            assert client.post(f"/api/devices/{device_id}/provision")["peer_count"] == NODES
+        given = {"device_id": ids[0], "name": "home", "node_id": fleet.ids[0]}
+        made = client.post("/api/profiles", given)
+        with pytest.raises(RemoteError) as caught:
+            client.post("/api/profiles", given)
+        assert caught.value.status == 409
+        client.call("PATCH", f"/api/profiles/{made['id']}", {"version": 1, "node_id": fleet.ids[1]})
+        assert len(public_keys(fleet, 0)) == 2
+        assert len(public_keys(fleet, 1)) == 3
+        client.post(f"/api/devices/{ids[1]}/provision", {"rotate": True})
+        client.post(f"/api/users/{user['id']}/suspend")
+        assert public_keys(fleet, 0) == public_keys(fleet, 1) == set()
+        client.post(f"/api/users/{user['id']}/resume")
+        client.post(f"/api/devices/{ids[2]}/revoke")
+        assert len(public_keys(fleet, 1)) == 2
+        after = client.get("/api/devices?limit=2")[-1]["id"]
+        assert [d["id"] for d in client.get(f"/api/devices?after={after}")] == ids[2:]
+        client.call("DELETE", f"/api/profiles/{made['id']}")
+        client.call("DELETE", f"/api/users/{user['id']}")
+        assert public_keys(fleet, 0) == public_keys(fleet, 1) == set()
+        fleet.controller.all_in_sync(NODES)

@@ -7,6 +7,7 @@ from typing import Any
 from coxswain.api.areas.operations import OPERATION
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
+from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import BOOL, INT, TEXT, array, limited, obj, shape
 from coxswain.api.waiting import run_operation
@@ -91,7 +92,8 @@ def _on_machine(call: Call) -> Relay:
 
 
 def _list(call: Call) -> Any:
-    return [relay_view(call, relay) for relay in call.ask("servers", m.ListRelays())]
+    found = call.ask("servers", m.ListRelays())
+    return page_of(call, found, lambda relay: str(relay.id), lambda relay: relay_view(call, relay))
 
 
 def _show(call: Call) -> Any:
@@ -134,7 +136,16 @@ _VERSION = Param("version", "the version that its author saw; another one is ref
 _EITHER = {"oneOf": [RELAY, OPERATION]}
 
 ROUTES = (
-    Route("GET", "/api/relays", Scope.READONLY, "All relays, oldest first.", _list, returns=array(RELAY)),
+    Route(
+        "GET",
+        "/api/relays",
+        Scope.READONLY,
+        "All relays, oldest first.",
+        _list,
+        returns=array(RELAY),
+        query=PAGE,
+        also=(404,),
+    ),
     Route("GET", "/api/relays/{id}", Scope.READONLY, "One relay.", _show, returns=RELAY),
     Route(
         "DELETE",

@@ -11,6 +11,7 @@ from coxswain.api.areas.operations import OPERATION, secrets_of
 from coxswain.api.areas.relays import RELAY, relay_view
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
+from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import BOOL, INT, TEXT, array, choice, limited, obj, shape
 from coxswain.api.waiting import run_operation
@@ -75,7 +76,7 @@ def _server(call: Call, key: str | None = None) -> Server:
 
 
 def _list(call: Call) -> Any:
-    return [server_view(server) for server in call.ask("servers", m.ListServers())]
+    return page_of(call, call.ask("servers", m.ListServers()), lambda server: str(server.id), server_view)
 
 
 def _add(call: Call) -> Any:
@@ -164,7 +165,16 @@ def _deploy(call: Call) -> Any:
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 
 ROUTES = (
-    Route("GET", "/api/servers", Scope.READONLY, "All machines, oldest first.", _list, returns=array(SERVER)),
+    Route(
+        "GET",
+        "/api/servers",
+        Scope.READONLY,
+        "All machines, oldest first.",
+        _list,
+        returns=array(SERVER),
+        query=PAGE,
+        also=(404,),
+    ),
     Route(
         "POST",
         "/api/servers",

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from coxswain.access import passwords
 from coxswain.access.passwords import HashingGate, check_hash, check_new, hash_password, is_sound_hash, new_password
 from coxswain.errors import InvalidInput, Throttled
 
@@ -94,3 +95,17 @@ def test_only_so_many_hash_at_once_and_only_so_many_wait() -> None:
     assert max(peak) == 2 and not inside
     with gate.turn():
         pass
+
+
+def test_where_there_is_no_account_as_much_is_hashed_as_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody can tell by the clock who exists."""
+    costs, real = [], passwords.verify_secret
+
+    def counting(phc: bytes, secret: bytes, kind: object) -> bool:
+        costs.append(phc.split(b"$")[3])
+        return real(phc, secret, kind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(passwords, "verify_secret", counting)
+    for phc in ("", "nonsense", hash_password("something else")):
+        assert not check_hash("guess", phc)
+    assert costs == [b"m=65536,t=1,p=4"] * 3

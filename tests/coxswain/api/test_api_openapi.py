@@ -56,3 +56,10 @@ def test_whatever_may_change_something_names_its_audit_action() -> None:
     }
     assert {f"{route.method} {route.path}" for route in ROUTES if route.unsafe and not route.audit} == harmless
     assert not [route.path for route in ROUTES if route.audit and not route.unsafe]
+
+
+def test_every_list_comes_in_pages() -> None:
+    lists = [route for route in ROUTES if route.method == "GET" and (route.returns or {}).get("type") == "array"]
+    assert len(lists) > 10
+    for route in lists:
+        assert {"after", "limit"} <= {param.name for param in route.query}, route.path

@@ -1,0 +1,34 @@
+"""Pages of lists that are short enough for their owner to answer whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from coxswain.api.call import Call
+from coxswain.api.route import Param, Reply
+from coxswain.api.schema import limited
+from coxswain.errors import NotFound
+
+__all__ = ["PAGE", "page_of"]
+
+T = TypeVar("T")
+
+PAGE = (
+    Param("after", "the cursor of the page before: an id"),
+    Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),
+)
+"""The parameters of a list that ``page_of`` cuts."""
+
+
+def page_of(call: Call, found: Sequence[T], id_of: Callable[[T], str], view: Callable[[T], Any]) -> Reply:
+    """The page of ``found`` that was asked for. Raises ``NotFound`` if what ``after`` names is not there (any more)."""
+    start, after, limit = 0, call.word("after"), call.limit()
+    if after:
+        places = [place for place, item in enumerate(found) if id_of(item) == after]
+        if not places:
+            raise NotFound(f"after: there is no {after[:80]!r} in this list", remedy="Start from the first page.")
+        start = places[0] + 1
+    page = found[start : start + limit]
+    more = len(found) > start + len(page)
+    return Reply([view(item) for item in page], after=id_of(page[-1]) if page and more else None)

@@ -1,0 +1,45 @@
+"""Following the links gives everything once, in the order of the whole list."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.coxswain.api.conftest import token
+from tests.fleet import Controller
+from tests.web import Web
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("/api/nodes", "name"), ("/api/tokens", "id"), ("/api/admins", "id"), ("/api/audit", "seq"), ("/api/users", "id")],
+)
+def test_the_pages_of_a_list_are_the_list(webbed: Controller, path: str, key: str) -> None:
+    for number in range(5):
+        name = f"{path.rpartition('/')[2]}-{number}"
+        known = {n["name"] for n in webbed.client.get("/api/nodes")}
+        if path == "/api/nodes" and name not in known:
+            webbed.client.post(path, {"name": name, "control_addr": "192.0.2.1"})
+        elif path == "/api/tokens" or path == "/api/users":
+            webbed.client.post(path, {"name": name})
+        elif path == "/api/admins" and not any(a["email"] == name for a in webbed.client.get(path)):
+            webbed.client.post(path, {"email": name, "password": "long enough"})
+    web = Web(webbed.listen, token=token(webbed, "admin"))
+    whole = [item[key] for item in web.get(f"{path}?limit=1000").json]
+    assert len(whole) >= 5
+    found, place, pages = [], f"{path}?limit=2", 0
+    while place:
+        answer = web.get(place)
+        assert answer.status == 200 and 1 <= len(answer.json) <= 2
+        found += [item[key] for item in answer.json]
+        link = answer.headers.get("link")
+        place = link and re.fullmatch(r'<(.*)>; rel="next"', link)[1]  # type: ignore[index]
+        pages += 1
+    assert found == whole and pages == (len(whole) + 1) // 2
+
+
+def test_a_cursor_that_is_gone_is_said(webbed: Controller) -> None:
+    web = Web(webbed.listen, token=token(webbed, "admin"))
+    for path in ("/api/tokens", "/api/admins", "/api/servers", "/api/relays", "/api/auth/sessions"):
+        assert web.get(f"{path}?after=nope").status == 404, path

@@ -1,0 +1,60 @@
+"""A fleet file that begins with a machine: reached over SSH, set up as a node, and given to a device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.fleet import ROOT
+
+FILE = """\
+fleet: 1
+servers:
+- {{name: host-1, ssh_host: {address}, region: fra, host_key: "{host_key}"}}
+nodes:
+- {{name: fra-1, server: host-1, region: fra, endpoint_ips: [198.51.100.7], policy: {{isolation: true}}}}
+users:
+- name: Ann
+  devices:
+  - {{name: phone, profiles: [{{name: home, node: fra-1}}]}}
+"""
+
+
+@pytest.fixture
+def cox(rig):
+    def run(*arguments, typed="", code=0):
+        command = [sys.executable, "-m", "actors.main", *arguments, "--config", str(rig.home / "cox.yaml")]
+        done = subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_from_a_file_to_a_node_on_a_machine(rig, cox):
+    machine = rig.machine()
+    (rig.home / "cox.yaml").write_text(
+        f"posture: personal\nstate_dir: ./state\nnode:\n  binary_path: {rig.agent(version='0.3.1')}\n"
+    )
+    cox("config", "reload")
+    text = FILE.format(address=machine.address, host_key=machine.fingerprint)
+    failed = cox("apply", "-f", "-", "--yes", typed=text, code=1)
+    assert "add server host-1" in failed and "0 changes were made" in failed  # the host does not know us yet
+    machine.authorized_keys.write_text(cox("ssh-key"))
+
+    said = cox("apply", "-f", "-", "--yes", typed=text)
+    assert "+ node fra-1" in said
+    (node,) = json.loads(cox("nodes", "list", "--json"))
+    assert (node["name"], node["link_state"], node["endpoint_ips"]) == ("fra-1", "live", ["198.51.100.7"])
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text))["changes"] == []
+    exported = cox("export")
+    assert f"host_key: {machine.fingerprint}" in exported
+    assert "server: host-1" in exported
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=exported))["changes"] == []
+
+    said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\nnodes: []\nusers: []\n")
+    assert said.index("- user Ann") < said.index("- node fra-1") < said.index("- server host-1")
+    assert json.loads(cox("servers", "list", "--json")) == []

@@ -41,6 +41,7 @@ from coxswain.messages.audit import (
     OutboxGrew,
     ProveConsistency,
     ProveInclusion,
+    WalkDone,
 )
 from coxswain.messages.hub import Publish, PublishAll
 from coxswain.store import Durability, Store, Tx
@@ -99,6 +100,7 @@ class AuditWriter(Actor):
         self._head = AuditHead(0, "")
         self._newest: Checkpoint | None = None
         self._findings: dict[str, None] = {}
+        self._walked: tuple[str, ...] = ()
         self._appended: OrderedDict[int, int] = OrderedDict()
         self._revocations = RevocationLog(paths.revocations)
         self._revocations_wait = True
@@ -138,7 +140,11 @@ class AuditWriter(Actor):
             case ExportAudit(first, limit):
                 return self._export(first, limit)
             case GetAuditFindings():
-                return tuple(self._findings)
+                return self._all_findings()
+            case WalkDone(findings):
+                self._walked = findings
+                for sentence in findings:
+                    self._cry(sentence)
             case AcceptBreak(caller, reason):
                 return self._accept(caller, reason)
             case _:
@@ -385,8 +391,13 @@ class AuditWriter(Actor):
             newest.size if newest else 0,
             self._settings().checkpoint_s,
             purged,
+            self._all_findings(),
             tuple(self._findings),
         )
+
+    def _all_findings(self) -> tuple[str, ...]:
+        """What the last walk over the log found does not keep it from being signed: the tree still extends the old one."""
+        return tuple(dict.fromkeys((*self._findings, *self._walked)))
 
     def _prove(self, message: ProveInclusion | ProveConsistency) -> dict[str, Any]:
         signed, verifier = self._fresh(), self._signer.verifier

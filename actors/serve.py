@@ -17,6 +17,7 @@ import coxswain
 from actors.configuration import LEVELS
 from actors.tree import Parts, build
 from coxswain import __version__
+from coxswain.audit.keys import load_audit_key
 from coxswain.config import Config
 from coxswain.config.live import LiveConfig
 from coxswain.errors import Refused
@@ -49,6 +50,8 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
         secret = load_secret(source, key_file=config.key_file, environ=dict(os.environ))
         store = open_store(config.database, exclusive=True)
         opened.callback(store.close)
+        if config.audit_paths.key.exists():
+            load_audit_key(config.audit_paths.key)  # one that cannot be used is said here, before anything runs
         with store.write(Durability.ACKNOWLEDGED) as tx:
             if tx.execute("SELECT 1 FROM meta WHERE key = 'restoring'"):
                 raise Refused(

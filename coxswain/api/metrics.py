@@ -96,8 +96,14 @@ class _System:
         yield CounterMetricFamily("coxswain_node_events", "Events of nodes, since the start.", value=found.events)
 
     def _audit(self) -> Iterator[Metric]:
-        head: audit.AuditHead = self._ask("audit_writer", audit.GetAuditHead())
-        yield GaugeMetricFamily("coxswain_audit_records", "Records in the audit log.", value=head.size)
+        state: audit.AuditState = self._ask("audit_writer", audit.DescribeAudit())
+        yield GaugeMetricFamily("coxswain_audit_records", "Records in the audit log.", value=state.size)
+        yield GaugeMetricFamily(
+            "coxswain_audit_checkpoint_timestamp_seconds", "When the log was signed last.", value=state.checkpoint_at
+        )
+        yield GaugeMetricFamily(
+            "coxswain_audit_findings", "What is wrong with the log; 0: nothing.", value=len(state.findings)
+        )
 
 
 def _actors(tree: dict[str, Any]) -> Iterator[Metric]:

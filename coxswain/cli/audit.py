@@ -63,6 +63,9 @@ def audit(
 ) -> None:
     """Who changed what; newest first."""
     if ctx.invoked_subcommand is not None:
+        if follow or any(value is not None for value in chosen.values()):
+            raise click.UsageError(f"filters go with: cox audit; not with: cox audit {ctx.invoked_subcommand}", ctx)
+        ctx.default_map = {ctx.invoked_subcommand: {"config": config}}
         return
     asking = client(config)
     wanted = {("target_id" if name == "target" else name): value for name, value in chosen.items() if value is not None}

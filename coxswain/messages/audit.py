@@ -24,6 +24,7 @@ __all__ = [
     "ProveConsistency",
     "ProveInclusion",
     "VerifyAudit",
+    "WalkDone",
 ]
 
 T = TypeVar("T")
@@ -156,7 +157,8 @@ class AuditState:
         checkpoint_size: records in it.
         interval_s: at the latest so many seconds after it, the next one is made.
         purged: the payloads of records 1 to this one are gone, by retention.
-        findings: sentences about what is wrong; while there are any, no checkpoint is signed.
+        findings: sentences about what is wrong.
+        unsigned: those of them for which no checkpoint is signed: the log does not extend what was signed before.
     """
 
     size: int
@@ -170,6 +172,7 @@ class AuditState:
     interval_s: float
     purged: int
     findings: tuple[str, ...]
+    unsigned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,13 @@ class VerifyAudit:
     """
 
     against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WalkDone:
+    """Told by ``audit_verifier`` to ``audit_writer``: what a walk over the whole log found; nothing, if all is well."""
+
+    findings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,7 @@ def test_a_fleet_lives_from_this_file_alone(box):
     )  # fmt: skip
     eventually(lambda: [(n["link_state"], n["in_sync"]) for n in box.json("nodes", "list")] == [("live", True)], timeout=30)
 
+    assert "intact" in box.run("audit", "verify").stdout, "which starts a process of its own"
     for process in (agent, daemon):
         process.send_signal(signal.SIGTERM)
     assert (agent.wait(15), daemon.wait(15)) == (0, 0)

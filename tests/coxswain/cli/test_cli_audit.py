@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from actors.main import cli
 from coxswain.audit.offline import main as offline
+from coxswain.messages.audit import VerifyAudit
 from tests.fleet import Controller
 from tests.support import eventually
 
@@ -264,3 +265,32 @@ def test_a_broken_log_is_said_everywhere(own: Controller, tmp_path: Path) -> Non
     assert newest["detail"]["reason"] == "I cut it myself"
     assert "nothing to accept" in cox("audit", "accept", "--reason", "again", "--yes", code=5).stderr
     cox("audit", "accept", "--reason", " ", "--yes", code=2)
+
+
+def test_what_a_walk_finds_is_said_until_a_walk_finds_it_no_more(own: Controller, tmp_path: Path) -> None:
+    """A payload that was changed in place: the tree still extends what was signed, so it is signed on."""
+    cox = cox_of(own)
+    own.client.post("/api/nodes", {"name": "a", "control_addr": "192.0.2.1"})
+    seq = records(cox, "--limit", "1")[0]["seq"]
+    with own.store.write() as tx:
+        actor = tx.execute("SELECT actor FROM audit_log WHERE seq = ?", (seq,))[0][0]
+        tx.execute("UPDATE audit_log SET actor = 'nobody' WHERE seq = ?", (seq,))
+    assert own.client.get("/readyz")["ready"] is True
+    own.system.ask("audit_verifier", VerifyAudit(), deadline=60)
+    eventually(lambda: own.client.get("/api/status")["audit"]["findings"] == [f"record {seq} was changed"])
+    with pytest.raises(Exception, match="503"):
+        own.client.get("/readyz")
+    assert "was changed" in cox("audit", "head", code=1).stderr
+    cox("audit", "prove", str(seq), "--out", str(tmp_path / "proof"))
+    with own.store.write() as tx:
+        tx.execute("UPDATE audit_log SET actor = ? WHERE seq = ?", (actor, seq))
+    own.system.ask("audit_verifier", VerifyAudit(), deadline=60)
+    eventually(lambda: own.client.get("/readyz"))
+
+
+def test_options_before_a_subcommand_are_its_own_or_an_error(controller: Controller) -> None:
+    config = str(controller.home.parent / "cox.yaml")
+    result = CliRunner().invoke(cli, ["audit", "--config", config, "head", "--json"], prog_name="cox")
+    assert result.exit_code == 0 and json.loads(result.stdout)["origin"]
+    result = CliRunner().invoke(cli, ["audit", "--since", "1h", "verify", "--config", config], prog_name="cox")
+    assert result.exit_code == 2 and "filters go with: cox audit" in result.stderr

@@ -22,7 +22,7 @@ _CLIENTS = 4
 _EVERY_S = 0.02
 """Each client asks, and when it was answered asks again at its next turn: 200 requests a second in all."""
 
-_BASELINE_S = 40.0
+_BASELINE_S = 30.0
 _PHRASE = "a bench needs no secret"
 
 
@@ -41,6 +41,7 @@ def backup(bench: Bench) -> None:
         name = "backup of a 1 GB store under load"
         bench.report.note(f"{name}: the store", store.stat().st_size / 1e6)
         with _load(fleet) as load:
+            # Before and after, because a machine that others use as well is not the same from minute to minute.
             bench.say("the same without a backup")
             time.sleep(_BASELINE_S if full else _BASELINE_S / 4)
             before = load.take()
@@ -48,6 +49,10 @@ def backup(bench: Bench) -> None:
             out = fleet.daemon.home / "b.coxbak"
             seconds, memory = _create(fleet, out)
             during = load.take()
+            bench.say("the same without a backup, again")
+            time.sleep(_BASELINE_S if full else _BASELINE_S / 4)
+            for kind, took in load.take().items():
+                before[kind] += took
         bench.report.note(f"{name}: time", seconds)
         bench.report.note(f"{name}: memory of cox backup at its highest", memory / 1e6)
         bench.report.note(f"{name}: the file", out.stat().st_size / 1e6)
@@ -65,43 +70,51 @@ def backup(bench: Bench) -> None:
         bench.report.note("restore of a 1 GB store: time", _restore(fleet, out))
 
 
+_OWNERS = """
+CREATE TEMP TABLE owners AS
+SELECT row_number() OVER () - 1 AS number, p.node_id, p.public_key, d.id AS device_id, d.user_id
+FROM peers p JOIN devices d ON d.id = p.device_id;
+CREATE UNIQUE INDEX temp.owners_number ON owners (number)
+"""
+
+_NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :rows)"
+_ADDRESS = "'198.51.' || (i / 256 % 256) || '.' || (i % 256)"
+
+_SESSIONS = f"""
+INSERT INTO peer_sessions (id, node_id, protocol, peer_key, device_id, user_id, opened_at, opened_seen_at, closed_at,
+    closed_seen_at, last_at, endpoint, rx_base, tx_base, rx_last, tx_last, reason)
+{_NUMBERS}
+SELECT 1000000000000000 + i, node_id, 1, public_key, device_id, user_id, :start + i * :step, :start + i * :step,
+    :start + i * :step + 1000000000, :start + i * :step + 1000000000, :start + i * :step + 1000000000,
+    {_ADDRESS} || ':' || (20000 + i % 40000), i, 2 * i, 3 * i, 4 * i, 'idle'
+FROM n CROSS JOIN owners ON number = i % :owners
+"""  # noqa: S608 - constants
+
+_EVENTS = f"""
+INSERT INTO connection_events (at, received_at, kind, session_id, node_id, peer_key, device_id, user_id, source_ip,
+    source_endpoint)
+{_NUMBERS}
+SELECT :start + i * :step, :start + i * :step, 1, 1000000000000000 + i, node_id, public_key, device_id, user_id, {_ADDRESS},
+    {_ADDRESS} || ':' || (20000 + i % 40000)
+FROM n CROSS JOIN owners ON number = i % :owners
+"""  # noqa: S608
+
+
 def _fill(store: Path, rows: int) -> None:
     """Sessions of a year, with their events, straight into the tables."""
     connection = apsw.Connection(str(store))
     try:
         for pragma in ("synchronous = OFF", "cache_size = -200000"):
             list(connection.execute(f"PRAGMA {pragma}"))
-        nodes = [row[0] for row in connection.execute("SELECT id FROM nodes")]
-        owners = list(
-            connection.execute("SELECT d.id, d.user_id, p.public_key FROM devices d JOIN peers p ON p.device_id = d.id")
-        )
-        if not nodes or not owners:
+        list(connection.execute(_OWNERS))
+        (owners,) = next(connection.execute("SELECT count(*) FROM owners"))
+        if not owners:
             raise RigError("there are no peers whose sessions could be told of")
-        year, now = 365 * 86_400, int(time.time())
+        year = 365 * 86_400
+        values = {"rows": rows, "owners": owners, "start": (int(time.time()) - year) * 10**6, "step": year * 10**6 // rows}
         with connection:
-            for start in range(0, rows, 50_000):
-                sessions, events = [], []
-                for number in range(start, min(rows, start + 50_000)):
-                    device, user, key = owners[number % len(owners)]
-                    node = nodes[number % len(nodes)]
-                    at = (now - year + number * year // rows) * 1_000_000
-                    address = f"198.51.{number >> 8 & 255}.{number & 255}:{20_000 + number % 40_000}"
-                    sessions.append(
-                        (10**15 + number, node, 1, key, device, user, at, at, at + 10**9, at + 10**9, at + 10**9, address,
-                         number, 2 * number, number, 2 * number, "idle")
-                    )  # fmt: skip
-                    events.append((at, at, 1, 10**15 + number, node, key, device, user, address.partition(":")[0], address))
-                connection.executemany(
-                    "INSERT INTO peer_sessions (id, node_id, protocol, peer_key, device_id, user_id, opened_at, "
-                    "opened_seen_at, closed_at, closed_seen_at, last_at, endpoint, rx_base, tx_base, "
-                    "rx_last, tx_last, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    sessions,
-                )
-                connection.executemany(
-                    "INSERT INTO connection_events (at, received_at, kind, session_id, node_id, peer_key, device_id, "
-                    "user_id, source_ip, source_endpoint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    events,
-                )
+            list(connection.execute(_SESSIONS, values))
+            list(connection.execute(_EVENTS, values))
         list(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
     finally:
         connection.close()

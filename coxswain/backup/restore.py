@@ -265,8 +265,11 @@ class _Work:
             database.finish()
 
     def _write(self, path: Path, frames: Iterator[Data | Page]) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(path, frames)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_file(path, frames)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise Damaged(f"the backup holds {path.relative_to(self.stage)} twice, or as a file and a directory") from None
 
     def newest_files(self, beside: list[Path]) -> list[Entry]:
         """Puts the newest append-only files into the stage. Returns what was revoked, by all of them."""

@@ -148,8 +148,8 @@ def restore_(
 ) -> None:
     """Put a backup back. What was revoked since it was made stays revoked, as far as the files beside it tell."""
     only_here("backup restore")
+    from coxswain.audit import local_caller  # noqa: PLC0415
     from coxswain.backup.restore import Order, restore  # noqa: PLC0415
-    from coxswain.messages.audit import Caller  # noqa: PLC0415
 
     source = Path(file).absolute()
     directories = [Path(name).absolute() for name in beside]
@@ -162,7 +162,7 @@ def restore_(
             source,
             _secret(passphrase_file, key_file, confirm=False),
             config_path(config).absolute(),
-            Caller(_me(), "cli"),
+            local_caller(),
             time.time(),
             dict(os.environ),
             (*directories, source.parent),
@@ -275,23 +275,13 @@ def _be_humble() -> None:
 
 def _leave_record(config: Any, backup_id: str, manifest: dict[str, Any], file_size: int) -> None:
     """In the outbox; a daemon that runs takes it into the log within seconds, one that does not at its next start."""
-    from coxswain.audit import record  # noqa: PLC0415
-    from coxswain.messages.audit import Caller  # noqa: PLC0415
+    from coxswain.audit import local_caller, record  # noqa: PLC0415
     from coxswain.store import Durability, open_store  # noqa: PLC0415
 
     detail = {"size": file_size, "audit_size": manifest["audit"]["size"]}
     store = open_store(config.database)
     try:
         with store.write(Durability.ACKNOWLEDGED) as tx:
-            record(tx, Caller(_me(), "cli"), "backup.create", ("backup", backup_id), detail, now=time.time())
+            record(tx, local_caller(), "backup.create", ("backup", backup_id), detail, now=time.time())
     finally:
         store.close()
-
-
-def _me() -> str:
-    import pwd  # noqa: PLC0415
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"

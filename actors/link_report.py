@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from actors.link_calls import cascade_applied
 from actors.supervision import Context
+from coxswain.cascade.health import edges_seen, links_in_use
 from coxswain.messages.fleet import Intent, LinkReport, intent_mark
 from coxswain.model import LinkState, NodeStatus
 from coxswain.reconcile.types import Desired, Finding, LinkMemory, Observed
@@ -32,6 +33,7 @@ class Reporter:
         self._context = context
         self._node_id = node_id
         self._last: LinkReport | None = None
+        self._seen: tuple[tuple[tuple[str, float], ...], tuple[str, ...]] = ((), ())
 
     @property
     def last_reason(self) -> str:
@@ -41,6 +43,11 @@ class Reporter:
         self, state: LinkState, reason: str, status: NodeStatus | None, findings: tuple[Finding, ...], known: Known
     ) -> None:
         report = _report(self._node_id, self._context.incarnation, state, reason, known)
+        if known.observed is None:
+            self._seen = ((), ())
+        elif known.observed.peers is not None and known.desired is not None:
+            self._seen = _links_seen(known.desired, known.observed, self._context.clock.now())
+        report = dataclasses.replace(report, edges_seen=self._seen[0], links_in_use=self._seen[1])
         report = dataclasses.replace(report, status=status, findings=tuple(finding.text for finding in findings))
         if report != self._last:
             self._last = report
@@ -62,6 +69,11 @@ class Reporter:
         """What was said last, once more."""
         if self._last is not None:
             self._context.tell("fleet", dataclasses.replace(self._last, at=self._context.clock.now()))
+
+
+def _links_seen(desired: Desired, observed: Observed, now: float) -> tuple[tuple[tuple[str, float], ...], tuple[str, ...]]:
+    peers, skew = observed.peers or (), observed.clock_skew_s or 0.0
+    return edges_seen(desired.peers, peers, skew), links_in_use(desired.transits, peers, skew, now)
 
 
 def _report(node_id: str, incarnation: int, state: LinkState, reason: str, known: Known) -> LinkReport:

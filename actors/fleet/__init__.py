@@ -13,6 +13,7 @@
 | ``waiting`` | doors that wait until nodes have acknowledged a change |
 | ``paths`` | paths and the links between nodes |
 | ``bindings`` | which device goes over which path, and its way to another one |
+| ``health`` | how inner links are |
 | ``wiring`` | what paths make of each node, worked out anew when something changes |
 | ``reports`` | what links report, and what of it is written |
 | ``doubt`` | reading memory again, after a commit whose answer was lost |

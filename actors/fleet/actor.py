@@ -13,6 +13,7 @@ from actors.fleet import (
     accounts,
     bindings,
     doubt,
+    health,
     intents,
     nodes,
     paths,
@@ -90,6 +91,7 @@ class Fleet(Actor):
             self.context.after(_FLUSH_S, message)
         elif kind is _Remind:
             intents.remind(self._fleet)
+            health.review(self._fleet)
             self.context.after(_REMIND_S, message)
         return None
 

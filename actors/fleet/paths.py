@@ -8,10 +8,12 @@ import secrets
 from collections.abc import Sequence
 from itertools import pairwise
 
+from actors.fleet.health import health_of
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, install, rewired, wired
 from actors.node_link import link_name
 from coxswain.audit import record
+from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.resources import (
     check_color,
     check_hops,
@@ -220,7 +222,8 @@ def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
     problems = tuple(f"{p.about}: {p.text}" for p in found.cascade.problems if p.about in about)
     active = len(links) == len(path.edges) and all(view.active for view in links)
     broken = any(fleet.nodes[node_id].status.value == "error" for node_id in path.hops if node_id in fleet.nodes)
-    status = PathStatus.ACTIVE if active else PathStatus.ERROR if broken else PathStatus.PENDING
+    broken = broken or any(view.health is LinkHealth.DOWN for view in links)
+    status = PathStatus.ACTIVE if active and not broken else PathStatus.ERROR if broken else PathStatus.PENDING
     return m.PathView(
         path=path,
         status=status,
@@ -239,7 +242,14 @@ def _link_view(fleet: FleetState, link: NodeLink) -> m.LinkView:
     known = dict(dialer.links_confirmed).get(inner.interface, "")
     active = known == f"{inner.block}:{inner.peer}"
     waiting = "" if active else _why_not(fleet, dialer, f"{inner.interface} to {target.name}")
-    return m.LinkView(link, dialer.name, target.name, inner.endpoint, active, waiting)
+    return m.LinkView(
+        link, dialer.name, target.name, inner.endpoint, active, waiting, health_of(fleet, link), _handshake(fleet, link)
+    )
+
+
+def _handshake(fleet: FleetState, link: NodeLink) -> float:
+    view = fleet.views.get(link.exit_node_id)
+    return 0.0 if view is None else dict(view.edges_seen).get(link.id, 0.0)
 
 
 def _why_not(fleet: FleetState, node: Node, what: str) -> str:

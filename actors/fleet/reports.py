@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from actors.fleet.health import note
 from actors.fleet.refreshing import refresh
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.waiting import applied
@@ -33,6 +34,7 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
     if before is None or before.link_state != report.link_state:
         fleet.since[node.id] = report.at
     fleet.views[node.id] = report
+    note(fleet, report)
     take_over(fleet, node, report)
     applied(fleet, fleet.nodes[node.id])
     if before is None or (before.link_state, before.reason) != (report.link_state, report.reason):

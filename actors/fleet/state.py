@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.node_link import link_name
 from actors.supervision import Context
+from coxswain.cascade.health import LinkHealth
 from coxswain.errors import NotFound, StaleVersion, StoreUnavailable
 from coxswain.keyring import Keyring
 from coxswain.messages import fleet as m
@@ -46,6 +47,8 @@ class FleetState:
         reality: what XRay looks like, and whether it is used.
         wired: what paths make of nodes (``wiring.Wired``); None: to be worked out when it is asked for.
         cascades: fingerprint of what that is, by node; not in it: nothing.
+        in_use: since when somebody's traffic goes into an inner link, by dialling node and interface.
+        link_health: how inner links were when they were last reviewed, by id.
         rewire_due: it is about to be worked out anew.
     """
 
@@ -65,6 +68,8 @@ class FleetState:
         self.reality = reality_of(settings["reality.decoy_site"], enabled=settings["protocols.xray"])
         self.wired: Any = None
         self.cascades: dict[str, str] = {}
+        self.in_use: dict[tuple[str, str], float] = {}
+        self.link_health: dict[str, LinkHealth] = {}
         self.rewire_due = False
         self.waiters: dict[str, list[Any]] = {}
         self.not_refreshed: dict[str, str] = {}

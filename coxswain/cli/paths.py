@@ -11,7 +11,7 @@ import click
 from coxswain.cli.accounts import device_of
 from coxswain.cli.client import Client
 from coxswain.cli.operations import finish, wait_option
-from coxswain.cli.output import clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["paths"]
@@ -96,11 +96,15 @@ def show(config: str | None, path: str, *, as_json: bool) -> None:
             k["endpoint"],
             k["listen_port"],
             k["mtu"],
+            k["health"],
+            ago(k["last_handshake"]),
             k["waiting"],
         ]
         for k in found["links"]
     ]
-    table(["LINK", "STATUS", "INTERFACE", "ENDPOINT", "PORT", "MTU", "WAITING"], rows, styles={1: paint})
+    table(
+        ["LINK", "STATUS", "INTERFACE", "ENDPOINT", "PORT", "MTU", "HEALTH", "HANDSHAKE", "WAITING"], rows, styles={1: paint}
+    )
     if bound:
         click.echo()
         table(["DEVICE", "PHASE", "WAITING"], [[b["device_id"], b["phase"], "; ".join(b["waiting"])] for b in bound])

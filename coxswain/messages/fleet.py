@@ -237,6 +237,7 @@ class LinkReport:
     """Told by node links on every change. What is None did not change. Written to the store in batches.
 
     ``intent``: what the link goes by (``intent_mark``), so that one that a hint never reached is noticed.
+    ``edges_seen``, ``links_in_use``: of inner links that end or begin at the node (``coxswain.cascade.health``).
     ``cascade_applied``: fingerprint of what paths make of the node, when the node has acknowledged all of it; None: not.
     """
 
@@ -258,6 +259,8 @@ class LinkReport:
     xray_confirmed: str | None = None
     agent_started_at: float | None = None
     cascade_applied: str | None = None
+    edges_seen: tuple[tuple[str, float], ...] = ()
+    links_in_use: tuple[str, ...] = ()
     peers_configured: int | None = None
     peers_online: int | None = None
     in_sync: bool = False

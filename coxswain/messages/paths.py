@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.preview import Stage
 from coxswain.cascade.types import NodeLink, Path, PathStatus, Phase
 from coxswain.messages.audit import Caller
@@ -103,7 +104,9 @@ class LookAtPath:
 
 @dataclass(frozen=True, slots=True)
 class LinkView:
-    """A link between nodes. ``active``: its dialling node acknowledged it as it is intended. ``waiting``: why not."""
+    """A link between nodes. ``active``: its dialling node acknowledged it as it is intended. ``waiting``: why not.
+    ``handshake_at``: the last one, epoch seconds; 0: never, or not known.
+    """
 
     link: NodeLink
     entry: str
@@ -111,6 +114,8 @@ class LinkView:
     endpoint: str
     active: bool
     waiting: str = ""
+    health: LinkHealth = LinkHealth.UNKNOWN
+    handshake_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -384,6 +385,25 @@ def test_the_preview_has_the_exact_commands(fleet: CascadeFleet) -> None:
     ran = fleet.fleet.nodes.do("commands", node=0)["commands"]
     wanted = [line.replace("%i", "awg0").replace("%e", "eth0") for line in rules["post_up"]]
     assert [line for line in ran if line in wanted][-len(wanted) :] == wanted
+
+
+# -- health
+
+
+def test_how_a_link_is_shows_at_both_of_its_ends(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    fleet.path("p", 0, 1)
+    fleet.bind(device, "p")
+
+    def health() -> str:
+        fleet.client.post("/api/nodes/n1/look")
+        return str(fleet.client.get("/api/node-links")[0]["health"])
+
+    eventually(lambda: health() == "idle", timeout=20, every=0.2)
+    edge = fleet.node(0)["wg_public_key"]
+    fleet.fleet.nodes.do("inject", node=1, peer=edge, handshake=int(time.time()))
+    eventually(lambda: health() == "up", timeout=20, every=0.2)
+    assert fleet.client.get("/api/paths/p")["links"][0]["last_handshake"]
 
 
 # -- what is said about it

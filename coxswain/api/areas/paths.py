@@ -16,6 +16,7 @@ from coxswain.api.problems import dumps
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
+from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.types import PathStatus, Phase
 from coxswain.errors import CoxswainError, DeadlineExceeded, NodeFailure
 from coxswain.messages import operations as ops
@@ -41,6 +42,8 @@ NODE_LINK = shape(
             "mtu": INT,
             "endpoint": TEXT,
             "waiting": TEXT,
+            "health": choice(*(health.value for health in LinkHealth)),
+            "last_handshake": nullable(STAMP),
         }
     ),
 )
@@ -133,6 +136,8 @@ def _link(view: m.LinkView) -> dict[str, Any]:
         "mtu": link.mtu,
         "endpoint": view.endpoint,
         "waiting": view.waiting,
+        "health": view.health.value,
+        "last_handshake": stamp(view.handshake_at),
     }
 
 

@@ -1,0 +1,45 @@
+"""How inner links are, from what both of their ends show (``coxswain.cascade.health``)."""
+
+from __future__ import annotations
+
+from actors.fleet.state import FleetState
+from coxswain.cascade.health import LinkHealth, health
+from coxswain.cascade.types import NodeLink
+from coxswain.messages import fleet as m
+from coxswain.messages.hub import Publish
+
+__all__ = ["health_of", "note", "review"]
+
+
+def note(fleet: FleetState, report: m.LinkReport) -> None:
+    """Takes in what a node's link reported of its inner links."""
+    for key in [key for key in fleet.in_use if key[0] == report.node_id and key[1] not in report.links_in_use]:
+        del fleet.in_use[key]
+    for interface in report.links_in_use:
+        fleet.in_use.setdefault((report.node_id, interface), report.at)
+
+
+def health_of(fleet: FleetState, link: NodeLink) -> LinkHealth:
+    """How a link is now."""
+    view = fleet.views.get(link.exit_node_id)
+    seen = None if view is None else dict(view.edges_seen).get(link.id)
+    return health(fleet.in_use.get((link.entry_node_id, link.interface)), seen, fleet.now())
+
+
+def review(fleet: FleetState) -> None:
+    """Tells whoever watches of links that went down or came up."""
+    links: dict[str, NodeLink] = fleet.wired.links if fleet.wired is not None else {}
+    now = {link.id: health_of(fleet, link) for link in links.values()}
+    for link_id, state in now.items():
+        before = fleet.link_health.get(link_id, LinkHealth.UNKNOWN)
+        if state is not before and LinkHealth.DOWN in (state, before):
+            link = links[link_id]
+            data = {
+                "link_id": link_id,
+                "entry_node_id": link.entry_node_id,
+                "exit_node_id": link.exit_node_id,
+                "health": state.value,
+                "was": before.value,
+            }
+            fleet.context.tell("event_hub", Publish("path.link", fleet.now(), data))
+    fleet.link_health = now

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from coxswain.cli.client import Client, RemoteError
+from coxswain.cli.accounts import every
+from coxswain.cli.client import Client
 from coxswain.cli.output import clean, client, config_option, json_option, print_json
 from coxswain.errors import InvalidInput
 
 __all__ = ["apply", "export", "plan"]
 
-_PAGE = 1_000
 _MARKS = {"add": ("+", "green"), "edit": ("~", "yellow"), "remove": ("-", "red"), "keep": ("·", "bright_black")}
-_BY_NAME = frozenset({"/api/nodes"})
-_WHOLE = frozenset({"/api/servers", "/api/paths"})
-"""Lists that come in one piece."""
-
-_NOT_THERE = 404
-
 file_option = click.option("-f", "--file", "file", required=True, metavar="FILE", help="The fleet file; - reads stdin.")
 prune_option = click.option("--prune", is_flag=True, help="Remove what the file does not have, of the kinds it speaks of.")
 
@@ -88,7 +82,7 @@ def export(config: str | None, out: str | None, *, as_json: bool) -> None:
     from coxswain.declare.write import document, write  # noqa: PLC0415
 
     api = client(config)
-    found = document(read_present(lambda path: _every(api, path)).items)
+    found = document(read_present(partial(every, api)).items)
     if as_json:
         print_json(found)
         return
@@ -113,24 +107,8 @@ def _compared(api: Client, file: str, *, prune: bool) -> tuple[list[Any], list[A
     except OSError as error:
         raise InvalidInput(f"file: {file} cannot be read: {error.strerror}") from None
     wanted, spoken = read(raw, "stdin" if file == "-" else file)
-    present = read_present(lambda path: _every(api, path))
+    present = read_present(partial(every, api))
     return compare(wanted, spoken, present.items, prune=prune), present.items, present.drift
-
-
-def _every(api: Client, path: str) -> Iterator[dict[str, Any]]:
-    """All pages of a list. A daemon that has no such list has nothing of the kind."""
-    after, cursor = "", "name" if path in _BY_NAME else "id"
-    while True:
-        try:
-            page = api.get(path if path in _WHOLE else f"{path}?limit={_PAGE}" + (f"&after={after}" if after else ""))
-        except RemoteError as error:
-            if error.status == _NOT_THERE:
-                return
-            raise
-        yield from page
-        if path in _WHOLE or len(page) < _PAGE:
-            return
-        after = page[-1][cursor]
 
 
 def _view(change: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from coxswain.errors import Conflict
 __all__ = ["Lister", "Present", "read_present"]
 
 Lister = Callable[[str], Iterator[dict[str, Any]]]
-"""All entries of a list of the API, whatever its pages; of a list that is not there, none."""
+"""All entries of a list of the API, whatever its pages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,8 @@ def find_user(tx: Tx, key: str) -> User | None:
 
 
 def list_users(tx: Tx, *, role: str = "user", after: str = "", limit: int) -> list[User]:
-    """Oldest first. ``after``: the id of the last one of the page before; of a user who is gone since: from the start."""
-    where, params = _page("users", after)
+    """Oldest first. ``after``: the id of the last one of the page before; ``NotFound`` if that is gone since."""
+    where, params = _page(tx, "users", after)
     rows = tx.execute(
         f"SELECT {_USER} FROM users WHERE role = ?{where} ORDER BY created_at, id LIMIT ?",  # noqa: S608
         (role, *params, limit),
@@ -118,8 +118,8 @@ def devices_by_id(tx: Tx, device_ids: Sequence[str]) -> list[Device]:
 
 
 def list_devices(tx: Tx, *, user_id: str = "", status: str = "", after: str = "", limit: int) -> list[Device]:
-    """Oldest first; of one user, or of all."""
-    where, params = _page("devices", after)
+    """Oldest first; of one user, or of all. ``after`` as for users."""
+    where, params = _page(tx, "devices", after)
     for column, value in (("user_id", user_id), ("status", status)):
         if value:
             where += f" AND {column} = ?"
@@ -180,12 +180,14 @@ def delete_device(tx: Tx, device_id: str) -> None:
 # -- between rows and values
 
 
-def _page(table: str, after: str) -> tuple[str, tuple[Value, ...]]:
+def _page(tx: Tx, table: str, after: str) -> tuple[str, tuple[Value, ...]]:
     """The condition of a page in the order of creation."""
     if not after:
         return "", ()
-    start = f"SELECT created_at, id FROM {table} WHERE id = ?"  # noqa: S608 - our own names
-    return f" AND (created_at, id) > ({start})", (after,)
+    start = tx.execute(f"SELECT created_at, id FROM {table} WHERE id = ?", (after,))  # noqa: S608 - our own names
+    if not start:
+        raise NotFound(f"after: there is no {after[:80]!r} in this list", remedy="Start from the first page.")
+    return " AND (created_at, id) > (?, ?)", start[0]
 
 
 def _lost(tx: Tx, what: str, table: str, row_id: str, expected: int) -> NotFound | StaleVersion:

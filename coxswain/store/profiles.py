@@ -69,15 +69,20 @@ def get_profile(tx: Tx, profile_id: str) -> Profile | None:
 
 
 def list_profiles(tx: Tx, *, device_id: str = "", user_id: str = "", after: str = "", limit: int) -> list[Profile]:
-    """Oldest first; of a device, else of a user, else of all. ``after``: the id of the last one of the page before."""
+    """Oldest first; of a device, else of a user, else of all. ``after``: the id of the last one of the page before;
+    ``NotFound`` if that is gone since.
+    """
     where, params = "1 = 1", list[Value]()
     if device_id:
         where, params = "s.device_id = ?", [device_id]
     elif user_id:
         where, params = "d.user_id = ?", [user_id]
     if after:
-        where += " AND (s.created_at, s.id) > (SELECT created_at, id FROM profile_specs WHERE id = ?)"
-        params.append(after)
+        start = tx.execute("SELECT created_at, id FROM profile_specs WHERE id = ?", (after,))
+        if not start:
+            raise NotFound(f"after: there is no {after[:80]!r} in this list", remedy="Start from the first page.")
+        where += " AND (s.created_at, s.id) > (?, ?)"
+        params += start[0]
     rows = tx.execute(
         f"SELECT {_PROFILE} WHERE {where} ORDER BY s.created_at, s.id LIMIT ?",
         (*params, limit),

@@ -83,6 +83,9 @@ def test_pages_go_through_everything_once(store: Store) -> None:
             found += [device.id for device in page]
             after = page[-1].id
         assert found == [f"dev_{n}" for n in range(7)]
+        for gone in (rows.list_devices, rows.list_users, profile_rows.list_profiles):
+            with pytest.raises(NotFound, match="after"):
+                gone(tx, after="dev_gone", limit=3)
         assert [user.id for user in rows.list_users(tx, limit=9)] == ["usr_1"]
         assert rows.find_user(tx, "ANN@example.org") == rows.get_user(tx, "usr_1")
         assert rows.count_devices(tx, "usr_1") == 7

@@ -118,8 +118,9 @@ class Node:
 
     def stop(self, number=signal.SIGTERM):
         """Ends the agent; returns its exit status."""
-        pid = next(p for p in self.space.pids() if "coxswain.agent.main" in _command_line(p))
-        os.kill(pid, number)
+        # Each program on the way to it has become the next, so it is the process that was started. Looked for by its command
+        # line, it could be one that it has just forked.
+        self.agent.send_signal(number)
         return self.agent.wait(30)
 
     def reboot(self):

@@ -9,9 +9,7 @@ Each in a network namespace of its own. The controller knows the nodes by their 
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,6 +41,7 @@ class Fleet:
         self.sites = {name: self.hub.site(name) for name in NAMES}
         self.home = home
         self.daemon = Daemon(home, within=controller)
+        self._agents: dict[str, subprocess.Popen[bytes]] = {}
 
     def enrol(self) -> None:
         for name, site in self.sites.items():
@@ -61,13 +60,12 @@ class Fleet:
     def run_agent(self, name: str) -> None:
         directory = self.home / name
         command = [*AGENT, "run", "--config-dir", str(directory), "--data-plane", "wireguard"]
-        self.sites[name].space.spawn(command, log=directory / "agent.log")
+        self._agents[name] = self.sites[name].space.spawn(command, log=directory / "agent.log")
 
     def reboot(self, name: str) -> None:
         space = self.sites[name].space
-        for pid in space.pids():
-            if b"coxswain.agent.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+        self._agents[name].kill()
+        self._agents[name].wait(30)
         forget_all(space)
         eventually(lambda: not space.pids())
         self.run_agent(name)

@@ -118,7 +118,7 @@ _STATUS_BODY = obj({}, {"version": nullable(INT)})
 
 ROUTES = (
     Route(
-        "GET", "/api/users", _READ, "All users of the VPN, oldest first.", _list, returns=array(USER),
+        "GET", "/api/users", _READ, "All users of the VPN, oldest first.", _list, returns=array(USER), also=(404,),
         query=(_AFTER, _LIMIT),
     ),
     Route(

@@ -182,6 +182,12 @@ def restore(order: Order) -> Restored:
                 "old one; look at admin.password_hash before the start"
             )
         replaced = work.move_in(has_old=held is not None)
+        owner = config.state_dir.parent.stat().st_uid
+        if owner != os.geteuid():
+            work.notes.append(
+                f"{config.state_dir} belongs to user {os.geteuid()} now, and what is above it to {owner}; if that is the "
+                f"daemon's user, give it the state: chown -R {owner} {config.state_dir} {config.path}"
+            )
         undo.pop_all()
         if held is not None:
             held.close()

@@ -7,15 +7,19 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from coxswain.audit.keys import load_audit_key
 from coxswain.audit.verify import verify as verify_log
+from coxswain.backup.revocations import read_file
+from coxswain.errors import CoxswainError
 from coxswain.store import open_store
-from tests.fleet import ROOT
+from tests.fleet import ROOT, Daemon
 from tests.postgres import PostgresServer
 
 KILLS = 6
@@ -112,3 +116,49 @@ def test_killed_while_it_is_made_and_while_it_is_put_back(tmp_path: Path, dsns: 
         assert report.ok, report
     opened.close()
     assert json.loads(run("config", "show", "--config", str(new), "--json", dsn=dsns[1])) == before
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
+    dsn = request.getfixturevalue("postgres_server").create_database() if request.param == "postgres" else ""
+    made = Daemon(tmp_path, dsn=dsn)
+    made.start()
+    yield made
+    made.kill()
+
+
+def test_every_revocation_that_was_acknowledged_is_in_the_file(daemon: Daemon) -> None:
+    rng = random.Random(3)
+    file = daemon.state / "revocations.log"
+    acknowledged: set[str] = set()
+    lock = threading.Lock()
+
+    def revoke() -> None:
+        client = daemon.client()
+        while True:
+            try:
+                made = client.post("/api/tokens", {"name": "short-lived", "scope": "readonly"})
+                client.call("DELETE", f"/api/tokens/{made['id']}")
+            except (CoxswainError, OSError):
+                return  # killed; whether this one was revoked is open
+            with lock:
+                acknowledged.add(made["id"])
+
+    for _ in range(KILLS):
+        threads = [threading.Thread(target=revoke) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        threading.Event().wait(rng.uniform(0.3, 1.0))
+        daemon.kill()
+        for thread in threads:
+            thread.join(30)
+        assert acknowledged <= {entry.target_id for entry in read_file(file)}, "as it lies there, with nobody to mend it"
+        daemon.start()
+    assert len(acknowledged) > KILLS, "there was no load to speak of"
+    assert daemon.stop() == 0
+    store = open_store(daemon.store)
+    with store.read() as tx:
+        revoked = [row[0] for row in tx.execute("SELECT id FROM audit_log WHERE action = 'token.revoke' ORDER BY seq")]
+    store.close()
+    noted = [entry.id for entry in read_file(file) if entry.action == "token.revoke"]
+    assert noted == revoked, "all of them, in order, once"

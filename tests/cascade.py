@@ -79,7 +79,9 @@ class CascadeFleet:
             link = here["links"].get(into[-1])  # of several marks the last one counts
             if link is None:
                 return tuple(way)  # the route went with the interface: it falls through to the main table
-            there = keys[link["exit"]]
+            there = keys.get(link["exit"])
+            if there is None:
+                return DROPPED  # nobody has this key any more
             owners = [key for key, ips in nodes[there]["peers"] if address in ips]
             if not owners or keys.get(owners[-1]) != way[-1]:
                 return DROPPED

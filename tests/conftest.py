@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from coxswain.api import dispatch
 from coxswain.store import Store, open_store
 from tests.postgres import PostgresServer
+
+settings.register_profile("coxswain", deadline=None)  # a busy machine is no bug
+settings.load_profile("coxswain")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -78,6 +78,15 @@ def _settle(fleet: FleetState, message: m.SettleBinding) -> Committed[m.BindingV
     return _changed(fleet, wires, after, outbox_id)
 
 
+def _note(fleet: FleetState, message: m.NoteBinding) -> Committed[None]:
+    with fleet.changing() as tx:
+        action = "path.bind" if message.path_id else "path.unbind"
+        detail = {"path_id": message.path_id, "unchanged": True}
+        outbox_id = record(tx, message.caller, action, ("device", message.device_id), detail, now=fleet.now())
+    fleet.context.tell("audit_writer", OutboxGrew())
+    return Committed(None, outbox_id)
+
+
 def _changed(fleet: FleetState, after: Wired, binding: Binding, outbox_id: int) -> Committed[m.BindingView]:
     install(fleet, after)
     fleet.context.tell("audit_writer", OutboxGrew())
@@ -226,5 +235,5 @@ def _waiting(fleet: FleetState, found: Wired, node_id: str) -> str:
     return f"{node.name} has not acknowledged its part{f': {view.reason}' if view.reason else ''}"
 
 
-CHANGES: dict[type, Handler] = {m.StageBinding: _stage, m.SettleBinding: _settle}
+CHANGES: dict[type, Handler] = {m.StageBinding: _stage, m.SettleBinding: _settle, m.NoteBinding: _note}
 QUESTIONS: dict[type, Handler] = {m.GetBinding: _get, m.ListBindings: _list, m.PlanBinding: _plan}

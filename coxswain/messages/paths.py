@@ -24,6 +24,7 @@ __all__ = [
     "ListNodeLinks",
     "ListPaths",
     "LookAtPath",
+    "NoteBinding",
     "PathPlan",
     "PathView",
     "PlanBinding",
@@ -201,6 +202,15 @@ class SettleBinding:
     device_id: str
     path_id: str
     forward: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoteBinding:
+    """Asked by doors when a device is where somebody wants it to be: the audit record. Reply: ``Committed[None]``."""
+
+    caller: Caller
+    device_id: str
+    path_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,6 +241,7 @@ def _move(call: Call, path_id: str) -> Any:
     device_id = _device(call)
     now: m.BindingView = call.ask("fleet", m.GetBinding(device_id))
     if now.phase is Phase.SETTLED and now.route == path_id:
+        call.change("fleet", m.NoteBinding(call.caller, device_id, path_id))
         return Reply(status=204)
     call.ask("fleet", m.PlanBinding(device_id, path_id))
     operation = _start(call, "path.switch", {"device_id": device_id, "path_id": path_id} | _patience(call))

@@ -20,6 +20,7 @@ from typing import Any
 import waitress.channel
 import waitress.task
 
+from actors.epoll_turns import EpollTurns
 from coxswain.live.start import CAN_HAND_OVER, HAND_OVER, LiveStart
 
 __all__ = ["Channel", "HandOver", "ServerThread"]
@@ -133,11 +134,13 @@ class ServerThread:
 
     def _serve(self) -> None:
         server = self._server
+        turns = EpollTurns(server._map)  # noqa: SLF001 - as its run() does
         try:
             while not self.stopping.is_set():
-                server.asyncore.loop(timeout=_TURN_S, map=server._map, use_poll=True, count=1)  # noqa: SLF001 - as its run() does
+                turns.turn(_TURN_S)
                 self._look_after()
         finally:
+            turns.close()
             server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
             server.close()
             server.asyncore.close_all(server._map, ignore_all=True)  # noqa: SLF001 - the server's pipe is closed already

@@ -84,7 +84,11 @@ class Agent:
         await self.service.restore()
         await self._observer.poll()
         self._server = AgentServer(self.service.handler(), credentials)
-        self.port = await self._server.start(bind_targets(self._config.listen_addr))
+        try:
+            self.port = await self._server.start(bind_targets(self._config.listen_addr))
+        except Refused:
+            await self.plane.close()
+            raise
         self._ticking = [asyncio.create_task(self._every(self._poll_s, self._observer.poll))]
         if self._config.heal_interval_s:
             self._ticking.append(asyncio.create_task(self._every(self._config.heal_interval_s, self.service.heal)))

@@ -131,13 +131,21 @@ class NodeService:
 
     async def _heal(self) -> None:
         try:
-            stored = await self._plane.heal(self._policy, self._write_policy)
+            stored = await self._plane.heal(self._usable_policy(), self._write_policy)
             if stored is not None:
                 await self._keep_policy(stored)
+                self._complaints.pop("policy", None)
         except (DataPlaneFailed, OSError) as error:
             self._complain("heal", f"not mended: {error}")
         else:
             self._complaints.pop("heal", None)
+
+    def _usable_policy(self) -> StoredPolicy | None:
+        """Another agent may have stored what none can apply; that was told at the start."""
+        try:
+            return self._policy if self._policy is not None and convert.checked_policy(self._policy.policy) else None
+        except InvalidInput:
+            return None
 
     async def _keep_policy(self, stored: StoredPolicy) -> None:
         await self._write_policy(stored)

@@ -19,7 +19,17 @@ from coxswain.agent.wireguard.ruleset import NFT_TABLE
 from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, Rules, render, resolve
 
-__all__ = ["Firewall", "IptablesFirewall", "IptablesLines", "both", "egress_of", "forget_nft_table", "loosen", "turned"]
+__all__ = [
+    "Firewall",
+    "IptablesFirewall",
+    "IptablesLines",
+    "both",
+    "egress_of",
+    "forget_nft_table",
+    "has_moved",
+    "loosen",
+    "turned",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +104,14 @@ async def egress_of(shell: Shell, policy: Policy) -> str:
         if "dev" in words[:-1]:
             return words[words.index("dev") + 1]
     raise DataPlaneFailed("masquerading needs a default route, and there is none")
+
+
+async def has_moved(shell: Shell, policy: Policy, egress: str) -> bool:
+    """Does the default route lead elsewhere than the policy masquerades? One that is away for the moment does not."""
+    try:
+        return await egress_of(shell, policy) != egress
+    except DataPlaneFailed:
+        return False
 
 
 async def forget_nft_table(shell: Shell) -> None:
@@ -207,6 +225,8 @@ class IptablesFirewall:
         await self._transits.link_is_back(interface, hops(policy.transits))
 
     async def in_force(self, policy: Policy) -> bool:
+        if await has_moved(self._shell, policy, self._egress):
+            return False
         # Of the transits' lines the first speaks for all: asking for each would be a process for each client.
         few = replace(policy, transits=policy.transits[:1])
         lines = self._rules(render(few), self._egress)

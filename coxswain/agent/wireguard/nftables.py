@@ -17,7 +17,7 @@ from pathlib import Path
 
 from coxswain.agent.dataplane import CLIENT_INTERFACE, DataPlaneFailed, Journal, StoredPolicy
 from coxswain.agent.wireguard.commands import Shell
-from coxswain.agent.wireguard.firewall import IptablesLines, both, egress_of, loosen, turned
+from coxswain.agent.wireguard.firewall import IptablesLines, both, egress_of, has_moved, loosen, turned
 from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, NFT_TABLE, ruleset
 from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, render
@@ -104,6 +104,8 @@ class NftablesFirewall:
     async def in_force(self, policy: Policy) -> bool:
         if not policy.forwarding:
             return True
+        if await has_moved(self._shell, policy, self._egress):
+            return False
         table = await self._shell("nft", "list", "chain", "inet", NFT_TABLE, "forward")
         return table.ok and await self._transits.are_there(hops(policy.transits))
 

@@ -199,8 +199,9 @@ class WireguardPlane:
                 await self._interface(name).apply()
                 await self._restore_transits(name)
         stored = None
-        if policy is not None and self._firewall is not None and not await self._firewall.in_force(policy.policy):
-            _log.warning("the network policy is not in force any more: applying it again")
+        # None was applied if that failed at the start, for want of a default route, say.
+        if policy is not None and (self._firewall is None or not await self._firewall.in_force(policy.policy)):
+            _log.warning("the network policy is not in force: applying it again")
             stored = await self.apply_policy(policy.policy, policy, journal, restoring=True)
         if not is_there(CLIENT_INTERFACE) and await self._clients.read() is not None:
             _log.warning("%s is not there: making it anew", CLIENT_INTERFACE)

@@ -319,3 +319,36 @@ async def test_no_stored_command_takes_a_route_of_the_host(host):
     host.write("marks", json.dumps([{"fwmark": "0x1", "table": "254"}]))
     await host.plane().apply_policy(Policy(), StoredPolicy(Policy(), tuple(down)))
     assert host.changes() == []
+
+
+@pytest.mark.parametrize("firewall", list(FirewallChoice))
+async def test_masquerading_follows_the_default_route(host, firewall):
+    """The existing agent looks for it when the policy is set, and never again (node-contract.md 7.8)."""
+    if firewall is not FirewallChoice.IPTABLES:
+        host.install("nft")
+    plane = host.plane(firewall)
+    stored = await plane.apply_policy(NAT, None)
+    host.write("default", "")
+    assert await plane.heal(stored) is None, "one that is away for the moment is waited for"
+    host.write("default", "default via 192.0.2.254 dev eth9\n")
+    host.calls()
+    again = await plane.heal(stored)
+    if firewall is FirewallChoice.IPTABLES:
+        assert host.rules() == [rule.replace("eth0", "eth9") for rule in canonical(NAT)]
+        assert ("iptables", "-t", "nat", "-D", "POSTROUTING", "-o", "eth9", "-j", "MASQUERADE") in again.down
+    else:
+        assert host.stdin(host.lines().index("nft -f -") + 1) == ruleset(NAT, "eth9")
+    assert await plane.heal(again) is None
+
+
+async def test_a_policy_that_could_not_be_applied_at_the_start_is_tried_again(host):
+    host.write("default", "")
+    stored = by_the_existing_agent(NAT)
+    plane = host.plane()
+    with pytest.raises(DataPlaneFailed, match="default route"):
+        await plane.apply_policy(NAT, stored, restoring=True)
+    with pytest.raises(DataPlaneFailed, match="default route"):
+        await plane.heal(stored)
+    host.write("default", "default via 192.0.2.254 dev eth0\n")
+    assert (await plane.heal(stored)).policy == NAT
+    assert host.rules() == canonical(NAT)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coxswain.cli.client import Client
+from coxswain.cli.client import Client, RemoteError
 from coxswain.wire.node_control import Deadlines
 from tests.fleet import KillableController, LiveFleet, live_fleet, peers_body
 from tests.support import eventually
@@ -101,8 +101,18 @@ class CascadeFleet:
             return all(operation["state"] == "failed" for operation in found)
 
         eventually(quiet, timeout=60, every=0.1)
-        for binding in self.client.get("/api/bindings"):
-            self.unbind(binding["device_id"])
+
+        def unbound() -> bool:
+            try:
+                for binding in self.client.get("/api/bindings"):
+                    self.unbind(binding["device_id"])
+            except RemoteError as error:
+                if error.status == 409:  # a keeper that fell looks every five seconds for what is over
+                    return False
+                raise
+            return True
+
+        eventually(unbound, timeout=60, every=0.5)
         for path in self.client.get("/api/paths"):
             self.client.call("DELETE", f"/api/paths/{path['id']}")
 

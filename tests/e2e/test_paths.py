@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
 from tests.cascade import DROPPED, CascadeFleet, cascade_fleet
 from tests.support import eventually
@@ -429,3 +430,61 @@ def test_no_preshared_key_is_in_any_answer(fleet: CascadeFleet) -> None:
     assert len(base64.b64decode(psk)) == 32
     for place in ("/api/paths", "/api/node-links", "/api/operations", "/api/audit", "/api/nodes/n0/plan"):
         assert psk not in str(fleet.client.get(place))
+
+
+# -- profiles that name a path
+
+
+def test_a_profile_of_a_path_is_on_it_from_the_start_without_being_bound(fleet: CascadeFleet) -> None:
+    path = fleet.path("p", 0, 1, 2)
+    user = fleet.client.post("/api/users", {"name": "Anna"})
+    device = fleet.client.post(f"/api/users/{user['id']}/devices", {"name": "phone"})
+    body = {"device_id": device["id"], "name": "far", "path_id": path["id"], "protocol": "amneziawg"}
+    profile = fleet.client.post("/api/profiles", body)
+
+    def edges(index: int) -> list[list[str]]:
+        before = fleet.node(index - 1)["wg_public_key"]
+        return [ips for key, ips in fleet.network()[index]["peers"] if key == before]
+
+    eventually(lambda: edges(1) == edges(2) != [], timeout=20, every=0.1)
+    [[address]] = edges(1)
+    fleet.addresses[device["id"]] = address
+    fleet.until_follows(device["id"], 0, 1, 2)
+    assert fleet.client.get("/api/bindings") == []
+    found = fleet.client.get("/api/paths/p")
+    assert (found["devices"], found["profiles"], found["problems"]) == (0, 1, [])
+    with pytest.raises(RemoteError, match="1 profiles") as caught:
+        fleet.client.call("DELETE", "/api/paths/p")
+    assert caught.value.status == 409
+    fleet.client.post(f"/api/devices/{device['id']}/suspend")
+    eventually(lambda: edges(1) == edges(2) == [], timeout=20, every=0.1)
+    fleet.client.post(f"/api/devices/{device['id']}/resume")
+    fleet.until_follows(device["id"], 0, 1, 2)
+    fleet.client.call("DELETE", f"/api/profiles/{profile['id']}")
+    eventually(lambda: edges(1) == edges(2) == [], timeout=20, every=0.1)
+
+
+# -- parts of the controller that fall
+
+
+def test_actors_that_fall_in_the_middle_of_a_switch_cost_nobody_a_route(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 3, 4)
+    fleet.bind(device, "p")
+    fleet.fleet.nodes.do("delay", node="all", method="PushConfig", seconds=0.5)
+    fleet.fleet.nodes.do("delay", node="all", method="SetNetworkConfig", seconds=0.5)
+    operation = fleet.bind(device, "q", wait="false", patience=30)
+    system = fleet.fleet.controller.system
+    for name in ("fleet", fleet.fleet.link(0), fleet.fleet.link(4), "operations", "fleet", fleet.fleet.link(3)):
+        system.harm(name, Harm.RAISE)
+        for _ in range(3):
+            assert fleet.follow(device, 0) in {(0, 1, 2), (0, 3, 4)}
+
+    def over() -> bool:
+        return bool(fleet.client.get(f"/api/operations/{operation['id']}")["state"] in ("done", "undone", "failed"))
+
+    eventually(over, timeout=60, every=0.2)
+    fleet.fleet.nodes.do("clear", node="all")
+    assert fleet.client.get(f"/api/operations/{operation['id']}")["state"] == "done"
+    assert fleet.follow(device, 0) == (0, 3, 4)

@@ -23,6 +23,7 @@ from benches.fleet import FULL, QUICK, Bench
 from benches.history import history
 from benches.links import idle, many, restart, start
 from benches.live import live
+from benches.onboarding import onboarding
 from benches.provisioning import provisioning
 from rig import RigError, end_at_sigterm
 
@@ -44,6 +45,7 @@ SCENARIOS = {
         many,
         kills,
         provisioning,
+        onboarding,
     )
 }
 """In the order in which they run: those that share a fleet first."""

@@ -58,7 +58,7 @@ def _open(work: Work, dialer: Dialer) -> Host:
     except HostKeyChanged as changed:
         work.tell("servers", m.HostKeyOffered(server.id, changed.offered))
         raise
-    host.sudo = facts_of(host)["sudo"] == "yes"
+    facts_of(host)
     return host
 
 
@@ -69,7 +69,9 @@ def login_with_key(work: Work, target: Target, dialer: Dialer) -> SshHost:
 
 
 def facts_of(host: Host) -> dict[str, str]:
-    """Asks the host what it is. Raises ``NodeRefused`` where no agent can be installed."""
+    """What the host is; asked once in each connection. Raises ``NodeRefused`` where no agent can be installed."""
+    if host.facts is not None:
+        return host.facts
     done = host.execute(SCRIPT, deadline=30)
     if done.code:
         raise NodeFailure(f"{host.name}: asking what it is failed (exit code {done.code}): {done.stderr.strip()[:300]}")
@@ -78,4 +80,6 @@ def facts_of(host: Host) -> dict[str, str]:
         check_fit(facts)
     except CoxswainError as error:
         raise type(error)(f"{host.name}: {error}", remedy=error.remedy) from None
+    host.sudo = facts["sudo"] == "yes"
+    host.facts = facts
     return facts

@@ -275,7 +275,8 @@ def _version(host: Host, binary: str) -> str:
 
 
 def _digest(host: Host, path: str) -> str:
-    done = host.run(f"[ -e {path} ] && sha256sum < {path}", check=False)
+    script = f"[ -e {path} ] && {{ openssl dgst -sha256 -r < {path} 2>/dev/null || sha256sum < {path}; }}"
+    done = host.run(script, check=False)
     return done.stdout[:64] if done.code == 0 else ""
 
 

@@ -46,11 +46,13 @@ class Host(ABC):
     Attributes:
         name: for messages.
         sudo: commands are run as root through ``sudo -n``.
+        facts: what it is, once that was asked.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.sudo = False
+        self.facts: dict[str, str] | None = None
 
     @abstractmethod
     def execute(
@@ -129,10 +131,12 @@ class Host(ABC):
 _DAMAGED = 45
 _ABSENT = 44
 
+# openssl uses the processor's own SHA instructions, which sha256sum does not: 40 MB in 0.03 s of CPU, not 0.26.
 _PUT = """set -e; umask 077; mkdir -p {parent}; t={temporary}; trap 'rm -f "$t"' EXIT; trap 'exit 1' HUP INT TERM PIPE
 cat > "$t"
 n=$(wc -c < "$t"); if [ "$n" -ne {size} ]; then echo "$n of {size} bytes" >&2; exit 45; fi
-d=$(sha256sum < "$t" | cut -c1-64); if [ "$d" != {digest} ]; then echo "its SHA-256 is $d, not {digest}" >&2; exit 45; fi
+d=$({{ openssl dgst -sha256 -r < "$t" 2>/dev/null || sha256sum < "$t"; }} | cut -c1-64)
+if [ "$d" != {digest} ]; then echo "its SHA-256 is $d, not {digest}" >&2; exit 45; fi
 chmod {mode} "$t"; sync "$t" 2>/dev/null || sync; mv -f "$t" {path}; sync {parent} 2>/dev/null || true"""
 
 

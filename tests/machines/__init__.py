@@ -138,7 +138,19 @@ class Machine:
             ["set -e", "mount --make-rprivate /", _layer(), *mounts, f"exec /usr/sbin/sshd -D -e -f {config}"]
         )
         log = (self.scratch / "log/sshd").open("ab")
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "sh", "-c", script]
+        alone = ["setpriv", "--pdeathsig", "KILL"]  # it ends with whoever runs the tests, in whatever way that ends
+        command = [
+            *alone,
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child=SIGKILL",
+            "--mount-proc",
+            "sh",
+            "-c",
+            script,
+        ]
         self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
         eventually(self._answers, timeout=20, every=0.02)

@@ -25,7 +25,7 @@ class EventFunnel:
         send: tells the session tracker; must not block.
         capacity: items that may wait here.
         batch_size: items in one batch at most.
-        linger_s: how long a first item waits for company.
+        linger_s: seconds from one batch to the next at least: what comes meanwhile goes together.
         resend_s: after how long without acknowledgement a batch is sent again.
     """
 
@@ -47,6 +47,7 @@ class EventFunnel:
         self._resend_s = resend_s
         self._waiting: deque[StreamItem] = deque()
         self._in_flight: EventBatch | None = None
+        self._sent_at = float("-inf")
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
@@ -86,7 +87,7 @@ class EventFunnel:
         """Hands over an item that must not wait (the end of a stream); there is at most one per link."""
         self._waiting.append(item)
         if self._in_flight is None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._linger_s, self._dispatch)
+            self._dispatch_soon()
 
     def acknowledge(self, epoch: str, number: int) -> None:
         """The batch is durable."""
@@ -97,7 +98,11 @@ class EventFunnel:
         if len(self._waiting) >= self._batch_size:
             self._dispatch()
         elif self._waiting:
-            self._timer = asyncio.get_running_loop().call_later(self._linger_s, self._dispatch)
+            self._dispatch_soon()
+
+    def _dispatch_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(0.0, self._sent_at + self._linger_s - loop.time()), self._dispatch)
 
     def _dispatch(self) -> None:
         self._cancel_timer()
@@ -108,6 +113,7 @@ class EventFunnel:
         if len(self._waiting) < self._capacity:
             self._room.set()
         self._number += 1
+        self._sent_at = asyncio.get_running_loop().time()
         self._in_flight = EventBatch(self.epoch, self._number, items)
         self._resend(self._number)
 

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.supervision import Actor, Context
-from coxswain.audit import CompactRange, append_outbox, head, list_entries, load_tree, record, seq_of, waiting
+from coxswain.audit import CompactRange, append_outbox, head, load_tree, record, seq_of, waiting
 from coxswain.audit.anchor import newest_stored, not_extended, save_checkpoint
 from coxswain.audit.checkpoint import Checkpoint, make_checkpoint, open_checkpoint
 from coxswain.audit.checkpoint_file import CheckpointFile
-from coxswain.audit.export import consistency, footer_lines, header_line, inclusion, record_lines
 from coxswain.audit.keys import ensure_audit_key, new_signer, replace_audit_key
 from coxswain.audit.log import Appended
 from coxswain.audit.note import BadNote, Signer
@@ -33,14 +32,10 @@ from coxswain.messages.audit import (
     AwaitAudited,
     Caller,
     DescribeAudit,
-    ExportAudit,
-    ExportPage,
     GetAuditFindings,
     GetAuditHead,
-    ListAudit,
     OutboxGrew,
-    ProveConsistency,
-    ProveInclusion,
+    SignNow,
     WalkDone,
 )
 from coxswain.messages.hub import Publish, PublishAll
@@ -57,8 +52,6 @@ _PURGE_AT_ONCE = 5_000
 """Payloads taken in one transaction: some 50 ms."""
 
 _APPEND_AT_ONCE = 2_000
-_MOST = 1_001
-_MOST_EXPORTED = 10_000
 _REMEMBERED = 10_000
 _ITSELF = Caller("audit", "system")
 
@@ -129,16 +122,10 @@ class AuditWriter(Actor):
             case GetAuditHead():
                 self._drain()
                 return self._head
-            case ListAudit(limit, before, chosen):
-                self._drain()
-                with self._store.read() as tx:
-                    return list_entries(tx, limit=max(0, min(limit, _MOST)), before=before, chosen=chosen)
             case DescribeAudit():
                 return self._describe()
-            case ProveInclusion() | ProveConsistency():
-                return self._prove(message)
-            case ExportAudit(first, limit):
-                return self._export(first, limit)
+            case SignNow():
+                return self._fresh()
             case GetAuditFindings():
                 return self._all_findings()
             case WalkDone(findings):
@@ -398,28 +385,6 @@ class AuditWriter(Actor):
     def _all_findings(self) -> tuple[str, ...]:
         """What the last walk over the log found does not keep it from being signed: the tree still extends the old one."""
         return tuple(dict.fromkeys((*self._findings, *self._walked)))
-
-    def _prove(self, message: ProveInclusion | ProveConsistency) -> dict[str, Any]:
-        signed, verifier = self._fresh(), self._signer.verifier
-        with self._store.read() as tx:
-            match message:
-                case ProveInclusion(seq):
-                    return inclusion(tx, seq, signed, verifier)
-                case ProveConsistency(old):
-                    return consistency(tx, old, signed, verifier)
-
-    def _export(self, first: int, limit: int) -> ExportPage:
-        """A log that is not fit to be signed is exported all the same: it is evidence."""
-        self._drain()
-        signed = None if self._findings else self._fresh()
-        size = signed.size if signed else self._head.size
-        last = min(size, first + max(1, min(limit, _MOST_EXPORTED)) - 1)
-        lines = [header_line(self._signer.verifier, tuple(self._findings))] if first == 1 else []
-        with self._store.read() as tx:
-            lines += record_lines(tx, first, last)
-            if last < size:
-                return ExportPage(tuple(lines), last + 1)
-            return ExportPage((*lines, *footer_lines(tx, signed)), None)
 
     # -- what changes the log
 

@@ -3,7 +3,7 @@
     root (one_for_one)
     ├── event_hub                live fan-out to whoever watches
     ├── audit_writer             the only writer of the audit log; signs its checkpoints
-    ├── audit_verifier           walks the whole log when somebody asks
+    ├── audit_reader             lists, proves, exports and verifies it
     ├── access                   admins, their logins, API tokens
     ├── configuration            takes over what of the file can be taken over at SIGHUP
     ├── fleet                    the inventory and its intent
@@ -39,7 +39,7 @@ from typing import Any
 
 from actors.access import Access
 from actors.access.state import Rules
-from actors.audit_verifier import AuditVerifier
+from actors.audit_reader import AuditReader
 from actors.audit_writer import AuditWriter
 from actors.certificate_authority import CertificateAuthority
 from actors.configuration import Configuration
@@ -175,7 +175,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     children = (
         spec("event_hub", EventHub, store | {"ring": ring, "wake": fanout.wake}),
         spec("audit_writer", AuditWriter, audit | {"settings": partial(audit_settings, parts.settings)}),
-        spec("audit_verifier", AuditVerifier, audit),
+        spec("audit_reader", AuditReader, audit, hang_s=2 * parts.hang_s),
         spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
         spec("configuration", Configuration, store | {"settings": parts.settings}),
         spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings}),

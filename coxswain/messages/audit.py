@@ -1,4 +1,4 @@
-"""Messages to ``audit_writer``, and what every audited change carries."""
+"""Messages to ``audit_writer`` and ``audit_reader``, and what every audited change carries."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ __all__ = [
     "OutboxGrew",
     "ProveConsistency",
     "ProveInclusion",
+    "SignNow",
     "VerifyAudit",
     "WalkDone",
 ]
@@ -125,7 +126,9 @@ class AuditFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListAudit:
-    """Asked by doors. Reply: list of ``(seq, AuditEntry)``, newest first, at most ``limit``, older than ``before``."""
+    """Asked by doors of ``audit_reader``. Reply: list of ``(seq, AuditEntry)``, newest first, at most ``limit``, older
+    than ``before``.
+    """
 
     limit: int = 100
     before: int | None = None
@@ -177,23 +180,34 @@ class AuditState:
 
 @dataclass(frozen=True, slots=True)
 class VerifyAudit:
-    """Asked by doors. ``against`` are checkpoints (notes) that were kept elsewhere. Reply: ``coxswain.audit.verify.Report``,
-    after as long as it takes (a second for each 200,000 records or so); the writer goes on meanwhile.
+    """Asked by doors of ``audit_reader``. ``against`` are checkpoints (notes) that were kept elsewhere. Reply:
+    ``coxswain.audit.verify.Report``, after as long as it takes (a second for each 200,000 records or so); the writer
+    goes on meanwhile.
     """
 
     against: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class SignNow:
+    """Asked by ``audit_reader``. Reply: a ``Checkpoint`` of the log as it is.
+
+    Raises:
+        Conflict: the log does not extend what was signed before.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class WalkDone:
-    """Told by ``audit_verifier`` to ``audit_writer``: what a walk over the whole log found; nothing, if all is well."""
+    """Told by ``audit_reader`` to ``audit_writer``: what a walk over the whole log found; nothing, if all is well."""
 
     findings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProveInclusion:
-    """Asked by doors: that record ``seq`` is in the log of a fresh checkpoint. Reply: the proof, a dict of JSON values.
+    """Asked by doors of ``audit_reader``: that record ``seq`` is in the log of a fresh checkpoint. Reply: the proof, a
+    dict of JSON values.
 
     Raises:
         NotFound: there is no such record.
@@ -204,7 +218,8 @@ class ProveInclusion:
 
 @dataclass(frozen=True, slots=True)
 class ProveConsistency:
-    """Asked by doors: that the log of a fresh checkpoint begins with its first ``old`` records as they were. Reply:
+    """Asked by doors of ``audit_reader``: that the log of a fresh checkpoint begins with its first ``old`` records as
+    they were. Reply:
     the proof, a dict of JSON values.
 
     Raises:
@@ -216,7 +231,9 @@ class ProveConsistency:
 
 @dataclass(frozen=True, slots=True)
 class ExportAudit:
-    """Asked by doors: the log as lines of JSON, from record ``first``, at most ``limit`` records. Reply: ``ExportPage``."""
+    """Asked by doors of ``audit_reader``: the log as lines of JSON, from record ``first``, at most ``limit`` records.
+    Reply: ``ExportPage``.
+    """
 
     first: int = 1
     limit: int = 5_000

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from actors.audit_reader import AuditReader
 from actors.audit_writer import AuditWriter
 from actors.event_hub import EventHub
 from actors.supervision import ChildSpec, System
@@ -55,6 +56,7 @@ class Running:
         specs = (
             ChildSpec("event_hub", EventHub, {"store": self.store, "ring": self.ring}),
             ChildSpec("audit_writer", AuditWriter, arguments, hang_s=self.hang_s),
+            ChildSpec("audit_reader", AuditReader, {"store": self.store, "paths": self.paths}),
         )
         self.system = System(children=specs, clock=self.clock, rng=random.Random(1), allow_chaos=True)
         self.system.start()
@@ -63,8 +65,8 @@ class Running:
     def stop(self):
         self.system.stop(10)
 
-    def ask(self, message):
-        return self.system.ask("audit_writer", message, deadline=10)
+    def ask(self, message, name="audit_writer"):
+        return self.system.ask(name, message, deadline=10)
 
     def change(self, count=1):
         for _ in range(count):
@@ -194,7 +196,7 @@ def tampered_at_start(running, harm):
     findings = running.ask(GetAuditFindings())
     assert findings
     with pytest.raises(Conflict, match="nothing is signed now"):
-        running.ask(ProveInclusion(1))
+        running.ask(ProveInclusion(1), "audit_reader")
     running.change(15)  # what happens is recorded all the more
     running.stop()
     assert len(running.filed()) == signed, "nothing was signed"
@@ -262,7 +264,7 @@ def test_it_is_changed_behind_its_back_while_it_runs(running, what):
         assert any("behind the back" in sentence for sentence in findings)
         assert running.ask(AcceptBreak(CALLER, "a test did it")) > 0
         assert running.ask(GetAuditFindings()) == ()
-        assert running.ask(ExportAudit()).next is None
+        assert running.ask(ExportAudit(), "audit_reader").next is None
     running.change(1)
     assert running.report().ok
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from actors.audit_reader import AuditReader
 from actors.audit_writer import AuditWriter
 from actors.supervision import ChildSpec, System
 from actors.supervision.signals import Harm
@@ -37,7 +38,8 @@ def targets(store):
 def run(store, state_dir, hang_s=1.0, **settings):
     arguments = {"store": store, "paths": AuditPaths.in_state(state_dir), "settings": lambda: AuditSettings(**settings)}
     spec = ChildSpec("audit_writer", AuditWriter, arguments, hang_s=hang_s)
-    system = System(children=(spec,), clock=SystemClock(), rng=random.Random(1), allow_chaos=True)
+    reader = ChildSpec("audit_reader", AuditReader, {"store": store, "paths": AuditPaths.in_state(state_dir)})
+    system = System(children=(spec, reader), clock=SystemClock(), rng=random.Random(1), allow_chaos=True)
     system.start()
     assert system.wait_up(10)
     return system
@@ -50,8 +52,8 @@ def system(store, tmp_path):
     running.stop(10)
 
 
-def ask(system, message):
-    return system.ask("audit_writer", message, deadline=10)
+def ask(system, message, name="audit_writer"):
+    return system.ask(name, message, deadline=10)
 
 
 def test_a_waiting_door_is_answered_when_its_record_is_in_the_log(store, system):
@@ -71,9 +73,9 @@ def test_questions_are_answered_from_a_log_that_has_all_that_was_committed(store
     change(store, 1)
     assert ask(system, GetAuditHead()).size == 1
     change(store, 2)
-    assert [(seq, e.target_id) for seq, e in ask(system, ListAudit())] == [(2, "2"), (1, "1")]
-    assert [seq for seq, _ in ask(system, ListAudit(limit=1, before=2))] == [1]
-    assert ask(system, ListAudit(limit=-5)) == []
+    assert [(seq, e.target_id) for seq, e in ask(system, ListAudit(), "audit_reader")] == [(2, "2"), (1, "1")]
+    assert [seq for seq, _ in ask(system, ListAudit(limit=1, before=2), "audit_reader")] == [1]
+    assert ask(system, ListAudit(limit=-5), "audit_reader") == []
 
 
 def test_a_hint_is_enough(store, system):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from actors.audit_reader import AuditReader
 from actors.audit_writer import AuditWriter
 from actors.configuration import Configuration
 from actors.event_hub import EventHub
@@ -53,6 +54,7 @@ def system(store: Store, live: LiveConfig, tmp_path: Path) -> Iterator[System]:
             ChildSpec("audit_writer", AuditWriter, {"store": store, "paths": AuditPaths.in_state(tmp_path)}),
             ChildSpec("configuration", Configuration, {"settings": live, "store": store}),
             ChildSpec("reconcile_clock", ReconcileClock, {"interval_s": lambda: live["fleet.reconcile_interval"]}),
+            ChildSpec("audit_reader", AuditReader, {"store": store, "paths": AuditPaths.in_state(tmp_path)}),
         ),
         clock=SystemClock(),
         rng=random.Random(1),
@@ -70,7 +72,7 @@ def ask(system: System, message: Any) -> Any:
 
 
 def records(system: System) -> list[Any]:
-    return [entry for _, entry in system.ask("audit_writer", ListAudit(), deadline=10)]
+    return [entry for _, entry in system.ask("audit_reader", ListAudit(), deadline=10)]
 
 
 def test_a_hangup_takes_over_what_can_be_and_is_audited(system: System, path: Path, live: LiveConfig) -> None:

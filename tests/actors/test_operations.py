@@ -15,12 +15,13 @@ from actors.event_hub import EventHub
 from actors.operations import OperationRuns, Operations, run_name
 from actors.supervision import ChildSpec, System
 from actors.supervision.signals import Harm
+from coxswain.audit import list_entries
 from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.clock import SystemClock
 from coxswain.errors import Conflict, InvalidInput, NotFound, StaleVersion
 from coxswain.live.ring import EventRing
 from coxswain.messages import operations as m
-from coxswain.messages.audit import Caller, ListAudit
+from coxswain.messages.audit import Caller, GetAuditHead
 from coxswain.messages.hub import EventsAfter
 from coxswain.operations import OnFailure, OperationState, Recovery, Secrets, StepState
 from coxswain.store import operations as rows
@@ -90,7 +91,9 @@ class Engine:
         return [numbered.event for numbered in self.ask(EventsAfter(0, 5_000), "event_hub").events]
 
     def audited(self, operation):
-        found = self.ask(ListAudit(1_000), "audit_writer")
+        self.ask(GetAuditHead(), "audit_writer")  # it appends what waits
+        with self.store.read() as tx:
+            found = list_entries(tx, limit=1_000)
         return [(e.action, e.result) for _, e in reversed(found) if operation.id in e.detail or e.target_id == operation.id]
 
 

@@ -107,7 +107,7 @@ def _list(call: Call) -> Any:
     if words["result"] not in (None, "ok", "error"):
         raise InvalidInput(f"result: {words['result'][:40]!r} is not ok or error")
     chosen = audit.AuditFilter(**words, since=call.instant("since"), until=call.instant("until"), above=call.number("above"))
-    found = call.ask("audit_writer", audit.ListAudit(limit + 1, call.number("after"), chosen))
+    found = call.ask("audit_reader", audit.ListAudit(limit + 1, call.number("after"), chosen))
     page = [views.audit_entry(seq, entry) for seq, entry in found[:limit]]
     return Reply(page, after=page[-1]["seq"] if len(found) > limit else None)
 
@@ -121,7 +121,7 @@ def _verify(call: Call) -> Any:
     notes = [_note(text) for text in (given if isinstance(given, list) else [given])]
     if len(notes) > _MOST_CHECKPOINTS:
         raise InvalidInput(f"against: {len(notes)} checkpoints are too many; at most {_MOST_CHECKPOINTS}")
-    return views.audit_report(call.ask("audit_verifier", audit.VerifyAudit(tuple(notes)), _VERIFY_S))
+    return views.audit_report(call.ask("audit_reader", audit.VerifyAudit(tuple(notes)), _VERIFY_S))
 
 
 def _note(text: str) -> str:
@@ -136,11 +136,11 @@ def _note(text: str) -> str:
 
 
 def _inclusion(call: Call) -> Any:
-    return call.ask("audit_writer", audit.ProveInclusion(_number_in_path(call, "seq")), CHANGE_S)
+    return call.ask("audit_reader", audit.ProveInclusion(_number_in_path(call, "seq")), CHANGE_S)
 
 
 def _consistency(call: Call) -> Any:
-    return call.ask("audit_writer", audit.ProveConsistency(_number_in_path(call, "old")), CHANGE_S)
+    return call.ask("audit_reader", audit.ProveConsistency(_number_in_path(call, "old")), CHANGE_S)
 
 
 def _number_in_path(call: Call, name: str) -> int:
@@ -152,7 +152,7 @@ def _number_in_path(call: Call, name: str) -> int:
 
 def _export(call: Call) -> Any:
     first = call.number("after", 1, low=1) or 1
-    page: audit.ExportPage = call.ask("audit_writer", audit.ExportAudit(first, call.limit(5_000, 10_000)), CHANGE_S)
+    page: audit.ExportPage = call.ask("audit_reader", audit.ExportAudit(first, call.limit(5_000, 10_000)), CHANGE_S)
     return Reply({"lines": list(page.lines), "next": page.next}, after=page.next)
 
 

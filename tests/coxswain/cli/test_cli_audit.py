@@ -276,7 +276,7 @@ def test_what_a_walk_finds_is_said_until_a_walk_finds_it_no_more(own: Controller
         actor = tx.execute("SELECT actor FROM audit_log WHERE seq = ?", (seq,))[0][0]
         tx.execute("UPDATE audit_log SET actor = 'nobody' WHERE seq = ?", (seq,))
     assert own.client.get("/readyz")["ready"] is True
-    own.system.ask("audit_verifier", VerifyAudit(), deadline=60)
+    own.system.ask("audit_reader", VerifyAudit(), deadline=60)
     eventually(lambda: own.client.get("/api/status")["audit"]["findings"] == [f"record {seq} was changed"])
     with pytest.raises(Exception, match="503"):
         own.client.get("/readyz")
@@ -284,7 +284,7 @@ def test_what_a_walk_finds_is_said_until_a_walk_finds_it_no_more(own: Controller
     cox("audit", "prove", str(seq), "--out", str(tmp_path / "proof"))
     with own.store.write() as tx:
         tx.execute("UPDATE audit_log SET actor = ? WHERE seq = ?", (actor, seq))
-    own.system.ask("audit_verifier", VerifyAudit(), deadline=60)
+    own.system.ask("audit_reader", VerifyAudit(), deadline=60)
     eventually(lambda: own.client.get("/readyz"))
 
 

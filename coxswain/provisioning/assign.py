@@ -89,7 +89,11 @@ def assign(device: Device, has: Has, world: World) -> Assignment:
     peers_of: dict[str, list[Peer]] = {c.id: [] for c in has.credentials}
     for peer in has.peers:
         peers_of.setdefault(peer.credential_id, []).append(peer)
-    present = {c.profile_id: tuple((p.node_id, p.protocol) for p in peers_of[c.id]) for c in has.credentials}
+    # What is switched off for the whole fleet is kept nowhere.
+    present = {
+        c.profile_id: tuple((p.node_id, p.protocol) for p in peers_of[c.id] if offered(p.protocol, world.offer))
+        for c in has.credentials
+    }
 
     places: dict[str, tuple[Place, ...]] = {}
     skipped: list[Skipped] = []
@@ -172,7 +176,7 @@ def _places(profile: Profile, present: Sequence[Place], world: World) -> tuple[t
         place = (entry.id, protocol)
         if reason:
             reasons.append(reason)
-        if not reason or (place in present and offered(protocol, world.offer)):
+        if not reason or place in present:
             wanted.append(place)
     if wanted or not any(offered(p, world.offer) for p in _PROTOCOLS[profile.protocol]):
         # XRay that is missing from "both" is how it is meant (accounts-profiles.md 6.2); anything else is worth a word.
@@ -182,8 +186,8 @@ def _places(profile: Profile, present: Sequence[Place], world: World) -> tuple[t
 
 
 def _everywhere(present: Sequence[Place], world: World) -> tuple[Place, ...]:
-    """Every node that is ready; and where there is a peer already, it stays while the protocol is served at all."""
-    kept = {p for p in present if p[0] in world.nodes and offered(p[1], world.offer)}
+    """Every node that is ready; and where there is a peer already, it stays."""
+    kept = {p for p in present if p[0] in world.nodes}
     return tuple(
         (node.id, protocol)
         for node in world.nodes.values()

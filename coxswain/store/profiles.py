@@ -202,15 +202,18 @@ def delete_credentials(tx: Tx, credential_ids: Sequence[str]) -> None:
 
 def devices_lacking(tx: Tx, node_id: str, protocol: int, *, after: str = "", limit: int) -> list[str]:
     """Devices that should have a peer of this protocol on this node and have none, by id: those that are given every node,
-    and those with a profile of this one.
+    and those with a profile that leads to it, or over a path that begins there.
     """
     spoken = "amneziawg" if protocol == 1 else "xray-reality"
     rows = tx.execute(
-        "SELECT DISTINCT d.id FROM devices d LEFT JOIN profile_specs s ON s.device_id = d.id AND s.node_id = ? "
-        "AND s.protocol IN (?, 'both') LEFT JOIN credentials c ON c.device_id = d.id AND c.profile_id = coalesce(s.id, '') "
-        "WHERE d.id > ? AND d.status <> 'revoked' AND (s.id IS NOT NULL OR c.id IS NOT NULL) AND NOT EXISTS "
-        "(SELECT 1 FROM peers p WHERE p.credential_id = c.id AND p.node_id = ? AND p.protocol = ?) ORDER BY d.id LIMIT ?",
-        (node_id, spoken, after, node_id, protocol, limit),
+        "SELECT c.device_id FROM credentials c WHERE c.profile_id = '' AND c.device_id > ? AND NOT EXISTS "
+        "(SELECT 1 FROM peers p WHERE p.credential_id = c.id AND p.node_id = ? AND p.protocol = ?) "
+        "UNION SELECT s.device_id FROM profile_specs s JOIN devices d ON d.id = s.device_id AND d.status <> 'revoked' "
+        "WHERE (s.node_id = ? OR s.path_id IN (SELECT path_id FROM path_hops WHERE hop_index = 0 AND node_id = ?)) "
+        "AND s.protocol IN (?, 'both') AND s.device_id > ? AND NOT EXISTS (SELECT 1 FROM credentials c JOIN peers p "
+        "ON p.credential_id = c.id WHERE c.device_id = s.device_id AND c.profile_id = s.id AND p.node_id = ? "
+        "AND p.protocol = ?) ORDER BY 1 LIMIT ?",
+        (after, node_id, protocol, node_id, node_id, spoken, after, node_id, protocol, limit),
     )
     return [row[0] for row in rows]
 

@@ -185,3 +185,12 @@ def test_peers_are_what_the_contract_says() -> None:
     assert (awg.public_key, awg.preshared_key, awg.flow, awg.allowed_ips) == ("pub", "psk", "", ("10.86.0.2/32",))
     assert (xray.public_key, xray.preshared_key, xray.flow) == ("uuid", "", "xtls-rprx-vision")
     assert isinstance(awg, Peer)
+
+
+def test_what_is_switched_off_for_the_fleet_is_kept_nowhere_not_even_of_a_broken_profile() -> None:
+    """Found by the test above."""
+    xray = [profile("x", "nod_1", ProfileProtocol.XRAY_REALITY)]
+    has, _ = after(DEVICE, Has(xray, [], []), world(node(1)))
+    assert places(has) == {("nod_1", XRAY)}
+    off, _ = after(DEVICE, has, world(offer=Offer(xray=False)))
+    assert off.peers == []

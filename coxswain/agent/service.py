@@ -107,22 +107,31 @@ class NodeService:
         await self._writer.run(self._restore)
 
     async def _restore(self) -> None:
-        for position, sentence in enumerate(await self._plane.restore_links()):
-            self._complain(f"link {position}", sentence)
-        if self._policy is not None:
+        for about, what, step in (
+            ("links", "inner links not restored", self._restore_links),
+            ("policy", "network policy not applied", self._restore_policy),
+            ("up", "awg0 not restored", self._plane.up),
+        ):
             try:
-                policy = convert.checked_policy(self._policy.policy)  # another agent may have stored it unchecked
-                stored = await self._plane.apply_policy(policy, self._policy, self._write_policy, restoring=True)
-                await self._keep_policy(stored)
+                await step()
             except (DataPlaneFailed, InvalidInput, OSError) as error:
-                self._complain("policy", f"network policy not applied: {error}")
-        try:
-            await self._plane.up()
-        except DataPlaneFailed as error:
-            self._complain("up", f"awg0 not restored: {error}")
+                self._complain(about, f"{what}: {error}")
+            except Exception as error:  # nothing keeps the port shut through which it could be mended
+                _log.exception("%s: a defect of the agent", what)
+                self._complain(about, f"{what}: a defect of the agent: {type(error).__name__}")
         if self._plane.has_xray:
             with suppress(DataPlaneFailed):  # the status tells
                 await self.xray.restart()
+
+    async def _restore_links(self) -> None:
+        for position, sentence in enumerate(await self._plane.restore_links()):
+            self._complain(f"link {position}", sentence)
+
+    async def _restore_policy(self) -> None:
+        if self._policy is not None:
+            policy = convert.checked_policy(self._policy.policy)  # another agent may have stored it unchecked
+            stored = await self._plane.apply_policy(policy, self._policy, self._write_policy, restoring=True)
+            await self._keep_policy(stored)
 
     async def heal(self) -> None:
         """Brings back what was configured and is not there any more; what cannot be is told in the status."""

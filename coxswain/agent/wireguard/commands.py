@@ -175,6 +175,8 @@ class Runner:
                 )
         except OSError as error:
             raise ToolMissing(f"{argv[0]}: cannot be executed: {error.strerror}") from None
+        except ValueError:  # a zero byte, or half of a character, in what somebody else has stored
+            raise ToolFailed(f"{argv[0]}: cannot be given such an argument") from None
         try:
             trouble = await _end_of(protocol, limit)
             if trouble:

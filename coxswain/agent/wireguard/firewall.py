@@ -146,9 +146,10 @@ class IptablesLines:
         """Runs teardown commands of iptables and no others; what is not there any more is not missed."""
         for argv in lines:
             if argv[:1] == ("iptables",) and "-D" in argv:
-                ended = await self._run(argv)
-                if not ended.ok:
-                    _log.debug("teardown: %s", ended.complaint())
+                try:
+                    (await self._run(argv)).check()
+                except DataPlaneFailed as failure:
+                    _log.debug("teardown: %s", failure)
 
     async def are_there(self, lines: Iterable[Argv]) -> bool:
         for argv in lines:

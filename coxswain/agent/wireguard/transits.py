@@ -183,9 +183,10 @@ class Transits:
     async def take_down(self, lines: Iterable[tuple[str, ...]]) -> None:
         """Runs each command; what is not there any more is not missed."""
         for argv in lines:
-            ended = await self._shell(*argv)
-            if not ended.ok:
-                _log.debug("teardown: %s", ended.complaint())
+            try:
+                await self._run(argv)
+            except DataPlaneFailed as failure:
+                _log.debug("teardown: %s", failure)
 
     async def link_is_back(self, interface: str, wanted: tuple[Hop, ...]) -> None:
         """The kernel dropped the routes of an interface that went away. Raises ``DataPlaneFailed``."""

@@ -242,6 +242,16 @@ async def test_a_start_whose_policy_and_links_fail_serves_and_tells(config_dir, 
             assert part in detail
 
 
+async def test_a_defect_in_a_restore_does_not_keep_the_port_shut(config_dir, authority):
+    class Broken(SimulatedPlane):
+        async def restore_links(self):
+            raise ZeroDivisionError
+
+    async with running(config_dir, plane=Broken(SystemClock())) as (_, address):
+        detail = (await authority.control(address).get_status()).services[0].detail
+    assert detail == "awg0 not up; inner links not restored: a defect of the agent: ZeroDivisionError"
+
+
 async def test_the_observer_looks_on_its_own(config_dir, authority, t):
     plane = SimulatedPlane(SystemClock())
     async with running(config_dir, plane=plane, poll_s=0.01) as (agent, address):

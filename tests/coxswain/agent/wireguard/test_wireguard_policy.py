@@ -133,6 +133,14 @@ async def test_stored_commands_run_nothing_but_removals_of_rules(host, argv):
     assert host.lines() == []
 
 
+@pytest.mark.parametrize("word", ["\0", "\ud800"])
+async def test_stored_commands_that_no_tool_can_be_given_are_passed_over(host, word):
+    other = StoredPolicy(NAT, (("iptables", "-D", "FORWARD", "-i", word),))
+    assert (await host.plane().apply_policy(NAT, other, restoring=True)).policy == NAT
+    weird = StoredPolicy(Policy(True, transits=(Transit("10.7.0.2/32", word, 7100, 7100),)))
+    assert (await host.plane().apply_policy(NAT, weird, restoring=True)).policy == NAT
+
+
 @pytest.mark.parametrize("failing", SYSCTLS + LOOSE)
 async def test_a_sysctl_that_cannot_be_set_is_forgiven_if_the_kernel_has_the_value(host, failing, monkeypatch):
     host.failing(failing)

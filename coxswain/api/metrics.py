@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 
 from coxswain.api.services import Services
 from coxswain.errors import CoxswainError
-from coxswain.messages import audit, fleet, sessions
+from coxswain.messages import audit, fleet, hub, sessions
 
 __all__ = ["MEDIA_TYPE", "count_request", "exposition"]
 
@@ -63,7 +63,7 @@ class _System:
         uptime = max(0.0, self._now - identity.started_at)
         yield GaugeMetricFamily("coxswain_uptime_seconds", "Since the start.", value=uptime)
         yield from _actors(self._services.tree())
-        for questions in (self._fleet, self._sessions, self._audit):
+        for questions in (self._fleet, self._sessions, self._live, self._audit):
             try:
                 found = list(questions())
             except CoxswainError:
@@ -94,6 +94,13 @@ class _System:
         yield CounterMetricFamily("coxswain_sessions_opened", "Since the start.", value=found.opened)
         yield CounterMetricFamily("coxswain_sessions_closed", "Since the start.", value=found.closed)
         yield CounterMetricFamily("coxswain_node_events", "Events of nodes, since the start.", value=found.events)
+
+    def _live(self) -> Iterator[Metric]:
+        found: hub.LiveCounts = self._ask("live_streams", hub.GetLiveCounts())
+        yield GaugeMetricFamily("coxswain_live_clients", "Clients of the live stream.", value=found.clients)
+        yield CounterMetricFamily("coxswain_live_clients_served", "Since the start.", value=found.served)
+        yield CounterMetricFamily("coxswain_live_clients_gone", "Given up, as nobody was there.", value=found.gone)
+        yield CounterMetricFamily("coxswain_live_events_missed", "By clients that did not read.", value=found.missed)
 
     def _audit(self) -> Iterator[Metric]:
         state: audit.AuditState = self._ask("audit_writer", audit.DescribeAudit())

@@ -40,6 +40,7 @@ class LiveClient(asyncio.Protocol):
         "_minute",
         "_paused_at",
         "_peer",
+        "_pinged_at",
         "_transport",
         "_written_at",
         "checked_at",
@@ -52,7 +53,7 @@ class LiveClient(asyncio.Protocol):
         self._fanout = fanout
         self.start = start
         now = fanout.now()
-        self.checked_at = self.heard_at = self._written_at = now
+        self.checked_at = self.heard_at = self._written_at = self._pinged_at = now
         self._paused_at: float | None = None
         self._minute = now
         self._heard_bytes = 0
@@ -90,6 +91,7 @@ class LiveClient(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused_at = None
+        self.heard_at = self._fanout.now()  # it took what waited, so it is there; pings had to wait as well
         self.pump()
 
     def data_received(self, data: bytes) -> None:
@@ -132,13 +134,15 @@ class LiveClient(asyncio.Protocol):
         """Every few seconds: pings, and the end of who is not there."""
         if not self.is_open:
             return
-        silent = self.start.view.websocket and now - self.heard_at > SILENT_S
-        if silent or (self._paused_at is not None and now - self._paused_at > SILENT_S):
+        if self._paused_at is not None:
+            is_gone = now - self._paused_at > SILENT_S  # it takes nothing: who reads slowly has this begin anew each time
+        else:
+            is_gone = self.start.view.websocket and now - self.heard_at > SILENT_S
+        if is_gone:
             self._fanout.count_gone()
             self._transport.abort()
-        elif self._paused_at is None and now - self._written_at >= PING_S:
-            self._written_at = now
-            self._beat()
+        elif self._paused_at is None:
+            self._keep_alive(now)
 
     def end(self, code: int, reason: str) -> None:
         """Closes politely; whoever reads nothing finds the connection gone."""
@@ -174,16 +178,20 @@ class LiveClient(asyncio.Protocol):
         elif self.start.after is None:
             self._transport.write(b"id: %d\n\n" % self.position)
 
-    def _beat(self) -> None:
+    def _keep_alive(self, now: float) -> None:
+        """Says that we are there, where nothing else did for long; asks whether the client is, however busy the stream."""
         view, fanout = self.start.view, self._fanout
-        if not view.websocket:
-            self._transport.write(b": here\nid: %d\n\n" % self.position)
-            return
-        if self.start.resumes:
-            self._transport.write(notice(view, "heartbeat", self.position, fanout.wall()))
-        peer = self._protocol()
-        peer.send_ping(b"")
-        self._flush(peer)
+        if now - self._written_at >= PING_S:
+            self._written_at = now
+            if not view.websocket:
+                self._transport.write(b": here\nid: %d\n\n" % self.position)
+            elif self.start.resumes:
+                self._transport.write(notice(view, "heartbeat", self.position, fanout.wall()))
+        if view.websocket and now - max(self.heard_at, self._pinged_at) >= PING_S:
+            self._pinged_at = now
+            peer = self._protocol()
+            peer.send_ping(b"")
+            self._flush(peer)
 
     def _tell_missed(self, seq: int, missed: int | None) -> None:
         """``seq`` is below the numbers of all that follow: whoever breaks off here comes back to the same place."""

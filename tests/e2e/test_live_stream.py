@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import socket
 import tempfile
 import time
@@ -438,6 +439,31 @@ def test_who_does_not_read_delays_nobody_and_costs_little(controller: Controller
         assert missed > 10_000 and seen + missed == total and last is not None
         publish(controller, 4711)
         assert lazy.until(number=4711)["seq"] > last
+
+
+def test_who_does_not_answer_is_given_up_and_who_does_stays_however_busy_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.live.client.PING_S", 0.2)
+    monkeypatch.setattr("actors.live.client.SILENT_S", 1.0)
+    monkeypatch.setattr("actors.live.fanout._LOOK_S", 0.05)
+    with running() as own:
+        _, monitor = token(own, "monitor")
+        with (
+            WebSocket(own.listen, "?after=", Authorization=monitor) as answers,
+            WebSocket(own.listen, Authorization=monitor) as silent,
+            ServerSent(own.listen, Authorization=monitor) as sse,
+        ):
+            kinds = set()
+            begin = time.monotonic()
+            while time.monotonic() - begin < 3.0:
+                opcode, payload = answers.frame()
+                kinds.add(opcode if opcode != 1 else json.loads(payload)["type"])
+                if opcode == 9:
+                    answers.send(10, payload)
+                    publish(own, 1)  # it is never quiet for long
+            assert {9, "hello", "heartbeat", "tree"} <= kinds
+            assert silent.is_gone()
+            assert sse.until(number=1), "a reader of server-sent events has nothing to answer with"
+            assert counts(own).gone == 1
 
 
 # -- what falls

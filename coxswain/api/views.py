@@ -75,6 +75,7 @@ def node_brief(n: Node) -> dict[str, Any]:
         "agent_version": n.agent_version,
         "version_display": display_version(n.agent_version),
         "wg_public_key": n.wg_public_key,
+        "xray_public_key": n.xray_public_key,
         "forwarding": n.policy.forwarding,
         "masquerade": n.policy.masquerade,
         "isolation": n.policy.isolation,

@@ -235,6 +235,7 @@ def _print_node(n: dict[str, Any]) -> None:
             ("policy", ", ".join(policy) or "no forwarding"),
             ("agent", f"{n['agent_version']}, up {duration(n['uptime_seconds'])}" if n["agent_version"] else ""),
             ("AmneziaWG key", n["wg_public_key"]),
+            ("REALITY key", n["xray_public_key"]),
             ("certificate", "valid" if n["enrolled"] else "none: enrol it with cox nodes enroll"),
             ("version", n["version"]),
         ]

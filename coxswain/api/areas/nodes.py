@@ -33,6 +33,7 @@ _STORED = {
     "agent_version": TEXT,
     "version_display": TEXT,
     "wg_public_key": TEXT,
+    "xray_public_key": TEXT,
     "forwarding": BOOL,
     "masquerade": BOOL,
     "isolation": BOOL,

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every
-from coxswain.cli.client import Client
+from coxswain.cli.client import Client, RemoteError
 from coxswain.cli.output import clean, client, config_option, json_option, print_json
-from coxswain.errors import InvalidInput
+from coxswain.errors import InvalidInput, door_of
 
 __all__ = ["apply", "export", "plan"]
 
@@ -44,7 +44,8 @@ def plan(config: str | None, file: str, *, prune: bool, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: bool) -> None:
     """Make the fleet what a file says. What is done stays done if it is interrupted; running it again does the rest."""
-    from coxswain.declare.apply import apply as carry_out  # noqa: PLC0415 - takes time to import
+    from coxswain.declare.apply import Stopped  # noqa: PLC0415 - takes time to import
+    from coxswain.declare.apply import apply as carry_out  # noqa: PLC0415
 
     api = client(config)
     changes, present, drift = _compared(api, file, prune=prune)
@@ -62,7 +63,12 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
 
     if todo and not as_json:
         click.echo()
-    applied = carry_out(api, todo, present, done)
+    try:
+        applied = carry_out(api, todo, present, done)
+    except Stopped as stopped:
+        cause = stopped.cause
+        code = cause.exit_code if isinstance(cause, RemoteError) else door_of(cause).exit_code
+        raise RemoteError(str(stopped), status=0, exit_code=code, remedy=stopped.remedy) from None
     if as_json:
         print_json({"applied": applied.count, "notes": list(applied.notes)})
         return

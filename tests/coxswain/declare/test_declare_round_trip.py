@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.main import cli
+from coxswain.cli.accounts import every
+from coxswain.cli.client import RemoteError
+from coxswain.declare.apply import Stopped, apply
+from coxswain.declare.compare import compare
+from coxswain.declare.present import read_present
+from coxswain.declare.schema import read
 from tests.fleet import Controller
 
 Cox = Callable[..., Result]
@@ -130,7 +137,7 @@ def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Con
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     text = "fleet: 1\nusers:\n- name: Bea\n  devices:\n  - name: phone\n    profiles:\n    - {name: x, node: nowhere}\n"
-    result = cox("apply", "-f", "-", "--yes", text=text, code=1)
+    result = cox("apply", "-f", "-", "--yes", text=text, code=2)
     assert "stdin:7: add profile Bea / phone / x: node_id" in result.stderr
     assert "2 changes were made before that" in result.stderr
     out = cox("plan", "-f", "-", text=text).stdout
@@ -166,3 +173,17 @@ def test_a_profile_moves_away_from_a_node_that_goes(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text="fleet: 1\nnodes:\n" + node.format("m-1") + user.format("m-1"))
     cox("apply", "-f", "-", "--prune", "--yes", text="fleet: 1\nnodes:\n" + node.format("m-2") + user.format("m-2"))
     assert "m-1" not in cox("nodes", "list").stdout
+
+
+def test_what_somebody_else_changed_meanwhile_is_left_alone(cox: Cox, controller: Controller) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    cox("apply", "-f", "-", "--yes", text="fleet: 1\nusers:\n- name: Dee\n  email: dee@example.org\n")
+    wanted, spoken = read(b"fleet: 1\nusers:\n- name: Deirdre\n  email: dee@example.org\n")
+    present = read_present(partial(every, controller.client)).items
+    changes = compare(wanted, spoken, present, prune=True)
+    cox("users", "edit", "dee@example.org", "--phone", "+4930123456")
+    with pytest.raises(Stopped, match="was changed by somebody else") as caught:
+        apply(controller.client, changes, present, lambda _change: None)
+    assert isinstance(caught.value.cause, RemoteError)
+    assert caught.value.cause.status == 409
+    assert "Dee " in cox("users", "list").stdout

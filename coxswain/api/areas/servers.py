@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,10 @@ SERVER = shape(
         }
     ),
 )
+SELF = shape(
+    "Self",
+    obj({"name": TEXT, "status": TEXT, "public_ip": TEXT | {"description": "empty: unknown; nobody outside is asked"}}),
+)
 _ROUTE_KEYS = {"route": array(TEXT)}
 _SOURCE_KEYS = {"binary_path": TEXT, "url": TEXT, "sha256": TEXT}
 
@@ -77,6 +82,21 @@ def _server(call: Call, key: str | None = None) -> Server:
 
 def _list(call: Call) -> Any:
     return page_of(call, call.ask("servers", m.ListServers()), lambda server: str(server.id), server_view)
+
+
+def _own(call: Call) -> Any:
+    """The controller's own machine, as registered with ``servers self``; else what can be said without it."""
+    own = next((server for server in call.ask("servers", m.ListServers()) if server.is_self), None)
+    if own is None:
+        return {"name": "controller", "status": "active", "public_ip": ""}
+    return {"name": own.name, "status": own.status, "public_ip": own.ssh_host if _is_address(own.ssh_host) else ""}
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
 
 
 def _add(call: Call) -> Any:
@@ -165,6 +185,7 @@ def _deploy(call: Call) -> Any:
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 
 ROUTES = (
+    Route("GET", "/api/self", Scope.READONLY, "The controller's own machine.", _own, returns=SELF),
     Route(
         "GET",
         "/api/servers",

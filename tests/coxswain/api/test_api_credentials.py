@@ -136,6 +136,7 @@ TABLE: dict[str, Row] = {
     "DELETE /api/devices/{key}/bind": Row(ADMIN, 404),
     "POST /api/devices/{key}/bind/plan": Row(READONLY, 404),
     "POST /api/nodes/{key}/push-policy": Row(ADMIN, 404),
+    "GET /api/self": Row(READONLY, 200),
     "GET /api/servers": Row(READONLY, 200),
     "POST /api/servers": Row(ADMIN, 400),
     "POST /api/servers/host-key": Row(ADMIN, 400),

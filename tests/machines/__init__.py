@@ -76,11 +76,15 @@ class Machine:
         (directory / "etc/node/node.yaml").write_text(
             f"control:\n  listen_addr: {address}:8444\ndata_plane:\n  poll_interval_s: 0.5\n"
         )
-        for standin in ("systemctl", "journalctl", "awg", "modprobe", "sysctl"):
+        for standin in ("slow-systemctl", "journalctl", "awg", "modprobe", "sysctl"):
             shutil.copy(_HERE / "standin.template", directory / f"bin/{standin}")
             text = (directory / f"bin/{standin}").read_text().replace("@PYTHON@", sys.executable, 1)
             (directory / f"bin/{standin}").write_text(text)
             (directory / f"bin/{standin}").chmod(0o755)
+        for trivial in ("awg", "modprobe", "sysctl"):
+            (directory / f"bin/{trivial}").write_text("#!/bin/sh\nexit 0\n")
+        shutil.copy(_HERE / "systemctl.template", directory / "bin/systemctl")
+        (directory / "bin/systemctl").chmod(0o755)
         shell = (_HERE / "shell.template").read_text().replace("@PYTHON@", sys.executable, 1)
         (directory / "bin/faulty").write_text(shell)
         (directory / "bin/faulty").chmod(0o755)

@@ -16,6 +16,7 @@ FILES = [
 
 
 def offences(source: str) -> list[str]:
+    """``Call`` of the API and ``Work`` of an operation have an ``ask`` with a deadline of its own if none is given."""
     found = []
     for item in ast.walk(ast.parse(source)):
         match item:
@@ -27,8 +28,10 @@ def offences(source: str) -> list[str]:
                 found.append(f"{item.lineno}: imports a part of the supervision that is not public")
             case ast.Attribute(attr="actor_ref" | "proxy" | "actor_inbox"):
                 found.append(f"{item.lineno}: uses .{item.attr}")
-            case ast.Call(func=ast.Attribute(attr="ask"), keywords=keywords):
-                if not any(keyword.arg == "deadline" for keyword in keywords):
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="call" | "work" | "self"), attr="ask")):
+                pass
+            case ast.Call(func=ast.Attribute(attr="ask"), args=args, keywords=keywords):
+                if len(args) < 3 and not any(keyword.arg == "deadline" for keyword in keywords):
                     found.append(f"{item.lineno}: asks without a deadline")
             case _:
                 pass
@@ -59,4 +62,5 @@ def test_the_lint_sees(source):
 
 def test_the_lint_lets_pass():
     assert offences("context.ask('fleet', 1, deadline=3)\nfrom actors.supervision import Actor") == []
+    assert offences("call.ask('fleet', 1)\nwork.ask('fleet', 1)\nself._worker.ask('fleet', 1, 3.0)") == []
     assert len(FILES) > 50

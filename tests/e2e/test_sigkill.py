@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coxswain import audit
+from coxswain.audit.verify import verify
 from coxswain.errors import CoxswainError
 from coxswain.store import open_store
 from tests.fleet import Daemon, Nodes, peers_body
@@ -83,9 +83,10 @@ def test_acknowledged_changes_and_their_records_are_there_once(daemon: Daemon, t
             peers = Counter(row[0] for row in tx.execute("SELECT device_id FROM peers"))
             details = [row[0] for row in tx.execute("SELECT detail FROM audit_log WHERE action = 'peers.apply'")]
             waiting = tx.execute("SELECT COUNT(*) FROM audit_outbox")[0][0]
-            assert audit.verify(tx) == (status["audit"]["size"], None)
+            report = verify(tx)
     finally:
         store.close()
+    assert (report.good, report.broken, list(report.findings)) == (status["audit"]["size"], None, [])
     records = Counter(device for detail in details for device in json.loads(detail)["devices"])
     assert len(acknowledged) > KILLS, "there was no load to speak of"
     assert not [d for d in acknowledged if peers[d] != 1 or records[d] != 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,10 @@ def check(text: str, key: Verifier, against: Sequence[str] = ()) -> Checked:
 def check_proof(proof: dict[str, Any], key: Verifier, against: Sequence[str] = ()) -> Checked:
     """See ``check``."""
     head = open_checkpoint(_text(proof, "checkpoint"), [key])
-    path = [_raw(node) for node in proof.get("path", ())]
+    nodes = proof.get("path")
+    if not isinstance(nodes, list):
+        raise BadNote("the proof has no path")
+    path = [_raw(node) for node in nodes]
     match proof.get("type"):
         case "coxswain-audit-inclusion":
             found = _check_inclusion(proof, head, path)
@@ -193,7 +197,11 @@ def _digest(item: dict[str, Any]) -> str:
         if not isinstance(claimed, str) or len(claimed) != 64 or set(claimed) - set("0123456789abcdef"):
             raise BadNote(f"record {seq} has no row hash")
         return claimed
-    digest = row_hash(_text(item, "prev_hash"), _entry(item))
+    previous, entry = _text(item, "prev_hash"), _entry(item)
+    try:
+        digest = row_hash(previous, entry)
+    except (ValueError, struct.error):  # a number beyond 64 bits, a text that no encoding has
+        raise BadNote(f"record {seq} cannot be read") from None
     if digest != claimed:
         raise BadNote(f"record {seq} was changed")
     return digest
@@ -209,7 +217,7 @@ def _entry(item: dict[str, Any]) -> AuditEntry:
 def _object(text: str) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -223,7 +231,7 @@ def _text(item: dict[str, Any], name: str) -> str:
 
 def _number(item: dict[str, Any], name: str) -> int:
     found = item.get(name)
-    if not isinstance(found, int) or not 0 <= found < 2**62:
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 2**62:
         raise BadNote(f"{name} is no number")
     return found
 

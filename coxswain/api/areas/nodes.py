@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from coxswain.api import views
-from coxswain.api.bodies import policy, policy_change
+from coxswain.api.bodies import one_line, policy, policy_change
 from coxswain.api.call import NODE_S, Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
 from coxswain.messages import ca, fleet, links
-from coxswain.model import LinkState, Node, NodeStatus
+from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.candidate import candidate_version
 
 __all__ = ["NODE", "ROUTES"]
@@ -142,17 +142,19 @@ def _candidate(call: Call) -> str:
 
 def _edit(call: Call) -> Any:
     """What is not given stays; so does what is given of the policy only in part."""
-    body, node = call.body, call.node()
+    body = call.body
+    # What stays of the policy has to be looked up; nothing else needs a second question.
+    present = call.node().policy if any(name in body for name in _POLICY_KEYS) else NetworkPolicy()
     message = fleet.EditNode(
         call.caller,
-        node.id,
+        one_line("node", call.path["key"]),
         body.need("version", int),
         body.get("name", str),
         body.get("region", str),
         body.get("control_addr", str),
         body.texts("endpoint_ips"),
         # If the node has changed since it was read here, the version is stale and nothing of this counts.
-        policy_change(body, node.policy),
+        policy_change(body, present),
     )
     return views.node_brief(call.change("fleet", message))
 

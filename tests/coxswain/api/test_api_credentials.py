@@ -65,7 +65,7 @@ TABLE: dict[str, Row] = {
     "GET /api/nodes": Row(READONLY, 200),
     "POST /api/nodes": Row(ADMIN, 400),
     "GET /api/nodes/{key}": Row(READONLY, 404),
-    "PATCH /api/nodes/{key}": Row(ADMIN, 404),
+    "PATCH /api/nodes/{key}": Row(ADMIN, 400),
     "DELETE /api/nodes/{key}": Row(ADMIN, 404),
     "POST /api/nodes/{key}/enable": Row(ADMIN, 404),
     "POST /api/nodes/{key}/disable": Row(ADMIN, 404),

@@ -168,11 +168,13 @@ class Client:
                 raise _refused(response.status, response.read())
             while line := response.readline():
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise DaemonNotRunning(f"no daemon answers on {name}") from None
         except (OSError, http.client.HTTPException) as error:
             meaning = self._place.explain(error) if isinstance(error, OSError) else None
             if meaning is not None:
                 raise meaning from None
-            raise DaemonNotRunning(f"no daemon answers on {name}: {error or type(error).__name__}") from None
+            raise DaemonNotRunning(f"the daemon on {name} went away: {error or type(error).__name__}") from None
         finally:
             connection.close()
 

@@ -275,6 +275,20 @@ async function showPlan(button) {
   place.classList.remove("hidden");
 }
 
+/** What the node would be told, as the switches stand. */
+async function preview(form) {
+  const wanted = form.dataset.take.split(" ");
+  const body = Object.fromEntries(Object.entries(bodyOf(form)).filter(([name]) => wanted.includes(name)));
+  const answer = await api("POST", form.dataset.preview, body);
+  const { pre_up = [], post_up = [] } = answer.data || {};
+  $(form.dataset.into).textContent = answer.ok ? [...(pre_up || []), ...(post_up || [])].join("\n") || "No rules." : sentence(answer.data);
+}
+
+document.addEventListener("change", (event) => {
+  const form = event.target.form;
+  if (form?.dataset.preview && form.dataset.take.split(" ").includes(event.target.name)) preview(form);
+});
+
 /** Fetches a fragment that is only wanted when somebody asks for it. */
 async function load(button) {
   button.setAttribute("aria-busy", "true");

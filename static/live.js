@@ -7,12 +7,21 @@
 
 import { ours } from "/static/html.js";
 
-const LEAST_MS = 250;
+const LEAST_MS = 150;
 const RETRY_MS = [250, 500, 1000, 2000, 4000, 8000];
 
 const regions = [];
 let seq = null;
 let failures = 0;
+
+const FOCUSABLE = "a[href], button, input, select, textarea";
+
+/** Puts a newer version in an element's place; who was on a button of the old one is on the same one of the new. */
+function swap(old, fresh) {
+  const at = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  old.replaceWith(fresh);
+  if (at >= 0) fresh.querySelectorAll(FOCUSABLE)[at]?.focus();
+}
 
 class Region {
   constructor(element) {
@@ -73,11 +82,19 @@ class Region {
     const fresh = document.createElement("template");
     fresh.innerHTML = ours(html.trim());
     if (!this.byRow) {
-      if (this.element.innerHTML !== fresh.innerHTML) this.element.replaceChildren(fresh.content);
+      this.showWhole(fresh);
     } else {
       this.showRows(fresh.content, all, keys);
     }
     this.element.dispatchEvent(new CustomEvent("cox:shown", { bubbles: true }));
+  }
+
+  showWhole(fresh) {
+    if (this.html === fresh.innerHTML) return;
+    this.html = fresh.innerHTML;
+    const at = [...this.element.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+    this.element.replaceChildren(fresh.content);
+    if (at >= 0) this.element.querySelectorAll(FOCUSABLE)[at]?.focus();
   }
 
   showRows(content, all, keys) {
@@ -89,8 +106,9 @@ class Region {
         if (this.element.dataset.newest !== undefined) this.element.prepend(row);
         else this.element.append(row);
         row.classList.add("fresh");
-      } else if (old.outerHTML !== row.outerHTML && !old.contains(document.activeElement)) {
-        old.replaceWith(row);
+      } else if (old.dataset.html !== row.outerHTML) {
+        row.dataset.html = row.outerHTML; // as it came: showing times and highlights changes what is in the page
+        swap(old, row);
         row.classList.add("fresh");
       }
     }

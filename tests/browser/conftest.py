@@ -1,0 +1,109 @@
+"""A real browser on a real controller with real (simulated) nodes. Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, StorageState, expect, sync_playwright
+
+from tests.fleet import LiveFleet, live_fleet
+
+PASSWORD = "correct horse battery staple"
+expect.set_options(timeout=20_000)
+REGIONS = ("fra1", "nyc1", "sgp1")
+
+
+@pytest.fixture(scope="package")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
+    home = tmp_path_factory.mktemp("browser")
+    with live_fleet(home, 3, 14_700, web=True, regions=REGIONS, interval_s=2.0) as found:
+        found.controller.client.post("/api/admins/usr_admin/password", {"new_password": PASSWORD})
+        found.add_peers(2)
+        found.controller.all_in_sync(3)
+        yield found
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert binary, "no Chromium here; on Debian: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def base(fleet: LiveFleet) -> str:
+    return f"http://{fleet.controller.listen}"
+
+
+@pytest.fixture(scope="package")
+def credential(chromium: Browser, fleet: LiveFleet) -> StorageState:
+    """The cookie of one login, which most tests share: each login costs what a password's hash has to cost."""
+    context = chromium.new_context(base_url=f"http://{fleet.controller.listen}")
+    sign_in(context.new_page())
+    state = context.storage_state()
+    context.close()
+    return state
+
+
+@pytest.fixture
+def complaints() -> Iterator[list[str]]:
+    """What the browsers of this test complained about: errors in scripts, refused by the CSP, things that are not there."""
+    found: list[str] = []
+    yield found
+    assert not found
+
+
+@pytest.fixture
+def open_browser(
+    chromium: Browser, base: str, credential: StorageState, complaints: list[str]
+) -> Iterator[Callable[..., Page]]:
+    """Opens a browser of its own, signed in unless told otherwise; its console has to stay clean."""
+    contexts: list[BrowserContext] = []
+
+    def opened(*, signed_in: bool = True, **options: object) -> Page:
+        options.setdefault("viewport", {"width": 1280, "height": 1800})  # what is out of view is not redrawn
+        context = chromium.new_context(base_url=base, storage_state=credential if signed_in else None, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on("console", lambda message: complaints.extend(_complaint(page, message)))
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def _complaint(page: Page, message: ConsoleMessage) -> list[str]:
+    """That a piece of a page is gone, because a test removed what it shows or signed out, is no fault of the page."""
+    gone = "/ui/" in message.location["url"] and any(status in message.text for status in ("404", "401"))
+    return [f"{page.url}: {message.text}"] if message.type in ("error", "warning") and not gone else []
+
+
+@pytest.fixture
+def browser_page(open_browser: Callable[..., Page]) -> Page:
+    return open_browser()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Path:
+    """Where screenshots are kept, as artefacts of the run; never in the checkout's history."""
+    directory = Path(os.environ.get("COXSWAIN_SCREENSHOTS", "build/screenshots"))
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def sign_in(page: Page, password: str = PASSWORD) -> None:
+    page.goto("/login")
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: "/login" not in url)

@@ -1,0 +1,171 @@
+"""What can be done from the pages, done as a person would."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.fleet import LiveFleet
+from tests.support import eventually
+
+
+@pytest.fixture
+def new_node(fleet: LiveFleet) -> Iterator[str]:
+    """A node of its own for a test that changes it; nobody listens there. Its id."""
+    made = fleet.controller.client.post("/api/nodes", {"name": "spare", "control_addr": "127.0.0.1:9", "region": "hel1"})
+    yield made["id"]
+    fleet.controller.client.call("DELETE", f"/api/nodes/{made['id']}")
+
+
+def confirm(page: Page, name: str) -> None:
+    page.locator("#confirm").get_by_role("button", name=name, exact=True).click()
+
+
+def test_a_node_is_added_and_its_request_signed(browser_page: Page, fleet: LiveFleet, complaints: list[str]) -> None:
+    page = browser_page
+    page.goto("/")
+    page.get_by_role("button", name="Add a node").click()
+    page.get_by_label("Name").fill("by-hand")
+    page.get_by_label("Address").fill("127.0.0.1:9")
+    page.get_by_label("Region").fill("lon1")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.wait_for_url("**/nodes/nod_*")
+    page.get_by_label("Certificate request").fill(fleet.nodes.csr(0))
+    page.get_by_role("button", name="Sign it").click()
+    expect(page.locator("#issued-crt")).to_contain_text("BEGIN CERTIFICATE")
+    expect(page.locator("#issued-ca")).to_contain_text("BEGIN CERTIFICATE")
+    page.get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="Remove").click()
+    confirm(page, "Remove")
+    page.wait_for_url(lambda url: url.endswith("/"))
+    expect(page.get_by_role("link", name="by-hand")).to_have_count(0)
+    complaints.clear()  # its page may still have asked for what is gone
+
+
+def test_bad_input_names_the_field_and_keeps_what_was_typed(browser_page: Page, complaints: list[str]) -> None:
+    page = browser_page
+    page.goto("/")
+    page.get_by_role("button", name="Add a node").click()
+    page.get_by_label("Name").fill("n0")
+    page.get_by_label("Address").fill("127.0.0.1:9")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("n0")
+    expect(page.get_by_label("Name")).to_have_value("n0")
+    expect(page.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
+    complaints.clear()  # the 409 itself
+
+
+def test_a_node_is_pushed_looked_at_disabled_and_enabled(browser_page: Page, fleet: LiveFleet) -> None:
+    page = browser_page
+    page.goto("/nodes/n1")
+    page.get_by_role("button", name="Push").click()
+    confirm(page, "Push")
+    expect(page.get_by_text("Pushed.")).to_be_visible()
+    page.get_by_role("button", name="Look and heal").click()
+    expect(page.get_by_text("It is looked at now.")).to_be_visible()
+    page.get_by_role("button", name="Disable").click()
+    confirm(page, "Disable")
+    eventually(lambda: fleet.controller.node("n1")["link_state"] == "disabled")
+    page.get_by_role("button", name="Undo").click()
+    eventually(lambda: fleet.controller.node("n1")["link_state"] == "live", timeout=20)
+
+
+def test_saying_no_changes_nothing(browser_page: Page, fleet: LiveFleet, new_node: str) -> None:
+    page = browser_page
+    page.goto(f"/nodes/{new_node}")
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Keep it as it is").click()
+    assert fleet.controller.node(new_node)["id"] == new_node
+
+
+def test_a_stale_save_shows_what_changed_and_loses_nothing(
+    open_browser: Callable[..., Page], fleet: LiveFleet, new_node: str, complaints: list[str]
+) -> None:
+    hers, his = open_browser(), open_browser()
+    for page in (hers, his):
+        page.goto(f"/nodes/{new_node}")
+        page.get_by_role("button", name="Settings").click()
+    hers.get_by_label("Region").fill("ams3")
+    hers.get_by_role("button", name="Save").click()
+    expect(hers.get_by_text("ams3 ·")).to_be_visible()
+    expect(his.get_by_text("Somebody just changed this")).to_be_visible()
+    his.get_by_label("Name").fill("renamed")
+    his.get_by_role("button", name="Save").click()
+    expect(his.get_by_role("alert")).to_contain_text("region: ams3")
+    expect(his.get_by_label("Name")).to_have_value("renamed")
+    his.get_by_role("button", name="Save").click()
+    eventually(lambda: fleet.controller.node(new_node)["name"] == "renamed")
+    complaints.clear()  # the 409 itself
+
+
+def test_a_token_is_shown_once_works_and_is_revoked(browser_page: Page, base: str) -> None:
+    page = browser_page
+    page.goto("/tokens")
+    page.get_by_role("button", name="Create a token").click()
+    page.get_by_label("Name").fill("monitoring")
+    page.get_by_role("button", name="Create", exact=True).click()
+    expect(page.locator("#secret")).to_contain_text("cox_")
+    secret = page.locator("#secret").inner_text()
+    assert re.fullmatch(r"cox_ro_[\w-]{43}", secret)
+    page.get_by_role("button", name="Done").click()
+    row = page.get_by_role("row").filter(has_text="monitoring")
+    expect(row).to_be_visible()
+    assert secret not in row.inner_text()
+    assert page.request.get(f"{base}/api/nodes", headers={"Authorization": f"Bearer {secret}"}).status == 200
+    row.get_by_role("button", name="Revoke").click()
+    confirm(page, "Revoke")
+    expect(row.get_by_text("revoked")).to_be_visible()
+    assert page.request.get(f"{base}/api/nodes", headers={"Authorization": f"Bearer {secret}"}).status == 401
+
+
+def test_an_admin_is_added_and_removed(browser_page: Page) -> None:
+    page = browser_page
+    page.goto("/admins")
+    page.get_by_role("button", name="Add an admin").click()
+    page.get_by_label("E-mail").fill("third@example.org")
+    page.get_by_label("Password").fill("a long password")
+    page.get_by_role("button", name="Add", exact=True).click()
+    row = page.get_by_role("row").filter(has_text="third@example.org")
+    row.get_by_role("button", name="Remove").click()
+    confirm(page, "Remove")
+    expect(row).to_have_count(0)
+
+
+def test_the_log_is_filtered_and_verified(browser_page: Page) -> None:
+    page = browser_page
+    page.goto("/audit")
+    page.get_by_label("Action").fill("node.add")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**/audit?action=node.add*")
+    for cell in page.locator("tbody tr td:nth-child(4)").all_inner_texts():
+        assert cell == "node.add"
+    page.get_by_role("button", name="Verify now").click()
+    expect(page.get_by_text("Intact:")).to_be_visible()
+
+
+def test_with_the_keyboard_alone(browser_page: Page) -> None:
+    page = browser_page
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#content")).to_be_focused()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("n2")
+    expect(page.get_by_role("option").filter(has_text="n2")).to_be_visible()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/nodes/nod_*")
+    expect(page.get_by_role("heading", level=1)).to_have_text("n2")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("api tok")
+    expect(page.get_by_role("option").filter(has_text="API tokens")).to_be_visible()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/tokens")
+    page.get_by_role("button", name="Create a token").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("typed")
+    page.keyboard.press("Escape")
+    expect(page.locator("#add-token")).not_to_be_visible()

@@ -1,0 +1,66 @@
+"""Pages stay as the controller is, without a reload, on all browsers at once, and across a lost connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.fleet import LiveFleet
+
+
+def status_of(page: Page, name: str) -> object:
+    return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True)).locator("td").nth(2)
+
+
+def test_a_node_that_dies_turns_red_everywhere_and_green_again(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
+    pages = [open_browser(), open_browser()]
+    for page in pages:
+        page.goto("/")
+        expect(page.locator("#live")).to_have_text("Live")
+        expect(status_of(page, "n2")).to_have_text("active")
+    fleet.nodes.do("stop", node=2)
+    for page in pages:
+        expect(status_of(page, "n2")).to_have_text("unreachable", timeout=30_000)
+        expect(page.locator(".pin.bad")).to_have_count(1)
+    fleet.nodes.do("start", node=2)
+    for page in pages:
+        expect(status_of(page, "n2")).to_have_text("active", timeout=30_000)
+        expect(page.locator(".pin.bad")).to_have_count(0)
+
+
+def test_clients_appear_as_they_come_and_go(browser_page: Page, fleet: LiveFleet) -> None:
+    page = browser_page
+    page.goto("/nodes/n0")
+    expect(page.locator("#live")).to_have_text("Live")
+    fleet.nodes.do("inject", node=0, connect=1)
+    expect(page.get_by_role("row").filter(has_text="connected").first).to_be_visible()
+    fleet.nodes.do("inject", node=0, disconnect=1)
+    expect(page.get_by_role("row").filter(has_text="disconnect").first).to_be_visible()
+
+
+def test_a_lost_connection_is_shown_and_caught_up_with(browser_page: Page, fleet: LiveFleet, complaints: list[str]) -> None:
+    page = browser_page
+    page.goto("/")
+    expect(page.locator("#live")).to_have_text("Live")
+    fleet.controller.client.post("/api/chaos", {"actor": "web_server", "how": "raise"})
+    client = fleet.controller.client
+    made = client.post("/api/nodes", {"name": "while-away", "control_addr": "127.0.0.1:9", "region": "syd1"})
+    try:
+        expect(page.get_by_role("link", name="while-away", exact=True)).to_be_visible(timeout=20_000)
+        expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+    finally:
+        client.call("DELETE", f"/api/nodes/{made['id']}")
+    expect(page.get_by_role("link", name="while-away", exact=True)).to_have_count(0)
+    complaints.clear()  # the connections that failed
+
+
+def test_a_crash_is_seen_and_healed_on_the_system_page(browser_page: Page) -> None:
+    page = browser_page
+    page.goto("/system")
+    row = page.get_by_role("row").filter(has=page.get_by_text("session_tracker", exact=True))
+    before = int(row.locator("td").nth(3).inner_text())
+    row.get_by_role("button", name="Crash").click()
+    page.locator("#confirm").get_by_role("button", name="Crash it").click()
+    expect(row.locator("td").nth(3)).to_have_text(str(before + 1), timeout=20_000)
+    expect(row.locator("td").nth(1)).to_have_text("running", timeout=20_000)

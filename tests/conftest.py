@@ -35,6 +35,12 @@ def _every_action_is_audited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert not missing, f"done, and in no audit record: {missing}"
 
 
+@pytest.fixture(autouse=True)
+def usual_umask() -> None:
+    """Programs that tests run in this process set their own."""
+    os.umask(0o022)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server that all tests of this process share. Whoever stops it starts it again."""

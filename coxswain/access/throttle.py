@@ -49,7 +49,7 @@ class Throttle:
         track = self._tracks.get(key)
         if track is None or now - track.last > self._limits.forget_s:
             return 0.0
-        return max(0.0, track.blocked_until - now)
+        return min(self._limits.longest_s, max(0.0, track.blocked_until - now))  # sums of floats may be a hair more
 
     def attempt(self, key: str, now: float) -> None:
         """It tries, and has failed until ``succeeded``."""

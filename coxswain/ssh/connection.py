@@ -81,7 +81,8 @@ class SshHost(Host):
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise NodeUnreachable(f"{self.name}: the connection broke: {_words(error)}") from error
         finally:
-            channel.close()
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):  # of a line that is cut already
+                channel.close()
 
     def close(self) -> None:
         self._transport.close()

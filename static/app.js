@@ -169,6 +169,7 @@ function done(element, data) {
   const undo = element.dataset.undo && { method: element.dataset.undo.split(" ")[0], path: element.dataset.undo.split(" ")[1], body: {} };
   if (element.dataset.show) return showOnce(element, data);
   const then = element.dataset.then || "close";
+  if (then.startsWith("/")) document.body.dataset.leaving = "";
   if (then.startsWith("/")) return location.assign(then.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(data?.[key] ?? "")));
   if (element.dataset.done) toast(element.dataset.done, { undo });
   if (then === "reload") return location.reload();

@@ -68,6 +68,7 @@ class Region {
     if (!all) address.searchParams.set("keys", keys.join(","));
     try {
       const response = await fetch(address, { credentials: "same-origin" });
+      if ("leaving" in document.body.dataset) return;
       if (response.status === 401) return location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
       if (response.ok) this.show(await response.text(), all, keys);
     } catch {

@@ -46,7 +46,10 @@ def refresh(fleet: FleetState, node_id: str) -> None:
 
 def _step(fleet: FleetState, message: _Step) -> None:
     try:
-        pause = _PAUSE_S if _one_node(fleet) else _IDLE_PAUSE_S
+        if fleet.in_doubt:  # soon it is not; nobody asked for this step who could be told
+            pause = _AGAIN_S
+        else:
+            pause = _PAUSE_S if _one_node(fleet) else _IDLE_PAUSE_S
     except CoxswainError as error:
         fleet.context.log.warning("devices could not be provisioned for nodes that became ready: %s", error)
         pause = _AGAIN_S
@@ -87,5 +90,5 @@ def _lacking(fleet: FleetState, node_id: str, after: str) -> list[str]:
     return sorted(found)[:_DEVICES]
 
 
-CHANGES: dict[type, Handler] = {_Step: _step}
-QUESTIONS: dict[type, Handler] = {}
+CHANGES: dict[type, Handler] = {}
+QUESTIONS: dict[type, Handler] = {_Step: _step}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 
@@ -16,13 +16,13 @@ from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
 
 class Stream:
-    """Two events, and then nothing for ever."""
+    """Three events, and then nothing for ever."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[pb.Event]:
-        for number in (1, 2):
+        for number in (1, 2, 3):
             event = pb.Event(type=pb.EVENT_TYPE_PEER_CONNECTED, protocol=pb.PROTOCOL_AMNEZIAWG)
             event.peer_id = base64.b64encode(bytes([number] * 32)).decode()
             event.at.FromSeconds(1_800_000_000)
@@ -33,9 +33,10 @@ class Stream:
         self.ended.set()
 
 
-async def others_go_on() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+async def until(predicate: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not predicate():  # noqa: ASYNC110 - what changes is an attribute of the code under test
+            await asyncio.sleep(0.001)
 
 
 def test_a_node_whose_events_are_held_back_here_counts_as_heard():
@@ -48,13 +49,13 @@ async def _held_back() -> None:
     channel = grpc.aio.insecure_channel("127.0.0.1:9")
     connection = NodeConnection("nod_x", "name", channel, Dialer(Deadlines(), clock))
     reader = asyncio.create_task(connection._read(Stream(), funnel, lambda _reason: None))
-    await others_go_on()
+    await until(lambda: connection._held_back)
     clock.advance(100.0)
     asked_at = clock.monotonic()
     assert connection.heard_since(asked_at)  # there is an event that we do not take
     clock.advance(1.0)
-    funnel._dispatch()  # room for it
-    await others_go_on()
+    funnel.acknowledge("epoch", 1)  # room for it
+    await until(lambda: not connection._held_back)
     assert connection.heard_since(asked_at)
     clock.advance(100.0)
     assert not connection.heard_since(clock.monotonic())  # now it is the node that says nothing

@@ -82,3 +82,5 @@ def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
     assert code == 8
     assert "n2 is not connected" in err
     assert json.loads(cox(fleet, "paths", "list", "--json")[1]) == []
+    fleet.fleet.nodes.do("start", node=2)  # for whichever test comes next
+    fleet.fleet.controller.until("n2", link_state="live")

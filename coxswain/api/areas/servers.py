@@ -228,8 +228,6 @@ ROUTES = (
         Scope.ADMIN,
         "The host key that a machine shows. Nothing is sent to it.",
         _see,
-        audit="server.see",
-        target="server",
         returns=obj({"host_key": TEXT, "type": TEXT, "known": BOOL}),
         also=(502,),
         body=obj({"ssh_host": TEXT}, {"ssh_port": INT} | _ROUTE_KEYS),

@@ -46,10 +46,8 @@ def refresh(fleet: FleetState, node_id: str) -> None:
 
 def _step(fleet: FleetState, message: _Step) -> None:
     try:
-        if fleet.in_doubt:  # soon it is not; nobody asked for this step who could be told
-            pause = _AGAIN_S
-        else:
-            pause = _PAUSE_S if _one_node(fleet) else _IDLE_PAUSE_S
+        # A memory in doubt soon is not any more; nobody asked for this step who could be told.
+        pause = _AGAIN_S if fleet.in_doubt else _PAUSE_S if _one_node(fleet) else _IDLE_PAUSE_S
     except CoxswainError as error:
         fleet.context.log.warning("devices could not be provisioned for nodes that became ready: %s", error)
         pause = _AGAIN_S

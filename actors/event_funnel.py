@@ -36,7 +36,7 @@ class EventFunnel:
         *,
         capacity: int = 16_384,
         batch_size: int = 4_096,
-        linger_s: float = 0.05,
+        linger_s: float = 0.1,
         resend_s: float = 3.0,
     ) -> None:
         self.epoch = epoch

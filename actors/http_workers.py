@@ -1,6 +1,6 @@
 """Workers for requests: threads that come when they are needed and go when they are not.
 
-A daemon that nobody asks anything keeps none, and not the dozen for each door that its busiest minute needs.
+A daemon that nobody asks anything keeps one for each door, and not the dozen that its busiest minute needs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import waitress.task
 
 __all__ = ["Workers"]
 
-_SPARE = 0
-_REST_S = 5.0
+_SPARE = 1
+_REST_S = 10.0
 
 
 class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
@@ -53,7 +53,7 @@ class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
             self.set_thread_count(self.running + 1)
 
     def rest(self) -> None:
-        """Called now and then: lets those go that were not needed for a while."""
+        """Called now and then: lets one worker go when no more were needed for a while."""
         if self.running > _SPARE and self._monotonic() - self._busy_at > _REST_S:
-            self._busy_at = self._monotonic()
-            self.set_thread_count(max(_SPARE, self.active_count))
+            self._busy_at = self._monotonic() - _REST_S / 2
+            self.set_thread_count(self.running - 1)

@@ -83,8 +83,9 @@ def open_browser(
 
 
 def _complaint(page: Page, message: ConsoleMessage) -> list[str]:
-    """That a piece of a page is gone, because a test removed what it shows or signed out, is no fault of the page."""
-    gone = "/ui/" in message.location["url"] and any(status in message.text for status in ("404", "401"))
+    """That what a page looks at is gone, because a test removed it or signed out, is no fault of the page."""
+    asked = any(door in message.location["url"] for door in ("/ui/", "/api/"))
+    gone = asked and any(status in message.text for status in ("404", "401"))
     return [f"{page.url}: {message.text}"] if message.type in ("error", "warning") and not gone else []
 
 

@@ -97,7 +97,8 @@ def test_a_stale_save_shows_what_changed_and_loses_nothing(
     expect(his.get_by_role("alert")).to_contain_text("region: ams3")
     expect(his.get_by_label("Name")).to_have_value("renamed")
     his.get_by_role("button", name="Save").click()
-    eventually(lambda: fleet.controller.node(new_node)["name"] == "renamed")
+    expect(his.get_by_role("heading", name="renamed")).to_be_visible()  # it has been loaded anew
+    assert fleet.controller.node(new_node)["name"] == "renamed"
     complaints.clear()  # the 409 itself
 
 

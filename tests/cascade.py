@@ -21,6 +21,7 @@ class CascadeFleet:
     def __init__(self, fleet: LiveFleet) -> None:
         self.fleet = fleet
         self.addresses: dict[str, str] = {}
+        self._keys: dict[str, int] = {}
 
     @property
     def client(self) -> Client:
@@ -67,8 +68,15 @@ class CascadeFleet:
     def follow(self, device: str, entry: int, network: Sequence[dict[str, Any]] | None = None) -> tuple[Any, ...]:
         """The indices of the nodes that a packet of the device visits from ``entry`` on, up to where it leaves."""
         nodes = self.network() if network is None else network
-        keys = {self.node(index)["wg_public_key"]: index for index in range(len(nodes))}
-        address = self.addresses[device]
+        self._keys = {self.node(index)["wg_public_key"]: index for index in range(len(nodes))}
+        return self._follow(device, entry, nodes)
+
+    def follow_unwatched(self, device: str, entry: int) -> tuple[Any, ...]:
+        """``follow`` while the controller is dead: by the keys that nodes had the last time."""
+        return self._follow(device, entry, self.network())
+
+    def _follow(self, device: str, entry: int, nodes: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+        keys, address = self._keys, self.addresses[device]
         way = [entry]
         while True:
             here = nodes[way[-1]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coxswain.cli.client import RemoteError
-from tests.cascade import CascadeFleet, cascade_fleet
+from tests.cascade import DROPPED, CascadeFleet, cascade_fleet
 from tests.support import eventually
 
 NODES = 5
@@ -159,6 +159,51 @@ def test_a_controller_that_falls_in_the_middle_of_a_switch(fleet: CascadeFleet, 
         fleet.until_follows(device, 0, 1, 2)
     if over["state"] != "failed":
         assert any("interrupted" in note for note in over["notes"]) or over["state"] == "done"
+
+
+CROSSED = {"cross": (2, "PushConfig"), "turn": (2, "SetNetworkConfig")}
+"""Of 0→1→2 to 0→2→1: nodes 1 and 2 cannot serve both. First their edge peers change over, then their transits."""
+
+
+@pytest.mark.parametrize("step", list(CROSSED))
+@pytest.mark.parametrize("comes_back", [True, False], ids=["and the node answers", "and the node is gone"])
+def test_a_controller_that_falls_where_two_routes_cross(fleet: CascadeFleet, step: str, *, comes_back: bool) -> None:
+    """Nothing gets through while two routes cross, and nothing leaves at the wrong place, whoever is dead meanwhile."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 2, 1)
+    fleet.bind(device, "p")
+    right = {(0, 1, 2), (0, 2, 1), DROPPED}
+    index, method = CROSSED[step]
+    fleet.fleet.nodes.do("stall", node=index, method=method)
+    started = fleet.bind(device, "q", wait="false", patience=6)
+
+    def there() -> bool:
+        steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}
+        return steps[step] == "running"
+
+    eventually(there, timeout=20, every=0.05)
+    assert fleet.follow(device, 0) in right
+    fleet.fall()
+    assert fleet.follow_unwatched(device, 0) in right
+    fleet.fleet.nodes.do("release" if comes_back else "kill", node=index)
+    fleet.rise()
+    eventually(lambda: operation(fleet, started)["state"] in OVER, timeout=60, every=0.1)
+    over = operation(fleet, started)
+    assert any(f"interrupted in its step {step!r}" in note for note in over["notes"]), over["notes"]
+    assert fleet.follow(device, 0) in right
+    if comes_back:
+        assert over["state"] == "done"
+        fleet.until_follows(device, 0, 2, 1)
+    else:  # node 2 is on both routes, so neither the way on nor the way back can be proven without it
+        assert over["state"] == "failed"
+        assert over["remedy"] or over["error"]
+        fleet.fleet.nodes.do("clear", node=index)
+        fleet.fleet.nodes.do("start", node=index)
+        fleet.fleet.controller.until("n2", link_state="live", in_sync=True)
+        fleet.client.post(f"/api/operations/{started['id']}/retry")
+        eventually(lambda: operation(fleet, started)["state"] in ("undone", "done"), timeout=60, every=0.1)
+        fleet.until_follows(device, 0, 1, 2)
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["and the node answers", "and the node is gone"])

@@ -234,9 +234,11 @@ def event(node_id: str, message: pb.Event, received_at: float) -> NodeEvent | No
     )
 
 
-def psk_digest(preshared_key: str) -> bytes:
-    """What stands for a preshared key in a comparison, so that no secret lives in a value that may be printed."""
-    return hashlib.sha256(preshared_key.encode()).digest()
+def psk_digest(preshared_key: str) -> int:
+    """What stands for a preshared key in a comparison within this process, so that no secret lives in a value that may be
+    printed: Python's own keyed hash of 64 bits, for a twentieth of the cost of SHA-256 at each look at thousands of peers.
+    """
+    return hash(preshared_key)
 
 
 def plain_ips(addresses: Iterable[str]) -> frozenset[str]:

@@ -231,7 +231,7 @@ def _difference(desired: Desired, observed: Observed) -> str:
     if observed.peers is None:
         return ""
     rows = zip(desired.peers, desired.addresses, desired.psk_digests, strict=True)
-    wanted = {row[0].public_key: row for row in rows if row[0].protocol is Protocol.AMNEZIAWG}
+    wanted = {peer.public_key: (ips, digest) for peer, ips, digest in rows if peer.protocol is Protocol.AMNEZIAWG}
     seen: set[str] = set()
     extra = changed = 0
     for peer in observed.peers:
@@ -242,8 +242,8 @@ def _difference(desired: Desired, observed: Observed) -> str:
             continue
         seen.add(key)
         # Agents show what they were given, so the texts are nearly always the same already.
-        same_ips = peer.allowed_ips == row[1] or normal_ips(peer.allowed_ips) == row[1]
-        if not same_ips or (peer.psk_digest != row[2] and peer.psk_digest is not None):
+        same_ips = peer.allowed_ips == row[0] or normal_ips(peer.allowed_ips) == row[0]
+        if not same_ips or (peer.psk_digest != row[1] and peer.psk_digest is not None):
             changed += 1
     missing = len(wanted) - len(seen)
     counts = {"missing": missing, "extra": extra, "changed": changed}

@@ -71,7 +71,7 @@ class Desired:
     cascade: str = ""
     addresses: tuple[frozenset[str], ...] = field(default=(), compare=False, repr=False)
     marks: tuple[int, ...] = field(default=(), compare=False, repr=False)
-    psk_digests: tuple[bytes, ...] = field(default=(), compare=False, repr=False)
+    psk_digests: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def content(self) -> str:
@@ -101,13 +101,13 @@ class ServiceHealth:
 @dataclass(frozen=True, slots=True)
 class ObservedPeer:
     """One configured peer as ListPeers reports it. ``allowed_ips`` are as ``codec.plain_ips`` has them. ``psk_digest`` is
-    SHA-256 of the preshared key's text, so that no secret lives in a value that may be printed; None: the agent does not
-    show it.
+    what ``codec.psk_digest`` makes of the preshared key, so that no secret lives in a value that may be printed; None: the
+    agent does not show it.
     """
 
     public_key: str
     allowed_ips: frozenset[str]
-    psk_digest: bytes | None
+    psk_digest: int | None
     counters: PeerCounters
 
 

@@ -18,6 +18,8 @@ from coxswain.model import Obfuscation
 
 __all__ = [
     "CLIENT_INTERFACE",
+    "KEY",
+    "V4",
     "allowed_ips",
     "cidr",
     "endpoint",
@@ -37,11 +39,16 @@ __all__ = [
 CLIENT_INTERFACE = "awg0"
 """The interface that clients come in on (node-contract.md 6.3); an inner link may not be called so (4.12)."""
 
-_KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
-"""32 bytes. The last character carries four bits, and two that must be zero: two texts of one key would be two peers."""
+KEY = r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
+"""Of 32 bytes, as a pattern. The last character carries four bits, and two that must be zero: two texts of one key would be
+two peers.
+"""
+_KEY = re.compile(KEY)
 
 _V4_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_V4_ADDRESS = re.compile(rf"{_V4_BYTE}(?:\.{_V4_BYTE}){{3}}(?:/32)?")
+V4 = rf"{_V4_BYTE}(?:\.{_V4_BYTE}){{3}}"
+"""An IPv4 address, as a pattern."""
+_V4_ADDRESS = re.compile(rf"{V4}(?:/32)?")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _INTERFACE = re.compile(r"[a-zA-Z0-9_=+][a-zA-Z0-9_=+.-]{0,14}")
 _CIDR = re.compile(r"[0-9a-fA-F.:]+(/[0-9]{1,3})?")

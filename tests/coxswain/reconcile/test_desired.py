@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy, Node, Peer, Protocol
 from coxswain.reconcile.codec import push_request
-from coxswain.reconcile.desired import check_peer, content_hash, desired, policy_fingerprint
+from coxswain.reconcile.desired import _plain_row, _row, check_peer, content_hash, desired, policy_fingerprint
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 from tests.coxswain.reconcile.samples import AWG, key, peer, wanted
@@ -46,6 +46,49 @@ def test_a_bad_peer_is_left_out_and_named_and_the_others_go_on(bad: Peer) -> Non
     assert "s3cret" not in finding.text
     with pytest.raises(InvalidInput):
         check_peer(bad)
+
+
+_TEXTS = st.one_of(
+    st.sampled_from(
+        [
+            "",
+            key(1),
+            key(1) + "\n",
+            "10.7.0.9",
+            "10.7.0.9/32",
+            "10.7.0.9/24",
+            "10.7.0.9/32\n",
+            f"{key(2)}\n10.7.0.9/32",
+            "fd00::1",
+        ]
+    ),
+    st.text(max_size=12),
+)
+
+
+@given(
+    st.builds(
+        Peer,
+        _TEXTS,
+        st.just("n"),
+        st.just("d"),
+        st.just(AWG),
+        _TEXTS,
+        st.lists(_TEXTS, max_size=2).map(tuple),
+        _TEXTS,
+        _TEXTS,
+    )
+)
+def test_the_short_way_takes_what_the_long_way_takes_and_makes_the_same_of_it(peer: Peer) -> None:
+    """Nearly every peer goes the short way: one pattern over all that it is."""
+    short = _plain_row(peer)
+    if short is not None:
+        assert short == _row(check_peer(peer))
+
+
+def test_peers_of_the_usual_form_go_the_short_way() -> None:
+    assert all(_plain_row(p) for p in (peer(1), peer(2, psk=key("psk")), peer(3, ips=("10.7.0.3",))))
+    assert not any(_plain_row(bad) for bad in BAD.values())
 
 
 def test_a_key_counts_once() -> None:

@@ -11,6 +11,7 @@
     ├── servers                  machines, relays, the controller's SSH key
     ├── session_tracker          node events in, sessions out
     ├── session_archive          questions about sessions; retention
+    ├── meter                    what the fleet did over time
     ├── network (rest_for_one)   what stands on the I/O loop falls with it
     │   ├── io_loop
     │   ├── node_links           dynamic: one node_link per node
@@ -49,6 +50,7 @@ from actors.event_hub import EventHub
 from actors.fleet import Fleet
 from actors.io_loop import IoLoop, IoLoopActor
 from actors.live import Fanout, LiveStreams
+from actors.meter import MeterActor
 from actors.node_connection import Dialer
 from actors.node_link import LinkServices, node_of_link
 from actors.node_links import NodeLinks
@@ -190,6 +192,12 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec(
             "session_archive",
             SessionArchive,
+            store | {"keep_days": lambda: int(parts.settings["retention.metrics_days"])},
+            hang_s=2 * parts.hang_s,
+        ),
+        spec(
+            "meter",
+            MeterActor,
             store | {"keep_days": lambda: int(parts.settings["retention.metrics_days"])},
             hang_s=2 * parts.hang_s,
         ),

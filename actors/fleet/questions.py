@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from actors.fleet.state import FleetState, Handler
 from coxswain.messages import fleet as m
+from coxswain.metering import Pulse
 from coxswain.model import LinkState, Node
 from coxswain.store import fleet as rows
 
@@ -42,6 +43,16 @@ def _view(fleet: FleetState, node: Node) -> m.NodeView:
     )
 
 
+def _pulses(fleet: FleetState, _message: m.GetPulses) -> dict[str, Pulse]:
+    found = {}
+    for node in fleet.nodes.values():
+        report = fleet.views.get(node.id)
+        if node.enabled and report is not None:
+            up = report.link_state in (LinkState.LIVE, LinkState.DEGRADED)
+            found[node.id] = Pulse(up, fleet.since.get(node.id, 0.0), report.at)
+    return found
+
+
 def _summary(fleet: FleetState, _message: m.GetSummary) -> m.FleetSummary:
     views = [_view(fleet, node) for node in fleet.nodes.values()]
     with fleet.store.read() as tx:
@@ -58,4 +69,4 @@ def _summary(fleet: FleetState, _message: m.GetSummary) -> m.FleetSummary:
 
 
 CHANGES: dict[type, Handler] = {}
-QUESTIONS: dict[type, Handler] = {m.GetNode: _get, m.ListNodes: _list, m.GetSummary: _summary}
+QUESTIONS: dict[type, Handler] = {m.GetNode: _get, m.ListNodes: _list, m.GetPulses: _pulses, m.GetSummary: _summary}

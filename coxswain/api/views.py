@@ -19,6 +19,7 @@ from coxswain.messages.audit import AuditEntry, AuditState
 from coxswain.messages.ca import CaView, IssuedNodeCertificate
 from coxswain.messages.fleet import FleetSummary, NodeView
 from coxswain.messages.links import PlanView, PushOutcome
+from coxswain.messages.meter import Series
 from coxswain.messages.sessions import SessionCounts, SessionRecord, SessionView, Total
 from coxswain.model import Node, Protocol
 from coxswain.onboarding.binary import display_version, is_newer
@@ -37,6 +38,7 @@ __all__ = [
     "node_brief",
     "plan",
     "push_outcome",
+    "series",
     "session",
     "session_counts",
     "session_record",
@@ -220,6 +222,30 @@ def total(found: Total) -> dict[str, Any]:
         "tx_bytes": found.tx_bytes,
         "seconds": found.seconds,
     }
+
+
+def series(node_id: str, found: Series) -> dict[str, Any]:
+    """A time series. null: not known. ``node_id`` null: of the whole fleet."""
+    return {
+        "node_id": node_id or None,
+        "since": stamp(found.since),
+        "until": stamp(found.since + found.step * len(found.points)),
+        "step_seconds": found.step,
+        "points": [
+            {
+                "at": stamp(found.since + found.step * number),
+                "sessions": _rounded(point.sessions, 2),
+                "rx_bytes_per_second": _rounded(point.rx_rate, 1),
+                "tx_bytes_per_second": _rounded(point.tx_rate, 1),
+                "availability": _rounded(point.availability, 5),
+            }
+            for number, point in enumerate(found.points)
+        ],
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def ca(view: CaView) -> dict[str, Any]:

@@ -248,7 +248,7 @@ KEYS: tuple[Key, ...] = (
         "a path, or empty", path=True),
     Key("retention.audit_days", int, 0, "for how long audit payloads are kept", **_DAYS, personal=30, enterprise=365,
         live=True),
-    Key("retention.metrics_days", int, 0, "for how long sessions are kept", **_DAYS, personal=7, enterprise=90, live=True),
+    Key("retention.metrics_days", int, 0, "for how long sessions and time series are kept", **_DAYS, personal=7, enterprise=90, live=True),
     Key("siem.listen", str, "", "address of the SIEM stream", **_LISTEN_OR_OFF, waits_for=_SIEM),
     Key("siem.tls_cert", str, "", "its certificate", "a path, or empty", path=True, waits_for=_SIEM),
     Key("siem.tls_key", str, "", "its key", "a path, or empty", path=True, waits_for=_SIEM),

@@ -50,7 +50,7 @@ _INVENTORY = frozenset(
 _NO_INVENTORY = frozenset({"auth", "audit", "siem", "config", "alert", ""})
 """First words of audited actions that change nothing of the inventory."""
 
-CLASSES = ("session", "node", "status", "alert", "inventory", "operation", "tree", "audit", "config")
+CLASSES = ("session", "node", "status", "alert", "inventory", "operation", "tree", "audit", "config", "metrics")
 """What a consumer may ask for. Publishers may use others, named after the first word of the kind."""
 
 ADMIN_CLASSES = frozenset({"audit", "config"})

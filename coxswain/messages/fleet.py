@@ -24,6 +24,7 @@ __all__ = [
     "FleetSummary",
     "GetIntent",
     "GetNode",
+    "GetPulses",
     "GetSummary",
     "Intent",
     "LinkFell",
@@ -151,6 +152,11 @@ class ListNodes:
 
     after: str = ""
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetPulses:
+    """Asked by ``meter``. Reply: dict of node id to ``coxswain.metering.Pulse``, of the nodes that are meant to be up."""
 
 
 @dataclass(frozen=True, slots=True)

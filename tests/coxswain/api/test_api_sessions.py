@@ -185,3 +185,30 @@ def test_totals(controller: Controller, told: float) -> None:
     assert (gone["id"], gone["unknown"]) == (GONE, 1)
     assert [t["id"] for t in get(controller, "/api/sessions/totals")] == [""], "nobody knows these peers"
     assert get(controller, "/api/sessions/totals?by=device&device=dev_x&since=2026-01-01T00:00:00Z") == []
+
+
+def test_a_series_has_every_stretch_and_no_zero_for_what_nobody_knows(controller: Controller) -> None:
+    found = get(controller, "/api/metrics/series?since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z")
+    assert (found["node_id"], found["step_seconds"], len(found["points"])) == (None, 300, 288)
+    assert (found["since"], found["until"]) == ("2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z")
+    assert found["points"][1] == {
+        "at": "2026-01-01T00:05:00.000Z",
+        "sessions": None,
+        "rx_bytes_per_second": None,
+        "tx_bytes_per_second": None,
+        "availability": None,
+    }
+    week = get(controller, "/api/metrics/series?since=2026-01-01T00:00:00Z&until=2026-01-08T00:00:00Z")
+    assert (week["step_seconds"], len(week["points"])) == (3_600, 168)
+    assert len(get(controller, "/api/metrics/series")["points"]) in (288, 289)
+
+
+def test_a_series_that_cannot_be_is_refused_by_name(controller: Controller) -> None:
+    for query, name in (
+        ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "since"),
+        ("since=2020-01-01T00:00:00Z&step=300", "step"),
+        ("step=7", "step"),
+        ("node=nobody", "node"),
+    ):
+        with pytest.raises(RemoteError, match=rf"^{name}"):
+            controller.client.get(f"/api/metrics/series?{query}")

@@ -18,11 +18,21 @@ BASE_PORT = 14_000
 WORKERS = (
     "event_hub",
     "audit_writer",
+    "audit_reader",
+    "access",
+    "configuration",
     "fleet",
     "certificate_authority",
+    "servers",
     "session_tracker",
+    "session_archive",
     "io_loop",
     "reconcile_clock",
+    "operation_runs",
+    "operations",
+    "renewals",
+    "live_streams",
+    "web_server",
     "control_socket",
 )
 FALLS_WITH = {
@@ -35,7 +45,7 @@ FALLS_WITH = {
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     home: Path = tmp_path_factory.mktemp("crashes")
-    with live_fleet(home, NODES, BASE_PORT, before_start=lambda f: f.add_peers(2)) as running:
+    with live_fleet(home, NODES, BASE_PORT, web=True, before_start=lambda f: f.add_peers(2)) as running:
         yield running
 
 
@@ -50,6 +60,11 @@ def harm(fleet: LiveFleet, name: str, how: str) -> None:
         assert system.harm(name, Harm.RAISE)
     else:
         assert system.harm(name, Harm(how))
+
+
+def test_no_actor_of_the_tree_is_left_out(fleet: LiveFleet) -> None:
+    there = {name for name in flat(fleet.controller.system.tree()) if not name.startswith("node_link:")}
+    assert there == {*WORKERS, "node_links", "network", "root"}
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "vanish", "hang", "fail_start"])

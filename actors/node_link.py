@@ -106,6 +106,7 @@ class NodeLink(Actor):
         self._intent_is_stale = False
         self._ended: str | None = None
         self._missed = 0
+        self._unanswered = False
         self._lost_at: float | None = None
         self._heal_failures = 0
         self._links_at_least = 0
@@ -135,6 +136,15 @@ class NodeLink(Actor):
         self._questions.cancel()
 
     def receive(self, message: Any) -> Any:
+        try:
+            return self._take(message)
+        except NodeMisbehaved as error:  # wherever that shows: the connection goes, not the actor
+            self._lose(str(error), NodeStatus.ERROR)
+            if self.is_asked():
+                raise
+            return None
+
+    def _take(self, message: Any) -> Any:
         match message:
             case Done():
                 self._on_done(message)
@@ -350,6 +360,7 @@ class NodeLink(Actor):
         self._observed = observed
         self._peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
         self._missed = 0
+        self._unanswered = False
 
     def _plan(self) -> Plan:
         if self._desired is None or self._observed is None:
@@ -446,6 +457,7 @@ class NodeLink(Actor):
         if change.failure is not None:
             self._stuck(f"{change.failure}", change.failure)
             return
+        self._unanswered = False
         if change.look is not None:
             self._absorb(change.look)
             left = self._plan()
@@ -470,6 +482,8 @@ class NodeLink(Actor):
         if made.steps:
             self._stuck(describe(made)[0])
             return
+        if self._unanswered:
+            return  # nothing to do by what it last said, and that it did not say again
         if self._desired is not None:
             self._memory = dataclasses.replace(self._memory, applied_content=self._desired.content)
         self._heal_failures = 0
@@ -507,7 +521,11 @@ class NodeLink(Actor):
         if self._observed is None or self._desired is None:
             return
         make = self._forced_plan if operation is Operation.FORCED_PUSH else self._policy_plan
-        change = self._change(make, verify=False)
+        try:
+            change = self._change(make, verify=False)
+        except NodeMisbehaved as error:
+            self._questions.refuse(error)
+            raise
         if change is not None and self._connection is not None:
             self._start(operation, self._connection.change(change, self._funnel))
 
@@ -586,13 +604,10 @@ class NodeLink(Actor):
         if self._ended is not None:
             self._finish_lost(done, self._ended)
             return
-        try:
-            if done.error is not None:
-                self._failed(done.operation, done.error)
-            else:
-                self._succeeded(done.operation, done.result)
-        except NodeMisbehaved as error:
-            self._lose(str(error), NodeStatus.ERROR)
+        if done.error is not None:
+            self._failed(done.operation, done.error)
+        else:
+            self._succeeded(done.operation, done.result)
         # First what is wanted now: an operator's push must not carry what was wanted before under the newest number.
         if self._operation is None and self._connection is not None and self._intent_is_stale:
             self._on_intent_changed()
@@ -626,6 +641,7 @@ class NodeLink(Actor):
             raise error  # a bug of ours: let the supervisor see it
         if operation in (Operation.PREVIEW, Operation.FORCED_PUSH, Operation.FORCED_POLICY) and self._questions:
             self._questions.refuse(error)
+        self._unanswered = isinstance(error, NodeUnreachable)
         match operation:
             case Operation.OPEN:
                 status = None if isinstance(error, (NodeUnreachable, Unavailable)) else NodeStatus.ERROR

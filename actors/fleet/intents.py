@@ -16,7 +16,8 @@ __all__ = ["CHANGES", "QUESTIONS", "TellIntents", "remind", "tell_intents"]
 
 _WAVE = 50
 _FEW = 8
-_MAX_REVISION = 2**62
+_MAX_ADOPTED = 2**61
+"""Up to here a node's count is taken over; an honest one never comes near. Our own goes on from wherever it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,9 +71,9 @@ def _intent(fleet: FleetState, message: m.GetIntent) -> m.Intent:
 
 def _bump(fleet: FleetState, message: m.BumpRevision) -> m.Intent:
     node_id, at_least = message.node_id, message.at_least
-    if at_least > _MAX_REVISION:
-        raise InvalidInput(f"revision: {at_least} is beyond {_MAX_REVISION}; no revision after it can be counted")
-    fleet.known(node_id)
+    node = fleet.known(node_id)
+    if at_least > max(_MAX_ADOPTED, node.config_revision + 1):
+        raise InvalidInput(f"applied_revision: {at_least - 1} is beyond 2^61, and is not taken over")
     with fleet.changing() as tx:
         revision = rows.bump_revision(tx, node_id, at_least)
         peers = rows.peers_of(tx, [node_id])

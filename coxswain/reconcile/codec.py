@@ -37,8 +37,9 @@ __all__ = [
     "xray_request",
 ]
 
-MAX_REVISION = 2**61
-"""Beyond this no revision can be counted on; an honest counter never comes near."""
+MAX_REVISION = 2**62
+"""Beyond this no answer is believed. What is *taken over* of a node's count ends at half of it, so that there is room to
+count on, and what we counted to ourselves is never refused when a node says it."""
 
 _MAX_COUNTER = 2**60
 """An exabyte. What a node claims beyond it is cut: one absurd row must not cost us the node, nor overflow a sum."""
@@ -163,7 +164,7 @@ def observed(
     """
     revision = status.applied_revision
     if not 0 <= revision <= MAX_REVISION:
-        raise NodeMisbehaved(f"GetStatus: applied_revision {revision} is not between 0 and 2^61")
+        raise NodeMisbehaved(f"GetStatus: applied_revision {revision} is not between 0 and 2^62")
     if status.uptime_seconds < 0:
         raise NodeMisbehaved(f"GetStatus: uptime_seconds {status.uptime_seconds} is negative")
     if len(status.services) > _MAX_SERVICES:

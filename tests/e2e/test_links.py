@@ -104,6 +104,22 @@ def test_an_absurd_revision_is_refused_and_named(fleet: LiveFleet) -> None:
     assert fleet.controller.node("n0")["config_revision"] == before
 
 
+def test_a_revision_after_which_none_can_be_counted_is_not_taken_over(fleet: LiveFleet) -> None:
+    """Neither by itself nor by an operator's push, and the actor lives through both."""
+    before = fleet.controller.node("n0")["config_revision"]
+    incarnation = fleet.controller.system.directory.find(fleet.link(0)).context.incarnation
+    fleet.nodes.do("future", node=0, revision=2**61)
+    assert fleet.controller.client.get("/api/nodes/n0/plan")["applied_revision"] == 2**61  # shown, and not acted on
+    with pytest.raises(RemoteError, match="applied_revision"):
+        fleet.controller.client.post("/api/nodes/n0/push")
+    seen = fleet.controller.until("n0", link_state="backing_off", status="error")
+    assert "2^61" in seen["link_reason"]
+    fleet.nodes.do("future", node=0, revision=None)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+    assert fleet.controller.node("n0")["config_revision"] == before
+    assert fleet.controller.system.directory.find(fleet.link(0)).context.incarnation == incarnation
+
+
 @pytest.mark.parametrize("mode", ["repeat", "swap"])
 def test_repeated_and_reordered_events_count_no_session_twice(fleet: LiveFleet, mode: str) -> None:
     fleet.nodes.do("mangle", node=0, mode=mode)
@@ -127,6 +143,22 @@ def test_a_node_that_never_answers_is_degraded_then_unreachable_then_back(fleet:
     assert "no answer in time" in seen["link_reason"]
     assert "polls missed" in seen["link_reason"]
     fleet.controller.until("n0", status="unreachable", link_state="backing_off")
+    fleet.nodes.do("release", node=0)
+    fleet.controller.until("n0", link_state="live", status="active", in_sync=True)
+
+
+def test_an_edit_does_not_call_a_node_live_that_does_not_answer(fleet: LiveFleet) -> None:
+    """What it last said needs nothing done, but it did not say so again."""
+    fleet.nodes.do("stall", node=0)
+    look(fleet)
+    seen = fleet.controller.until("n0", link_state="degraded")
+    after = fleet.controller.client.get("/api/events/recent?after=0&limit=5000")["last_seq"]
+    fleet.controller.client.call("PATCH", "/api/nodes/n0", {"version": seen["version"], "region": f"{seen['region']}x"})
+    fleet.controller.until("n0", status="unreachable", link_state="backing_off")
+    events = fleet.controller.client.get(f"/api/events/recent?after={after}&limit=1000")["events"]
+    states = [e["link_state"] for e in events if e.get("kind") == "node.link" and e["name"] == "n0"]
+    assert states, "the polls that were missed are told"
+    assert "live" not in states
     fleet.nodes.do("release", node=0)
     fleet.controller.until("n0", link_state="live", status="active", in_sync=True)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from actors.event_funnel import EventFunnel
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
+from coxswain.messages.sessions import EventKind, NodeEvent, StreamItem
 from coxswain.wire.node_control import Deadlines
 from tests.fleet import LiveFleet, live_fleet, peers_body
 from tests.postgres import PostgresServer
@@ -65,7 +67,7 @@ def test_a_change_is_made_although_the_intent_was_not_to_be_had_when_it_was_told
         time.sleep(0.3)
     assert key not in configured(fleet)
     fleet.controller.store.refuse_reads = False
-    eventually(lambda: key in configured(fleet), timeout=8)
+    eventually(lambda: key in configured(fleet), timeout=30)
 
 
 def test_a_slow_database_costs_no_link(fleet: LiveFleet) -> None:
@@ -90,7 +92,7 @@ def test_a_node_that_is_enabled_again_is_looked_at_again(fleet: LiveFleet) -> No
     first = fleet.controller.until("n0", link_state="live", in_sync=True)["last_seen"]
     for _ in range(2):
         seen = first
-        eventually(lambda seen=seen: node(fleet)["last_seen"] > seen, timeout=8)
+        eventually(lambda seen=seen: node(fleet)["last_seen"] > seen, timeout=30)
         first = node(fleet)["last_seen"]
 
 
@@ -159,10 +161,22 @@ def test_a_failed_push_is_in_the_audit_log(fleet: LiveFleet) -> None:
     assert "PushConfig" in record["error"]
 
 
-def test_what_was_heard_before_an_orderly_stop_is_kept(tmp_path: Path) -> None:
+def test_what_was_heard_before_an_orderly_stop_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with live_fleet(tmp_path, 2, BASE_PORT + 10, before_start=lambda f: f.add_peers(50)) as fleet:
+        link: Any = fleet.controller.system.directory.find(fleet.link(0))
+        funnel: EventFunnel = link._funnel
+        connects: list[NodeEvent] = []
+        put = funnel.put_nowait
+
+        def hear(item: StreamItem) -> None:
+            put(item)
+            if isinstance(item, NodeEvent) and item.kind is EventKind.PEER_CONNECTED:
+                connects.append(item)
+
+        monkeypatch.setattr(funnel, "put_nowait", hear)
         fleet.nodes.do("inject", node="all", connect=50)
-        time.sleep(0.05)  # heard, and waiting for company on their way to the store
+        # All are heard; the last of them wait for company on their way to the store.
+        eventually(lambda: len(connects) == 100, timeout=30, every=0.001)
     rows = sqlite3.connect(tmp_path / "state/app.db").execute("SELECT count(*) FROM peer_sessions").fetchall()
     assert rows == [(100,)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import waitress.server
 
-from actors.http_server import Channel, HandOver, ServerThread
+from actors.http_server import LOOKAHEAD, Channel, HandOver, ServerThread
 from actors.http_workers import Workers
 from actors.supervision import Actor, Context
 from coxswain.api.bodies import MOST_BODY_BYTES
@@ -64,6 +64,7 @@ class ControlSocket(Actor):
             asyncore_use_poll=True,
             asyncore_loop_timeout=1,
             channel_timeout=120,
+            channel_request_lookahead=LOOKAHEAD,
             connection_limit=500,
             max_request_body_size=MOST_BODY_BYTES,
             ident=None,

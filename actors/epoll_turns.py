@@ -2,8 +2,9 @@
 
 waitress's own loop tells the kernel about every connection anew before each wait, and asks each whether it wants to read
 or write: at 1,500 connections, most of them idle, that is several milliseconds a turn, and a request takes a few turns. Here
-only those are asked again that can have changed their mind: on which something happened, or a worker is at work. All are
-asked once in a while, which is what the loop's timers need, and makes up for whatever was overlooked.
+only those are asked again that can have changed their mind: on which something happened, or of which a worker says so
+(``look_again``). All are asked once in a while, which is what the loop's timers need, and makes up for whatever was
+overlooked.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
+from collections import deque
 from typing import Any
 
 import waitress.wasyncore
@@ -24,8 +26,8 @@ _WRITE = select.EPOLLOUT
 
 
 class EpollTurns:
-    """Used by one thread. ``connections`` is the server's map of descriptors, which others may change between turns only
-    through that thread.
+    """Used by one thread, but for ``look_again``. ``connections`` is the server's map of descriptors, which others may
+    change between turns only through that thread.
     """
 
     def __init__(self, connections: dict[int, Any]) -> None:
@@ -33,20 +35,26 @@ class EpollTurns:
         self._epoll = select.epoll()
         self._known: dict[int, tuple[Any, int]] = {}
         self._ask: set[int] = set()
-        self._busy: set[int] = set()
+        self._changed: deque[int] = deque()
         self._always: set[int] = set()
         self._asked_all = -_ALL_S
 
+    def look_again(self, fd: int) -> None:
+        """A connection may want something else now. On any thread; who waits in ``turn`` has to be woken after it."""
+        self._changed.append(fd)
+
     def turn(self, timeout: float) -> None:
         """Waits for something to happen, at most ``timeout`` seconds, and lets it be dealt with."""
-        for fd in self._ask | self._busy | self._always:
+        while self._changed:
+            self._ask.add(self._changed.popleft())
+        for fd in self._ask | self._always:
             self._look_at(fd)
         now = time.monotonic()
         if now - self._asked_all >= _ALL_S or len(self._known) != len(self._map):
             self._asked_all = now
             self._look_at_all()
         happened = self._epoll.poll(timeout)
-        self._ask = set(self._busy)  # one more look at those whose worker has just come to its end
+        self._ask = set()
         accepted = False
         for fd, flags in happened:
             connection = self._map.get(fd)
@@ -56,7 +64,6 @@ class EpollTurns:
             waitress.wasyncore.readwrite(connection, flags)
             self._ask.add(fd)
             accepted = accepted or fd in self._always
-        self._busy = {fd for fd in self._ask if getattr(self._map.get(fd), "requests", None)}
         if accepted:
             # A descriptor that was closed in this turn may have come back as another connection.
             self._ask.update(fd for fd, one in self._map.items() if self._known.get(fd, (None, 0))[0] is not one)

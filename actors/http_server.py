@@ -23,7 +23,12 @@ import waitress.task
 from actors.epoll_turns import EpollTurns
 from coxswain.live.start import CAN_HAND_OVER, HAND_OVER, LiveStart
 
-__all__ = ["Channel", "HandOver", "ServerThread"]
+__all__ = ["LOOKAHEAD", "Channel", "HandOver", "ServerThread"]
+
+LOOKAHEAD = 1
+"""``channel_request_lookahead`` of a server: a connection is read on while its request is worked on. So what is wanted of it
+stays the same, and the polling thread need not hear of each answer.
+"""
 
 HandOver = Callable[[socket.socket, bytes, LiveStart], None]
 """Takes a connection over: socket, head of the answer, what was granted. Called on the polling thread; must not block."""
@@ -37,11 +42,22 @@ _log = logging.getLogger(__name__)
 class _Task(waitress.task.WSGITask):  # type: ignore[misc]
     """One request, on a worker thread."""
 
+    wrote_header: bool
+
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
         if getattr(self.channel.server, "hand_over", None) is not None:
             environ[CAN_HAND_OVER] = True
         return environ
+
+    def write(self, data: bytes) -> None:
+        """PERF: a whole answer goes out in one piece, where waitress sends the head first."""
+        if self.complete and not self.wrote_header and data and self.has_body and self.content_length == len(data):
+            self.channel.write_soon(self.build_response_header() + data)
+            self.wrote_header = True
+            self.content_bytes_written = len(data)
+        else:
+            super().write(data)
 
     def finish(self) -> None:
         start = (self.environ or {}).get(HAND_OVER)
@@ -62,32 +78,67 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
         return "\r\n".join(lines).encode("latin-1")
 
 
+class _Server:
+    """The server as one of its channels sees it. waitress wakes the polling thread after each answer; here only if there is
+    something for it to do.
+    """
+
+    def __init__(self, server: Any, channel: Channel) -> None:
+        self._server = server
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    def pull_trigger(self) -> None:
+        if self._channel.wants_a_look():
+            self._server.look_again(self._channel.number)
+            self._server.pull_trigger()
+
+
 class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     """One connection.
 
     Attributes:
         began: when the first byte of a request came whose last has not; 0: none is on its way.
         is_leaving: it is about to be given away; nothing is read from it any more.
+        number: of its descriptor.
     """
 
     task_class = _Task
     began = 0.0
     is_leaving = False
     connected: bool
+    _spoke_early = False
+    _is_heard = False
+
+    def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
+        self.number = sock.fileno()
+        super().__init__(server, sock, addr, adj, map)
+        self.server = _Server(server, self)
 
     def readable(self) -> bool:
-        return not self.is_leaving and bool(super().readable())
+        self._is_heard = False  # first, so that a worker that changes what follows does not overlook this look
+        self._is_heard = not self.is_leaving and bool(super().readable())
+        return self._is_heard
 
     def writable(self) -> bool:
         return not self.is_leaving and bool(super().writable())
 
+    def wants_a_look(self) -> bool:
+        """On a worker thread: whether the polling thread waits for something else than it should."""
+        return not self._is_heard or self.writable()
+
     def leave(self, head: bytes, start: LiveStart) -> None:
         """On a worker thread: has the polling thread give the connection away."""
-        self.is_leaving = True
+        with self.requests_lock:
+            self.is_leaving = True
+            self._spoke_early = len(self.requests) > 1 or self.request is not None
         self.server.trigger.pull_trigger(lambda: self._give_away(head, start))
 
     def _give_away(self, head: bytes, start: LiveStart) -> None:
-        if not self.connected or self.total_outbufs_len:  # gone, or answers to earlier requests still wait: nobody does that
+        # Gone; or answers to earlier requests still wait, or it spoke on before it was answered: nobody does that.
+        if not self.connected or self.total_outbufs_len or self._spoke_early:
             self.handle_close()
             return
         sock = self.socket
@@ -97,6 +148,9 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
     def received(self, data: bytes) -> bool:
         """On the polling thread, with whatever came."""
+        if self.is_leaving:
+            self._spoke_early = True
+            return False
         done = bool(super().received(data))
         if self.request is None:
             self.began = 0.0
@@ -116,6 +170,8 @@ class ServerThread:
 
     def __init__(self, server: Any, name: str, *, request_s: float = 30.0) -> None:
         self._server = server
+        self._turns = EpollTurns(server._map)  # noqa: SLF001 - as its run() does
+        server.look_again = self._turns.look_again
         self._request_s = request_s
         self._looked = 0.0
         self.stopping = threading.Event()
@@ -134,13 +190,12 @@ class ServerThread:
 
     def _serve(self) -> None:
         server = self._server
-        turns = EpollTurns(server._map)  # noqa: SLF001 - as its run() does
         try:
             while not self.stopping.is_set():
-                turns.turn(_TURN_S)
+                self._turns.turn(_TURN_S)
                 self._look_after()
         finally:
-            turns.close()
+            self._turns.close()
             server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
             server.close()
             server.asyncore.close_all(server._map, ignore_all=True)  # noqa: SLF001 - the server's pipe is closed already

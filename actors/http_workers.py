@@ -15,6 +15,7 @@ __all__ = ["Workers"]
 
 _SPARE = 1
 _REST_S = 10.0
+_SAY_S = 10.0
 
 
 class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
@@ -30,6 +31,7 @@ class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         self._most = most
         self._monotonic = monotonic
         self._busy_at = monotonic()
+        self._said_at = -_SAY_S
         self.set_thread_count(_SPARE)
 
     @property
@@ -46,7 +48,8 @@ class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
             room = self.running < self._most
             if waiting > 0:
                 self._busy_at = self._monotonic()
-            if waiting > 0 and not room:
+            if waiting > 0 and not room and self._monotonic() - self._said_at > _SAY_S:
+                self._said_at = self._monotonic()
                 self.queue_logger.warning("%d requests wait for a worker", waiting)
             self.queue_cv.notify()
         if waiting > 0 and room:

@@ -8,7 +8,7 @@ from typing import Any
 
 import waitress.server
 
-from actors.http_server import Channel, HandOver, ServerThread
+from actors.http_server import LOOKAHEAD, Channel, HandOver, ServerThread
 from actors.http_workers import Workers
 from actors.supervision import Actor, Context
 from coxswain.api.route import MAX_BODY_BYTES
@@ -100,6 +100,7 @@ class WebServer(Actor):
             asyncore_use_poll=True,  # select() ends at descriptor 1023
             asyncore_loop_timeout=1,
             channel_timeout=120,
+            channel_request_lookahead=LOOKAHEAD,
             connection_limit=_CONNECTIONS,
             max_request_header_size=_MOST_HEAD_BYTES,
             max_request_body_size=MAX_BODY_BYTES,

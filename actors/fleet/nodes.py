@@ -45,7 +45,7 @@ def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
         created_at=fleet.now(),
         updated_at=fleet.now(),
     )
-    if any(other.name == node.name for other in fleet.nodes.values()):
+    if fleet.named(node.name) is not None:
         raise AlreadyExists(f"name: a node named {node.name!r} exists already; choose another name")
     with fleet.changing() as tx:
         rows.insert_node(tx, node)
@@ -58,7 +58,8 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
     before = fleet.checked(message.id, message.version)
     after = before
     if message.name is not None:
-        if any(o.name == message.name and o.id != before.id for o in fleet.nodes.values()):
+        other = fleet.named(message.name)
+        if other is not None and other.id != before.id:
             raise AlreadyExists(f"name: a node named {message.name!r} exists already; choose another name")
         after = dataclasses.replace(after, name=check_name(message.name))
     if message.region is not None:

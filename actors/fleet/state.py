@@ -58,6 +58,7 @@ class FleetState:
         self.keyring = keyring
         self.settings = settings
         self.nodes: dict[str, Node] = {}
+        self._ids: dict[str, str] = {}
         self.views: dict[str, m.LinkReport] = {}
         self.since: dict[str, float] = {}
         self.unwritten: dict[str, None] = {}
@@ -101,7 +102,8 @@ class FleetState:
         if before is None:
             self.node_set_changed()
         else:
-            self.context.tell(link_name(node.id), IntentChanged())
+            if mark(self, node) != mark(self, before) or node.status is not before.status:
+                self.context.tell(link_name(node.id), IntentChanged())
             if self.wired is not None and self.wired.links:
                 self.rewire_soon()
         return Committed(node, outbox_id)
@@ -130,10 +132,18 @@ class FleetState:
         """By id or name. Raises ``NotFound``."""
         if key in self.nodes:
             return self.nodes[key]
-        named = [node for node in self.nodes.values() if node.name == key]
-        if not named:
+        node = self.named(key)
+        if node is None:
             raise NotFound(f"node: there is no node with the id or name {key[:80]!r}", remedy="See: cox nodes list")
-        return named[0]
+        return node
+
+    def named(self, name: str) -> Node | None:
+        """By name. PERF: ids are remembered by name, and looked up anew when what is remembered is not true any more."""
+        node = self.nodes.get(self._ids.get(name, ""))
+        if node is None or node.name != name:
+            self._ids = {node.name: node.id for node in self.nodes.values()}
+            node = self.nodes.get(self._ids.get(name, ""))
+        return node
 
     def known(self, node_id: str) -> Node:
         """By id. Raises ``NotFound``."""

@@ -55,8 +55,8 @@ class Fanout:
     # -- from other threads
 
     def wake(self) -> None:
-        """There is something new in the ring."""
-        if not self._woken:
+        """There is something new in the ring. With nobody there, nobody is woken: who comes looks at the ring by himself."""
+        if self._clients and not self._woken:
             self._woken = True
             self._io.call(self._schedule)
 

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-IntentMark = tuple[int, int, tuple[str, ...], str]
+IntentMark = tuple[bool, str, int, tuple[str, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +275,10 @@ class LinkReport:
 
 
 def intent_mark(node: Node, revision: int, cascade: str = "") -> IntentMark:
-    """Whatever of a node's intent a link must not miss changes this. ``cascade``: fingerprint of what paths make of it."""
-    return node.version, revision, node.server_names, cascade
+    """Whatever of a node's intent a link must not miss changes this; its name and region are nothing to a link. ``cascade``:
+    fingerprint of what paths make of it.
+    """
+    return node.enabled, node.control_addr, revision, node.server_names, cascade
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,16 @@ MIN_FREE_MB = 200
 """Below this an installation would end half way."""
 
 SCRIPT = """
-echo "user=$(id -un)"; echo "uid=$(id -u)"
+uid=$(id -u); echo "user=$(id -un)"; echo "uid=$uid"
 echo "kernel=$(uname -r)"; echo "arch=$(uname -m)"
 (. /etc/os-release 2>/dev/null; echo "os=${ID:-}"; echo "os_version=${VERSION_ID:-}"; echo "os_name=${PRETTY_NAME:-}")
 echo "free_mb=$(df -Pm /usr/local/bin 2>/dev/null | awk 'NR==2 {print $4}')"
 echo "memory_mb=$(awk '/^MemTotal/ {print int($2/1024)}' /proc/meminfo)"
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
-echo "python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
+python=$(python3 -V 2>/dev/null); python=${python#Python }; echo "python=${python%.*}"
 echo "systemd=$(systemctl --version 2>/dev/null | awk 'NR==1 {print $2}')"
 echo "awg=$(command -v awg || true)"
-if [ "$(id -u)" = 0 ]; then echo sudo=root
+if [ "$uid" = 0 ]; then echo sudo=root
 elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
 """
 """Prints ``key=value`` lines; run as the login user."""

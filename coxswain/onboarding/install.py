@@ -49,8 +49,7 @@ def prepare(work: Work, host: Host) -> None:
         host.run(PREPARE, what="installing AmneziaWG", deadline=900)
     host.put(_SYSCTL_FILE, SYSCTL.encode(), 0o644)
     host.run(f"sysctl -q -p {_SYSCTL_FILE}", what="applying the sysctls")
-    host.run("modprobe amneziawg || true", what="loading the kernel module")
-    host.run("command -v awg", what="looking for awg after the installation")
+    host.run("modprobe amneziawg; command -v awg", what="loading the kernel module, and looking for awg")
 
 
 def install(work: Work, host: Host, program: Program) -> None:
@@ -65,11 +64,11 @@ def stage(work: Work, host: Host, program: Program) -> None:
     Where the very same file is in place already, nothing is done.
     """
     source: Mapping[str, str] = work.params["source"]
-    _check_not_foreign(host, program)
-    if _digest(host, program.binary) == source["sha256"]:
+    present, staged = _what_is_there(host, program)
+    if present == source["sha256"]:
         work.say("the very same program is there already")
         return
-    if _digest(host, program.staged) != source["sha256"]:
+    if staged != source["sha256"]:
         _fetch(work, host, program, source)
     version = _version(host, program.staged)
     work.keep(staged_version=version)
@@ -224,14 +223,24 @@ def wipe(host: Host, program: Program) -> None:
     host.run(f"{emptied}; rmdir {program.directory} 2>/dev/null || true", what="removing keys and state")
 
 
-def _check_not_foreign(host: Host, program: Program) -> None:
-    """``/usr/local/bin/node`` is where Node.js is often installed (node-contract.md 12.15)."""
-    done = host.run(f"[ -e {program.binary} ] || exit 44; {program.binary} --version", check=False, deadline=30)
-    if done.code == 0 and done.stdout.startswith("v"):
+def _what_is_there(host: Host, program: Program) -> tuple[str, str]:
+    """The digests of the program in place and of the staged one, asked for at once; empty: there is none.
+
+    Raises:
+        Conflict: Node.js is in place; ``/usr/local/bin/node`` is where it is often installed (node-contract.md 12.15).
+    """
+    now, new = program.binary, program.staged
+    says = f'v=; [ ! -e {now} ] || v=$({now} --version 2>/dev/null </dev/null) || v=; echo "${{v%%[!v0-9.]*}}"'
+    done = host.run(f"{says}; {_digesting(now)} || echo; {_digesting(new)} || echo", what="looking what is there")
+    lines = done.stdout.splitlines()
+    if len(lines) != 3:
+        raise NodeMisbehaved(f"{host.name}: asked what is in /usr/local/bin, it printed {done.stdout[:200]!r}")
+    if lines[0].startswith("v"):
         raise Conflict(
-            f"{host.name}: {program.binary} is Node.js {done.stdout.strip()[:20]}, not an agent",
+            f"{host.name}: {now} is Node.js {lines[0][:20]}, not an agent",
             remedy="Move Node.js out of /usr/local/bin, or use another host.",
         )
+    return lines[1][:64], lines[2][:64]
 
 
 def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) -> None:
@@ -275,9 +284,12 @@ def _version(host: Host, binary: str) -> str:
 
 
 def _digest(host: Host, path: str) -> str:
-    script = f"[ -e {path} ] && {{ openssl dgst -sha256 -r < {path} 2>/dev/null || sha256sum < {path}; }}"
-    done = host.run(script, check=False)
+    done = host.run(_digesting(path), check=False)
     return done.stdout[:64] if done.code == 0 else ""
+
+
+def _digesting(path: str) -> str:
+    return f"{{ [ -e {path} ] && {{ openssl dgst -sha256 -r < {path} 2>/dev/null || sha256sum < {path}; }}; }}"
 
 
 class _Progress:

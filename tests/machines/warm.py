@@ -7,7 +7,6 @@ this process, which forks, and the child runs the real agent.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -19,20 +18,22 @@ __all__ = ["LAUNCHER", "SOCKET"]
 SOCKET = "/run/warm.sock"
 
 LAUNCHER = """\
-import json, os, signal, socket, sys
+import sys
 if sys.argv[1:2] == ["version"]:
     print(VERSION)
     sys.exit(0)
-with socket.socket(socket.AF_UNIX) as link:
-    link.connect("/run/warm.sock")
-    ask = json.dumps({"argv": sys.argv[1:], "version": VERSION}).encode()
-    socket.send_fds(link, [ask], [0, 1, 2])
-    pid = int(link.recv(32))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os.kill(pid, signal.SIGTERM))
-    code = link.recv(32)
-sys.exit(int(code or b"1"))
+import _socket, array, os
+import _signal as signal
+link = _socket.socket(_socket.AF_UNIX)
+link.connect("/run/warm.sock")
+ask = "\\0".join([VERSION, *sys.argv[1:]]).encode()
+link.sendmsg([ask], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+pid = int(link.recv(32))
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: os.kill(pid, signal.SIGTERM))
+sys.exit(int(link.recv(32) or b"1"))
 """
+"""Imports as little as it can: it is started three times for each of twenty hosts."""
 
 
 def _serve() -> None:
@@ -57,15 +58,15 @@ def _serve() -> None:
 def _attend(link: socket.socket, coxswain: Any, main: Any) -> None:
     """One launcher; never returns."""
     raw, files, _, _ = socket.recv_fds(link, 65_536, 3)
-    ask = json.loads(raw)
+    version, *argv = raw.decode().split("\0")
     child = os.fork()
     if child == 0:
         link.close()
         for target, file in enumerate(files):
             os.dup2(file, target)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        coxswain.__version__ = ask["version"]
-        sys.argv = ["node", *ask["argv"], *(["--data-plane", "simulated"] if ask["argv"][0] == "run" else [])]
+        coxswain.__version__ = version
+        sys.argv = ["node", *argv, *(["--data-plane", "simulated"] if argv[0] == "run" else [])]
         code = 1
         try:
             main()

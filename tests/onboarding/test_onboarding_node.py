@@ -145,6 +145,19 @@ def test_the_wrong_architecture_is_refused_before_anything_is_installed(rig):
     assert rig.deploy(server, rig.agent())["id"] == node["id"], "and the host can be retried"
 
 
+def test_node_js_in_the_agents_place_is_left_alone(rig):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    theirs = machine.path("/usr/local/bin/node")
+    theirs.write_text("#!/bin/sh\necho v22.11.0\n")
+    theirs.chmod(0o755)
+    error = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent())
+    assert error.status == 409
+    assert "is Node.js v22.11.0, not an agent" in str(error)
+    assert machine.files("/usr/local/bin") == ["node"]
+    assert theirs.read_text() == "#!/bin/sh\necho v22.11.0\n"
+
+
 def test_an_agent_that_starts_and_dies_says_why(rig):
     machine = rig.machine()
     server = rig.add_server(machine)

@@ -21,6 +21,7 @@ class CascadeFleet:
     def __init__(self, fleet: LiveFleet) -> None:
         self.fleet = fleet
         self.addresses: dict[str, str] = {}
+        self.bodies: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, int] = {}
 
     @property
@@ -46,8 +47,17 @@ class CascadeFleet:
             peer = body["add"][0]
             peer["id"] = f"peer_{number}_{place}"
             self.addresses[f"dev_{number}"] = peer["allowed_ips"][0]
+            self.bodies[f"dev_{number}"] = body
             self.client.post("/api/peers", body)
         return f"dev_{number}"
+
+    def take_away(self, device: str) -> None:
+        """The last peer that the device was given; ``give_back`` puts it there again."""
+        (peer,) = self.bodies[device]["add"]
+        self.client.post("/api/peers", {"remove": [{"node_id": peer["node_id"], "public_key": peer["public_key"]}]})
+
+    def give_back(self, device: str) -> None:
+        self.client.post("/api/peers", self.bodies[device])
 
     def path(self, name: str, *nodes: int, **query: Any) -> dict[str, Any]:
         body = {"name": name, "node_ids": [f"n{index}" for index in nodes]}

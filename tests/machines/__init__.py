@@ -73,9 +73,7 @@ class Machine:
         for name in (*_OVER, "home/.ssh", "bin", "log", "pids"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         (directory / "run/sshd").mkdir(exist_ok=True)
-        (directory / "etc/node/node.yaml").write_text(
-            f"control:\n  listen_addr: {address}:8444\ndata_plane:\n  poll_interval_s: 0.5\n"
-        )
+        self.configure()
         for standin in ("slow-systemctl", "journalctl", "awg", "modprobe", "sysctl"):
             shutil.copy(_HERE / "standin.template", directory / f"bin/{standin}")
             text = (directory / f"bin/{standin}").read_text().replace("@PYTHON@", sys.executable, 1)
@@ -110,6 +108,11 @@ class Machine:
     def path(self, absolute: str) -> Path:
         """A file of the host, as the test sees it."""
         return self.scratch / absolute.lstrip("/")
+
+    def configure(self) -> None:
+        """What the agent needs to know where many hosts share a network; a removal takes it away, too."""
+        text = f"control:\n  listen_addr: {self.address}:8444\ndata_plane:\n  poll_interval_s: 0.5\n"
+        self.path("/etc/node/node.yaml").write_text(text)
 
     def new_host_key(self, kind: str = "ed25519") -> None:
         """As after a reinstallation. Restarts sshd."""

@@ -1,18 +1,29 @@
-"""Onboarding over SSH: one host, and twenty at once, on real sshds with a program of 40 MB."""
+"""Onboarding over SSH: one host, and twenty at once, on real sshds with a program of 40 MB.
+
+Twice: over loopback, where one host keeps a core busy for most of its time, and with a line of 100 Mbit/s in front of each
+host, as rented machines have them. Controller and hosts share this machine's processors both times.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
-from rig import Daemon, RigError, scratch, wait_until
+from rig import Daemon, RigError, scratch, usage, wait_until
 
 from benches.fleet import Bench
 
+if TYPE_CHECKING:
+    from tests.machines import Machine
+
 _AT_ONCE = 20
 _BYTES = 40_000_000
+_LINE = "100mbit"
 _OVER = ("failed", "undone", "cancelled", "waiting")
 
 
@@ -28,9 +39,8 @@ def onboarding(bench: Bench) -> None:
         daemon.start()
         stack.callback(daemon.stop)
         client = daemon.client()
-        runs = min(3, bench.scale.runs)
         machines = []
-        for number in range(_AT_ONCE + runs):
+        for number in range(_AT_ONCE + min(3, bench.scale.runs)):
             directory = home / f"host{number}"
             directory.mkdir()
             machines.append(stack.enter_context(Machine(directory, f"127.0.9.{number + 1}", warm=True)))
@@ -39,28 +49,70 @@ def onboarding(bench: Bench) -> None:
             body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint}
             machine.server = client.post("/api/servers", body)["id"]
             wait_until("its interpreter is warm", lambda m=machine: m.path("/run/warm.sock").exists(), 60)
-        took = []
-        for machine in machines[_AT_ONCE:]:
-            took.append(_onboard(client, [machine.server], agent))
-            bench.report.note("onboard one host over SSH, 40 MB", took[-1])
-        one = sorted(took)[len(took) // 2]
-        many = _onboard(client, [machine.server for machine in machines[:_AT_ONCE]], agent)
-        bench.report.note("onboard 20 hosts at once", many)
-        bench.report.note("onboard 20 hosts at once, against one", many / one)
+        _measure(bench, daemon, machines, agent, "")
+        if shutil.which("tc") is None:
+            bench.say("no tc here: nothing is measured behind lines")
+            return
+        _clear(client, machines)
+        with _lines(machines):
+            _measure(bench, daemon, machines, agent, f", lines of {_LINE}")
+
+
+def _measure(bench: Bench, daemon: Daemon, machines: Sequence[Machine], agent: str, how: str) -> None:
+    client = daemon.client()
+    took = []
+    for machine in machines[_AT_ONCE:]:
+        took.append(_onboard(client, [machine.server], agent))
+        bench.report.note(f"onboard one host over SSH, 40 MB{how}", took[-1])
+    one = sorted(took)[len(took) // 2]
+    before = usage(daemon.pid).cpu_s
+    many = _onboard(client, [machine.server for machine in machines[:_AT_ONCE]], agent)
+    bench.report.note(f"onboard 20 hosts at once{how}", many)
+    bench.report.note(f"onboard 20 hosts at once, against one{how}", many / one)
+    bench.report.note(f"onboard 20 hosts at once{how}: CPU of the controller", usage(daemon.pid).cpu_s - before)
 
 
 def _onboard(client: Any, servers: list[str], agent: str) -> float:
     """Returns the seconds from the first request to the last link being live."""
     began = time.monotonic()
     body = {"role": "node", "binary_path": agent}
-    left = {client.begin(f"/api/servers/{server}/deploy", body)["id"] for server in servers}
+    _wait(client, "node.add", {client.begin(f"/api/servers/{server}/deploy", body)["id"] for server in servers})
+    return time.monotonic() - began
 
+
+def _clear(client: Any, machines: Sequence[Machine]) -> None:
+    """Nothing of the first time is left on any host."""
+    nodes = [node["id"] for node in client.get("/api/nodes?limit=100")]
+    _wait(client, "node.remove", {client.begin(f"/api/nodes/{node}/remove", {})["id"] for node in nodes})
+    for machine in machines:
+        machine.configure()
+
+
+def _wait(client: Any, kind: str, left: set[str]) -> None:
     def over() -> bool:
-        going = {o["id"]: o for o in client.get("/api/operations?kind=node.add&open=true&limit=100")}
+        going = {o["id"]: o for o in client.get(f"/api/operations?kind={kind}&open=true&limit=100")}
         failed = [o["error"] for o in going.values() if o["id"] in left and o["state"] in _OVER]
         if failed:
-            raise RigError(f"onboarding failed: {failed[0]}")
+            raise RigError(f"{kind} failed: {failed[0]}")
         return not going.keys() & left
 
-    wait_until("all are onboarded", over, 300, 0.1)
-    return time.monotonic() - began
+    wait_until(f"{kind} is over", over, 300, 0.1)
+
+
+@contextmanager
+def _lines(machines: Sequence[Machine]) -> Iterator[None]:
+    """What goes to a host goes there at the speed of its line; the rest of the loopback is as before."""
+    _tc("qdisc add dev lo root handle 1: htb")
+    try:
+        for number, machine in enumerate(machines, 16):
+            _tc(f"class add dev lo parent 1: classid 1:{number:x} htb rate {_LINE} burst 256k quantum 60000")
+            _tc(f"filter add dev lo protocol ip parent 1: prio 1 u32 match ip dst {machine.address}/32 flowid 1:{number:x}")
+        yield
+    finally:
+        _tc("qdisc del dev lo root")
+
+
+def _tc(arguments: str) -> None:
+    done = subprocess.run(["tc", *arguments.split()], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RigError(f"tc {arguments}: {done.stderr.strip()}")

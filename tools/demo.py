@@ -16,13 +16,13 @@ from typing import Any
 
 import click
 from rig import (
-    BASE_PORT,
     REGIONS,
     Daemon,
     RigError,
     Simulator,
     end_at_sigterm,
     enrol,
+    free_ports,
     make_csrs,
     peers_for,
     scratch,
@@ -199,7 +199,8 @@ def _run(
     fleet_dir = home / "fleet"
     fleet_dir.mkdir()
     say(f"Making a fleet in {home}")
-    simulator = Simulator(fleet_dir, BASE_PORT)
+    base_port = free_ports(nodes)
+    simulator = Simulator(fleet_dir, base_port)
     try:
         daemon.init()
         daemon.start(chaos=chaos)
@@ -207,7 +208,7 @@ def _run(
         say(f"Enrolling {nodes} nodes")
         make_csrs(fleet_dir, nodes)
         names = [f"{REGIONS[i % len(REGIONS)]}-{i // len(REGIONS) + 1}" for i in range(nodes)]
-        enrolled = enrol(daemon.client(), fleet_dir, names, BASE_PORT)
+        enrolled = enrol(daemon.client(), fleet_dir, names, base_port)
         ids = [node["id"] for node in enrolled]
         if clients:
             daemon.client().post("/api/peers", peers_for(ids, clients))
@@ -221,6 +222,7 @@ def _run(
         )
         up_s = time.monotonic() - began
         say(f"All {nodes} nodes live and in sync after {up_s:.1f} s")
+        say(f"In another terminal: COX_CONFIG={daemon.config} {_cox()} nodes list")
         simulator.command("connect", peers=nodes * clients // 2)
         trouble = Chaos(daemon, simulator, enrolled, random.Random(seed), next_at=time.monotonic() + FIRST_HARM_S)  # noqa: S311
         _show(daemon, trouble if chaos else None, seconds, live=live, say=say)
@@ -243,6 +245,12 @@ def _run(
         "clean_stop": code == 0,
         **trouble.report(),
     }
+
+
+def _cox() -> str:
+    """The command line of this checkout, as short as it can be typed here."""
+    there = Path(sys.executable).with_name("cox")
+    return str(there.relative_to(Path.cwd()) if there.is_relative_to(Path.cwd()) else there)
 
 
 def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, say: Callable[[str], None]) -> None:

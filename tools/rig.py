@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -28,7 +29,8 @@ from coxswain.errors import CoxswainError
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE_PORT = 15_000
-"""Below the range from which the kernel takes ports for outgoing connections."""
+_END_PORT = 32_000
+"""Between them nothing is in the way: above, the kernel takes ports for outgoing connections."""
 
 
 class RigError(Exception):
@@ -38,6 +40,26 @@ class RigError(Exception):
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` TCP ports in a row of loopback on which nobody listens. Where to look first is left to chance,
+    so that two who start together do not meet.
+    """
+    bases = list(range(BASE_PORT, _END_PORT - count, 100))
+    random.shuffle(bases)
+    for base in bases:
+        if all(_is_free(port) for port in range(base, base + count)):
+            return base
+    raise RigError(f"no {count} TCP ports in a row are free on 127.0.0.1 between {BASE_PORT} and {_END_PORT}")
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def wait_until(what: str, predicate: Callable[[], Any], timeout: float, every: float = 0.05) -> Any:

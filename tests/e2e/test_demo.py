@@ -61,3 +61,23 @@ def test_ended_at_any_moment_it_takes_everything_with_it(tmp_path: Path) -> None
     demo.send_signal(signal.SIGTERM)
     demo.communicate(timeout=60)
     assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []
+
+
+def test_two_at_once_do_not_meet_and_cox_reaches_either(tmp_path: Path) -> None:
+    demos = [start(tmp_path, "--nodes", str(nodes), "--seconds", "120") for nodes in (2, 3)]
+    try:
+        for nodes, demo in zip((2, 3), demos, strict=True):
+            assert demo.stdout is not None
+            lines: list[str] = []
+            while not lines or not lines[-1].startswith("In another terminal: "):
+                line = demo.stdout.readline()
+                assert line, (lines, demo.communicate())
+                lines.append(line)
+            command = f"{lines[-1].removeprefix('In another terminal: ').strip()} --json"
+            listed = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
+            assert [node["in_sync"] for node in json.loads(listed.stdout)] == [True] * nodes
+    finally:
+        for demo in demos:
+            demo.send_signal(signal.SIGTERM)
+            demo.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []

@@ -26,7 +26,7 @@ from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring
 from coxswain.store import Durability, Store, Tx, open_store
 from coxswain.wire.node_control import Deadlines
 from tests.netns import Namespace
-from tests.support import eventually, free_port
+from tests.support import eventually, free_port, free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -340,9 +340,10 @@ def live_fleet(
 ) -> Iterator[LiveFleet]:
     """Starts everything and waits until every node is in sync.
 
-    ``config``: YAML; empty: the defaults. ``process``: the controller is a process of its own, which can be killed.
+    ``base_port``: where the search for free ports begins. ``config``: YAML; empty: the defaults. ``process``: the controller is a process of its own, which can be killed.
     """
     state = home / "state"
+    base_port = free_ports(base_port, count)
     if not process:
         state.mkdir(mode=0o700)
     if config:

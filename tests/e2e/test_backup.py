@@ -16,7 +16,7 @@ import pytest
 from coxswain.backup.revocations import read_file
 from tests.fleet import Daemon, Nodes, peers_body
 from tests.postgres import PostgresServer
-from tests.support import eventually
+from tests.support import eventually, free_ports
 
 BASE_PORT = 13_700
 PHRASE = "five random words are enough"
@@ -46,13 +46,13 @@ class Fleet:
         self.daemon.start()
         self.nodes = Nodes.make(home / "nodes", count)
         self.ids: list[str] = []
-        client = self.daemon.client()
+        client, base_port = self.daemon.client(), free_ports(BASE_PORT, count)
         for index in range(count):
-            body = {"name": f"n{index}", "control_addr": f"127.0.0.1:{BASE_PORT + index}"}
+            body = {"name": f"n{index}", "control_addr": f"127.0.0.1:{base_port + index}"}
             self.ids.append(client.post("/api/nodes", body)["id"])
             self.nodes.install(index, client.post(f"/api/nodes/n{index}/enroll", {"csr": self.nodes.csr(index)}))
         client.post("/api/peers", peers_body(self.ids, 3))
-        self.nodes.start(BASE_PORT)
+        self.nodes.start(base_port)
         in_sync(self.daemon, count)
 
 

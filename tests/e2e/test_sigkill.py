@@ -15,7 +15,7 @@ from coxswain.audit.verify import verify
 from coxswain.errors import CoxswainError
 from coxswain.store import open_store
 from tests.fleet import Daemon, Nodes, peers_body
-from tests.support import eventually
+from tests.support import eventually, free_ports
 
 KILLS = 8
 WRITERS = 4
@@ -36,12 +36,12 @@ def test_acknowledged_changes_and_their_records_are_there_once(daemon: Daemon, t
     rng = random.Random(5)
     client = daemon.client()
     nodes = Nodes.make(tmp_path / "nodes", NODES)
-    ids = []
+    ids, base_port = [], free_ports(BASE_PORT, NODES)
     for index in range(NODES):
-        body = {"name": f"n{index}", "control_addr": f"127.0.0.1:{BASE_PORT + index}"}
+        body = {"name": f"n{index}", "control_addr": f"127.0.0.1:{base_port + index}"}
         ids.append(client.post("/api/nodes", body)["id"])
         nodes.install(index, client.post(f"/api/nodes/n{index}/enroll", {"csr": nodes.csr(index)}))
-    nodes.start(BASE_PORT)
+    nodes.start(base_port)
     asked: list[str] = []
     acknowledged: list[str] = []
     lock = threading.Lock()

@@ -33,7 +33,7 @@ async def test_a_missing_tool_is_named(tmp_path):
 
 async def test_a_hung_tool_is_ended_with_all_that_it_started(t, tmp_path):
     child = tmp_path / "child"
-    ended = await Runner()("sh", "-c", f"sleep 600 & echo $! > {child}; wait", timeout=0.3)
+    ended = await Runner()("sh", "-c", f"sleep 600 & echo $! > {child}; wait", timeout=2)
     assert not ended.ok
     assert "ended after" in ended.complaint()
     pid = int(child.read_text())

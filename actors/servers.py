@@ -202,10 +202,7 @@ class Servers(Actor):
     def _checked(self, key: str, version: int | None) -> Server:
         server = self._server(key)
         if version is not None and version != server.version:
-            raise StaleVersion(
-                f"server {server.name}: version {version} was changed by somebody else; it is {server.version} now",
-                current=server.version,
-            )
+            raise StaleVersion.of(f"server {server.name}", version, server.version)
         return server
 
     # -- relays
@@ -256,10 +253,7 @@ class Servers(Actor):
     def _checked_relay(self, key: str, version: int | None) -> Relay:
         relay = self._relay(key)
         if version is not None and version != relay.version:
-            raise StaleVersion(
-                f"relay {relay.name}: version {version} was changed by somebody else; it is {relay.version} now",
-                current=relay.version,
-            )
+            raise StaleVersion.of(f"relay {relay.name}", version, relay.version)
         return relay
 
     # -- inside

@@ -111,6 +111,11 @@ class StaleVersion(Conflict):
         super().__init__(message)
         self.current = current
 
+    @classmethod
+    def of(cls, record: str, seen: int, current: int) -> StaleVersion:
+        """``record``: what it is, and its name; ``seen``: the version that the author read."""
+        return cls(f"{record}: version {seen} was changed by somebody else; it is {current} now", current=current)
+
 
 class AlreadyExists(Conflict):
     """The name or key is taken."""

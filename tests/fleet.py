@@ -340,7 +340,8 @@ def live_fleet(
 ) -> Iterator[LiveFleet]:
     """Starts everything and waits until every node is in sync.
 
-    ``base_port``: where the search for free ports begins. ``config``: YAML; empty: the defaults. ``process``: the controller is a process of its own, which can be killed.
+    ``base_port``: where the search for free ports begins. ``config``: YAML; empty: the defaults. ``process``: the controller
+    is a process of its own, which can be killed.
     """
     state = home / "state"
     base_port = free_ports(base_port, count)

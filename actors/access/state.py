@@ -130,10 +130,7 @@ class AccessState:
         """By id or e-mail, and as its author saw it. Raises ``NotFound``, ``StaleVersion``."""
         account = self.account(key)
         if version is not None and version != account.version:
-            raise StaleVersion(
-                f"admin {account.email}: version {version} was changed by somebody else; it is {account.version} now",
-                current=account.version,
-            )
+            raise StaleVersion.of(f"admin {account.email}", version, account.version)
         return account
 
     def view(self, account: rows.Account) -> Admin:

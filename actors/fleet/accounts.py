@@ -231,9 +231,7 @@ def _device_ids(tx: Tx, user_id: str) -> list[str]:
 
 def _check_version(what: str, row_id: str, present: int, seen: int | None) -> None:
     if seen is not None and seen != present:
-        raise StaleVersion(
-            f"{what} {row_id}: version {seen} was changed by somebody else; it is {present} now", current=present
-        )
+        raise StaleVersion.of(f"{what} {row_id}", seen, present)
 
 
 CHANGES: dict[type, Handler] = {

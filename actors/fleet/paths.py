@@ -93,10 +93,7 @@ def _remove(fleet: FleetState, message: m.RemovePath) -> Committed[m.PathView]:
     before = wired(fleet)
     path = find_path(before, message.key)
     if message.version is not None and message.version != path.version:
-        raise StaleVersion(
-            f"path {path.name}: version {message.version} was changed by somebody else; it is {path.version} now",
-            current=path.version,
-        )
+        raise StaleVersion.of(f"path {path.name}", message.version, path.version)
     view = _view(fleet, before, path)
     with fleet.changing() as tx:
         _check_unused(tx, path)

@@ -156,10 +156,7 @@ class FleetState:
         """By id or name, and as its author saw it. Raises ``NotFound``, ``StaleVersion``."""
         node = self.find(node_id)
         if version is not None and version != node.version:
-            raise StaleVersion(
-                f"node {node.name}: version {version} was changed by somebody else; it is {node.version} now",
-                current=node.version,
-            )
+            raise StaleVersion.of(f"node {node.name}", version, node.version)
         return node
 
 

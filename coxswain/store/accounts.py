@@ -194,10 +194,7 @@ def _lost(tx: Tx, what: str, table: str, row_id: str, expected: int) -> NotFound
     present = tx.execute(f"SELECT version FROM {table} WHERE id = ?", (row_id,))  # noqa: S608 - our own names
     if not present:
         return NotFound(f"{what}: there is no {what} with the id {row_id!r}")
-    return StaleVersion(
-        f"{what} {row_id}: version {expected} was changed by somebody else; it is {present[0][0]} now",
-        current=present[0][0],
-    )
+    return StaleVersion.of(f"{what} {row_id}", expected, present[0][0])
 
 
 def _user(row: Row) -> User:

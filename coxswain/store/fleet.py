@@ -121,10 +121,7 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
     present = tx.execute("SELECT version FROM nodes WHERE id = ?", (node.id,))
     if not present:
         raise NotFound(f"node: there is no node with the id {node.id!r}")
-    raise StaleVersion(
-        f"node {node.name}: version {expected_version} was changed by somebody else; it is {present[0][0]} now",
-        current=present[0][0],
-    )
+    raise StaleVersion.of(f"node {node.name}", expected_version, present[0][0])
 
 
 def delete_node(tx: Tx, node_id: str) -> None:

@@ -89,10 +89,7 @@ def update_path(tx: Tx, path: Path, *, expected_version: int, now: float) -> Pat
     present = tx.execute("SELECT version FROM paths WHERE id = ?", (path.id,))
     if not present:
         raise NotFound(f"path: there is no path with the id {path.id!r}")
-    raise StaleVersion(
-        f"path {path.name}: version {expected_version} was changed by somebody else; it is {present[0][0]} now",
-        current=present[0][0],
-    )
+    raise StaleVersion.of(f"path {path.name}", expected_version, present[0][0])
 
 
 def delete_path(tx: Tx, path_id: str) -> None:

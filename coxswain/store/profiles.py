@@ -141,10 +141,7 @@ def check_version(profile: Profile, seen: int) -> None:
 
 
 def _stale(present: Profile, seen: int) -> StaleVersion:
-    return StaleVersion(
-        f"profile {present.name}: version {seen} was changed by somebody else; it is {present.version} now",
-        current=present.version,
-    )
+    return StaleVersion.of(f"profile {present.name}", seen, present.version)
 
 
 def delete_profile(tx: Tx, profile_id: str) -> None:

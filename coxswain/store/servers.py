@@ -136,10 +136,7 @@ def _update(tx: Tx, table: str, value: Any, expected_version: int, now: float) -
     what = table.removesuffix("s")
     if not present:
         raise NotFound(f"{what}: there is none with the id {value.id!r}")
-    raise StaleVersion(
-        f"{what} {value.name}: version {expected_version} was changed by somebody else; it is {present[0][0]} now",
-        current=present[0][0],
-    )
+    raise StaleVersion.of(f"{what} {value.name}", expected_version, present[0][0])
 
 
 def _column(value: Any, name: str) -> Value:

@@ -1,6 +1,7 @@
 // What every page does in the browser: forms and buttons that call the API, dialogs, toasts, theme, times, the palette.
 // Pages work as plain HTML for reading; this adds the acting and, through live.js, the staying up to date.
 
+import { showClocks, startCharts } from "/static/charts.js";
 import { startLive } from "/static/live.js";
 import { ours } from "/static/html.js";
 
@@ -392,5 +393,9 @@ function startPalette() {
 startPalette();
 showTimes();
 setInterval(showTimes, 5000);
-document.addEventListener("cox:shown", (event) => showTimes(event.target));
+document.addEventListener("cox:shown", (event) => {
+  showTimes(event.target);
+  showClocks(event.target);
+});
+startCharts();
 if (document.body.dataset.live !== undefined) startLive();

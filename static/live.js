@@ -93,6 +93,10 @@ class Region {
   showWhole(fresh) {
     if (this.html === fresh.innerHTML) return;
     this.html = fresh.innerHTML;
+    this.element.querySelectorAll("details").forEach((old, index) => {
+      const details = fresh.content.querySelectorAll("details")[index];
+      if (details) details.open = old.open;
+    });
     const at = [...this.element.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
     this.element.replaceChildren(fresh.content);
     if (at >= 0) this.element.querySelectorAll(FOCUSABLE)[at]?.focus();

@@ -6,6 +6,7 @@ from coxswain.api.route import Route
 from coxswain.web.pages import (
     access,
     audit,
+    charts,
     fleet,
     login,
     node,
@@ -24,6 +25,7 @@ __all__ = ["PAGES"]
 PAGES: tuple[Route, ...] = (
     *login.PAGES,
     *fleet.PAGES,
+    *charts.PAGES,
     *node.PAGES,
     *paths.PAGES,
     *profiles.PAGES,

@@ -8,6 +8,7 @@ from coxswain.api.call import Call
 from coxswain.errors import NotFound
 from coxswain.web.fleet_map import fleet_map
 from coxswain.web.page import ask, fragment, page
+from coxswain.web.pages.charts import over_time
 from coxswain.web.regions import REGIONS
 
 __all__ = ["PAGES"]
@@ -30,7 +31,7 @@ def _load(call: Call) -> dict[str, Any]:
         "after": rows[_PAGE - 1]["name"] if len(rows) > _PAGE else None,
         "region": region,
         "region_codes": sorted(REGIONS),
-    }
+    } | over_time(call)
 
 
 def _counters(call: Call) -> dict[str, Any]:
@@ -55,9 +56,11 @@ def _rows(call: Call) -> dict[str, Any]:
     return {"nodes": nodes}
 
 
+_QUERY = ("region", "after", "range")
+
 PAGES = (
-    page("/", "fleet.html", _load, title="Fleet", query=("region", "after")),
-    fragment("/ui/fragments/counters", "_counters.html", _counters, query=("region", "after")),
-    fragment("/ui/fragments/map", "_map.html", _map, query=("region", "after")),
-    fragment("/ui/rows/nodes", "_node_rows.html", _rows, query=("region", "after")),
+    page("/", "fleet.html", _load, title="Fleet", query=_QUERY),
+    fragment("/ui/fragments/counters", "_counters.html", _counters, query=_QUERY),
+    fragment("/ui/fragments/map", "_map.html", _map, query=_QUERY),
+    fragment("/ui/rows/nodes", "_node_rows.html", _rows, query=_QUERY),
 )

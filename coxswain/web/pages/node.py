@@ -7,6 +7,7 @@ from typing import Any
 from coxswain.api.call import Call
 from coxswain.errors import CoxswainError
 from coxswain.web.page import ask, fragment, page
+from coxswain.web.pages.charts import over_time
 from coxswain.web.pages.sessions import recent_sessions
 
 __all__ = ["PAGES"]
@@ -15,7 +16,12 @@ __all__ = ["PAGES"]
 def _load(call: Call) -> dict[str, Any]:
     found = _state(call)
     node = found["node"]
-    return found | {"title": node["name"], "here": "/", "plan": None, "reason": "asking…"} | _sessions(call)
+    return (
+        found
+        | {"title": node["name"], "here": "/", "plan": None, "reason": "asking…"}
+        | _sessions(call)
+        | over_time(call, node["id"])
+    )
 
 
 def _state(call: Call) -> dict[str, Any]:
@@ -33,9 +39,11 @@ def _sessions(call: Call) -> dict[str, Any]:
     return recent_sessions(call, node=call.path["key"])
 
 
+_QUERY = ("range",)
+
 PAGES = (
-    page("/nodes/{key}", "node.html", _load, title="Node"),
-    fragment("/ui/fragments/nodes/{key}", "_node_state.html", _state),
-    fragment("/ui/fragments/nodes/{key}/plan", "_plan.html", _plan),
-    fragment("/ui/fragments/nodes/{key}/sessions", "_session_table.html", _sessions),
+    page("/nodes/{key}", "node.html", _load, title="Node", query=_QUERY),
+    fragment("/ui/fragments/nodes/{key}", "_node_state.html", _state, query=_QUERY),
+    fragment("/ui/fragments/nodes/{key}/plan", "_plan.html", _plan, query=_QUERY),
+    fragment("/ui/fragments/nodes/{key}/sessions", "_session_table.html", _sessions, query=_QUERY),
 )

@@ -15,7 +15,7 @@ from coxswain.clock import to_micros
 from coxswain.errors import StoreUnavailable
 from coxswain.live.frames import DROPPED, inventory_of
 from coxswain.live.ring import EventRing
-from coxswain.messages.hub import EventsAfter, Publish, PublishAll
+from coxswain.messages.hub import EventsAfter, LastEvent, Publish, PublishAll
 from coxswain.store import Durability, Store
 from coxswain.store.live_floor import read_floor, write_floor
 
@@ -59,6 +59,8 @@ class EventHub(Actor):
                 self._take(events)
             case EventsAfter(after, limit):
                 return self._ring.after(after, limit)
+            case LastEvent():
+                return self._ring.last
         return None
 
     def _take(self, events: tuple[Publish, ...]) -> None:

@@ -85,7 +85,7 @@ function kindOf(field) {
 function bodyOf(form) {
   const body = {};
   for (const field of form.elements) {
-    if (!field.name || field.disabled || (field.type === "radio" && !field.checked)) continue;
+    if (!field.name || (field.disabled && !field.dataset.needs) || (field.type === "radio" && !field.checked)) continue;
     const value = READ[kindOf(field)](field);
     if (value === undefined || (value === "" && field.dataset.optional !== undefined)) continue;
     const path = field.name.split(".");
@@ -286,8 +286,21 @@ async function preview(form) {
   $(form.dataset.into).textContent = answer.ok ? [...(pre_up || []), ...(post_up || [])].join("\n") || "No rules." : sentence(answer.data);
 }
 
+/** data-needs: a switch that means nothing while another one is off. */
+function follow(form) {
+  for (const field of $$("[data-needs]", form)) {
+    const on = form.elements.namedItem(field.dataset.needs).checked;
+    if (on === !field.disabled) continue;
+    field.disabled = !on;
+    field.checked = on && field.defaultChecked;
+  }
+}
+
+document.addEventListener("reset", (event) => setTimeout(follow, 0, event.target)); // its fields are reset after this
+
 document.addEventListener("change", (event) => {
   const form = event.target.form;
+  if (form) follow(form);
   if (form?.dataset.preview && form.dataset.take.split(" ").includes(event.target.name)) preview(form);
 });
 

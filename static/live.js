@@ -8,10 +8,11 @@
 import { ours } from "/static/html.js";
 
 const LEAST_MS = 150;
+const AGAIN_MS = 1000;
 const RETRY_MS = [250, 500, 1000, 2000, 4000, 8000];
 
 const regions = [];
-let seq = null;
+let seq = document.body.dataset.seq || ""; // of the newest event when the page was rendered: nothing is missed in between
 let failures = 0;
 
 const FOCUSABLE = "a[href], button, input, select, textarea";
@@ -70,9 +71,11 @@ class Region {
       const response = await fetch(address, { credentials: "same-origin" });
       if ("leaving" in document.body.dataset) return;
       if (response.status === 401) return location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+      if (response.status === 404 && !this.byRow) return gone();
       if (response.ok) this.show(await response.text(), all, keys);
     } catch {
-      this.all = true; // the connection is gone; when it is back everything is looked at again
+      this.all = true; // the controller does not answer: again in a while
+      this.last = performance.now() + AGAIN_MS;
     } finally {
       this.timer = 0;
     }
@@ -184,6 +187,19 @@ function words(type, frame) {
   }
 }
 
+/** What this page is about was removed, by somebody else or another window: nothing on it means anything any more. */
+function gone() {
+  const content = document.getElementById("content");
+  if (content.inert) return;
+  content.inert = true;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  const back = document.querySelector('.nav a[aria-current="page"]');
+  const told = Object.assign(document.createElement("p"), { className: "notice gone", textContent: "What this page showed was removed. " });
+  told.setAttribute("role", "alert");
+  told.append(Object.assign(document.createElement("a"), { href: back?.href || "/", textContent: `Back to ${back?.textContent || "the fleet"}` }));
+  content.before(told);
+}
+
 /** A form that shows a record which somebody else just changed says so at once. */
 function warn(form, type, frame) {
   const [topic, id] = form.dataset.watch.split(" ");
@@ -207,11 +223,10 @@ function say(state) {
 function connect() {
   say(failures === 0 ? "connecting" : "lost");
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const socket = new WebSocket(`${scheme}://${location.host}/ws/events${seq === null ? "" : `?after=${seq}`}`);
+  const socket = new WebSocket(`${scheme}://${location.host}/ws/events?after=${seq}`);
   socket.addEventListener("open", () => {
-    if (failures > 0) everything();
     failures = 0;
-    say("open");
+    say("open"); // what was missed follows by itself, and is said to be lost where it is (`dropped`)
   });
   socket.addEventListener("message", (message) => onEvent(JSON.parse(message.data)));
   socket.addEventListener("close", () => {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["EventsAfter", "GetLiveCounts", "LiveCounts", "Publish", "PublishAll"]
+__all__ = ["EventsAfter", "GetLiveCounts", "LastEvent", "LiveCounts", "Publish", "PublishAll"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class EventsAfter:
 
     after: int
     limit: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LastEvent:
+    """Asked by pages, before they look at anything else: what happens after it, they follow. Reply: its number."""
 
 
 @dataclass(frozen=True, slots=True)

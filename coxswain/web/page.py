@@ -19,6 +19,7 @@ from coxswain.api.bodies import Body
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.errors import CoxswainError, Refused
+from coxswain.messages.hub import LastEvent
 from coxswain.web.navigation import Group, navigation
 from coxswain.web.render import render
 
@@ -69,7 +70,8 @@ def page(
     """A whole page, with navigation around ``template``."""
 
     def show(call: Call) -> Reply:
-        context = {"title": title, "here": path, "who": call.who, "navigation": _navigation(), **load(call)}
+        around = {"title": title, "here": path, "who": call.who, "navigation": _navigation(), "seq": _last_event(call)}
+        context = {**around, **load(call)}
         return Reply(raw=render(template, context), media_type=HTML)
 
     return _route(path, f"Page: {title}.", show, scope, query)
@@ -89,6 +91,15 @@ def fragment(
 def _route(path: str, summary: str, show: Callable[[Call], Reply], scope: Scope, query: tuple[str, ...]) -> Route:
     params = tuple(Param(name, "see the API route behind this page") for name in query)
     return Route("GET", path, scope, summary, show, query=params, media_type=HTML, also=(404,))
+
+
+def _last_event(call: Call) -> int | str:
+    """The number from which the page follows, so that nothing is lost in between. Empty: nobody knows it now."""
+    try:
+        found: int = call.ask("event_hub", LastEvent())
+    except CoxswainError:
+        return ""
+    return found
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,18 +11,42 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, StorageState, expect, sync_playwright
 
+from tests.browser.actions import Recorder, carried_out_by
 from tests.fleet import LiveFleet, live_fleet
+from tests.machines import Machine, agent_file, relay_file
 
 PASSWORD = "correct horse battery staple"
 expect.set_options(timeout=20_000)
+_addresses = itertools.count(20)
 REGIONS = ("fra1", "nyc1", "sgp1")
+_CONFIG = """\
+posture: personal
+state_dir: ./state
+node:
+  binary_path: {home}/node
+relay:
+  binary_path: {home}/relay
+"""
 
 
 @pytest.fixture(scope="package")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
-    home = tmp_path_factory.mktemp("browser")
-    with live_fleet(home, 3, 14_700, web=True, regions=REGIONS, interval_s=2.0) as found:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the controller lives, beside the programs that it installs on machines."""
+    made = tmp_path_factory.mktemp("browser")
+    agent_file(made / "node", version="0.3.1")
+    relay_file(made / "relay")
+    return made
+
+
+@pytest.fixture(scope="package")
+def fleet(home: Path) -> Iterator[LiveFleet]:
+    config = _CONFIG.format(home=home)
+    with live_fleet(home, 3, 14_700, web=True, regions=REGIONS, interval_s=2.0, config=config) as found:
         found.controller.client.post("/api/admins/usr_admin/password", {"new_password": PASSWORD})
+        for place, key in enumerate(found.ids):  # without an address nobody can be sent there, and no path leads there
+            version = found.controller.node(key)["version"]
+            change = {"endpoint_ips": [f"192.0.2.{place + 10}"], "version": version}
+            found.controller.client.call("PATCH", f"/api/nodes/{key}", change)
         found.add_peers(2)
         found.controller.all_in_sync(3)
         yield found
@@ -61,8 +86,17 @@ def complaints() -> Iterator[list[str]]:
 
 
 @pytest.fixture
+def done(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """What browsers did; a test that says what it carries out has to have done it."""
+    recorder = Recorder()
+    yield recorder
+    promised = carried_out_by(request.node.own_markers)
+    assert not [action for action in promised if not recorder.did(action)], "was not done"
+
+
+@pytest.fixture
 def open_browser(
-    chromium: Browser, base: str, credential: StorageState, complaints: list[str]
+    chromium: Browser, base: str, credential: StorageState, complaints: list[str], done: Recorder
 ) -> Iterator[Callable[..., Page]]:
     """Opens a browser of its own, signed in unless told otherwise; its console has to stay clean."""
     contexts: list[BrowserContext] = []
@@ -71,6 +105,7 @@ def open_browser(
         options.setdefault("viewport", {"width": 1280, "height": 1800})  # what is out of view is not redrawn
         context = chromium.new_context(base_url=base, storage_state=credential if signed_in else None, **options)
         contexts.append(context)
+        done.watch(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
@@ -100,6 +135,18 @@ def pictures() -> Path:
     directory = Path(os.environ.get("COXSWAIN_SCREENSHOTS", "build/screenshots"))
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A host with a real sshd, to be set up from the dashboard."""
+    with Machine(tmp_path, f"127.0.4.{next(_addresses)}") as started:
+        yield started
+
+
+def confirm(page: Page, name: str) -> None:
+    """Says yes to the question that a button asked."""
+    page.locator("#confirm").get_by_role("button", name=name, exact=True).click()
 
 
 def sign_in(page: Page, password: str = PASSWORD) -> None:

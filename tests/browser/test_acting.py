@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.actions import acts
+from tests.browser.conftest import confirm
 from tests.fleet import LiveFleet
 from tests.support import eventually
 
@@ -20,10 +22,8 @@ def new_node(fleet: LiveFleet) -> Iterator[str]:
     fleet.controller.client.call("DELETE", f"/api/nodes/{made['id']}")
 
 
-def confirm(page: Page, name: str) -> None:
-    page.locator("#confirm").get_by_role("button", name=name, exact=True).click()
-
-
+@acts("/", "POST /api/nodes")
+@acts("/nodes/{key}", "POST /api/nodes/*/enroll", "COPY #issued-crt", "COPY #issued-ca", "DELETE /api/nodes/*")
 def test_a_node_is_added_and_its_request_signed(browser_page: Page, fleet: LiveFleet, complaints: list[str]) -> None:
     page = browser_page
     page.goto("/")
@@ -37,6 +37,11 @@ def test_a_node_is_added_and_its_request_signed(browser_page: Page, fleet: LiveF
     page.get_by_role("button", name="Sign it").click()
     expect(page.locator("#issued-crt")).to_contain_text("BEGIN CERTIFICATE")
     expect(page.locator("#issued-ca")).to_contain_text("BEGIN CERTIFICATE")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for copy in page.locator("#issued").get_by_role("button", name="Copy").all():
+        copy.click()
+        expect(page.get_by_text("Copied.").last).to_be_visible()
+    eventually(lambda: "BEGIN CERTIFICATE" in page.evaluate("navigator.clipboard.readText()"))
     page.get_by_role("button", name="Done").click()
     page.get_by_role("button", name="Remove").click()
     confirm(page, "Remove")
@@ -58,6 +63,13 @@ def test_bad_input_names_the_field_and_keeps_what_was_typed(browser_page: Page, 
     complaints.clear()  # the 409 itself
 
 
+@acts(
+    "/nodes/{key}",
+    "POST /api/nodes/*/push",
+    "POST /api/nodes/*/look",
+    "POST /api/nodes/*/disable",
+    "POST /api/nodes/*/enable",
+)
 def test_a_node_is_pushed_looked_at_disabled_and_enabled(browser_page: Page, fleet: LiveFleet) -> None:
     page = browser_page
     page.goto("/nodes/n1")
@@ -81,6 +93,7 @@ def test_saying_no_changes_nothing(browser_page: Page, fleet: LiveFleet, new_nod
     assert fleet.controller.node(new_node)["id"] == new_node
 
 
+@acts("/nodes/{key}", "PATCH /api/nodes/*")
 def test_a_stale_save_shows_what_changed_and_loses_nothing(
     open_browser: Callable[..., Page], fleet: LiveFleet, new_node: str, complaints: list[str]
 ) -> None:
@@ -102,6 +115,7 @@ def test_a_stale_save_shows_what_changed_and_loses_nothing(
     complaints.clear()  # the 409 itself
 
 
+@acts("/tokens", "POST /api/tokens", "COPY #secret", "DELETE /api/tokens/*")
 def test_a_token_is_shown_once_works_and_is_revoked(browser_page: Page, base: str) -> None:
     page = browser_page
     page.goto("/tokens")
@@ -111,6 +125,9 @@ def test_a_token_is_shown_once_works_and_is_revoked(browser_page: Page, base: st
     expect(page.locator("#secret")).to_contain_text("cox_")
     secret = page.locator("#secret").inner_text()
     assert re.fullmatch(r"cox_ro_[\w-]{43}", secret)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").click()
+    eventually(lambda: page.evaluate("navigator.clipboard.readText()") == secret)
     page.get_by_role("button", name="Done").click()
     row = page.get_by_role("row").filter(has_text="monitoring")
     expect(row).to_be_visible()
@@ -122,6 +139,7 @@ def test_a_token_is_shown_once_works_and_is_revoked(browser_page: Page, base: st
     assert page.request.get(f"{base}/api/nodes", headers={"Authorization": f"Bearer {secret}"}).status == 401
 
 
+@acts("/admins", "POST /api/admins", "DELETE /api/admins/*")
 def test_an_admin_is_added_and_removed(browser_page: Page) -> None:
     page = browser_page
     page.goto("/admins")
@@ -135,6 +153,7 @@ def test_an_admin_is_added_and_removed(browser_page: Page) -> None:
     expect(row).to_have_count(0)
 
 
+@acts("/audit", "GET /audit", "GET /ui/fragments/audit/verify")
 def test_the_log_is_filtered_and_verified(browser_page: Page) -> None:
     page = browser_page
     page.goto("/audit")
@@ -147,26 +166,19 @@ def test_the_log_is_filtered_and_verified(browser_page: Page) -> None:
     expect(page.get_by_text("Intact:")).to_be_visible()
 
 
-def test_with_the_keyboard_alone(browser_page: Page) -> None:
+@acts("/nodes/{key}", "POST /api/network-policy/preview")
+def test_the_rules_of_a_policy_are_shown_before_it_is_saved(browser_page: Page, fleet: LiveFleet) -> None:
+    """With everything off there are none, and the preview says so (management-plane.md 12, defects)."""
     page = browser_page
-    page.goto("/")
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("#content")).to_be_focused()
-    page.keyboard.press("Control+k")
-    page.keyboard.type("n2")
-    expect(page.get_by_role("option").filter(has_text="n2")).to_be_visible()
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/nodes/nod_*")
-    expect(page.get_by_role("heading", level=1)).to_have_text("n2")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("api tok")
-    expect(page.get_by_role("option").filter(has_text="API tokens")).to_be_visible()
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/tokens")
-    page.get_by_role("button", name="Create a token").focus()
-    page.keyboard.press("Enter")
-    page.keyboard.type("typed")
-    page.keyboard.press("Escape")
-    expect(page.locator("#add-token")).not_to_be_visible()
+    page.goto("/nodes/n0")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_text("The rules on the node").click()
+    isolation = page.get_by_label("Keep clients from each other")
+    isolation.set_checked(not isolation.is_checked())
+    expect(page.locator("#rules")).to_contain_text("iptables")
+    page.get_by_label("Forward clients' packets").uncheck()
+    for other in ("Masquerade", "Keep clients from each other"):
+        expect(page.get_by_label(other)).to_be_disabled()
+        expect(page.get_by_label(other)).not_to_be_checked()
+    expect(page.locator("#rules")).to_have_text("No rules.")
+    assert fleet.controller.node("n0")["version"] == int(page.locator('[name="version"]').input_value())

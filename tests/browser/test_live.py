@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
+from tests.browser.actions import acts
 from tests.fleet import LiveFleet
 
 
@@ -55,6 +56,7 @@ def test_a_lost_connection_is_shown_and_caught_up_with(browser_page: Page, fleet
     complaints.clear()  # the connections that failed
 
 
+@acts("/system", "POST /api/chaos")
 def test_a_crash_is_seen_and_healed_on_the_system_page(browser_page: Page) -> None:
     page = browser_page
     page.goto("/system")

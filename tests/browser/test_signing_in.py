@@ -14,10 +14,12 @@ from playwright.sync_api import Page, expect
 
 from coxswain.web.refusal import safe_next
 from coxswain.web.table import PAGES
+from tests.browser.actions import acts
 from tests.browser.conftest import sign_in
 from tests.fleet import LiveFleet
 
 
+@acts("/login", "POST /api/auth/login")
 def test_one_comes_to_the_page_one_asked_for(open_browser: Callable[..., Page]) -> None:
     page = open_browser(signed_in=False)
     page.goto("/system")
@@ -68,6 +70,8 @@ def test_no_login_leads_anywhere_else(wanted: str | None, where: str) -> None:
     assert safe_next(wanted) == where
 
 
+@acts("/account", "POST /api/admins/*/totp", "POST /api/admins/*/totp/confirm", "POST /api/admins/*/totp/remove")
+@acts("/account", "COPY #factor-secret", "COPY #recovery-codes")
 def test_two_factors(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
     client = fleet.controller.client
     client.post("/api/admins", {"email": "second@example.org", "password": "a password of hers"})
@@ -80,12 +84,15 @@ def test_two_factors(open_browser: Callable[..., Page], fleet: LiveFleet) -> Non
     page.get_by_label("Your password").fill("a password of hers")
     page.get_by_role("button", name="Set it up").click()
     expect(page.locator("#factor-secret")).not_to_be_empty()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the key").click()
     secret = page.locator("#factor-secret").inner_text()
     page.get_by_role("textbox", name="Code").fill(_code(secret))
     page.get_by_role("button", name="Switch it on").click()
     expect(page.locator("#recovery-codes")).not_to_be_empty()
     codes = page.locator("#recovery-codes").inner_text().split()
     assert len(codes) >= 8
+    page.locator("#codes").get_by_role("button", name="Copy").click()
     page.get_by_role("button", name="I have kept them").click()
     expect(page.get_by_text("Signing in needs a code")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
@@ -95,6 +102,10 @@ def test_two_factors(open_browser: Callable[..., Page], fleet: LiveFleet) -> Non
     page.get_by_role("textbox", name="Code").fill(codes[0])
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(lambda url: "/login" not in url)
+    page.goto("/account")
+    page.get_by_label("Your password").fill("a password of hers")
+    page.get_by_role("button", name="Switch it off").click()
+    expect(page.get_by_role("button", name="Set it up")).to_be_visible()
 
 
 def _code(secret: str) -> str:

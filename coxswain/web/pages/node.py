@@ -44,6 +44,7 @@ _QUERY = ("range",)
 PAGES = (
     page("/nodes/{key}", "node.html", _load, title="Node", query=_QUERY),
     fragment("/ui/fragments/nodes/{key}", "_node_state.html", _state, query=_QUERY),
+    fragment("/ui/fragments/nodes/{key}/head", "_node_head.html", _state, query=_QUERY),
     fragment("/ui/fragments/nodes/{key}/plan", "_plan.html", _plan, query=_QUERY),
     fragment("/ui/fragments/nodes/{key}/sessions", "_session_table.html", _sessions, query=_QUERY),
 )

@@ -39,9 +39,13 @@ def _devices(call: Call) -> dict[str, Any]:
     return {"devices": ask(call, f"/api/users/{call.path['key']}/devices", limit=_PAGE).value}
 
 
+def _user_head(call: Call) -> dict[str, Any]:
+    return {"user": ask(call, f"/api/users/{call.path['key']}").value}
+
+
 def _user(call: Call) -> dict[str, Any]:
-    user = ask(call, f"/api/users/{call.path['key']}").value
-    return {"user": user, "title": user["name"], "here": "/users"} | _devices(call) | _user_sessions(call)
+    found = _user_head(call)
+    return found | {"title": found["user"]["name"], "here": "/users"} | _devices(call) | _user_sessions(call)
 
 
 def _user_sessions(call: Call) -> dict[str, Any]:
@@ -52,27 +56,36 @@ def _facts(call: Call) -> dict[str, Any]:
     return {"d": ask(call, f"/api/devices/{call.path['key']}").value}
 
 
+def _device_head(call: Call) -> dict[str, Any]:
+    found = _facts(call)
+    return found | {"user": ask(call, f"/api/users/{found['d']['user_id']}").value}
+
+
 def _device_sessions(call: Call) -> dict[str, Any]:
     return recent_sessions(call, device=call.path["key"])
 
 
 def _binding(call: Call) -> dict[str, Any]:
-    paths = {path["id"]: path["name"] for path in ask(call, "/api/paths").value}
+    paths = ask(call, "/api/paths").value
+    found = {"paths": paths, "names": {path["id"]: path["name"] for path in paths}}
     try:
-        return {"binding": ask(call, f"/api/devices/{call.path['key']}/bind").value, "names": paths}
+        return found | {"binding": ask(call, f"/api/devices/{call.path['key']}/bind").value}
     except NotFound:
-        return {"binding": None, "names": paths}
+        return found | {"binding": None}
+
+
+def _binding_fragment(call: Call) -> dict[str, Any]:
+    return _facts(call) | _binding(call)
 
 
 def _device(call: Call) -> dict[str, Any]:
-    found = _facts(call)
+    found = _device_head(call)
     device = found["d"]
     profiles = profiles_of(call, device=device["id"])
     sessions = _device_sessions(call)
     binding = _binding(call)
     names = profiles["names"] | sessions["names"] | binding["names"] | names_of(call, [device], "id")
-    user = ask(call, f"/api/users/{device['user_id']}").value
-    context = {"user": user, "title": device["name"], "here": "/users"}
+    context = {"title": device["name"], "here": "/users"}
     return found | choices(call) | profiles | sessions | binding | context | {"names": names}
 
 
@@ -81,9 +94,11 @@ PAGES = (
     page("/users/{key}", "user.html", _user, title="User"),
     page("/devices/{key}", "device.html", _device, title="Device"),
     fragment("/ui/rows/users", "_user_rows.html", _user_rows, query=("after",)),
+    fragment("/ui/fragments/users/{key}/head", "_user_head.html", _user_head),
     fragment("/ui/fragments/users/{key}/devices", "_devices.html", _devices),
     fragment("/ui/fragments/users/{key}/sessions", "_session_table.html", _user_sessions),
+    fragment("/ui/fragments/devices/{key}/head", "_device_head.html", _device_head),
     fragment("/ui/fragments/devices/{key}", "_device_facts.html", _facts),
-    fragment("/ui/fragments/devices/{key}/path", "_binding.html", _binding),
+    fragment("/ui/fragments/devices/{key}/path", "_binding.html", _binding_fragment),
     fragment("/ui/fragments/devices/{key}/sessions", "_session_table.html", _device_sessions),
 )

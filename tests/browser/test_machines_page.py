@@ -1,0 +1,119 @@
+"""From an address to a node and a relay, from the dashboard alone: a real sshd, the real agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.actions import acts
+from tests.browser.conftest import confirm
+from tests.fleet import LiveFleet
+from tests.machines import PASSWORD, Machine, agent_file, relay_file
+
+_SLOW_MS = 60_000
+
+
+def finished(page: Page) -> None:
+    """Waits on the page of an operation until all its steps are done."""
+    page.wait_for_url("**/operations/op_*")
+    expect(page.locator(".card").first.get_by_text("done", exact=True)).to_be_visible(timeout=_SLOW_MS)
+
+
+def newer(path: Path, version: str) -> None:
+    """A program that says its version the way a release does, to those who only look at its bytes."""
+    with path.open("ab") as file:
+        file.write(f'\nRELEASE = """\nmod\tcoxswain.example/agent\t{version}\t\n"""\n'.encode())
+
+
+@acts("/servers", "POST /api/servers", "POST /api/servers/host-key", "POST /api/servers/*/deploy", "COPY #ssh-key")
+@acts("/servers", "POST /api/nodes/*/update-agent", "POST /api/nodes/*/remove", "DELETE /api/servers/*")
+@acts("/servers", "POST /api/relays/*/update-agent", "POST /api/relays/*/remove")
+def test_a_server_is_added_set_up_upgraded_and_cleared(
+    browser_page: Page, fleet: LiveFleet, home: Path, machine: Machine
+) -> None:
+    page = browser_page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto("/servers")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("Copied.")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == fleet.controller.client.get("/api/ssh-key")["public_key"]
+
+    page.get_by_role("button", name="Add a server").click()
+    dialog = page.locator("#add-server")
+    dialog.get_by_label("Address").fill(machine.address)
+    dialog.get_by_label("Name").fill("host-one")
+    dialog.get_by_role("button", name="Ask the host").click()
+    expect(dialog.get_by_label("Host key")).to_have_value(machine.fingerprint)
+    dialog.get_by_label("One-time password").fill(PASSWORD)
+    dialog.get_by_role("button", name="The key is right").click()
+    finished(page)
+
+    for what, name in (("node", "on-host"), ("relay", "relay-on-host")):
+        page.goto("/servers")
+        page.get_by_label("host-one").get_by_role("button", name="Install a node or relay").click()
+        dialog = page.locator("#deploy")
+        dialog.get_by_label("What").select_option(what)
+        dialog.get_by_label("Name").fill(name)
+        dialog.get_by_role("button", name="Install it").click()
+        finished(page)
+    assert fleet.controller.node("on-host")["link_state"] == "live"
+
+    agent_file(home / "node", version="0.3.2")
+    newer(home / "node", "v0.3.2")
+    relay_file(home / "relay", version="0.5.0")
+    newer(home / "relay", "v0.5.0")
+    for version in ("v0.3.2", "v0.5.0"):
+        page.goto("/servers")
+        page.get_by_role("button", name=f"Upgrade to {version}").click()
+        if page.locator("#confirm").is_visible():
+            confirm(page, f"Upgrade to {version}")
+        finished(page)
+    assert fleet.controller.node("on-host")["agent_version"] == "0.3.2"
+
+    for _ in ("node", "relay"):
+        page.goto("/servers")
+        page.get_by_role("button", name="Uninstall").first.click()
+        confirm(page, "Uninstall")
+        finished(page)
+    page.goto("/servers")
+    card = page.get_by_role("region", name="host-one")
+    card.get_by_role("button", name="Remove").click()
+    confirm(page, "Remove")
+    expect(page.locator("#toasts")).to_contain_text("Removed.")
+    expect(card).to_have_count(0)
+    assert machine.files("/usr/local/bin") == []
+
+
+@acts("/servers", "POST /api/servers/*/trust")
+@acts("/operations", "POST /api/operations/*/retry", "POST /api/operations/*/cancel")
+@acts("/operations/{key}", "POST /api/operations/*/retry", "POST /api/operations/*/cancel")
+def test_another_host_key_is_refused_until_it_is_trusted(browser_page: Page, fleet: LiveFleet, machine: Machine) -> None:
+    """And what failed for it is retried or given up from the list of operations and from its own page."""
+    client, page = fleet.controller.client, browser_page
+    body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint, "name": "host-two"}
+    server = client.post("/api/servers", body)
+    machine.new_host_key()
+    for where in ("/operations", "/operations/{}"):
+        failed = client.begin(f"/api/servers/{server['id']}/deploy", {"role": "node"})
+        page.goto(where.format(failed["id"]))
+        place = page.get_by_role("row").filter(has=page.locator(f'a[href$="{failed["id"]}"]'))
+        place = place if where == "/operations" else page.locator(".card").first
+        expect(place.get_by_text("failed", exact=True)).to_be_visible(timeout=_SLOW_MS)
+        place.get_by_role("button", name="Retry").click()
+        expect(page.get_by_text("It goes on.")).to_be_visible()
+        expect(place.get_by_text("failed", exact=True)).to_be_visible(timeout=_SLOW_MS)
+        place.get_by_role("button", name="Cancel").click()
+        confirm(page, "Cancel it")
+        expect(place.get_by_text("undone", exact=True).or_(place.get_by_text("cancelled", exact=True))).to_be_visible(
+            timeout=_SLOW_MS
+        )
+    page.goto("/servers")
+    card = page.get_by_role("region", name="host-two")
+    expect(card.get_by_text("another host key")).to_be_visible()
+    card.get_by_role("button", name="Trust it").click()
+    expect(page.locator("#confirm")).to_contain_text("somebody may be between")
+    confirm(page, "Trust it")
+    expect(card.get_by_text("another host key")).to_have_count(0)
+    assert client.get("/api/servers")[0]["host_key"] == machine.fingerprint
+    client.call("DELETE", f"/api/servers/{server['id']}")

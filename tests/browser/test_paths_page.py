@@ -1,0 +1,49 @@
+"""Paths over several nodes: planned, built, used by a device, and taken down."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.actions import acts
+from tests.browser.conftest import confirm
+from tests.fleet import LiveFleet
+from tests.support import eventually
+
+
+@acts("/paths", "POST /api/paths", "POST /api/paths/plan", "POST /api/paths/*/provision", "DELETE /api/paths/*")
+@acts("/devices/{key}", "POST /api/devices/*/bind", "POST /api/devices/*/bind/plan", "DELETE /api/devices/*/bind")
+def test_a_path_is_planned_built_used_and_removed(browser_page: Page, fleet: LiveFleet) -> None:
+    client, page = fleet.controller.client, browser_page
+    page.goto("/paths")
+    page.get_by_role("button", name="Add a path").click()
+    page.get_by_label("Name").fill("round-the-world")
+    page.get_by_label("Entry").select_option(label="n0 (fra1)")
+    page.get_by_label("Second").select_option(label="n2 (sgp1)")
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#path-plan")).to_contain_text("n2")
+    assert client.get("/api/paths") == []
+    page.get_by_role("button", name="Build it").click()
+    row = page.get_by_role("row").filter(has_text="round-the-world")
+    expect(row.get_by_text("active")).to_be_visible(timeout=30_000)
+    row.get_by_role("button", name="Set up again").click()
+    expect(page.get_by_text("It is being looked at.")).to_be_visible()
+
+    page.goto("/")
+    expect(page.locator(".map .arc")).to_have_count(1)
+
+    page.goto("/devices/dev_0")
+    page.get_by_role("button", name="Move it", exact=True).click()
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#bind-plan")).to_contain_text("n0")
+    page.locator("#bind").get_by_role("button", name="Move it").click()
+    expect(page.get_by_text("Its traffic goes over the path round-the-world")).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Take it off").click()
+    expect(page.locator("#confirm")).to_contain_text("leaves at the entry node")
+    confirm(page, "Take it off")
+    expect(page.get_by_text("It is bound to no path")).to_be_visible(timeout=30_000)
+
+    page.goto("/paths")
+    row.get_by_role("button", name="Remove").click()
+    confirm(page, "Remove")
+    expect(row).to_have_count(0, timeout=30_000)
+    eventually(lambda: client.get("/api/node-links") == [], timeout=30)

@@ -1,0 +1,184 @@
+"""Users, their devices and profiles, from the first to the last."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.actions import acts
+from tests.browser.conftest import confirm
+from tests.fleet import LiveFleet
+from tests.support import eventually
+
+
+@pytest.fixture
+def user(fleet: LiveFleet, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Somebody of this test alone, with a device that has no keys yet."""
+    client = fleet.controller.client
+    made = client.post("/api/users", {"name": f"Grace {request.node.name[5:40]}"})
+    made["device"] = client.post(f"/api/users/{made['id']}/devices", {"name": "pocket", "platform": "android"})
+    yield made
+    client.call("DELETE", f"/api/users/{made['id']}")
+
+
+def row(page: Page, text: str) -> Locator:
+    return page.get_by_role("row").filter(has_text=text)
+
+
+@acts("/users", "POST /api/users")
+@acts("/users/{key}", "PATCH /api/users/*", "POST /api/users/*/suspend", "POST /api/users/*/resume", "DELETE /api/users/*")
+def test_a_user_is_added_edited_suspended_resumed_and_removed(browser_page: Page, fleet: LiveFleet) -> None:
+    page = browser_page
+    page.goto("/users")
+    page.get_by_role("button", name="Add a user").click()
+    page.get_by_label("Name").fill("Ada")
+    page.get_by_label("E-mail").fill("ada@example.org")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.wait_for_url("**/users/usr_*")
+    key = page.url.rpartition("/")[2]
+    page.get_by_role("button", name="Edit").click()
+    page.locator("#edit-user").get_by_label("Name").fill("Ada Lovelace")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ada Lovelace")
+    page.get_by_role("button", name="Suspend").click()
+    expect(page.locator("#confirm")).to_contain_text("All their devices are cut off")
+    confirm(page, "Suspend")
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    assert fleet.controller.client.get(f"/api/users/{key}")["status"] == "suspended"
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("button", name="Suspend")).to_be_visible()
+    page.get_by_role("button", name="Remove").click()
+    confirm(page, "Remove")
+    page.wait_for_url("**/users")
+    expect(page.get_by_role("link", name="Ada Lovelace")).to_have_count(0)
+
+
+@acts("/users/{key}", "POST /api/users/*/devices", "DELETE /api/devices/*")
+def test_a_device_is_added_and_removed(browser_page: Page, user: dict[str, Any]) -> None:
+    page = browser_page
+    page.goto(f"/users/{user['id']}")
+    page.get_by_role("button", name="Add a device").click()
+    page.locator("#add-device").get_by_label("Name").fill("laptop")
+    page.get_by_label("Platform").fill("linux")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(row(page, "laptop").get_by_text("linux")).to_be_visible()
+    row(page, "laptop").get_by_role("button", name="Remove").click()
+    confirm(page, "Remove")
+    expect(row(page, "laptop")).to_have_count(0)
+
+
+_DEVICE = (
+    "POST /api/devices/*/provision",
+    "POST /api/devices/*/suspend",
+    "POST /api/devices/*/resume",
+    "POST /api/devices/*/revoke",
+)
+
+
+@acts("/users/{key}", *_DEVICE)
+@acts("/devices/{key}", *_DEVICE)
+def test_a_device_is_provisioned_suspended_resumed_and_revoked(
+    browser_page: Page, fleet: LiveFleet, user: dict[str, Any]
+) -> None:
+    """Where its user is shown and on its own page, which must not offer what is over."""
+    client, page = fleet.controller.client, browser_page
+    second = client.post(f"/api/users/{user['id']}/devices", {"name": "spare"})
+    for where, key in ((f"/users/{user['id']}", user["device"]["id"]), (f"/devices/{second['id']}", second["id"])):
+        page.goto(where)
+        place = row(page, user["device"]["name"]) if "users" in where else page.locator(".head")
+
+        def status(key: str = key) -> str:
+            return str(client.get(f"/api/devices/{key}")["status"])
+
+        place.get_by_role("button", name="Provision").click()
+        expect(page.get_by_text("Its keys are on its nodes.")).to_be_visible()
+        eventually(lambda key=key: client.get(f"/api/devices/{key}")["peer_count"] == 3)
+        place.get_by_role("button", name="Suspend").click()
+        confirm(page, "Suspend")
+        expect(place.get_by_role("button", name="Resume")).to_be_visible()
+        assert status() == "suspended"
+        place.get_by_role("button", name="Resume").click()
+        expect(place.get_by_role("button", name="Suspend")).to_be_visible()
+        place.get_by_role("button", name="Revoke").click()
+        expect(page.locator("#confirm")).to_contain_text("cannot be undone")
+        confirm(page, "Revoke")
+        expect(place.get_by_text("revoked")).to_be_visible()
+        expect(place.get_by_role("button", name="Revoke")).to_have_count(0)
+        assert status() == "revoked"
+
+
+def test_a_suspension_is_undone_from_its_toast(browser_page: Page, fleet: LiveFleet, user: dict[str, Any]) -> None:
+    page = browser_page
+    page.goto(f"/devices/{user['device']['id']}")
+    page.get_by_role("button", name="Suspend").click()
+    confirm(page, "Suspend")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Undone.")).to_be_visible()
+    expect(page.get_by_role("button", name="Suspend")).to_be_visible()
+    assert fleet.controller.client.get(f"/api/devices/{user['device']['id']}")["status"] == "active"
+
+
+@acts("/devices/{key}", "DELETE /api/devices/*")
+def test_a_device_that_removes_itself_leads_back_to_its_user(
+    browser_page: Page, user: dict[str, Any], complaints: list[str]
+) -> None:
+    page = browser_page
+    page.goto(f"/devices/{user['device']['id']}")
+    page.get_by_role("button", name="Remove", exact=True).click()
+    confirm(page, "Remove")
+    page.wait_for_url(f"**/users/{user['id']}")
+    expect(page.get_by_text("No devices")).to_be_visible()
+    complaints.clear()  # its page may still have asked for what is gone
+
+
+@acts("/profiles", "POST /api/profiles", "DELETE /api/profiles/*")
+@acts("/devices/{key}", "POST /api/profiles", "DELETE /api/profiles/*")
+def test_a_profile_is_added_and_removed(browser_page: Page, fleet: LiveFleet, user: dict[str, Any]) -> None:
+    page, key = browser_page, user["device"]["id"]
+    for where in ("/profiles", f"/devices/{key}"):
+        page.goto(where)
+        page.get_by_role("button", name="Add a profile").click()
+        if where == "/profiles":
+            page.locator("#add-profile").get_by_label("Device").select_option(key)
+        page.get_by_label("Name").fill("abroad")
+        page.get_by_label("Leaves at the node").select_option(label="n1 (nyc1)")
+        page.get_by_role("button", name="Add", exact=True).click()
+        expect(row(page, "abroad").get_by_role("link", name="n1")).to_be_visible()
+        (profile,) = fleet.controller.client.get(f"/api/profiles?device={key}")
+        assert (profile["name"], profile["node_id"]) == ("abroad", fleet.ids[1])
+        row(page, "abroad").get_by_role("button", name="Remove").click()
+        confirm(page, "Remove")
+        expect(row(page, "abroad")).to_have_count(0)
+
+
+@acts("/sessions", "GET /sessions")
+def test_sessions_are_filtered(browser_page: Page, fleet: LiveFleet) -> None:
+    fleet.nodes.do("inject", node=1, connect=1)
+    page = browser_page
+    page.goto("/sessions")
+    page.get_by_label("Show").select_option("true")
+    page.get_by_role("textbox", name="Node").fill("n1")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**/sessions?active=true&node=n1*")
+    expect(page.get_by_role("row").filter(has_text="connected").first).to_be_visible()
+    expect(page.get_by_role("row").filter(has=page.get_by_role("link", name=re.compile("^n[02]$")))).to_have_count(0)
+    fleet.nodes.do("inject", node=1, disconnect=1)
+    page.get_by_role("link", name="Reset").click()
+    page.wait_for_url("**/sessions")
+    expect(page.get_by_text("All").first).to_be_attached()
+
+
+@acts("*", "CLICK #menu")
+def test_the_menu_of_a_phone_opens_and_closes(open_browser: Callable[..., Page]) -> None:
+    page = open_browser(viewport={"width": 390, "height": 844})
+    page.goto("/users")
+    menu = page.get_by_role("button", name="Menu")
+    menu.click()
+    expect(menu).to_have_attribute("aria-expanded", "true")
+    page.get_by_role("link", name="Profiles").click()
+    page.wait_for_url("**/profiles")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Profiles")

@@ -30,6 +30,7 @@ from coxswain.onboarding.install import (
     unstage,
     wait_until_up,
 )
+from coxswain.onboarding.neighbours import check_node_beside_relays
 from coxswain.onboarding.units import NODE, node_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.ssh import Dialer, Host
@@ -161,6 +162,7 @@ def _view(work: Work) -> fleet.NodeView:
 def _take_in(work: Work) -> None:
     """A node that is on this machine already is onboarded again; so is one that an interrupted attempt left."""
     server = server_of(work)
+    check_node_beside_relays(work, server)
     views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes())
     there = [v.node for v in views if v.node.server_id == server.id]
     name = work.params["name"]

@@ -25,6 +25,7 @@ from coxswain.onboarding.install import (
     unstage,
     wait_until_up,
 )
+from coxswain.onboarding.neighbours import CLIENT_PORT, check_relay_beside_nodes, relay_ports
 from coxswain.onboarding.units import RELAY, egress_unit, ingress_unit, onion_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.servers import Relay, check_ssh_host
@@ -111,7 +112,7 @@ def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
             remedy="Give --hostname the name that clients and the controller dial.",
         )
     ports = [int(p.get("egress_port") or 8456)] * egress + [int(p.get("onion_port") or 8457)] * onion
-    if len({*ports, *([8443, int(endpoint.rpartition(":")[2])] if ingress else [])}) < len(ports) + 2 * ingress:
+    if len({*ports, *([CLIENT_PORT, int(endpoint.rpartition(":")[2])] if ingress else [])}) < len(ports) + 2 * ingress:
         raise InvalidInput("ports: two roles of a relay cannot share a port")
     return p | {
         "region": check_region(str(p.get("region") or "")),
@@ -139,6 +140,7 @@ def _relay_of(work: Work) -> Relay:
 def _take_in(work: Work) -> None:
     """A relay that is on this machine already is set up again with these roles."""
     p, server = work.params, server_of(work)
+    check_relay_beside_nodes(work, server, relay_ports(p["endpoint"], p["egress_endpoint"], p["onion_endpoint"]))
     relays: list[Relay] = work.ask("servers", m.ListRelays())
     there = next((r for r in relays if r.server_id == server.id), None)
     roles = {name: p[name] for name in ("endpoint", "egress_endpoint", "onion_endpoint", "hostname")}

@@ -126,3 +126,33 @@ def test_roles_that_do_not_fit(rig, body, says):
         f"/api/servers/{server['id']}/deploy", role="relay", url="https://x.example/r", sha256="0" * 64, **body
     )
     assert refused.status == 400 and says in str(refused)
+
+
+def test_a_node_and_a_relay_share_a_machine_but_no_port(rig):
+    """fleet-model.md 12 D 30: both would be at 8444."""
+    from tests.machines import relay_file  # noqa: PLC0415
+
+    machine = rig.machine()
+    (machine.path("/etc/relay") / "address").write_text(machine.address)
+    node = rig.node_on(machine, rig.agent())
+    (server,) = rig.client.get("/api/servers")
+    place = f"/api/servers/{server['id']}/deploy"
+    body = {"role": "relay", "egress": True, "binary_path": str(relay_file(rig.home / "relay"))}
+    refused = rig.fails(place, **body)
+    assert refused.status == 409
+    assert "listens there on TCP port 8444, as the relay would" in str(refused)
+    assert machine.files("/usr/local/bin") == ["node"]
+    relay = rig.client.post(place, body | {"no_ingress": True})
+    assert relay["status"] == "active"
+    assert machine.files("/usr/local/bin") == ["node", "relay"]
+    rig.controller.until(node["name"], link_state="live")
+
+    other = rig.machine()
+    (other.path("/etc/relay") / "address").write_text(other.address)
+    server = rig.add_server(other)
+    place = f"/api/servers/{server['id']}/deploy"
+    rig.client.post(place, body)
+    refused = rig.fails(place, role="node", binary_path=rig.agent())
+    assert refused.status == 409
+    assert "listens there on TCP port 8444, as the node would" in str(refused)
+    assert [n["name"] for n in rig.client.get("/api/nodes")] == [node["name"]]

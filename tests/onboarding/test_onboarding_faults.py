@@ -40,18 +40,34 @@ def test_the_line_breaks_at_every_step_of_an_onboarding(rig):
     server = rig.add_server(machine)
     machine.cut_at(*ONBOARDING)
     operation = rig.over(rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent()))
-    broke_at: list[str] = []
-    while operation["state"] != "done":
-        assert operation["state"] == "failed", operation
-        assert "the connection broke" in operation["error"], operation["error"]
-        broke_at += step_names(operation, "failed")
-        operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry"))
+    broke_at = until_done(rig, operation)
     assert machine.cuts() == len(ONBOARDING) == len(broke_at)
     assert {"host", "prepare", "agent", "certificate", "service"} == set(broke_at)
     (node,) = rig.client.get("/api/nodes")
     assert (node["status"], node["link_state"]) == ("active", "live")
     assert machine.files("/usr/local/bin") == ["node"]
     assert [n for n in machine.files("/etc/node") if ".cox-" in n] == []
+
+
+def test_the_line_breaks_at_every_step_of_taking_a_machine_in(rig):
+    """Before and after the controller's key was put there, and before and after the host told what it is."""
+    machine = rig.machine(faults=True)
+    breaks = ("touch .*authorized_keys|authorized_keys; touch", "authorized_keys", "os-release", "os-release")
+    machine.cut_at(*breaks)
+    body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint}
+    operation = rig.over(rig.begin("/api/servers", **body))
+    broke_at: list[str] = []
+    while operation["state"] != "done":
+        assert operation["state"] == "failed", operation
+        assert "the connection broke" in operation["error"], operation["error"]
+        broke_at += step_names(operation, "failed")
+        again = {"password": PASSWORD} if broke_at[-1] == "login" else {}
+        operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry", again))
+    assert broke_at == ["login", "login", "facts", "facts"]
+    assert machine.cuts() == len(breaks)
+    assert machine.authorized_keys.read_text().count("cox@pharosvpn") == 1
+    (server,) = rig.client.get("/api/servers")
+    assert server["status"] == "active"
 
 
 def test_the_line_breaks_at_every_step_of_an_upgrade_and_of_its_way_back(rig):
@@ -75,6 +91,42 @@ def test_the_line_breaks_at_every_step_of_an_upgrade_and_of_its_way_back(rig):
     found = rig.controller.until(node["name"], link_state="live", agent_version="0.3.1")
     assert found["status"] == "active"
     assert machine.path("/usr/local/bin/node").read_bytes() == Path(rig.home / "agent").read_bytes()
+
+
+def until_done(rig, operation):
+    """Retries it until it is done; returns the steps at which the line broke."""
+    broke_at: list[str] = []
+    while operation["state"] != "done":
+        assert operation["state"] == "failed", operation
+        assert "the connection broke" in operation["error"], operation["error"]
+        broke_at += step_names(operation, "failed")
+        operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry"))
+    return broke_at
+
+
+def test_the_line_breaks_while_a_renewed_certificate_is_pushed(rig):
+    """The node goes on with the old one or the new one; a half written one it never has."""
+    machine = rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent())
+    machine.cut_at("t=/etc/node/node.crt", "t=/etc/node/ca.crt")
+    operation = rig.over(rig.begin(f"/api/nodes/{node['id']}/renew"))
+    assert operation["state"] == "failed", operation
+    rig.controller.until(node["name"], link_state="live", in_sync=True)
+    assert until_done(rig, operation) == ["certificate", "certificate"]
+    assert machine.cuts() == 2
+    rig.controller.until(node["name"], link_state="live", status="active")
+    assert [name for name in machine.files("/etc/node") if ".cox-" in name] == []
+
+
+def test_the_line_breaks_while_a_node_is_removed(rig):
+    machine = rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent())
+    machine.cut_at("systemctl disable", "rm -f /etc/systemd", "rm -f /usr/local/bin/node", "find /etc/node")
+    operation = rig.over(rig.begin(f"/api/nodes/{node['id']}/remove"))
+    assert until_done(rig, operation) == ["uninstall"] * 4
+    assert rig.client.get("/api/nodes") == []
+    assert machine.files("/usr/local/bin") == [] == machine.files("/etc/systemd/system")
+    assert not machine.path("/etc/node").exists() or machine.files("/etc/node") == []
 
 
 class Killable:

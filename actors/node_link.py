@@ -55,6 +55,10 @@ _MISSES_UNTIL_UNREACHABLE = 3
 _FLEET_DEADLINE_S = 2.0
 """Less than a link may take for a message (``LINK_HANG_S``): where ``fleet`` is slow, links wait and do not fall."""
 
+_PROVEN_S = 2.0
+"""A connection that did not last for so long (node-contract.md 11.1) ends no outage: a node that answers absurdly, or whose
+stream ends at once, is dialled ever less often, like one that does not answer."""
+
 _LAST_CHANGE_S = 8.0
 """At shutdown a change that is under way may finish within this time: a cancelled one kills the agent's tools halfway
 (node-contract.md 4.1)."""
@@ -108,6 +112,7 @@ class NodeLink(Actor):
         self._missed = 0
         self._unanswered = False
         self._lost_at: float | None = None
+        self._opened_at = 0.0
         self._heal_failures = 0
         self._links_at_least = 0
         self._timer: Any = None
@@ -302,7 +307,7 @@ class NodeLink(Actor):
 
     def _opened(self, connection: NodeConnection, look: Look) -> None:
         self._connection = connection
-        self._lost_at = None
+        self._opened_at = self.context.clock.monotonic()
         self._missed = 0
         if self._state is not LinkState.LIVE:
             self._enter(LinkState.SYNCING, "", report=False)
@@ -326,6 +331,8 @@ class NodeLink(Actor):
         self._next_generation()
         self._observed = None
         if connection is not None:
+            if self.context.clock.monotonic() - self._opened_at >= _PROVEN_S:
+                self._lost_at = None
             self._close(connection)
         self._questions.refuse_all(NodeUnreachable(f"node {self._node_id}: the connection was lost"))
 

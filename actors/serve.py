@@ -124,3 +124,5 @@ def _set_up_process(config: Config) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(name)s %(message)s",
     )
+    # It tells each answer that cannot be read with a traceback; the link says it once, and where one looks for it.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)

@@ -110,8 +110,6 @@ def explain(failure: RpcFailed) -> NodeFailure:
             return NodeUnreachable(f"{where}: no answer in time")
         case grpc.StatusCode.CANCELLED:
             return NodeUnreachable(f"{where}: the connection was closed")
-        case grpc.StatusCode.INTERNAL if "deserializ" in text.lower() or "parsing" in text.lower():
-            return NodeMisbehaved(f"{where}: the answer cannot be read: {text}")
         case code:
             return NodeRefused(f"{where}: {code.name}: {text}")
 

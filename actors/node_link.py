@@ -131,7 +131,7 @@ class NodeLink(Actor):
             try:
                 future.result(_LAST_CHANGE_S)
             except Exception as error:
-                self.context.log.info("the last change of node %s did not finish: %s", self._node_id, error)
+                self.context.log.info("the last change of node %s did not finish: %s", self._called, error)
 
     def _abandon(self) -> None:
         """This incarnation is over, in whatever way. On the supervisor's thread."""
@@ -211,7 +211,7 @@ class NodeLink(Actor):
         except NotFound:
             self._gone()
         except Unavailable as error:
-            self.context.log.warning("the intent of node %s is not to be had just now: %s", self._node_id, error)
+            self.context.log.warning("the intent of node %s is not to be had just now: %s", self._called, error)
             self._intent_is_stale = True
             self._wake(1.0, Wake.INTENT)
         else:
@@ -254,9 +254,14 @@ class NodeLink(Actor):
             return False
         return node.config_revision > desired.revision and node.version >= known.node.version
 
+    @property
+    def _called(self) -> str:
+        """As the operator knows the node."""
+        return self._intent.node.name if self._intent is not None else self._node_id
+
     def _require_intent(self) -> Intent:
         if self._intent is None:
-            raise Unavailable(f"the intent of node {self._node_id} was not read yet")
+            raise Unavailable(f"the intent of node {self._called} was not read yet")
         return self._intent
 
     def _on_intent_changed(self, intent: Intent | None = None) -> None:
@@ -334,7 +339,7 @@ class NodeLink(Actor):
             if self.context.clock.monotonic() - self._opened_at >= _PROVEN_S:
                 self._lost_at = None
             self._close(connection)
-        self._questions.refuse_all(NodeUnreachable(f"node {self._node_id}: the connection was lost"))
+        self._questions.refuse_all(NodeUnreachable(f"node {self._called}: the connection was lost"))
 
     def _close(self, connection: NodeConnection) -> None:
         try:
@@ -371,7 +376,7 @@ class NodeLink(Actor):
 
     def _plan(self) -> Plan:
         if self._desired is None or self._observed is None:
-            raise Unavailable(f"node {self._node_id} was not looked at yet")
+            raise Unavailable(f"node {self._called} was not looked at yet")
         made = plan(self._desired, self._observed, self._memory, self.context.clock.monotonic())
         return Plan(made.steps, (*self._intent_findings, *made.findings))
 
@@ -445,7 +450,7 @@ class NodeLink(Actor):
         except InvalidInput as error:
             raise NodeMisbehaved(f"{about}: {error}") from None
         except Unavailable as error:
-            self.context.log.warning("no fresh revision for node %s just now: %s", self._node_id, error)
+            self.context.log.warning("no fresh revision for node %s just now: %s", self._called, error)
             self._wake(1.0, Wake.LOOK)
         else:
             return intent
@@ -512,7 +517,7 @@ class NodeLink(Actor):
     def _ask(self, operation: Operation) -> Future[Any]:
         if self._connection is None:
             reason = self._reporter.last_reason or "not connected yet"
-            raise NodeUnreachable(f"node {self._node_id} is {self._state.value.replace('_', ' ')}: {reason}")
+            raise NodeUnreachable(f"node {self._called} is {self._state.value.replace('_', ' ')}: {reason}")
         reply = self._questions.add(operation)
         if self._operation is None:
             self._answer_next()
@@ -538,7 +543,7 @@ class NodeLink(Actor):
 
     def _forced_plan(self) -> Plan:
         if self._desired is None or self._observed is None:
-            raise Unavailable(f"node {self._node_id} was not looked at yet")
+            raise Unavailable(f"node {self._called} was not looked at yet")
         return forced(self._desired, self._observed, self._memory)
 
     @staticmethod
@@ -568,7 +573,7 @@ class NodeLink(Actor):
         if change.failure is not None:
             self._questions.refuse(change.failure)
         elif self._desired is None:
-            self._questions.refuse(Unavailable(f"node {self._node_id} was taken out of the inventory"))
+            self._questions.refuse(Unavailable(f"node {self._called} was taken out of the inventory"))
         elif change.pushed is not None:
             self._questions.answer(push_outcome(self._desired, change, change.pushed))
         else:

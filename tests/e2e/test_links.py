@@ -306,7 +306,7 @@ def test_an_operators_push_goes_out_under_a_fresh_revision(fleet: LiveFleet) -> 
 def test_disabled_is_stopped_and_comes_back(fleet: LiveFleet) -> None:
     fleet.controller.client.post("/api/nodes/n0/disable")
     fleet.controller.until("n0", link_state="disabled", status="stopped")
-    with pytest.raises(RemoteError, match="disabled"):
+    with pytest.raises(RemoteError, match="node n0 is disabled"):
         fleet.controller.client.get("/api/nodes/n0/plan")
     fleet.controller.client.post("/api/nodes/n0/enable")
     fleet.controller.until("n0", link_state="live", status="active", in_sync=True)

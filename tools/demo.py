@@ -31,6 +31,7 @@ from rig import (
 
 from coxswain.cli.live import Picture, render
 from coxswain.cli.output import duration
+from coxswain.cli.stream import Follower
 from coxswain.cli.watch import Watcher
 
 HEAL_TIMEOUT_S = 60.0
@@ -266,9 +267,9 @@ def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, 
         return
     from rich.live import Live  # noqa: PLC0415 - only here
 
-    status, nodes, events, _ = watcher.look()
+    status, nodes, _ = watcher.look()
     picture = Picture(status, nodes)
-    picture.take_events(events)
+    follower = Follower(daemon.client())
 
     def tell(kind: str, text: str) -> None:
         picture.feed.append((time.strftime("%H:%M:%S", time.gmtime()), kind, text))
@@ -281,8 +282,8 @@ def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, 
             height = view.console.size.height
             picture.rows = max(3, (height - 9) // 2)
             picture.feed_rows = max(3, height - 9 - picture.rows)
-            picture.status, picture.nodes, events, picture.events_per_s = watcher.look()
-            picture.take_events(events)
+            picture.status, picture.nodes, picture.events_per_s = watcher.look()
+            picture.take_events(follower.take())
             left = duration(max(0.0, end - time.monotonic()))
             picture.title = f"coxswain · demo, {left} left · http://{daemon.listen} · admin {daemon.password} · Ctrl-C ends"
             view.update(render(picture))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -26,6 +27,36 @@ def start(scratch: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         cwd=scratch,
     )
+
+
+def on_a_terminal(scratch: Path, *arguments: str) -> tuple[int, str]:
+    """The demo as most people meet it. Returns its exit status and all that it wrote."""
+    master, slave = pty.openpty()
+    demo = subprocess.Popen(
+        [sys.executable, ROOT / "tools/demo.py", *arguments],
+        env={**os.environ, "TMPDIR": str(scratch), "TERM": "xterm-256color", "COLUMNS": "150", "LINES": "40"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=scratch,
+    )
+    os.close(slave)
+    written = b""
+    try:
+        while chunk := _read(master):
+            written += chunk
+        return demo.wait(60), written.decode(errors="replace")
+    finally:
+        demo.kill()
+        demo.wait()
+        os.close(master)
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 65_536)
+    except OSError:  # the other side has closed it
+        return b""
 
 
 def of(scratch: Path) -> list[str]:
@@ -51,6 +82,17 @@ def test_it_shows_what_broke_and_healed_and_leaves_nothing(tmp_path: Path) -> No
     assert result["failures_injected"] > 0
     assert result["healed"] == result["failures_injected"]
     assert 0 < result["heal_seconds_max"] < 30
+    assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []
+
+
+def test_on_a_terminal_it_draws_the_fleet_and_what_happens(tmp_path: Path) -> None:
+    status, written = on_a_terminal(tmp_path, "--chaos", "--nodes", "2", "--seconds", "8", "--seed", "3")
+    assert status == 0, written[-3_000:]
+    assert "Traceback" not in written
+    drawn, _, after = written.rpartition("\x1b[?1049l")
+    for shown in ("ams-1", "fra-1", "REVISION", "2 in sync", "node.link", "PEER_CONNECTED", "chaos"):
+        assert shown in drawn, shown
+    assert "2 of 2 nodes live" in after and "nothing left behind" in after, "the screen is given back first"
     assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []
 
 

@@ -59,7 +59,7 @@ class Chaos:
     rng: random.Random
     harms: list[Harm] = field(default_factory=list)
     next_at: float = 0.0
-    undo: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    undo: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
     turn: int = 0
 
     def step(self, now: float, *, last_at: float, tell: Callable[[str, str], None]) -> None:

@@ -25,7 +25,7 @@ __all__ = [
     "staged_version",
     "start_unit",
     "stop_units",
-    "swap",
+    "swap_back",
     "swap_in",
     "uninstall",
     "unit_says",
@@ -93,6 +93,28 @@ def swap(host: Host, program: Program) -> None:
         f"mv -f {before}.cox-tmp {before}; fi; mv -f {new} {now}; sync {now} 2>/dev/null || true",
         what=f"replacing {now}",
     )
+
+
+def swap_back(work: Work, host: Host, program: Program) -> None:
+    """The program from before changes places with the present one. May be interrupted anywhere: goes by digests, like
+    ``put_back``.
+
+    Raises:
+        Conflict: there is none.
+    """
+    wanted = work.remembered.get("wanted")
+    if wanted is None:
+        wanted = _digest(host, program.previous)
+        if not wanted:
+            raise Conflict(f"{host.name}: there is no previous agent to put back")
+        work.remember(wanted=wanted)
+    if _digest(host, program.binary) == wanted:
+        return  # an earlier attempt did it
+    if _digest(host, program.staged) != wanted:
+        if _digest(host, program.previous) != wanted:
+            raise NodeRefused(f"{host.name}: {program.previous} is not the program from before; nothing was put back")
+        host.run(f"mv -f {program.previous} {program.staged}", what="putting the previous agent back")
+    swap(host, program)
 
 
 def staged_version(host: Host, program: Program) -> str:

@@ -24,7 +24,7 @@ from coxswain.onboarding.install import (
     staged_version,
     start_unit,
     stop_units,
-    swap,
+    swap_back,
     swap_in,
     uninstall,
     unstage,
@@ -273,13 +273,7 @@ def _restart(work: Work, host: Host) -> None:
 
 
 def _swap_back(work: Work, host: Host) -> None:
-    if work.remembered.get("swapped"):
-        return
-    if host.run(f"[ -e {NODE.previous} ]", check=False).code:
-        raise Conflict(f"{host.name}: there is no previous agent to put back")
-    work.remember(swapped=True)
-    host.run(f"mv -f {NODE.previous} {NODE.staged}", what="putting the previous agent back")
-    swap(host, NODE)
+    swap_back(work, host, NODE)
 
 
 def _prove(work: Work, host: Host) -> None:

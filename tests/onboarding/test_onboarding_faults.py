@@ -147,8 +147,9 @@ class Killable:
         self.daemon.kill()
         self.machine.stop()
 
-    def add_server(self):
-        body = {"ssh_host": self.machine.address, "password": PASSWORD, "host_key": self.machine.fingerprint}
+    def add_server(self, machine=None):
+        machine = machine or self.machine
+        body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint}
         return self.daemon.client().post("/api/servers", body)
 
     def operation(self, operation):
@@ -157,9 +158,9 @@ class Killable:
     def kill_at(self, pattern):
         """Kills the controller while the host carries out the command that matches, and starts it again."""
         self.machine.hold(pattern)
-        return self._kill
+        return self.kill_when_held
 
-    def _kill(self):
+    def kill_when_held(self):
         eventually(self.machine.held, timeout=40, every=0.02)
         self.daemon.kill()
         self.machine.go_on()
@@ -254,3 +255,43 @@ def test_the_controller_is_killed_at_every_step_of_a_rollout(killable):
     assert child["state"] == "done" and len(child["notes"]) >= 3
     found = killable.daemon.client().get(f"/api/nodes/{node['id']}")
     assert (found["agent_version"], found["link_state"]) == ("0.3.2", "live")
+
+
+def test_the_controller_is_killed_in_a_batch_of_a_rollout_and_on_its_way_back(killable):
+    (killable.home / "other").mkdir()
+    with Machine(killable.home / "other", "127.0.4.2", faults=True) as other:
+        first = str(agent_file(killable.home / "first", version="0.3.1"))
+        servers = [killable.add_server(), killable.add_server(other)]
+        deploy = {"role": "node", "binary_path": first}
+        nodes = [killable.daemon.client().post(f"/api/servers/{s['id']}/deploy", deploy)["name"] for s in servers]
+
+        def versions():
+            found = [killable.daemon.client().get(f"/api/nodes/{name}") for name in nodes]
+            return [(node["agent_version"], node["link_state"]) for node in found]
+
+        def begin(version):
+            new = str(agent_file(killable.home / version, version=version))
+            other.hold("systemctl restart node")
+            body = {"binary_path": new, "nodes": nodes, "canary": 1, "batch": 1}
+            operation = killable.daemon.client().begin("/api/rollouts", body)
+            eventually(other.held, timeout=40, every=0.02)  # the canary has it; the batch is at it
+            return operation
+
+        operation = begin("0.3.2")
+        killable.daemon.kill()
+        other.go_on()
+        killable.daemon.start()
+        over = killable.over(operation)
+        assert over["state"] == "done", over
+        assert any("interrupted in its step 'batch-1'; resumed there" in note for note in over["notes"]), over["notes"]
+        assert versions() == [("0.3.2", "live")] * 2
+
+        operation = begin("0.3.3")
+        killable.machine.hold("mv -f /usr/local/bin/node.previous")
+        killable.daemon.client().post(f"/api/operations/{operation['id']}/cancel")
+        other.go_on()
+        killable.kill_when_held()
+        over = killable.over(operation)
+        assert over["state"] == "cancelled", over
+        assert any("interrupted" in note for note in over["notes"]), over["notes"]
+        eventually(lambda: versions() == [("0.3.2", "live")] * 2, timeout=60, every=0.1)

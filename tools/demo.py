@@ -305,8 +305,9 @@ def _tell_result(result: dict[str, Any]) -> None:
         f"at the end; {result['node_events']} items from nodes"
     )
     if result["failures_injected"]:
+        broken = result["failures_injected"]
         click.echo(
-            f"{result['failures_injected']} things were broken, {result['healed']} healed, the slowest after "
+            f"{broken} {'thing was' if broken == 1 else 'things were'} broken, {result['healed']} healed, the slowest after "
             f"{result['heal_seconds_max']} s; {result['restarts']} of them cost a service a restart"
         )
     click.echo("Stopped, and nothing left behind." if result["clean_stop"] else "The daemon did not stop in good order.")

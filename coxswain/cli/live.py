@@ -144,9 +144,15 @@ def _tell(event: dict[str, Any], names: dict[str, str]) -> str:
         case "audit":
             return f"{event.get('actor')}: {event.get('action')} {event.get('target_id')} {event.get('result')}"
         case kind if kind.startswith("tree."):
-            return f"{event['actor']}{': ' + event['reason'] if event['reason'] else ''}"
+            return f"{_actor(event['actor'], names)}{': ' + event['reason'] if event['reason'] else ''}"
         case _:
             return ""
+
+
+def _actor(name: str, names: dict[str, str]) -> str:
+    """A link by its node's name; other actors by their own."""
+    prefix, _, node_id = name.partition(":")
+    return f"link of {names[node_id]}" if prefix == "node_link" and node_id in names else name
 
 
 def _missed(event: dict[str, Any]) -> str:

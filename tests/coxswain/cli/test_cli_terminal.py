@@ -209,7 +209,7 @@ def drawn(picture: Picture, *, width: int = 120) -> str:
 
 def test_a_frame_has_counts_nodes_and_events() -> None:
     nodes = [node_row("a"), node_row("b", link_state="backing_off", link_reason="connection refused")]
-    picture = Picture(status(live=1, backing_off=1), nodes, events_per_s=12.3)
+    picture = Picture(status(live=1, backing_off=1), nodes, events_per_s=12.3, feed_rows=20)
     at = "2026-01-02T03:04:05.678Z"
     events = [
         {
@@ -248,6 +248,8 @@ def test_a_frame_has_counts_nodes_and_events() -> None:
         },
         {"kind": "node.status", "at": at, "node_id": "nod_b", "was": "active", "status": "unreachable"},
         {"kind": "tree.crashed", "at": at, "actor": "fleet", "incarnation": 1, "reason": "boom"},
+        {"kind": "tree.hung", "at": at, "actor": "node_link:nod_b", "incarnation": 1, "reason": "stuck"},
+        {"kind": "tree.hung", "at": at, "actor": "node_link:nod_gone", "incarnation": 1, "reason": "stuck"},
         {"type": "dropped", "count": 12},
         {"kind": "of.tomorrow", "at": at},
     ]
@@ -271,6 +273,8 @@ def test_a_frame_has_counts_nodes_and_events() -> None:
         "b: backing off: refused",
         "b: active → unreachable",
         "fleet: boom",
+        "link of b: stuck",
+        "node_link:nod_gone: stuck",
         "12 events came faster",
     ):
         assert said in text, said

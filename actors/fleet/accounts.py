@@ -17,7 +17,7 @@ from coxswain.messages.audit import Caller, Committed
 from coxswain.messages.hub import Publish
 from coxswain.model import Device, DeviceStatus, User
 from coxswain.provisioning.checks import check_email, check_label, check_phone, check_platform, check_user_status
-from coxswain.store import Tx
+from coxswain.store import Durability, Tx
 from coxswain.store import accounts as rows
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import peers as peer_rows
@@ -46,12 +46,14 @@ class Did:
 
 def change(fleet: FleetState, caller: Caller, action: str, work: Callable[[Tx], Did]) -> Committed[m.Change[Any]]:
     """One transaction: the work, the revisions of every node that it touched, the audit record. Then the nodes are told."""
-    with fleet.changing() as tx:
+    with fleet.changing(Durability.BATCHED) as tx:
         did = work(tx)
         touched = sorted({*did.touched, *did.outcome.touched} & fleet.nodes.keys())
         revisions = fleet_rows.bump_revisions(tx, touched)
         detail = did.detail | ({"nodes": len(touched)} if touched else {})
         outbox_id = record(tx, caller, action, did.target, detail, now=fleet.now())
+    if revisions:
+        fleet.settle()
     follow(fleet, revisions)
     kind, row_id = did.target
     fleet.context.tell("event_hub", Publish(f"{kind}.changed", fleet.now(), {f"{kind}_id": row_id, "action": action}))

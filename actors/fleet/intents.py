@@ -64,6 +64,7 @@ def _tell_more(fleet: FleetState, message: TellIntents) -> None:
 
 def _intent(fleet: FleetState, message: m.GetIntent) -> m.Intent:
     node = fleet.known(message.node_id)
+    fleet.settle()
     with fleet.store.read() as tx:
         peers = rows.peers_of(tx, [node.id])
     return intent(fleet, node.id, peers[node.id])

@@ -19,6 +19,7 @@ from coxswain.inventory import (
 from coxswain.messages import fleet as m
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.model import NetworkPolicy, Node, NodeStatus
+from coxswain.store import Durability
 from coxswain.store import fleet as rows
 from coxswain.store import paths as path_rows
 from coxswain.store.accounts import touch_profiles_through
@@ -71,7 +72,7 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
     if message.policy is not None and message.policy != before.policy:
         after = dataclasses.replace(after, policy=check_policy(message.policy), config_revision=before.config_revision + 1)
     changed = [f.name for f in dataclasses.fields(Node) if getattr(before, f.name) != getattr(after, f.name)]
-    with fleet.changing() as tx:
+    with fleet.changing(Durability.BATCHED) as tx:
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
         if not _SHOWN.isdisjoint(changed):
             touch_profiles_through(tx, [after.id])

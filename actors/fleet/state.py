@@ -82,13 +82,26 @@ class FleetState:
     # -- changes
 
     @contextmanager
-    def changing(self) -> Iterator[Tx]:
+    def changing(self, durability: Durability = Durability.ACKNOWLEDGED) -> Iterator[Tx]:
         """A transaction. Where the answer to its commit is lost, nobody knows whether it was made (``Store.write``): what is
         in memory is in doubt until it is read again.
+
+        ``BATCHED`` is for a change whose door waits for its audit record: that comes later in the same log of the database,
+        and is synced. Then ``settle`` has to come before anybody is told to act on it.
         """
         try:
-            with self.store.write(Durability.ACKNOWLEDGED) as tx:
+            with self.store.write(durability) as tx:
                 yield tx
+        except StoreUnavailable:
+            self.in_doubt = True
+            raise
+
+    def settle(self) -> None:
+        """Returns when all changes up to now are on disk: nobody dials a node for one that a power cut may still take back.
+        Costs nothing if they are. Raises ``StoreUnavailable``.
+        """
+        try:
+            self.store.sync()
         except StoreUnavailable:
             self.in_doubt = True
             raise
@@ -103,6 +116,7 @@ class FleetState:
             self.node_set_changed()
         else:
             if mark(self, node) != mark(self, before) or node.status is not before.status:
+                self.settle()
                 self.context.tell(link_name(node.id), IntentChanged())
             if self.wired is not None and self.wired.links:
                 self.rewire_soon()

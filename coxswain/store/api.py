@@ -74,11 +74,31 @@ class Store(Protocol):
         """A transaction that may change things: committed at the end of the block, rolled back if it raises.
 
         Writers of this process wait for each other, so a block must not wait for anything else, nor begin another write.
+        The disk is waited for together, so what is committed may be read a moment before it is on disk.
         When ``StoreUnavailable`` comes out of the commit itself, the change may or may not have been made.
 
         Raises:
             StoreUnavailable: the database does not answer, or the turn did not come within seconds.
             StateDirectoryHeld: this process held the database exclusively, and lost it to another one.
+        """
+        ...
+
+    @property
+    def committed(self) -> int:
+        """How many transactions were committed. What has committed lately has at most this number."""
+        ...
+
+    @property
+    def synced(self) -> int:
+        """The number of the last commit that is on disk, and with it each one before."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when all that was committed before is on disk; at once, if it is. So several ``BATCHED`` transactions can
+        be made good together. Not in the block of a write.
+
+        Raises:
+            StoreUnavailable: nobody knows whether it is.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What both backends share: writers take turns, and a transaction that failed once stays failed.
+"""What both backends share: writers take turns, a transaction that failed once stays failed, and commits share syncs.
 
 Postgres refuses every statement after a failed one, and turns the commit into a rollback without a word; SQLite would go
 on. Here both refuse, and whoever swallowed the error is told that nothing was committed.
@@ -7,12 +7,12 @@ on. Here both refuse, and whoever swallowed the error is told that nothing was c
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from coxswain.errors import StoreUnavailable
 
-__all__ = ["TxGuard", "WriterTurns"]
+__all__ = ["SharedSync", "TxGuard", "WriterTurns"]
 
 
 class WriterTurns:
@@ -69,3 +69,46 @@ class TxGuard:
     def finish(self) -> None:
         """Called when the block is left."""
         self._over = True
+
+
+class SharedSync:
+    """Which commits are on disk. Whoever waits while a sync is under way shares the next one with all others who do.
+
+    Args:
+        sync: puts all that was committed before it was called on disk. Whoever it fails for is told.
+    """
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._changed = threading.Condition()
+        self._busy = False
+        self.committed = 0
+        self.synced = 0
+
+    def note_commit(self, *, synced: bool = False) -> None:
+        """By the writer, in its turn. ``synced``: the commit, and with it each one before, is on disk already."""
+        self.committed += 1
+        if synced:
+            with self._changed:
+                self.synced = self.committed
+
+    def wait(self) -> None:
+        """Returns when all that was committed before is on disk."""
+        wanted = self.committed
+        with self._changed:
+            while self.synced < wanted and self._busy:
+                self._changed.wait()
+            if self.synced >= wanted:
+                return
+            self._busy = True
+        covered = self.committed
+        done = False
+        try:
+            self._sync()
+            done = True
+        finally:
+            with self._changed:
+                self._busy = False
+                if done:
+                    self.synced = max(self.synced, covered)
+                self._changed.notify_all()

@@ -15,7 +15,7 @@ from psycopg import conninfo
 
 from coxswain.errors import InvalidInput, StoreUnavailable
 from coxswain.store.api import Durability, MissingReference, Row, Tx, UniqueViolation, Value
-from coxswain.store.guards import TxGuard, WriterTurns
+from coxswain.store.guards import SharedSync, TxGuard, WriterTurns
 from coxswain.store.hold import DatabaseHold, application_name
 
 __all__ = ["PostgresStore", "to_postgres"]
@@ -79,6 +79,7 @@ class PostgresStore:
     def __init__(self, dsn: str) -> None:
         self.location = dsn
         self._turns = WriterTurns(_TURN_S)
+        self._syncs = SharedSync(self._sync)
         self._hold: DatabaseHold | None = None
         try:
             self._settings: dict[str, Any] = {
@@ -108,9 +109,27 @@ class PostgresStore:
                 self._pool.close()
                 raise
 
+    @property
+    def committed(self) -> int:
+        return self._syncs.committed
+
+    @property
+    def synced(self) -> int:
+        return self._syncs.synced
+
+    def sync(self) -> None:
+        self._syncs.wait()
+
     @contextmanager
     def write(self, durability: Durability = Durability.ACKNOWLEDGED) -> Iterator[Tx]:
-        with self._turns.taken(), _translated(), self._pool.connection() as connection:
+        with self._turns.taken():
+            with self._transaction(durability) as tx:
+                yield tx
+            self._syncs.note_commit(synced=durability is Durability.ACKNOWLEDGED)
+
+    @contextmanager
+    def _transaction(self, durability: Durability) -> Iterator[Tx]:
+        with _translated(), self._pool.connection() as connection:
             if self._hold is not None:
                 self._hold.check()
             if durability is Durability.BATCHED:
@@ -143,6 +162,13 @@ class PostgresStore:
         if self._hold is not None:
             self._hold.close()
             self._hold = None
+
+    def _sync(self) -> None:
+        """A commit that is waited for; the server's log is one, so all before it are on disk with it. It needs something to
+        commit, or it is none.
+        """
+        with self.write() as tx:
+            tx.execute("SELECT pg_logical_emit_message(true, 'coxswain', 'sync')")
 
     def _configure(self, connection: psycopg.Connection[Row]) -> None:
         """On each new connection of the pool. New ones are made when the server was away, and the hold with it."""

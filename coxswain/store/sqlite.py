@@ -1,7 +1,11 @@
 """The embedded store: one SQLite file, through apsw, in WAL mode.
 
-Two writing connections take turns: one syncs every commit (``ACKNOWLEDGED``), the other leaves that to the next one that
-does (``BATCHED``). Readers come from a small pool, because there may be thousands of threads.
+Writers take turns, and none waits for the disk in its turn: in WAL mode a commit appends to one file, and with
+``synchronous = NORMAL`` SQLite leaves it to the operating system when that gets to the disk. Whoever promises it
+(``ACKNOWLEDGED``) syncs that file after the turn, together with all others who wait for that just then. What SQLite itself
+has to have on disk in order not to break (checkpoints, the head of the log) it still syncs by itself.
+
+Readers come from a small pool, because there may be thousands of threads.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import apsw
 
 from coxswain.errors import InvalidInput, LoosePermissions, StateDirectoryHeld, StoreUnavailable
 from coxswain.store.api import Durability, MissingReference, Row, Tx, UniqueViolation, Value
-from coxswain.store.guards import TxGuard, WriterTurns
+from coxswain.store.guards import SharedSync, TxGuard, WriterTurns
 
 __all__ = ["SqliteStore"]
 
@@ -74,17 +78,29 @@ class SqliteStore:
         self._readers: queue.LifoQueue[apsw.Connection] = queue.LifoQueue()
         self._all_readers: list[apsw.Connection] = []
         self._reader_slots = threading.Semaphore(_READERS)
+        self._log: int | None = None
+        self._syncs = SharedSync(self._sync_log)
         with _translated():
-            self._synced = self._open("FULL")
-            self._batched = self._open("NORMAL")
+            self._writer = self._open()
 
     @property
     def location(self) -> str:
         return str(self._path)
 
+    @property
+    def committed(self) -> int:
+        return self._syncs.committed
+
+    @property
+    def synced(self) -> int:
+        return self._syncs.synced
+
+    def sync(self) -> None:
+        self._syncs.wait()
+
     @contextmanager
     def write(self, durability: Durability = Durability.ACKNOWLEDGED) -> Iterator[Tx]:
-        connection = self._synced if durability is Durability.ACKNOWLEDGED else self._batched
+        connection = self._writer
         with self._turns.taken():
             with _translated():
                 connection.execute("BEGIN IMMEDIATE")
@@ -94,9 +110,12 @@ class SqliteStore:
                 tx.check_unfailed()
                 with _translated():
                     connection.execute("COMMIT")
+                self._syncs.note_commit()
             finally:
                 tx.finish()
                 _roll_back(connection)
+        if durability is Durability.ACKNOWLEDGED:
+            self._syncs.wait()
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -139,10 +158,13 @@ class SqliteStore:
     def close(self) -> None:
         self._closed = True
         with suppress(StoreUnavailable), self._turns.taken(), suppress(apsw.Error):
-            self._synced.execute("PRAGMA optimize")
-        for connection in (*self._all_readers, self._batched, self._synced):
+            self._writer.execute("PRAGMA optimize")
+        for connection in (*self._all_readers, self._writer):
             with suppress(apsw.Error):
                 connection.close()
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
         if self._holder is not None:
             os.close(self._holder)
             self._holder = None
@@ -154,16 +176,27 @@ class SqliteStore:
             return self._readers.get_nowait()
         except queue.Empty:
             with _translated():
-                connection = self._open("NORMAL")
+                connection = self._open()
                 connection.execute("PRAGMA query_only = 1")
             self._all_readers.append(connection)
             return connection
 
-    def _open(self, synchronous: str) -> apsw.Connection:
+    def _sync_log(self) -> None:
+        """The file stays the same for as long as a connection is open, and SQLite has no locks on it that closing it would
+        drop (https://sqlite.org/walformat.html; locks are on the ``-shm`` file).
+        """
+        try:
+            if self._log is None:
+                self._log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            os.fdatasync(self._log)
+        except OSError as error:
+            raise StoreUnavailable(f"the database {self._path} cannot be synced: {error.strerror}") from None
+
+    def _open(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         connection.set_busy_timeout(_BUSY_MS)
         _use_wal(connection)
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)

@@ -14,6 +14,7 @@ import pytest
 from actors.supervision import ChildSpec, Harm, Intensity, System
 from actors.web_server import WebServer
 from coxswain.clock import SystemClock
+from coxswain.live.start import HAND_OVER, LiveStart, View
 from tests.support import eventually, free_port
 from tests.web import Web, raw
 
@@ -24,12 +25,17 @@ class App:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.slow = 0
+        self.granted = 0
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         if environ["PATH_INFO"] == "/slow":
             self.slow += 1
             assert self.go.wait(30)
         start_response("200 OK", [("Content-Type", "text/plain")])
+        if environ["PATH_INFO"] == "/live":
+            environ[HAND_OVER] = LiveStart(View(websocket=False, admin=False))
+            self.granted += 1
+            assert self.go.wait(30)
         if environ["PATH_INFO"] == "/proto":
             return [environ.get("HTTP_X_FORWARDED_PROTO", "none").encode()]
         return [environ["PATH_INFO"].encode()]
@@ -133,3 +139,91 @@ def test_forwarded_headers_pass_only_from_a_tls_proxy(listen: str) -> None:
         eventually(lambda: answers(listen))
         assert Web(listen).call("GET", "/proto", headers={"X-Forwarded-Proto": "https"}).body == seen
         assert running.stop()
+
+
+def connect(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    return socket.create_connection((host, int(port)), 30)
+
+
+def test_an_answer_comes_in_one_piece_and_seldom_wakes_anybody(
+    served: System, listen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del served
+    eventually(lambda: answers(listen))
+    with connect(listen) as client:
+        client.sendall(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(65_536).endswith(b"/first")
+        pulls: list[object] = []
+        monkeypatch.setattr("waitress.trigger.trigger._physical_pull", pulls.append)
+        for number in range(100):
+            client.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+            piece = client.recv(65_536)
+            assert piece.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert piece.endswith(b"\r\n\r\n/%d" % number)
+        assert len(pulls) < 100, "only if the next request was there before the worker was through with the last"
+
+
+def test_requests_that_do_not_wait_for_answers_are_answered_in_order(listen: str) -> None:
+    app = App()
+    running = system_on(listen, app)
+    running.start()
+    assert running.wait_up(10)
+    eventually(lambda: answers(listen))
+    with connect(listen) as client:
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: app.slow == 1)
+        for number in range(50):
+            client.sendall(b"GET /after-%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+        client.sendall(b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        app.go.set()
+        got = client.makefile("rb").read()
+    places = [got.index(b"\r\n\r\n/%s" % path) for path in (b"slow", *(b"after-%d" % n for n in range(50)), b"last")]
+    assert places == sorted(places)
+    assert running.stop()
+
+
+def test_whoever_hangs_up_before_the_answer_harms_nobody(listen: str) -> None:
+    app = App()
+    running = system_on(listen, app)
+    running.start()
+    assert running.wait_up(10)
+    eventually(lambda: answers(listen))
+    clients = [connect(listen) for _ in range(5)]
+    for client in clients:
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    eventually(lambda: app.slow == 5)
+    for client in clients:
+        client.close()
+    app.go.set()
+    assert all(answers(listen) for _ in range(20))
+    assert running.stop()
+
+
+@pytest.mark.parametrize("early", [b"", b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", b"half a req"])
+def test_a_stream_is_granted_to_whoever_waits_for_the_answer(listen: str, early: bytes) -> None:
+    """What was said too early is with the server already, and would be missing from the stream."""
+    app, handed = App(), list[bytes]()
+
+    def hand_over(sock: socket.socket, head: bytes, start: LiveStart) -> None:
+        del start
+        handed.append(head)
+        sock.setblocking(True)
+        sock.sendall(head + b"the stream")
+        sock.close()
+
+    running = system_on(listen, app, hand_over=hand_over)
+    running.start()
+    assert running.wait_up(10)
+    eventually(lambda: answers(listen))
+    with connect(listen) as client:
+        client.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: app.granted == 1)
+        client.sendall(early)
+        if early:
+            assert answers(listen), "by now it was read"
+        app.go.set()
+        got = client.makefile("rb").read()
+    assert (got.endswith(b"the stream"), len(handed)) == ((False, 0) if early else (True, 1))
+    assert answers(listen)
+    assert running.stop()

@@ -26,6 +26,7 @@ WORKERS = (
     "servers",
     "session_tracker",
     "session_archive",
+    "meter",
     "io_loop",
     "reconcile_clock",
     "operation_runs",

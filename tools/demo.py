@@ -29,7 +29,7 @@ from rig import (
     wait_until,
 )
 
-from coxswain.cli.live import Picture, render
+from coxswain.cli.live import Picture, on_screen, render
 from coxswain.cli.output import duration
 from coxswain.cli.stream import Follower
 from coxswain.cli.watch import Watcher
@@ -265,8 +265,6 @@ def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, 
                 trouble.step(time.monotonic(), last_at=last_harm, tell=lambda _kind, text: say(f"  {text}"))
             time.sleep(0.2)
         return
-    from rich.live import Live  # noqa: PLC0415 - only here
-
     status, nodes, _ = watcher.look()
     picture = Picture(status, nodes)
     follower = Follower(daemon.client())
@@ -274,7 +272,7 @@ def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, 
     def tell(kind: str, text: str) -> None:
         picture.feed.append((time.strftime("%H:%M:%S", time.gmtime()), kind, text))
 
-    with Live(render(picture), refresh_per_second=5, screen=True) as view:
+    with on_screen(picture) as view:
         while not _over(end, trouble):
             time.sleep(0.25)
             if trouble is not None:

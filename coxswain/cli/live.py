@@ -1,20 +1,22 @@
-"""The live view, as a pure function from a picture of the fleet to something that rich can draw."""
+"""The live view, as a pure function from a picture of the fleet to something that rich can draw; and a terminal for it."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from coxswain.cli.output import clean
 
-__all__ = ["Picture", "render"]
+__all__ = ["Picture", "on_screen", "render"]
 
 _STYLES = {
     "live": "green",
@@ -67,6 +69,20 @@ class Picture:
 def render(picture: Picture) -> RenderableType:
     """Draws one frame."""
     return Group(_header(picture), _nodes(picture), _feed(picture))
+
+
+@contextmanager
+def on_screen(picture: Picture) -> Iterator[Live]:
+    """Takes the terminal for a picture, and gives it back however this ends. ``Live`` as a context manager draws for the
+    first time before it is one: Ctrl-C in that moment left the terminal as it was then.
+    """
+    live = Live(render(picture), refresh_per_second=5, screen=True)
+    try:
+        live.start()
+        live.refresh()
+        yield live
+    finally:
+        live.stop()
 
 
 def _header(picture: Picture) -> RenderableType:

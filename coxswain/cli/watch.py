@@ -81,9 +81,7 @@ def _complain(why: str) -> None:
 
 
 def _view(asking: Client, end: float | None) -> None:
-    from rich.live import Live  # noqa: PLC0415 - only this view draws
-
-    from coxswain.cli.live import Picture, render  # noqa: PLC0415
+    from coxswain.cli.live import Picture, on_screen, render  # noqa: PLC0415 - only this view draws
 
     if not sys.stdout.isatty():
         raise InvalidInput("watch: this is no terminal", remedy="Use: cox watch --json")
@@ -94,7 +92,7 @@ def _view(asking: Client, end: float | None) -> None:
     picture = Picture(status, nodes, title="coxswain · Ctrl-C ends")
     follower = Follower(asking)
     pause = _EVERY_S
-    with Live(render(picture), refresh_per_second=4, screen=True) as live:
+    with on_screen(picture) as live:
         while end is None or time.monotonic() < end:
             time.sleep(pause if end is None else min(pause, max(0.0, end - time.monotonic())))
             started = time.monotonic()

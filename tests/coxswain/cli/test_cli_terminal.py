@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -17,8 +18,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
-from coxswain.cli.live import Picture, render
+from coxswain.cli.live import Picture, on_screen, render
 from coxswain.cli.output import clean, facts, table
 from tests.fleet import Controller
 from tests.support import eventually
@@ -118,6 +120,24 @@ def test_watch_can_be_interrupted(controller: Controller, number: signal.Signals
         after = watching.screen.rpartition(ALT_SCREEN)[2]
         assert MAIN_SCREEN in after and SHOW_CURSOR in after
         assert b"Traceback" not in watching.screen
+
+
+def test_an_interrupt_while_the_screen_is_taken_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30, legacy_windows=False)
+
+    class Interrupted(Live):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, console=console, auto_refresh=False, **more)
+
+        def refresh(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("coxswain.cli.live.Live", Interrupted)
+    with pytest.raises(KeyboardInterrupt), on_screen(Picture(status(live=1), [node_row("a")])):
+        pass
+    assert isinstance(console.file, io.StringIO)
+    written = console.file.getvalue().encode()
+    assert MAIN_SCREEN in written.partition(ALT_SCREEN)[2] and SHOW_CURSOR in written
 
 
 @pytest.mark.usefixtures("node")

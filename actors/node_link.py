@@ -36,6 +36,7 @@ from coxswain.reconcile import codec
 from coxswain.reconcile.desired import desired as desired_state
 from coxswain.reconcile.pacing import heal_delay, reconnect_delay, verify_delay
 from coxswain.reconcile.plan import describe, forced, plan, remember
+from coxswain.reconcile.seen import peers_seen, services_seen
 from coxswain.reconcile.types import (
     Desired,
     Finding,
@@ -561,8 +562,9 @@ class NodeLink(Actor):
         if desired is None or observed is None:
             return
         findings = tuple(f.text for f in made.findings)
+        seen = (services_seen(observed), peers_seen(desired, observed))
         self._questions.answer(
-            links.PlanView(self._node_id, desired.revision, observed.applied_revision, describe(made), findings)
+            links.PlanView(self._node_id, desired.revision, observed.applied_revision, describe(made), findings, *seen)
         )
 
     def _pushed(self, change: Changed) -> None:

@@ -35,6 +35,7 @@ class Region {
     this.timer = 0;
     this.last = 0;
     this.visible = false;
+    this.all = element.dataset.soon !== undefined; // what takes a while is not waited for when the page is rendered
     new IntersectionObserver(([entry]) => {
       this.visible = entry.isIntersecting;
       if (this.visible) this.plan();

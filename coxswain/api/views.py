@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime as dt
 import functools
 import json
@@ -117,6 +118,8 @@ def plan(view: PlanView) -> dict[str, Any]:
         "applied_revision": view.applied_revision,
         "steps": list(view.steps),
         "findings": list(view.findings),
+        "services": [dataclasses.asdict(s) | {"protocol": _PROTOCOLS[s.protocol]} for s in view.services],
+        "peers": [dataclasses.asdict(peer) | {"last_handshake": stamp(peer.last_handshake or None)} for peer in view.peers],
     }
 
 

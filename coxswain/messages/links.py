@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from coxswain.messages.fleet import Intent
+from coxswain.model import Protocol
 
 __all__ = [
     "CertificatesRenewed",
@@ -13,6 +14,7 @@ __all__ = [
     "Look",
     "LookReason",
     "NodeSetChanged",
+    "PeerSeen",
     "PlanView",
     "PolicyOutcome",
     "PreviewPlan",
@@ -20,6 +22,7 @@ __all__ = [
     "PushOutcome",
     "PushPolicy",
     "ReportAgain",
+    "ServiceSeen",
 ]
 
 
@@ -65,14 +68,43 @@ class PreviewPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSeen:
+    """A data plane as its node just told (node-contract.md 1.3). ``handshake_age_s``: of the newest; -1: there was none."""
+
+    protocol: Protocol
+    running: bool
+    listening: bool
+    peers: int
+    handshaking: int
+    handshake_age_s: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSeen:
+    """A peer as its node just told. ``device_id`` empty: nobody's here. ``last_handshake``: epoch seconds, 0: never."""
+
+    public_key: str
+    device_id: str
+    endpoint: str
+    last_handshake: float
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlanView:
-    """A plan as an operator reads it: one line per step with its reason, and what was noticed without a step."""
+    """A plan as an operator reads it: one line per step with its reason, what was noticed besides, and what it is made of.
+    ``peers``: those that were there last, not all.
+    """
 
     node_id: str
     intended_revision: int
     applied_revision: int
     steps: tuple[str, ...]
     findings: tuple[str, ...]
+    services: tuple[ServiceSeen, ...] = ()
+    peers: tuple[PeerSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 from coxswain.web.regions import region
 from coxswain.web.render import tone
 from coxswain.web.worldmap import project
 
-__all__ = ["Arc", "Map", "Pin", "fleet_map"]
+__all__ = ["Arc", "Map", "Pin", "fleet_map", "path_color"]
 
-_NEAR = 130
+_NEAR = 230
 """Map units of 10,000: closer pins would cover each other at 1280 px."""
+
+_PALETTE = ("#0e8a82", "#b7791f", "#c2447c", "#2c7fb8", "#5f9231", "#d1603d")
+"""Of paths without a colour of their own; each can be told from land and sea in both themes."""
 
 _WORST_FIRST = ("bad", "warn", "info", "good", "quiet")
 
@@ -36,18 +40,21 @@ class Pin:
 
     @property
     def radius(self) -> int:
-        return 60 if len(self.nodes) == 1 else min(140, 75 + 10 * int(math.log2(len(self.nodes))))
+        return 75 if len(self.nodes) == 1 else min(160, 95 + 10 * int(math.log2(len(self.nodes))))
 
     @property
     def words(self) -> str:
         """For the tooltip and for those who hear the map instead of seeing it."""
         shown = ", ".join(f"{node['name']} {node['status']}" for node in self.nodes[:6])
         more = len(self.nodes) - 6
-        return f"{self.city}: {shown}{f' and {more} more' if more > 0 else ''}"
+        around = " and around" if len({node["region"] for node in self.nodes}) > 1 else ""
+        return f"{self.city}{around}: {shown}{f' and {more} more' if more > 0 else ''}"
 
     @property
     def href(self) -> str:
-        return f"/nodes/{self.nodes[0]['id']}" if len(self.nodes) == 1 else f"/?region={self.nodes[0]['region']}"
+        if len(self.nodes) == 1:
+            return f"/nodes/{self.nodes[0]['id']}"
+        return f"/?region={quote(','.join(sorted({node['region'] for node in self.nodes})))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class Arc:
 
     line: str
     words: str
+    color: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +92,15 @@ def fleet_map(nodes: Iterable[Mapping[str, Any]], paths: Iterable[Mapping[str, A
         pin.nodes.append(node)
         pin_of[node["id"]] = pin
     arcs = []
-    for path in paths:
+    for number, path in enumerate(paths):
         hops = [pin_of[node_id] for node_id in path["hops"] if node_id in pin_of]
-        arcs += [Arc(_arc(a, b), f"path {path['name']}") for a, b in pairwise(hops) if a is not b]
+        arcs += [Arc(_arc(a, b), f"path {path['name']}", path_color(path, number)) for a, b in pairwise(hops) if a is not b]
     return Map(pins, arcs, elsewhere)
+
+
+def path_color(path: Mapping[str, Any], number: int) -> str:
+    """Its own, or one for the path of that place in the list."""
+    return path["color"] or _PALETTE[number % len(_PALETTE)]
 
 
 def _place(node: Mapping[str, Any]) -> tuple[int, int, str] | None:

@@ -33,6 +33,8 @@ _PLACES = (
     (("ash",), 39.04, -77.49, "Ashburn", "US"),
     (("hil",), 45.52, -122.99, "Hillsboro", "US"),
     (("nrt", "ap-northeast-1"), 35.69, 139.69, "Tokyo", "JP"),
+    (("tyo",), 35.69, 139.69, "Tokyo", "JP"),
+    (("waw",), 52.23, 21.01, "Warsaw", "PL"),
     (("cdg",), 48.85, 2.35, "Paris", "FR"),
     (("us-east-1",), 38.95, -77.45, "N. Virginia", "US"),
     (("us-east-2",), 40.0, -83.0, "Ohio", "US"),

@@ -67,6 +67,10 @@ def _badge(word: str | None) -> Markup:
     return Markup('<span class="badge {}">{}</span>').format(tone(word), text)
 
 
+def _protocol(word: str) -> str:
+    return {"amneziawg": "AmneziaWG", "xray-reality": "XRay/REALITY"}.get(word, word)
+
+
 def _between(opened: str | None, closed: str | None) -> str:
     if not opened:
         return _UNKNOWN
@@ -86,6 +90,7 @@ def _environment() -> jinja2.Environment:
         auto_reload=False,
     )
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
+    made.filters["protocol"] = _protocol
     made.globals |= {"between": _between}
     return made
 

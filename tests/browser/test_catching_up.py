@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, WebSocket, expect
 
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.fleet import Daemon, LiveFleet
-from tests.support import free_port
+from tests.support import eventually, free_port
 
 _WATCH_STATES = """() => {
   window.states = [];
@@ -56,8 +56,8 @@ def test_a_page_resumes_from_the_number_that_it_saw_last(
     expect(page.locator("#live")).to_have_text("Live")
     made.append(fleet.controller.client.post("/api/nodes", {"name": "first-of-two", **_SPARE})["id"])
     page.evaluate(_WATCH_STATES)
-    fleet.controller.client.post("/api/chaos", {"actor": "web_server", "how": "raise"})
-    page.wait_for_function("window.states.includes('lost') && window.states.at(-1) === 'open'")
+    fleet.controller.client.post("/api/chaos", {"actor": "io_loop", "how": "raise"})
+    eventually(lambda: page.evaluate("window.states.includes('lost') && window.states.at(-1) === 'open'"), timeout=20)
     first, *_, last = (int(parse_qs(urlsplit(socket.url).query)["after"][0]) for socket in sockets)
     assert last > first
     complaints.clear()  # the connections that failed

@@ -57,12 +57,35 @@ _SEEN = {
     "in_sync": BOOL,
     "findings": array(TEXT),
 }
+_SERVICE = obj(
+    {
+        "protocol": TEXT,
+        "running": BOOL,
+        "listening": BOOL,
+        "peers": INT,
+        "handshaking": INT,
+        "handshake_age_s": INT,
+        "detail": TEXT,
+    }
+)
+_PEER = obj(
+    {
+        "public_key": TEXT,
+        "device_id": TEXT,
+        "endpoint": TEXT,
+        "last_handshake": nullable(STAMP),
+        "rx_bytes": INT,
+        "tx_bytes": INT,
+    }
+)
 _PLAN_KEYS = {
     "node_id": TEXT,
     "intended_revision": INT,
     "applied_revision": INT,
     "steps": array(TEXT),
     "findings": array(TEXT),
+    "services": array(_SERVICE),
+    "peers": array(_PEER),
 }
 
 STORED_NODE = shape("StoredNode", obj(_STORED))

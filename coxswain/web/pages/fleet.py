@@ -20,7 +20,7 @@ _ON_MAP = 10_000
 def _load(call: Call) -> dict[str, Any]:
     everything = ask(call, "/api/nodes", limit=_ON_MAP).value
     region = call.word("region") or ""
-    chosen = [node for node in everything if not region or node["region"] == region]
+    chosen = [node for node in everything if not region or node["region"] in region.split(",")]
     start = call.word("after") or ""
     rows = [node for node in chosen if node["name"] > start]
     return {
@@ -29,7 +29,7 @@ def _load(call: Call) -> dict[str, Any]:
         "credit": None,
         "nodes": rows[:_PAGE],
         "after": rows[_PAGE - 1]["name"] if len(rows) > _PAGE else None,
-        "region": region,
+        "region": region.replace(",", ", "),
         "region_codes": sorted(REGIONS),
     } | over_time(call)
 

@@ -6,11 +6,14 @@ from typing import Any
 
 from coxswain.api.call import Call
 from coxswain.errors import CoxswainError
+from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page
 from coxswain.web.pages.charts import over_time
 from coxswain.web.pages.sessions import recent_sessions
 
 __all__ = ["PAGES"]
+
+_PEERS = 20
 
 
 def _load(call: Call) -> dict[str, Any]:
@@ -18,7 +21,7 @@ def _load(call: Call) -> dict[str, Any]:
     node = found["node"]
     return (
         found
-        | {"title": node["name"], "here": "/", "plan": None, "reason": "asking…"}
+        | {"title": node["name"], "here": "/", "plan": None, "reason": ""}
         | _sessions(call)
         | over_time(call, node["id"])
     )
@@ -30,9 +33,11 @@ def _state(call: Call) -> dict[str, Any]:
 
 def _plan(call: Call) -> dict[str, Any]:
     try:
-        return {"plan": ask(call, f"/api/nodes/{call.path['key']}/plan").value, "reason": ""}
+        plan = ask(call, f"/api/nodes/{call.path['key']}/plan").value
     except CoxswainError as error:
         return {"plan": None, "reason": str(error)}
+    peers = plan["peers"][:_PEERS]
+    return {"plan": plan | {"peers": peers}, "reason": "", "names": names_of(call, peers, "device_id")}
 
 
 def _sessions(call: Call) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coxswain.api.call import Call
+from coxswain.web.fleet_map import path_color
 from coxswain.web.page import ask, fragment, page
 
 __all__ = ["PAGES"]
@@ -13,7 +14,8 @@ _CHOICES = 1_000
 
 
 def _paths(call: Call) -> dict[str, Any]:
-    return {"paths": ask(call, "/api/paths").value}
+    found = ask(call, "/api/paths").value
+    return {"paths": [path | {"color": path_color(path, number)} for number, path in enumerate(found)]}
 
 
 def _load(call: Call) -> dict[str, Any]:

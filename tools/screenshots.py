@@ -1,0 +1,155 @@
+"""Pictures of every page, behind ``tools/screenshots``: a small fleet with people, paths and a node in trouble."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from playwright.sync_api import Page, sync_playwright
+from rig import BASE_PORT, ROOT, Daemon, RigError, Simulator, end_at_sigterm, enrol, make_csrs, scratch, wait_until
+
+NODES = ("fra-1", "fra-2", "ams-1", "hel-1", "lon-1", "nyc-1", "sfo-1", "sgp-1", "nrt-1", "syd-1")
+IN_TROUBLE = 9
+MOST_BYTES = 150_000
+PEOPLE = {
+    "Amara Okafor": ("pixel", "thinkpad"),
+    "Bruno Conti": ("iphone", "macbook", "ipad"),
+    "Chiara Weiss": ("galaxy", "framework"),
+    "Dmitri Halonen": ("fairphone", "desktop"),
+    "Esi Mensah": ("pixel", "surface"),
+    "Farid Karimi": ("iphone", "macbook"),
+    "Greta Lindqvist": ("pixel", "zenbook"),
+    "Hana Sato": ("xperia", "vaio"),
+}
+PLATFORMS = {"iphone": "ios", "ipad": "ios", "macbook": "macos", "surface": "windows", "vaio": "windows", "desktop": "linux",
+             "thinkpad": "linux", "framework": "linux", "zenbook": "windows"}  # fmt: skip
+
+
+def furnish(daemon: Daemon, ids: list[str]) -> dict[str, str]:
+    """People with devices, profiles, paths, tokens and admins. Returns the addresses of the pages about one of them."""
+    client = daemon.client()
+    for number, key in enumerate(ids):
+        change = {"endpoint_ips": [f"203.0.113.{number + 10}"], "version": client.get(f"/api/nodes/{key}")["version"]}
+        client.call("PATCH", f"/api/nodes/{key}", change)
+    wait_until("every node is in sync", lambda: client.get("/api/status")["fleet"]["in_sync"] == len(ids), 60)
+    client.post("/api/paths", {"name": "europe-to-tokyo", "node_ids": [ids[0], ids[8]], "color": "#f6c177"})
+    client.post("/api/paths", {"name": "over-three-seas", "node_ids": [ids[4], ids[5], ids[6]]})
+    paths = client.get("/api/paths")
+    devices = []
+    for name, gadgets in PEOPLE.items():
+        email = f"{name.split()[0].lower()}@example.org"
+        user = client.post("/api/users", {"name": name, "email": email})
+        for gadget in gadgets:
+            body = {"name": f"{name.split()[0].lower()}-{gadget}", "platform": PLATFORMS.get(gadget, "android")}
+            devices.append(client.post(f"/api/users/{user['id']}/devices", body))
+    for number, device in enumerate(devices):
+        if number % 2:
+            profile = {"device_id": device["id"], "protocol": "amneziawg"}
+            target = {"path_id": paths[number % 2]["id"]} if number % 5 == 0 else {"node_id": ids[number % 8]}
+            client.post("/api/profiles", profile | target | {"name": ("home", "travel", "work")[number % 3]})
+        else:
+            client.post(f"/api/devices/{device['id']}/provision")
+    client.post(f"/api/devices/{devices[4]['id']}/suspend")
+    client.post(f"/api/devices/{devices[0]['id']}/bind", {"path_id": paths[0]["id"]})
+    client.post("/api/tokens", {"name": "grafana", "scope": "monitor", "expires": "2160h"})
+    client.post("/api/tokens", {"name": "inventory export", "scope": "readonly", "expires": "720h"})
+    gone = client.post("/api/tokens", {"name": "old laptop", "scope": "admin", "expires": "720h"})
+    client.call("DELETE", f"/api/tokens/{gone['id']}")
+    client.post("/api/admins", {"email": "ops@example.org", "password": "a password of the night shift"})
+    client.post("/api/servers/self", {"host": "controller.example.org"})
+    operation = client.get("/api/operations?limit=1")[0]
+    return {
+        "node": f"/nodes/{ids[0]}",
+        "user": f"/users/{devices[0]['user_id']}",
+        "device": f"/devices/{devices[0]['id']}",
+        "operation": f"/operations/{operation['id']}",
+    }
+
+
+@contextmanager
+def furnished(home: Path) -> Iterator[tuple[Daemon, dict[str, str]]]:
+    """A daemon with a fleet at work, and one node that does not answer."""
+    daemon = Daemon(home)
+    fleet = home / "fleet"
+    fleet.mkdir()
+    simulator = Simulator(fleet, BASE_PORT)
+    try:
+        daemon.init()
+        daemon.start()
+        make_csrs(fleet, len(NODES))
+        ids = [node["id"] for node in enrol(daemon.client(), fleet, NODES, BASE_PORT)]
+        simulator.start("--lively", "--seed", "11")
+        pages = furnish(daemon, ids)
+        simulator.command("connect", peers=40)
+        simulator.command("stop", node=IN_TROUBLE)
+        client, lost = daemon.client(), f"/api/nodes/{ids[IN_TROUBLE]}"
+        wait_until("the node in trouble is seen", lambda: client.get(lost)["status"] != "active", 60)
+        wait_until("clients are connected", lambda: client.get("/api/status")["sessions"]["active"] > 20, 60)
+        yield daemon, pages
+    finally:
+        simulator.stop()
+        daemon.kill()
+
+
+def sign_in(page: Page, daemon: Daemon) -> None:
+    page.goto("/login")
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill(daemon.password)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_text("Live", exact=True).wait_for()
+
+
+def addresses(one: dict[str, str]) -> dict[str, str]:
+    from coxswain.web.table import PAGES  # noqa: PLC0415 - after the rig has set up the path
+
+    whole = [route.path for route in PAGES if not route.path.startswith("/ui/") and "{" not in route.path]
+    return {path.strip("/") or "fleet": path for path in whole} | one
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "docs/images", help="Where to.")
+@click.option("--theme", type=click.Choice(["light", "dark"]), multiple=True, default=["light"])
+@click.option("--width", type=int, multiple=True, default=[1280])
+@click.option("--only", default="", help="One page, by name.")
+def main(*, out: Path, theme: tuple[str, ...], width: tuple[int, ...], only: str) -> None:
+    """Make pictures of every page."""
+    end_at_sigterm()
+    binary = shutil.which("chromium") or shutil.which("chromium-browser")
+    if binary is None:
+        raise RigError("no Chromium here; on Debian: apt-get install chromium")
+    out.mkdir(parents=True, exist_ok=True)
+    several = len(theme) * len(width) > 1
+    with scratch("screenshots") as home, furnished(home) as (daemon, one), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        state = None
+        for scheme in theme:
+            for across in width:
+                size: Any = {"width": across, "height": 860 if across > 500 else 844}
+                more: dict[str, Any] = {"color_scheme": scheme, "viewport": size, "storage_state": state}
+                context = browser.new_context(base_url=f"http://{daemon.listen}", reduced_motion="reduce", **more)
+                page = context.new_page()
+                if state is None:
+                    page.goto("/login")
+                    sign_in(page, daemon)
+                    state = context.storage_state()
+                for name, path in addresses(one).items():
+                    if only in ("", name):
+                        page.goto(path, wait_until="networkidle")
+                        file = out / f"dashboard-{name}{f'-{scheme}-{across}' if several else ''}.png"
+                        page.screenshot(path=file, full_page=several)
+                        click.echo(f"{file.name}: {file.stat().st_size // 1000} kB")
+                context.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RigError as error:
+        click.echo(f"screenshots: {error}", err=True)
+        sys.exit(1)

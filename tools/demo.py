@@ -312,4 +312,4 @@ def _tell_result(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="tools/demo")

@@ -86,7 +86,7 @@ def test_it_shows_what_broke_and_healed_and_leaves_nothing(tmp_path: Path) -> No
 
 
 def test_on_a_terminal_it_draws_the_fleet_and_what_happens(tmp_path: Path) -> None:
-    status, written = on_a_terminal(tmp_path, "--chaos", "--nodes", "2", "--seconds", "8", "--seed", "3")
+    status, written = on_a_terminal(tmp_path, "--chaos", "--nodes", "2", "--seconds", "14", "--seed", "3")
     assert status == 0, written[-3_000:]
     assert "Traceback" not in written
     drawn, _, after = written.rpartition("\x1b[?1049l")
@@ -123,3 +123,10 @@ def test_two_at_once_do_not_meet_and_cox_reaches_either(tmp_path: Path) -> None:
             demo.send_signal(signal.SIGTERM)
             demo.communicate(timeout=60)
     assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []
+
+
+def test_it_is_called_as_people_call_it(tmp_path: Path) -> None:
+    demo = start(tmp_path, "--nodes", "0")
+    _, err = demo.communicate(timeout=60)
+    assert demo.returncode == 2
+    assert "Usage: tools/demo " in err and "1<=x<=5000" in err

@@ -25,7 +25,8 @@ class EventFunnel:
         send: tells the session tracker; must not block.
         capacity: items that may wait here.
         batch_size: items in one batch at most.
-        linger_s: seconds from one batch to the next at least: what comes meanwhile goes together.
+        linger_s: seconds from one batch to the next: what comes meanwhile goes together. Each batch costs a commit.
+        crowd: as many items are company enough, and their batch goes ``crowd_s`` after the last one.
         resend_s: after how long without acknowledgement a batch is sent again.
     """
 
@@ -36,7 +37,9 @@ class EventFunnel:
         *,
         capacity: int = 16_384,
         batch_size: int = 4_096,
-        linger_s: float = 0.1,
+        linger_s: float = 0.15,
+        crowd: int = 64,
+        crowd_s: float = 0.05,
         resend_s: float = 3.0,
     ) -> None:
         self.epoch = epoch
@@ -44,6 +47,8 @@ class EventFunnel:
         self._capacity = capacity
         self._batch_size = batch_size
         self._linger_s = linger_s
+        self._crowd = crowd
+        self._crowd_s = min(crowd_s, linger_s)
         self._resend_s = resend_s
         self._waiting: deque[StreamItem] = deque()
         self._in_flight: EventBatch | None = None
@@ -86,7 +91,7 @@ class EventFunnel:
     def put_nowait(self, item: StreamItem) -> None:
         """Hands over an item that must not wait (the end of a stream); there is at most one per link."""
         self._waiting.append(item)
-        if self._in_flight is None and self._timer is None:
+        if self._in_flight is None and (self._timer is None or len(self._waiting) == self._crowd):
             self._dispatch_soon()
 
     def acknowledge(self, epoch: str, number: int) -> None:
@@ -101,8 +106,10 @@ class EventFunnel:
             self._dispatch_soon()
 
     def _dispatch_soon(self) -> None:
+        self._cancel_timer()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(0.0, self._sent_at + self._linger_s - loop.time()), self._dispatch)
+        pause = self._crowd_s if len(self._waiting) >= self._crowd else self._linger_s
+        self._timer = loop.call_later(max(0.0, self._sent_at + pause - loop.time()), self._dispatch)
 
     def _dispatch(self) -> None:
         self._cancel_timer()

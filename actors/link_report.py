@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from actors.link_calls import cascade_applied
 from actors.supervision import Context
@@ -42,16 +43,29 @@ class Reporter:
     def report(
         self, state: LinkState, reason: str, status: NodeStatus | None, findings: tuple[Finding, ...], known: Known
     ) -> None:
-        report = _report(self._node_id, self._context.incarnation, state, reason, known)
+        now = self._context.clock.now()
         if known.observed is None:
             self._seen = ((), ())
         elif known.observed.peers is not None and known.desired is not None:
-            self._seen = _links_seen(known.desired, known.observed, self._context.clock.now())
-        report = dataclasses.replace(report, edges_seen=self._seen[0], links_in_use=self._seen[1])
-        report = dataclasses.replace(report, status=status, findings=tuple(finding.text for finding in findings))
+            self._seen = _links_seen(known.desired, known.observed, now)
+        report = LinkReport(
+            self._node_id,
+            self._context.incarnation,
+            now,
+            state,
+            reason,
+            status,
+            findings=tuple(finding.text for finding in findings),
+            edges_seen=self._seen[0],
+            links_in_use=self._seen[1],
+            policy_confirmed=known.memory.policy_confirmed,
+            **_intended(known),
+            **_seen(known),
+            **_reached(known, state),
+        )
         if report != self._last:
             self._last = report
-            self.again()
+            self._context.tell("fleet", report)
 
     def doubt(self, memory: LinkMemory) -> None:
         """What was confirmed is not any more."""
@@ -76,35 +90,44 @@ def _links_seen(desired: Desired, observed: Observed, now: float) -> tuple[tuple
     return edges_seen(desired.peers, peers, skew), links_in_use(desired.transits, peers, skew, now)
 
 
-def _report(node_id: str, incarnation: int, state: LinkState, reason: str, known: Known) -> LinkReport:
-    report = LinkReport(node_id, incarnation, 0.0, state, reason, policy_confirmed=known.memory.policy_confirmed)
-    intent, desired, observed, memory = known.intent, known.desired, known.observed, known.memory
-    if desired is not None:
-        report = dataclasses.replace(
-            report,
-            links_confirmed=tuple(sorted(memory.links.items())),
-            applied_content=memory.applied_content,
-            xray_confirmed=memory.xray_confirmed,
-            agent_started_at=memory.agent_started_at,
-            peers_configured=sum(bool(peer.device_id) for peer in desired.peers),
-            intent=intent_mark(intent.node, desired.revision, desired.cascade) if intent else None,
-        )
-    if observed is not None:
-        report = dataclasses.replace(
-            report,
-            agent_version=observed.agent_version,
-            uptime_s=observed.uptime_s,
-            wg_public_key=observed.wg_public_key,
-            obfuscation=observed.obfuscation,
-            xray_public_key=observed.xray_public_key,
-            applied_revision=observed.applied_revision,
-            peers_online=known.peers_online,
-        )
-    if desired is not None and observed is not None:
-        applied = observed.applied_revision == desired.revision
-        report = dataclasses.replace(
-            report,
-            in_sync=applied and state is LinkState.LIVE,
-            cascade_applied=cascade_applied(desired, memory, observed.applied_revision),
-        )
-    return report
+def _intended(known: Known) -> dict[str, Any]:
+    """What can be said once the intent was read. In one go, as the rest: a report is made at every look at every node."""
+    intent, desired, memory = known.intent, known.desired, known.memory
+    if desired is None:
+        return {}
+    return {
+        "links_confirmed": tuple(sorted(memory.links.items())),
+        "applied_content": memory.applied_content,
+        "xray_confirmed": memory.xray_confirmed,
+        "agent_started_at": memory.agent_started_at,
+        "peers_configured": sum(bool(peer.device_id) for peer in desired.peers),
+        "intent": intent_mark(intent.node, desired.revision, desired.cascade) if intent else None,
+    }
+
+
+def _seen(known: Known) -> dict[str, Any]:
+    """What can be said of a node that was looked at."""
+    observed = known.observed
+    if observed is None:
+        return {}
+    return {
+        "agent_version": observed.agent_version,
+        "uptime_s": observed.uptime_s,
+        "wg_public_key": observed.wg_public_key,
+        "obfuscation": observed.obfuscation,
+        "xray_public_key": observed.xray_public_key,
+        "applied_revision": observed.applied_revision,
+        "peers_online": known.peers_online,
+    }
+
+
+def _reached(known: Known, state: LinkState) -> dict[str, Any]:
+    """Whether it is what it should be."""
+    desired, observed = known.desired, known.observed
+    if desired is None or observed is None:
+        return {}
+    applied = observed.applied_revision == desired.revision
+    return {
+        "in_sync": applied and state is LinkState.LIVE,
+        "cascade_applied": cascade_applied(desired, known.memory, observed.applied_revision),
+    }

@@ -147,9 +147,8 @@ class NodeConnection:
     async def look(self, funnel: EventFunnel) -> Look:
         """Raises ``NodeFailure``. Both questions go out together: of what a look costs, most is being woken up."""
         asked_at = (self._clock.monotonic(), self._clock.now())
-        asked = asyncio.gather(self._control.get_status(), self._control.list_peers(pb.PROTOCOL_AMNEZIAWG))
         try:
-            status, peers = await asked
+            status, peers = await self._control.status_and_peers(pb.PROTOCOL_AMNEZIAWG)
         except RpcFailed as failure:
             raise explain(failure) from None
         await self._hand_over(status, peers, funnel)

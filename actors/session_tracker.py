@@ -25,7 +25,7 @@ from coxswain.messages.sessions import (
     NodeEvent,
     SessionCounts,
 )
-from coxswain.sessions import NODE_GONE_S, Boundary, Key, SessionBook
+from coxswain.sessions import NODE_GONE_S, Boundary, Changes, Key, SessionBook
 from coxswain.store import Durability, Store
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import session_records as records
@@ -184,10 +184,15 @@ class SessionTracker(Actor):
 
     def _write(self, batch: EventBatch | None) -> None:
         changes = self._book.changes
-        if not changes.dirty and batch is None:
-            return
         told = self._to_be_told()
         self._attribute(told)
+        if changes.dirty:
+            self._store_changes(changes, batch)
+        if batch is not None:  # one that changed nothing does so again, if it comes again after a crash
+            self._durable = batch.epoch, batch.number
+        self._tell(told)
+
+    def _store_changes(self, changes: Changes, batch: EventBatch | None) -> None:
         self._number(changes.boundaries)
         now = self._now()
         with self._store.write(Durability.BATCHED) as tx:
@@ -200,10 +205,7 @@ class SessionTracker(Actor):
                 rows.note_progress(tx, batch.epoch, made, now=now)
         totals.totalled(changes.dirty.values())
         self._book.saved()
-        if batch is not None:
-            self._durable = batch.epoch, batch.number
         self._opened, self._closed = opened, closed
-        self._tell(told)
 
     def _number(self, boundaries: Iterable[Boundary]) -> None:
         """Numbers rise, and say roughly when: so they are not given twice, also where a backup is put back."""

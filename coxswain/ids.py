@@ -20,14 +20,10 @@ def new_id(prefix: str, random_bytes: RandomBytes = secrets.token_bytes) -> str:
     return f"{prefix}_{base64.b32encode(random_bytes(10)).decode('ascii').lower()}"
 
 
-_ORDERED = "234567abcdefghijklmnopqrstuvwxyz"
-"""The 32 characters of ids in the order in which texts are compared."""
+_ORDERED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"234567abcdefghijklmnopqrstuvwxyz")
+"""From the characters of base32 to those of ids, in the order in which texts are compared."""
 
 
 def ordered_id(prefix: str, number: int) -> str:
     """The id that stands for a number: ids of rising numbers rise, and look like any other (``ID_PATTERN``)."""
-    digits = []
-    for _ in range(16):
-        number, digit = divmod(number, 32)
-        digits.append(_ORDERED[digit])
-    return f"{prefix}_{''.join(reversed(digits))}"
+    return f"{prefix}_{base64.b32encode(number.to_bytes(10)).translate(_ORDERED).decode('ascii')}"

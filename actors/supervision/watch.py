@@ -24,7 +24,7 @@ __all__ = ["TICK_S", "Watch"]
 
 TICK_S = 0.5
 
-_THREADS_PER_SWEEP = 500
+_THREADS_PER_SWEEP = 100
 """Of idle actors so many are looked at for a thread that vanished: it is rare, and the look is the dear part of a sweep."""
 
 _log = logging.getLogger(__name__)

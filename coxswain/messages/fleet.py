@@ -6,7 +6,7 @@ Mutations carry a ``Caller`` and reply ``Committed``; what they changed is durab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coxswain.cascade.types import NodeCascade
 from coxswain.messages.audit import Caller
@@ -242,6 +242,7 @@ class BeginLinks:
 class LinkReport:
     """Told by node links on every change. What is None did not change. Written to the store in batches.
 
+    ``at``: when it was said; two that differ in nothing else say the same.
     ``intent``: what the link goes by (``intent_mark``), so that one that a hint never reached is noticed.
     ``edges_seen``, ``links_in_use``: of inner links that end or begin at the node (``coxswain.cascade.health``).
     ``cascade_applied``: fingerprint of what paths make of the node, when the node has acknowledged all of it; None: not.
@@ -249,7 +250,7 @@ class LinkReport:
 
     node_id: str
     incarnation: int
-    at: float
+    at: float = field(compare=False)
     link_state: LinkState
     reason: str = ""
     status: NodeStatus | None = None

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -60,8 +61,9 @@ _SKEW_AHEAD_S = 210.0
 """The 180 s for which a peer is online (node-contract.md 5.4), and what rounding and the network add."""
 
 _OBFUSCATION_FIELDS = tuple(Obfuscation.__dataclass_fields__)
-_EVENT_KINDS = frozenset(int(kind) for kind in EventKind)
-_PROTOCOLS = frozenset(int(protocol) for protocol in Protocol)
+_EVENT_KINDS = {int(kind): kind for kind in EventKind}
+_SMALL = 2_048
+_PROTOCOLS = {int(protocol): protocol for protocol in Protocol}
 
 
 # -- to the node
@@ -214,11 +216,11 @@ def counters(peers: pb.ListPeersResponse) -> tuple[PeerCounters, ...]:
 
 def event(node_id: str, message: pb.Event, received_at: float) -> NodeEvent | None:
     """Reads an event. None: it is about no protocol or peer that we know how to count."""
-    kind = EventKind(message.type) if message.type in _EVENT_KINDS else EventKind.UNSPECIFIED
+    kind = _EVENT_KINDS.get(message.type, EventKind.UNSPECIFIED)
     number = message.protocol or Protocol.AMNEZIAWG  # the observer watches awg0 only (node-contract.md 5.1)
-    if kind is EventKind.UNSPECIFIED or number not in _PROTOCOLS:
+    protocol = _PROTOCOLS.get(number)
+    if kind is EventKind.UNSPECIFIED or protocol is None:
         return None
-    protocol = Protocol(number)
     if kind is not EventKind.ERROR and not _is_peer_key(protocol, message.peer_id):
         return None
     return NodeEvent(
@@ -308,7 +310,7 @@ def _counters(state: pb.PeerState) -> PeerCounters:
 
 def _service(service: pb.ServiceStatus) -> ServiceHealth:
     return ServiceHealth(
-        protocol=Protocol(service.protocol),
+        protocol=_PROTOCOLS[service.protocol],
         running=service.running,
         listening=service.listening,
         peer_count=service.peer_count,
@@ -325,6 +327,19 @@ def _public_key(text: str) -> str:
 
 
 def _obfuscation(message: pb.AmneziaWGObfuscation) -> Obfuscation:
+    """A node tells it with every status, and it hardly ever changes: it is read and checked once, unless it is so large that
+    keeping thousands of them would cost memory.
+    """
+    encoded = message.SerializeToString()
+    return _known_obfuscation(encoded) if len(encoded) <= _SMALL else _read_obfuscation(message)
+
+
+@lru_cache(maxsize=8192)
+def _known_obfuscation(encoded: bytes) -> Obfuscation:
+    return _read_obfuscation(pb.AmneziaWGObfuscation.FromString(encoded))
+
+
+def _read_obfuscation(message: pb.AmneziaWGObfuscation) -> Obfuscation:
     found = Obfuscation(**{name: getattr(message, name) for name in _OBFUSCATION_FIELDS})
     if found == Obfuscation():
         return found

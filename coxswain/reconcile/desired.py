@@ -13,6 +13,7 @@ import json
 import operator
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from coxswain.cascade.types import NodeCascade
 from coxswain.errors import InvalidInput
@@ -235,8 +236,9 @@ def _inbound(reality: Reality, kept: list[_Row]) -> XrayInbound:
     return XrayInbound(reality, clients)
 
 
-def policy_fingerprint(policy: NetworkPolicy, transits: Sequence[Transit] = ()) -> str:
-    """Names a policy by its content, with the transits that go with it."""
+@lru_cache(maxsize=4096)
+def policy_fingerprint(policy: NetworkPolicy, transits: tuple[Transit, ...] = ()) -> str:
+    """Names a policy by its content, with the transits that go with it. Asked for at each look at each node."""
     content: dict[str, object] = {
         "forwarding": policy.forwarding or bool(transits),
         "masquerade": policy.masquerade,

@@ -41,6 +41,11 @@ class _Sum:
     tx_bytes: int = 0
     seconds: int = 0
 
+    def counts(self) -> tuple[int, ...]:
+        """In the order of ``_COUNTS``; only bytes can be a lie of that size."""
+        moved = min(_MOST, self.rx_bytes), min(_MOST, self.tx_bytes)
+        return self.opened, self.closed, self.unknown, *moved, min(_MOST, self.seconds)
+
 
 def add(tx: Tx, changes: Changes, *, now: float) -> None:
     """Adds what is new in ``changes``; call ``totalled`` when the transaction is committed."""
@@ -67,7 +72,7 @@ def add(tx: Tx, changes: Changes, *, now: float) -> None:
     day = int(now // _DAY_S)
     tx.executemany(
         _ADD,
-        ((day, *key, *(min(_MOST, getattr(total, name)) for name in _COUNTS)) for key, total in sorted(sums.items())),
+        ((day, *key, *total.counts()) for key, total in sorted(sums.items())),
     )
 
 

@@ -38,6 +38,9 @@ def method_path(method: str) -> str:
     return f"/{SERVICE}/{method}"
 
 
+_WINDOW_BYTES = 262_144
+
+
 def channel_options(host: str, server_name: str) -> list[tuple[str, Any]]:
     """Options of a channel to one node.
 
@@ -49,6 +52,9 @@ def channel_options(host: str, server_name: str) -> list[tuple[str, Any]]:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
         ("grpc.enable_retries", 0),
+        ("grpc.enable_channelz", 0),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", 10_000),
@@ -131,6 +137,18 @@ class NodeControl:
         request = pb.ListPeersRequest(protocol=protocol)
         return await self._call("ListPeers", request, pb.ListPeersResponse, self._deadlines.list)
 
+    async def status_and_peers(
+        self, protocol: pb.Protocol.ValueType
+    ) -> tuple[pb.GetStatusResponse, pb.ListPeersResponse]:
+        """Both answers, asked for at once: a call begins when it is made, so this takes no tasks but theirs."""
+        peers = self._begin("ListPeers", pb.ListPeersRequest(protocol=protocol), pb.ListPeersResponse, self._deadlines.list)
+        try:
+            status = await self.get_status()
+        except BaseException:
+            peers.cancel()
+            raise
+        return status, await _answer("ListPeers", peers, pb.ListPeersResponse)
+
     async def push_config(self, request: pb.PushConfigRequest) -> pb.PushConfigResponse:
         return await self._call("PushConfig", request, pb.PushConfigResponse, self._deadlines.change)
 
@@ -167,15 +185,24 @@ class NodeControl:
         return stream(pb.WatchEventsRequest())
 
     async def _call(self, method: str, request: Message, response: type[R], deadline: float) -> R:
+        return await _answer(method, self._begin(method, request, response, deadline), response)
+
+    def _begin(
+        self, method: str, request: Message, response: type[Message], deadline: float
+    ) -> grpc.aio.UnaryUnaryCall[Any, Any]:
         call = self._channel.unary_unary(
             method_path(method),
             request_serializer=cast("Callable[[Any], bytes]", type(request).SerializeToString),
             response_deserializer=response.FromString,
         )
-        try:
-            answer = await call(request, timeout=deadline)
-        except grpc.aio.AioRpcError as error:
-            raise RpcFailed(method, error.code(), error.details() or "") from None
-        if answer is None:  # what grpc.aio gives for bytes that it cannot decode
-            raise NodeMisbehaved(f"{method}: the answer is not a {response.DESCRIPTOR.name}")
-        return cast("R", answer)
+        return call(request, timeout=deadline)
+
+
+async def _answer(method: str, call: grpc.aio.UnaryUnaryCall[Any, Any], response: type[R]) -> R:
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        raise RpcFailed(method, error.code(), error.details() or "") from None
+    if answer is None:  # what grpc.aio gives for bytes that it cannot decode
+        raise NodeMisbehaved(f"{method}: the answer is not a {response.DESCRIPTOR.name}")
+    return cast("R", answer)

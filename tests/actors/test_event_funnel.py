@@ -139,3 +139,19 @@ def test_a_new_loop_carries_on_with_what_waited() -> None:
     asyncio.run(second_loop())
     numbers = {b.number: b for b in batches}
     assert [i.received_at for n in sorted(numbers) for i in numbers[n].items] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_crowd_does_not_wait_for_company() -> None:
+    async def body() -> None:
+        tracker = Tracker()
+        funnel = EventFunnel("e", tracker.take, linger_s=3600.0, crowd=3, crowd_s=0.0)
+        await funnel.put(item(0))
+        funnel.acknowledge("e", (await tracker.next(1)).number)
+        for n in (1, 2):
+            await funnel.put(item(n))
+        await asyncio.sleep(0)
+        assert len(tracker.batches) == 1
+        await funnel.put(item(3))
+        assert [i.received_at for i in (await tracker.next(2)).items] == [1.0, 2.0, 3.0]
+
+    run(body)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -284,3 +285,18 @@ def test_sigusr1_shows_every_thread_and_goes_on(process):
     popen.send_signal(signal.SIGTERM)
     popen.communicate(timeout=20)
     assert popen.returncode == 0
+
+
+def test_the_example_of_the_documentation_runs():
+    text = (HERE.parents[2] / "docs/supervision.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", example], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parents[2]
+    )
+    assert process.stdout is not None
+    lines = sorted(process.stdout.readline() for _ in range(2))
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert lines == ["counted to 1\n", "counted to 2\n"], err
+    assert out.splitlines()[-1].startswith("stopped at ")
+    assert (process.returncode, err) == (0, "")

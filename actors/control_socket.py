@@ -73,7 +73,7 @@ class ControlSocket(Actor):
         server.hand_over = self._hand_over
         self._serving = ServerThread(server, "control-socket", request_s=_REQUEST_S)
         self._serving.start()
-        self.context.on_void(self._serving.stopping.set)
+        self.context.on_void(self._serving.halt)
         self.context.after(_CHECK_S, _CheckServer())
 
     def receive(self, message: Any) -> Any:

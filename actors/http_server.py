@@ -160,7 +160,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
 
 class ServerThread:
-    """Runs a server from ``start`` to ``stop``. Used from one thread, but for ``stopping``, which any may set.
+    """Runs a server from ``start`` to ``stop``. Used from one thread, but for ``halt``.
 
     Args:
         server: what ``waitress.server.create_server`` returned for one socket, with ``Workers``.
@@ -174,7 +174,9 @@ class ServerThread:
         server.look_again = self._turns.look_again
         self._request_s = request_s
         self._looked = 0.0
-        self.stopping = threading.Event()
+        self._stopping = threading.Event()
+        self._waking = threading.Lock()
+        self._ended = False
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def start(self) -> None:
@@ -183,21 +185,33 @@ class ServerThread:
     def lives(self) -> bool:
         return self._thread.is_alive()
 
+    def halt(self) -> None:
+        """Has it end, and waits for nothing: its address is free a moment later. From any thread, more than once."""
+        self._stopping.set()
+        with self._waking:
+            if not self._ended:  # or the descriptor of its pipe may be somebody else's by now
+                self._server.trigger.pull_trigger()
+
     def stop(self, patience_s: float) -> None:
         """Ends it, and waits that long at most."""
-        self.stopping.set()
+        self.halt()
         self._thread.join(patience_s)
 
     def _serve(self) -> None:
         server = self._server
         try:
-            while not self.stopping.is_set():
+            while not self._stopping.is_set():
                 self._turns.turn(_TURN_S)
                 self._look_after()
         finally:
             self._turns.close()
+            # First the address, for which a successor may be waiting; the pipe last, as workers still write to it.
+            server.del_channel()
+            server.socket.close()
             server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
-            server.close()
+            with self._waking:
+                self._ended = True
+                server.close()
             server.asyncore.close_all(server._map, ignore_all=True)  # noqa: SLF001 - the server's pipe is closed already
 
     def _look_after(self) -> None:

@@ -13,10 +13,13 @@ from actors.http_workers import Workers
 from actors.supervision import Actor, Context
 from coxswain.api.route import MAX_BODY_BYTES
 
-__all__ = ["WebServer"]
+__all__ = ["WebServer", "pause"]
 
 _CHECK_S = 0.5
-_BIND_AGAIN_S = 2.0
+_BIND_AGAIN_S = (0.02, 2.0)
+_COMPLAIN_AFTER = 6
+"""Attempts, a second or so: an incarnation before this one may need a moment to let go of the address."""
+
 _THREADS = 12
 """Workers; more than the API lets wait for nodes at once, so that there is always one for a query."""
 
@@ -63,7 +66,7 @@ class WebServer(Actor):
         self._behind_tls_proxy = behind_tls_proxy
         self._hand_over = hand_over
         self._serving: ServerThread | None = None
-        self._complained = False
+        self._failures = 0
 
     def started(self) -> None:
         self._bind()
@@ -86,13 +89,15 @@ class WebServer(Actor):
         try:
             listener = _listener(self._listen)
         except OSError as error:
-            if not self._complained:
+            self._failures += 1
+            if self._failures == _COMPLAIN_AFTER:
                 self.context.log.error(  # noqa: TRY400 - why is in the error
-                    "ui.listen: %s cannot be listened on (%s); trying again every %g s", self._listen, error, _BIND_AGAIN_S
-                )
-            self._complained = True
-            self.context.after(_BIND_AGAIN_S, _BindAgain())
+                    "ui.listen: %s cannot be listened on (%s); trying again every %g s",
+                    self._listen, error, _BIND_AGAIN_S[1],
+                )  # fmt: skip
+            self.context.after(pause(self._failures), _BindAgain())
             return
+        self._failures = 0
         server = waitress.server.create_server(
             self._app,
             sockets=[listener],
@@ -111,9 +116,15 @@ class WebServer(Actor):
         server.hand_over = self._hand_over
         self._serving = ServerThread(server, "web-server", request_s=_REQUEST_S)
         self._serving.start()
-        self.context.on_void(self._serving.stopping.set)
+        self.context.on_void(self._serving.halt)
         self.context.log.info("the API is on http://%s", self._listen)
         self.context.after(_CHECK_S, _CheckServer())
+
+
+def pause(failures: int) -> float:
+    """Seconds before the next attempt to bind, after so many that failed."""
+    first, longest = _BIND_AGAIN_S
+    return float(min(first * 2 ** min(failures - 1, 20), longest))
 
 
 def _listener(listen: str) -> socket.socket:

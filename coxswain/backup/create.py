@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -185,19 +186,22 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
         yield f"state/{where.as_posix()}", path
 
 
-class _Source:
-    """One state of the database."""
+class _Source(ABC):
+    """One state of the database. ``size``: bytes of it, about."""
 
     size: int
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """What the manifest says about it."""
 
+    @abstractmethod
     def write(self, archive: Writer, tick: Callable[[], object]) -> None:
-        raise NotImplementedError
+        """All of it, as members of the archive. ``tick`` is called between pieces."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Lets the database go."""
 
 
 class _Sqlite(_Source):

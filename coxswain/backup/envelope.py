@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from argon2.exceptions import HashingError
+from argon2.low_level import Type, hash_secret_raw
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from coxswain.errors import InvalidInput, KeyUnavailable, Refused
+from coxswain.errors import InvalidInput, KeyUnavailable, Refused, Unavailable
 
 __all__ = ["CHUNK", "MAGIC", "BackupSecret", "Damaged", "Sealer", "Sink", "open_sealed", "passphrase"]
 
@@ -110,6 +111,7 @@ def open_sealed(source: BinaryIO, secret: BackupSecret) -> Iterator[bytes]:
         KeyUnavailable: this secret does not open it (or its header was changed: both look the same).
         Damaged: it is no backup, or was cut or changed.
         InvalidInput: it needs a passphrase and this is a key, or the other way round.
+        Unavailable: there is not enough memory to turn the passphrase into a key.
     """
     header, prefix = _read_header(source)
     if secret.is_passphrase != (header["kdf"] == "argon2id"):
@@ -170,16 +172,22 @@ def _bearable(header: dict[str, Any]) -> bool:
 def _keys(secret: BackupSecret, header: dict[str, Any], prefix: bytes) -> tuple[bytes, bytes]:
     """The key of the header's MAC, and that of the chunks. Both hang on every byte of the header."""
     salt = base64.b64decode(header["salt"])
-    if secret.is_passphrase:
-        kdf = Argon2id(
-            salt=salt, length=32, iterations=header["passes"], lanes=header["lanes"], memory_cost=header["memory_kib"]
-        )
-        base = kdf.derive(secret.raw)
-    else:
-        base = secret.raw
+    base = _stretched(secret.raw, salt, header) if secret.is_passphrase else secret.raw
     info = b"coxswain backup 1" + hashlib.sha256(prefix).digest()
     both = HKDF(algorithm=hashes.SHA256(), length=64, salt=salt, info=info).derive(base)
     return both[:32], both[32:]
+
+
+def _stretched(phrase: bytes, salt: bytes, header: dict[str, Any]) -> bytes:
+    """Argon2id (RFC 9106), by argon2-cffi as for passwords: of cryptography's, two at once in a process never end (50.0)."""
+    try:
+        return hash_secret_raw(phrase, salt, header["passes"], header["memory_kib"], header["lanes"], 32, Type.ID)
+    except HashingError as error:
+        needed = header["memory_kib"] // 1024
+        raise Unavailable(
+            f"the passphrase cannot be turned into a key, which takes {needed} MiB of memory: {error}",
+            remedy="Free some memory, or do it on a larger machine.",
+        ) from None
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import waitress.server
 
+from actors.http_server import Channel, ServerThread
+from actors.http_workers import Workers
 from actors.supervision import ChildSpec, Harm, Intensity, System
-from actors.web_server import WebServer
+from actors.web_server import WebServer, pause
 from coxswain.clock import SystemClock
 from coxswain.live.start import HAND_OVER, LiveStart, View
 from tests.support import eventually, free_port
@@ -91,6 +94,44 @@ def test_an_address_that_is_taken_is_waited_for_and_brings_nobody_down(
         assert running.tree().children[0].restarts == 0
     eventually(lambda: answers(listen), timeout=20)
     assert running.stop()
+
+
+def test_the_address_is_free_before_the_workers_have_ended(listen: str) -> None:
+    """So a successor binds it at once, and not when the slowest request of the crashed one has come to its end."""
+    app = App()
+    host, _, port = listen.rpartition(":")
+    server = waitress.server.create_server(
+        app, sockets=[socket.create_server((host, int(port)))], _dispatcher=Workers(2), asyncore_use_poll=True
+    )
+    server.channel_class, server.hand_over = Channel, None
+    free, end = [], server.task_dispatcher.shutdown
+
+    def shutdown(*args: Any, **more: Any) -> Any:
+        with socket.create_server((host, int(port))):  # OSError: it is taken
+            free.append(True)
+        return end(*args, **more)
+
+    server.task_dispatcher.shutdown = shutdown
+    serving = ServerThread(server, "test")
+    serving.start()
+    asking = threading.Thread(target=raw, args=(listen, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"))
+    asking.start()
+    try:
+        eventually(lambda: app.slow == 1)
+        serving.halt()
+        eventually(lambda: free)
+    finally:
+        app.go.set()
+        asking.join()
+        serving.stop(10)
+    assert not serving.lives()
+    serving.halt()
+
+
+def test_the_first_attempts_to_bind_again_come_quickly() -> None:
+    pauses = [pause(failures) for failures in range(1, 100)]
+    assert sum(pauses[:3]) < 0.2
+    assert max(pauses) == pauses[-1] == 2.0
 
 
 def test_it_serves_with_more_descriptors_open_than_select_can_hold(served: System, listen: str) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import random
 import struct
+import threading
 
 import pytest
+from argon2.exceptions import HashingError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coxswain.backup import envelope
 from coxswain.backup.archive import Begin, Data, Frame, Manifest, Page, Writer, read_frames, safe_name
 from coxswain.backup.envelope import CHUNK, MAGIC, BackupSecret, Damaged, Sealer, open_sealed, passphrase
-from coxswain.errors import CoxswainError, InvalidInput, KeyUnavailable
+from coxswain.errors import CoxswainError, InvalidInput, KeyUnavailable, Unavailable
 
 KEY = BackupSecret(bytes(range(32)), is_passphrase=False)
 PHRASE = passphrase(b"five random words are enough")
@@ -207,3 +210,50 @@ def test_names_that_lead_elsewhere(name: str) -> None:
 
 def test_argon2_takes_its_time() -> None:
     assert envelope._ARGON2["memory_kib"] >= 64 * 1024 and envelope._ARGON2["passes"] >= 3
+
+
+EARLIER = (
+    "Q09YQkFLMQoAAAB8eyJjaHVuayI6MjYyMTQ0LCJrZGYiOiJhcmdvbjJpZCIsImxhbmVzIjoyLCJtZW1vcnlfa2liIjo2NCwicGFzc2VzIjoyLCJz"
+    "YWx0IjoiaXkxcUVmbEhaNkpZVldYSnlIc1NMM3c2WEREOUlmZmZDbmVYYnVoN3Rpaz0iffq5MJamfJvEPdCfwxnZxxzCCOr1x1VFLYmkjbLzY1l8"
+    "PQC9vB2+nB51l4+RaZQ2p2D0jwZHp16hi84oER3cry9lztY6Vm/gvAEx"
+)
+"""Sealed with another implementation of Argon2id."""
+
+
+def test_a_backup_of_an_earlier_release_opens() -> None:
+    assert opened(base64.b64decode(EARLIER), PHRASE) == b"made by an earlier release"
+
+
+@pytest.mark.parametrize(
+    ("memory_kib", "passes", "lanes", "key"),
+    [
+        (64, 1, 1, "e72625e8a56c7f384371aa90f67396c4b940bd8bcce3f5abd2fce7df4c1e6a0a"),
+        (64, 2, 2, "0abda4175ec4cea9f16fa7f33e4ee408ef67b8e1eee8b5daccc47f723df8da26"),
+        (1024, 3, 4, "46e4130c7d55fdb2627720a70dac83379443b202fdba113636cfd7c7d2fda31e"),
+    ],
+)
+def test_passphrases_become_the_same_keys_everywhere(memory_kib: int, passes: int, lanes: int, key: str) -> None:
+    """Vectors made with cryptography's (OpenSSL's) Argon2id, for the passphrase of twenty x and the salt 0..31."""
+    header = {"memory_kib": memory_kib, "passes": passes, "lanes": lanes}
+    assert envelope._stretched(b"x" * 20, bytes(range(32)), header).hex() == key
+
+
+def test_several_at_once_in_one_process() -> None:
+    raw = [sealed(b"%d" % n, PHRASE) for n in range(4)]
+    found = list[bytes]()
+    threads = [threading.Thread(target=lambda one=one: found.append(opened(one, PHRASE)), daemon=True) for one in raw]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == [b"0", b"1", b"2", b"3"]
+
+
+def test_too_little_memory_for_a_passphrase_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hashed(*_args: object) -> bytes:
+        raise HashingError("Memory allocation error")
+
+    raw = sealed(b"x", PHRASE)
+    monkeypatch.setattr(envelope, "hash_secret_raw", hashed)
+    with pytest.raises(Unavailable, match="Memory allocation error"):
+        opened(raw, PHRASE)

@@ -295,22 +295,31 @@ class _Doors:
     def see_host_key(self, host: str, port: int, route: Sequence[str] = ()) -> str:
         return see_host_key(Target(host, port, route=tuple(route)), self._parts.host_dialer)
 
-    def harm(self, name: str, how: str, seconds: float) -> None:
+    def check_harm(self, name: str, how: str) -> None:
         if not self._parts.allow_chaos:
             raise Refused("this daemon does not let itself be harmed", remedy="Start it with: cox serve --allow-chaos")
-        ways = {harm.value: harm for harm in Harm}
+        ways = [*(harm.value for harm in Harm), "fail_start"]
+        if how not in ways:
+            raise InvalidInput(f"how: {how[:40]!r} is not a way; {', '.join(ways)}")
+        if self._running().directory.find(name) is None:
+            raise _nobody(name)
+
+    def harm(self, name: str, how: str, seconds: float) -> None:
+        self.check_harm(name, how)
         if how == "fail_start":
             self._running().fail_next_start(name)
-            how = "raise"
-        if how not in ways:
-            raise InvalidInput(f"how: {how[:40]!r} is not a way; {', '.join([*ways, 'fail_start'])}")
-        if not self._running().harm(name, ways[how], seconds):
-            raise NotFound(f"actor: there is no {name[:80]!r} just now", remedy="See: cox tree")
+            how = Harm.RAISE.value
+        if not self._running().harm(name, Harm(how), seconds):
+            raise _nobody(name)
 
     def _running(self) -> System:
         if self.system is None:
             raise NotFound("the system is not put together yet")
         return self.system
+
+
+def _nobody(name: str) -> NotFound:
+    return NotFound(f"actor: there is no {name[:80]!r} just now", remedy="See: cox tree")
 
 
 def _tree(node: TreeNode) -> dict[str, Any]:

@@ -64,8 +64,9 @@ class CascadeFleet:
         found: dict[str, Any] = self.client.post(f"/api/paths{_query(query)}", body)
         return found
 
-    def bind(self, device: str, path: str, **query: Any) -> Any:
-        return self.client.post(f"/api/devices/{device}/bind{_query(query)}", {"path_id": path})
+    def bind(self, device: str, path: str, *, wait: bool = True, **query: Any) -> Any:
+        place, body = f"/api/devices/{device}/bind{_query(query)}", {"path_id": path}
+        return self.client.post(place, body) if wait else self.client.begin(place, body)
 
     def unbind(self, device: str, **query: Any) -> Any:
         return self.client.call("DELETE", f"/api/devices/{device}/bind{_query(query)}")

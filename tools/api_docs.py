@@ -34,6 +34,8 @@ $ curl --unix-socket state/control.sock http://x/api/nodes -d '{"name": "ams-1",
   rel="next"` has its address.
 - **Changes** are answered when they are durable and their audit record is in the log. Where a `version` is given, a
   record that somebody else changed since is left alone (409, with its `current` version).
+- **Operations**: what takes several steps is answered when it is over; with the header `Prefer: respond-async` at once, with
+  202, the operation, and its address in `Location`. It goes on by itself either way.
 - **Errors** are RFC 9457 problem documents: `type`, `title` (the kind of error), `status`, `detail`; and `error` (the
   sentence again), `exit_code` ([of `cox`](cli.md#exit-codes)), and, where there is one, `remedy`: what to do next.
 - **Scopes** go from `none` (no credential is asked for) over `readonly` and `monitor` to `admin`; each includes those

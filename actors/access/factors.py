@@ -19,11 +19,14 @@ __all__ = ["HANDLERS", "Outcome", "check", "used"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of a look at a code. ``how``: by what it passed (empty: none was needed), or why not. ``step``: to be used up."""
+    """Of a look at a code. ``how``: by what it passed (empty: none was needed), or why not. ``step``: to be used up.
+    ``recovery``: which recovery code was, as the audit log calls it.
+    """
 
     ok: bool
     how: str = ""
     step: int = 0
+    recovery: str = ""
 
 
 def check(access: AccessState, tx: Tx, user_id: str, code: str) -> Outcome:
@@ -38,8 +41,9 @@ def check(access: AccessState, tx: Tx, user_id: str, code: str) -> Outcome:
     if step is not None:
         rows.use_code(tx, user_id, step)
         return Outcome(ok=True, how="totp", step=step)
-    if rows.use_recovery_code(tx, user_id, totp.recovery_digest(code)):
-        return Outcome(ok=True, how="recovery code")
+    digest = totp.recovery_digest(code)
+    if rows.use_recovery_code(tx, user_id, digest):
+        return Outcome(ok=True, how="recovery code", recovery=totp.recovery_id(digest))
     return Outcome(ok=False, how="the code is wrong")
 
 

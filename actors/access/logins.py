@@ -67,6 +67,8 @@ def _finish(access: AccessState, message: m.FinishLogin) -> Committed[m.LoggedIn
             rows.insert_login(tx, row)
             rows.delete_logins(tx, (x.id for x in surplus))
             caller = Caller(account.email or account.name, "session", message.address)
+            if outcome.recovery:  # in a record of its own, which a restore goes by: it must not be good again
+                record(tx, caller, "auth.recovery_code", ("user", account.id), {"code": outcome.recovery}, now=now)
             outbox_id = record(tx, caller, "auth.login", ("user", account.id), second | {"session": row.id}, now=now)
     if not outcome.ok:
         if message.code:

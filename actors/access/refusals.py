@@ -1,4 +1,6 @@
-"""Audit records of what was refused: the first of an address and minute each, then a count."""
+"""Audit records beside the changes of this actor: what doors did that changes nothing here, and what they refused: of
+refusals, the first of an address and minute each, then a count.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,13 @@ def _record(access: AccessState, message: m.RecordRefusal) -> Committed[None] | 
     return access.committed(None, outbox_id)
 
 
+def _record_action(access: AccessState, message: m.RecordAction) -> Committed[None]:
+    with access.changing() as tx:
+        detail = dict(message.detail)
+        outbox_id = record(tx, message.caller, message.action, message.target, detail, now=access.now())
+    return access.committed(None, outbox_id)
+
+
 def write_summaries(access: AccessState, *, all_of_them: bool = False) -> None:
     """Of the minutes that are over."""
     found = access.refusals.over(access.now(), all_of_them=all_of_them)
@@ -51,4 +60,4 @@ def _write(access: AccessState, tx: Tx, summary: Summary) -> None:
     record(tx, caller, "auth.refused_many", ("address", summary.address), detail, now=access.now(), error=error)
 
 
-HANDLERS: dict[type, Handler] = {m.RecordRefusal: _record}
+HANDLERS: dict[type, Handler] = {m.RecordRefusal: _record, m.RecordAction: _record_action}

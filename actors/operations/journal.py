@@ -112,7 +112,8 @@ class Journal:
             target = (changed.target_type or "operation", changed.target_id or changed.id)
             detail = {"operation": changed.id, "state": state.value}
             failed = sentence or state.value if state is not OperationState.DONE else ""
-            record(tx, caller_of(changed), changed.kind, target, detail, now=self._clock.now(), error=failed)
+            action = (self._kind and self._kind.action) or changed.kind
+            record(tx, caller_of(changed), action, target, detail, now=self._clock.now(), error=failed)
         self._take(saved)
         self._tell("audit_writer", OutboxGrew())
         self._publish(state.value, {"error": sentence} if sentence else {})

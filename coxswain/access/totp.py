@@ -12,7 +12,16 @@ from urllib.parse import quote, urlencode
 
 from coxswain.ids import RandomBytes
 
-__all__ = ["code_at", "matching_step", "new_recovery_codes", "new_secret", "otpauth_url", "recovery_digest", "shown_secret"]
+__all__ = [
+    "code_at",
+    "matching_step",
+    "new_recovery_codes",
+    "new_secret",
+    "otpauth_url",
+    "recovery_digest",
+    "recovery_id",
+    "shown_secret",
+]
 
 _STEP_S, _DIGITS = 30, 6
 _SECRET_BYTES = 20
@@ -76,3 +85,8 @@ def _grouped(raw: bytes) -> str:
 def recovery_digest(code: str) -> str:
     """What is stored of a recovery code. Case, spaces and dashes do not matter."""
     return hashlib.sha256(re.sub(r"[\s-]", "", code).lower().encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def recovery_id(digest: str) -> str:
+    """What the audit log calls a recovery code that was used, from what is stored of it. Nobody finds the code by it."""
+    return hashlib.sha256(digest.encode("ascii")).hexdigest()[:16]

@@ -94,6 +94,8 @@ def _operation(route: Route) -> Json:
         operation["x-audit-action"] = route.audit
     parameters = [_path_parameter(name) for name in re.findall(r"\{(\w+)(?::\w+)?\}", route.path)]
     parameters += [_query_parameter(param) for param in route.query]
+    if _may_be_later(route):
+        parameters.append(_PREFER)
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
@@ -116,9 +118,26 @@ def _query_parameter(param: Param) -> Json:
     return {"name": param.name, "in": "query", "description": param.summary, "schema": param.schema}
 
 
+_PREFER: Json = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "respond-async: answer 202 with the operation at once, and do not wait for its end (RFC 7240)",
+    "schema": {"type": "string"},
+}
+
+
+def _may_be_later(route: Route) -> bool:
+    """Whether it starts an operation, which is answered in place of its outcome if the client does not want to wait."""
+    return 202 in route.also
+
+
 def _response(route: Route, status: int) -> Json:
     if status == 304:
         return {"description": "not changed"}
+    if status == 202 and _may_be_later(route):
+        schema = {"application/json": {"schema": {"$ref": "#/components/schemas/Operation"}}}
+        location = {"description": "where the operation is", "schema": {"type": "string"}}
+        return {"description": "under way", "content": schema, "headers": {"Location": location}}
     if status < 300:
         return _success(route)
     content: Json = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

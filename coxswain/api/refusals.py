@@ -9,6 +9,7 @@ from coxswain.api.route import Route
 from coxswain.errors import CoxswainError
 from coxswain.messages.access import RecordRefusal
 from coxswain.messages.audit import AwaitAudited, Committed
+from coxswain.web.refusal import is_page
 
 __all__ = ["record_failure"]
 
@@ -27,6 +28,8 @@ def record_failure(route: Route, call: Call, status: int, error: CoxswainError) 
     """
     if status not in _REFUSALS and not (route.audit and status in _FAILURES):
         return
+    if status == 401 and _only_opens_a_page(call):
+        return
     try:
         outbox_id = _record(route, call, status, error) if error.audited is None else error.audited
         if outbox_id:
@@ -35,6 +38,15 @@ def record_failure(route: Route, call: Call, status: int, error: CoxswainError) 
         _log.warning(
             "%s %s was answered with %d, and that is in no audit record yet: %s", route.method, route.path, status, failure
         )
+
+
+def _only_opens_a_page(call: Call) -> bool:
+    """A browser without any credential that asks for a page is shown the login: no attempt at anything, and no refusal. One
+    that brings a credential which is not good is recorded as everybody else.
+    """
+    request = call.request
+    shown = request.get_header("Authorization") is not None or "cox_session=" in (request.get_header("Cookie") or "")
+    return is_page(request) and not shown
 
 
 def _record(route: Route, call: Call, status: int, error: CoxswainError) -> int:

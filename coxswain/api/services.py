@@ -43,6 +43,10 @@ class Services(Protocol):
         """The key that a machine shows over SSH; blocks. Raises ``NodeFailure``, ``Refused`` (no such route)."""
         ...
 
+    def check_harm(self, name: str, how: str) -> None:
+        """Whether ``harm`` would do it. Raises as that does."""
+        ...
+
     def harm(self, name: str, how: str, seconds: float) -> None:
         """Hurts an actor on purpose, where that is allowed. Raises ``Refused``, ``NotFound``, ``InvalidInput``."""
         ...

@@ -12,10 +12,11 @@ from typing import Any
 from coxswain import errors
 from coxswain.api.areas.operations import operation_view
 from coxswain.api.call import Call
+from coxswain.api.problems import dumps
 from coxswain.api.route import Reply
-from coxswain.errors import CoxswainError, NodeFailure
+from coxswain.errors import CoxswainError, DeadlineExceeded, NodeFailure
 from coxswain.messages import operations as m
-from coxswain.operations.model import FINAL, Operation, OperationState, Secrets
+from coxswain.operations.model import FINAL, Direction, Operation, OperationState, Secrets
 
 __all__ = ["run_operation"]
 
@@ -36,7 +37,7 @@ def run_operation(
     """
     message = m.StartOperation(call.caller, kind, params, secrets or Secrets())
     operation: Operation = call.change("operations", message)
-    if "respond-async" in (call.request.get_header("Prefer") or "").lower():
+    if _prefers_async(call):
         return _accepted(operation)
     until = time.monotonic() + _LONGEST_S
     while operation.state not in FINAL and operation.state is not OperationState.WAITING:
@@ -49,15 +50,27 @@ def run_operation(
     return render(operation)
 
 
+def _prefers_async(call: Call) -> bool:
+    """``Prefer`` is a list, and may come more than once; what else is in it is not for us (RFC 7240, section 2)."""
+    wishes = (call.request.get_header("Prefer") or "").lower().split(",")
+    return any(wish.partition(";")[0].strip() == "respond-async" for wish in wishes)
+
+
 def _accepted(operation: Operation) -> Reply:
-    return Reply(operation_view(operation), 202, (("Location", f"/api/operations/{operation.id}"),))
+    headers = (("Location", f"/api/operations/{operation.id}"),)
+    return Reply(raw=dumps(operation_view(operation)).encode(), status=202, headers=headers)
 
 
 def _failure(operation: Operation) -> CoxswainError:
     """As the class that it failed with, so that status and exit code are those of its cause."""
     cls = getattr(errors, operation.error_type, NodeFailure)
-    if not (isinstance(cls, type) and issubclass(cls, CoxswainError)) or cls is CoxswainError:
-        cls = NodeFailure
+    if not (isinstance(cls, type) and issubclass(cls, CoxswainError)) or cls in (CoxswainError, DeadlineExceeded):
+        cls = NodeFailure  # whatever it waited for in vain, this daemon did answer in time
     sentence = operation.error or f"the operation is {operation.state}"
     remedy = operation.remedy or f"See: cox operations show {operation.id}"
-    return cls(f"{sentence} (operation {operation.id})", remedy=remedy)
+    outcome = ""
+    if operation.state is OperationState.UNDONE:
+        outcome = "; it was taken back"
+    elif operation.state is OperationState.FAILED and operation.direction is Direction.BACK:
+        outcome = "; it could not be taken back yet"
+    return cls(f"{sentence}{outcome} (operation {operation.id})", remedy=remedy)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coxswain.access.totp import recovery_id
 from coxswain.backup.revocations import Entry
 from coxswain.clock import to_micros
 from coxswain.store.api import Tx, in_lists
@@ -136,8 +137,61 @@ def _user_removed(tx: Tx, entry: Entry, now: int) -> str:
 
 
 def _account_changed(tx: Tx, entry: Entry, now: int) -> str:
-    status = entry.detail.get("status")
-    return _status(tx, "users", entry, now, status) if status in ("active", "disabled") else ""
+    """Of an admin, or of a user, who is on the nodes or not by it."""
+    match entry.detail.get("status"):
+        case "active":
+            return _user_resumed(tx, entry, now)
+        case "disabled" | "suspended" as status:
+            _switch(tx, _OF_USER, entry, on=False)
+            return _status(tx, "users", entry, now, status)
+        case _:
+            return ""
+
+
+def _provisioned(tx: Tx, entry: Entry, _now: int) -> str:
+    """If its keys were made anew, the old ones must not work again, and the new ones are nowhere."""
+    if not entry.detail.get("rotated"):
+        return ""
+    held = tx.execute("SELECT 1 FROM peers WHERE device_id = ? LIMIT 1", (entry.target_id,))
+    _take_away(tx, "device_id = ?", entry)
+    return f"device {entry.target_id} has no keys until it is provisioned" if held else ""
+
+
+def _peers_removed(tx: Tx, entry: Entry, _now: int) -> str:
+    """Of one node, by hand. ``peers``: pairs of protocol and public key."""
+    hit = 0
+    for pair in entry.detail.get("peers", []):
+        match pair:
+            case [int(protocol), str(key)]:
+                where = (entry.target_id, protocol, key)
+                hit += len(
+                    tx.execute("DELETE FROM peers WHERE node_id = ? AND protocol = ? AND public_key = ? RETURNING id", where)
+                )
+    if hit:
+        tx.execute("UPDATE nodes SET config_revision = config_revision + 1 WHERE id = ?", (entry.target_id,))
+    return f"{hit} peers of node {entry.target_id} are removed" if hit else ""
+
+
+def _code_used(tx: Tx, entry: Entry, _now: int) -> str:
+    wanted = entry.detail.get("code")
+    rows = tx.execute("SELECT code_hash FROM recovery_codes WHERE user_id = ?", (entry.target_id,))
+    for digest in (row[0] for row in rows if recovery_id(row[0]) == wanted):
+        tx.execute("DELETE FROM recovery_codes WHERE user_id = ? AND code_hash = ?", (entry.target_id, digest))
+        return f"a recovery code of user {entry.target_id} is used up"
+    return ""
+
+
+def _factor_removed(tx: Tx, entry: Entry, _now: int) -> str:
+    """With its recovery codes."""
+    tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", (entry.target_id,))
+    hit = tx.execute("DELETE FROM second_factors WHERE user_id = ? RETURNING user_id", (entry.target_id,))
+    return f"user {entry.target_id} has no second factor" if hit else ""
+
+
+def _factor_made(tx: Tx, entry: Entry, now: int) -> str:
+    """The new one is nowhere, and the password alone must not do again."""
+    done = _factor_removed(tx, entry, now)
+    return _password_changed(tx, entry, now) or done
 
 
 def _password_changed(tx: Tx, entry: Entry, now: int) -> str:
@@ -188,6 +242,11 @@ _EFFECTS: dict[tuple[str, str], _Effect] = {
     ("user", "rm"): _user_removed,
     ("user", "password"): _password_changed,
     ("user", "update"): _account_changed,
+    ("user", "recovery_code"): _code_used,
+    ("user", "totp_remove"): _factor_removed,
+    ("user", "totp_enable"): _factor_made,
+    ("device", "provision"): _provisioned,
+    ("peers", "rm"): _peers_removed,
     ("relay", "rm"): _relay_removed,
     ("profile", "rm"): _profile_removed,
     ("token", "revoke"): _token_revoked,

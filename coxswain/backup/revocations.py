@@ -27,11 +27,14 @@ __all__ = ["FILE", "Entry", "RevocationLog", "is_revoking", "read_file"]
 FILE = "revocations.log"
 """In the state directory."""
 
-_REVOKING = ("revoke", "rm", "remove", "suspend", "resume", "password", "disable", "enable")
+_REVOKING = (
+    "revoke", "rm", "remove", "suspend", "resume", "password", "disable", "enable", "totp_enable", "totp_remove",
+    "recovery_code",
+)  # fmt: skip
 """The last words of the actions that take something away, or give it back."""
 
-_BY_DETAIL = "admin.update"
-"""Says in its detail whether the account was disabled."""
+_BY_DETAIL = ("admin.update", "user.update", "device.provision")
+"""Say in their detail whether they did: an account was disabled, keys were made anew."""
 
 _BATCH = 1_000
 _SEEN_EVERY = 10_000
@@ -53,7 +56,7 @@ class Entry:
 
 def is_revoking(action: str) -> bool:
     """Whether records of this action are in the file."""
-    return action.rpartition(".")[2] in _REVOKING or action == _BY_DETAIL
+    return action.rpartition(".")[2] in _REVOKING or action in _BY_DETAIL
 
 
 class RevocationLog:
@@ -130,12 +133,12 @@ def read_file(path: Path) -> list[Entry]:
 
 
 def _revoking(tx: Tx, after: int) -> Iterator[Entry]:
-    named = " OR ".join("action LIKE ?" for _ in (*_REVOKING, _BY_DETAIL))
+    named = " OR ".join("action LIKE ?" for _ in (*_REVOKING, *_BY_DETAIL))
     while True:
         rows = tx.execute(
             "SELECT seq, id, at, action, target_type, target_id, detail FROM audit_log "  # noqa: S608 - placeholders
             f"WHERE seq > ? AND result = 'ok' AND ({named}) ORDER BY seq LIMIT ?",
-            (after, *(f"%.{word}" for word in _REVOKING), _BY_DETAIL, _BATCH),
+            (after, *(f"%.{word}" for word in _REVOKING), *_BY_DETAIL, _BATCH),
         )
         for row in rows:
             yield Entry(row[0], row[1], row[2], row[3], row[4], row[5], _detail(row[6]))

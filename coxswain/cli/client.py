@@ -109,9 +109,9 @@ class Client:
     def post(self, path: str, body: Any = None) -> Any:
         return self.call("POST", path, {} if body is None else body)
 
-    def begin(self, path: str, body: Any) -> Any:
+    def begin(self, path: str, body: Any, method: str = "POST") -> Any:
         """Starts an operation and does not wait for its end (RFC 7240)."""
-        return self.call("POST", path, body, {"Prefer": "respond-async"})
+        return self.call(method, path, body, {"Prefer": "respond-async"})
 
     def call(self, method: str, path: str, body: Any = None, more: dict[str, str] | None = None) -> Any:
         payload = None if body is None else json.dumps(body)

@@ -129,17 +129,18 @@ def revoke(config: str | None, device: str, wait: int, *, yes: bool, as_json: bo
 
 @devices.command("remove")
 @config_option
+@json_option
 @wait_option
 @yes_option
 @click.argument("device")
-def remove(config: str | None, device: str, wait: int, *, yes: bool) -> None:
+def remove(config: str | None, device: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Remove a device with its profiles and keys, from all nodes."""
     api = client(config)
     found = api.get(place("devices", device))
     if not yes:
         click.confirm(clean(f"Remove {found['name']} ({found['id']})?"), abort=True)
     api.call("DELETE", with_query(place("devices", device), version=found["version"], wait=wait))
-    click.echo(clean(f"{found['name']} is removed"))
+    print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 
 
 def _set_status(config: str | None, device: str, action: str, wait: int, *, as_json: bool) -> None:

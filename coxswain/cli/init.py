@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coxswain.cli.client import config_path
-from coxswain.cli.output import config_option, facts
+from coxswain.cli.output import config_option, facts, json_option, print_json
 from coxswain.errors import AlreadyExists, InvalidInput
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _STATE_FILES = ("app.db", "app.db-wal", "app.db-shm", "app.db.lock", "daemon.pid
 
 @click.command()
 @config_option
+@json_option
 @click.option("--personal", is_flag=True, help="For a few nodes and people you know (the default).")
 @click.option("--enterprise", is_flag=True, help="XRay, remote relays, longer retention.")
 @click.option("--state-dir", default="./state", show_default=True, metavar="DIR", help="Relative to the configuration.")
@@ -44,8 +45,9 @@ _STATE_FILES = ("app.db", "app.db-wal", "app.db-shm", "app.db.lock", "daemon.pid
 )
 @click.option("--force", is_flag=True, help="Write the configuration anew. The state, and the CA in it, are kept.")
 def init(
-    config: str | None, state_dir: str, database_dsn: str, key_source: str, *, personal: bool, enterprise: bool, force: bool
-) -> None:
+    config: str | None, state_dir: str, database_dsn: str, key_source: str, *, personal: bool, enterprise: bool, force: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Make a configuration, a state directory and a certificate authority."""
     from coxswain.audit.keys import public_file  # noqa: PLC0415
     from coxswain.config import check, render  # noqa: PLC0415 - the rest is only needed here
@@ -78,6 +80,10 @@ def init(
 
         fingerprint, reused, password = _make_state(loaded, about_to_commit)
         os.replace(draft, path)  # noqa: PTH105
+    if as_json:
+        found = {"posture": posture, "config": str(path), "state_dir": str(loaded.state_dir), "root_ca": fingerprint}
+        print_json(found | {"reused": reused, "login": "admin", "password": password or ""})
+        return
     facts(
         [
             ("posture", posture),

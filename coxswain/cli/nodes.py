@@ -442,11 +442,12 @@ def _operate(config: str | None, node: str, action: str, body: dict[str, Any], *
 
 @nodes.command("remove")
 @config_option
+@json_option
 @click.argument("node")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--forget", is_flag=True, help="Only from the inventory: the host is gone, or is to be left as it is.")
 @wait_option
-def remove(config: str | None, node: str, *, yes: bool, forget: bool, wait: bool) -> None:
+def remove(config: str | None, node: str, *, yes: bool, forget: bool, wait: bool, as_json: bool) -> None:
     """Take clients off a node, remove the agent from its host over SSH, and the node from the inventory."""
     asking = client(config)
     found = asking.get(node_path(node))
@@ -455,7 +456,7 @@ def remove(config: str | None, node: str, *, yes: bool, forget: bool, wait: bool
             raise InvalidInput("remove: there is nobody to ask", remedy="Say --yes to remove without being asked.")
         click.confirm(f"Remove {found['name']} ({found['control_addr']})?", abort=True)
     if found["server_id"] and not forget:
-        begin(config, node_path(found["id"], "remove"), {}, wait=wait, as_json=False)
+        begin(config, node_path(found["id"], "remove"), {}, wait=wait, as_json=as_json)
     else:
         asking.call("DELETE", f"/api/nodes/{found['id']}?version={found['version']}")
-    click.echo(f"{found['name']}: removed")
+    print_json({"removed": found["id"]}) if as_json else click.echo(f"{found['name']}: removed")

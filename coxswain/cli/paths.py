@@ -41,7 +41,7 @@ def add(config: str | None, name: str, hops: str, color: str, patience: int | No
     body = {"name": name, "node_ids": _hops(hops), "color": color}
     if wait and not as_json:
         _print_path_plan(asking.post("/api/paths/plan", {"name": name, "node_ids": body["node_ids"]}))
-    operation = asking.post(_query("/api/paths", patience), body)
+    operation = asking.begin(_query("/api/paths", patience), body)
     finish(asking, operation, wait=wait, as_json=as_json)
 
 
@@ -141,7 +141,7 @@ def plan(config: str | None, hops: str | None, device: str | None, path: str, us
 def provision(config: str | None, path: str, patience: int | None, *, wait: bool, as_json: bool) -> None:
     """Have the nodes of a path looked at now, and wait until it is in place."""
     asking = client(config)
-    finish(asking, asking.post(_query(_path(path, "provision"), patience)), wait=wait, as_json=as_json)
+    finish(asking, asking.begin(_query(_path(path, "provision"), patience), {}), wait=wait, as_json=as_json)
 
 
 @paths.command("rm")
@@ -217,7 +217,7 @@ def _move(asking: Client, device: str, path: str, patience: int | None, *, yes: 
         if found["interrupts"] and not yes and sys.stdin.isatty():
             click.confirm("Go on?", abort=True)
     place = _query(f"/api/devices/{quote(device, safe='')}/bind", patience)
-    operation = asking.post(place, {"path_id": path}) if path else asking.call("DELETE", place)
+    operation = asking.begin(place, {"path_id": path}) if path else asking.begin(place, None, "DELETE")
     if operation is None:
         click.echo(f"{clean(device)}: nothing to do")
         return
@@ -258,4 +258,4 @@ def _path(path: str, action: str = "") -> str:
 
 
 def _query(place: str, patience: int | None) -> str:
-    return f"{place}?wait=false" + (f"&patience={patience}" if patience is not None else "")
+    return place + (f"?patience={patience}" if patience is not None else "")

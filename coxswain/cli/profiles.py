@@ -106,17 +106,18 @@ def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given:
 
 @profiles.command("remove")
 @config_option
+@json_option
 @wait_option
 @yes_option
 @click.argument("profile")
-def remove(config: str | None, profile: str, wait: int, *, yes: bool) -> None:
+def remove(config: str | None, profile: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Remove a profile with its keys, and provision its device."""
     api = client(config)
     found = api.get(place("profiles", profile))
     if not yes:
         click.confirm(clean(f"Remove the profile {found['name']} ({found['id']})?"), abort=True)
     api.call("DELETE", with_query(place("profiles", profile), version=found["version"], wait=wait))
-    click.echo(clean(f"{found['name']} is removed"))
+    print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 
 
 @profiles.command("export")

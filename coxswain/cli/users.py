@@ -110,17 +110,18 @@ def resume(config: str | None, user: str, wait: int, *, as_json: bool) -> None:
 
 @users.command("remove")
 @config_option
+@json_option
 @wait_option
 @yes_option
 @click.argument("user")
-def remove(config: str | None, user: str, wait: int, *, yes: bool) -> None:
+def remove(config: str | None, user: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Remove a user with all devices and keys, from all nodes."""
     api = client(config)
     found = api.get(place("users", user))
     if not yes:
         click.confirm(clean(f"Remove {found['name']} ({found['id']}) with all devices?"), abort=True)
     api.call("DELETE", with_query(place("users", found["id"]), version=found["version"], wait=wait))
-    click.echo(clean(f"{found['name']} is removed"))
+    print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 
 
 def _set_status(config: str | None, user: str, action: str, wait: int, *, as_json: bool) -> None:

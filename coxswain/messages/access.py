@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from coxswain.messages.audit import Caller
 
@@ -27,6 +29,7 @@ __all__ = [
     "LoginChallenge",
     "Logout",
     "PasswordChecked",
+    "RecordAction",
     "RecordRefusal",
     "RemoveAdmin",
     "RemoveSecondFactor",
@@ -349,6 +352,25 @@ class RevokeToken:
 
     caller: Caller
     id: str
+
+
+# -- what belongs to nobody's records
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAction:
+    """Asked by doors for an action that changes none of our records and is in the audit log all the same, such as harming a
+    part on purpose. Reply: ``Committed[None]``.
+
+    Attributes:
+        target: type and id.
+        detail: plain JSON values, no secrets.
+    """
+
+    caller: Caller
+    action: str
+    target: tuple[str, str]
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 # -- refusals

@@ -127,7 +127,7 @@ class ApplyPeers:
 
 @dataclass(frozen=True, slots=True)
 class RecordPush:
-    """Asked by doors after a push that an operator asked for: its audit record. Reply: ``Committed[None]``.
+    """Asked by doors after a push or a look that an operator asked for: its audit record. Reply: ``Committed[None]``.
 
     ``error``: what went wrong; then nobody knows for sure whether there is a ``revision``. ``action``: for the audit log.
     """

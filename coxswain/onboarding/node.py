@@ -99,7 +99,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
     )
     return (
         _kind("node.add", adding, check=_check_add, after_failure=_mark_failed, locks=_machine),
-        _kind("node.update", updating, on_failure=OnFailure.UNDO),
+        _kind("node.update", updating, on_failure=OnFailure.UNDO, action="node.update-agent"),
         _kind("node.renew", renewing),
         _kind("node.rollback", rolling_back),
         _kind("node.start", starting),
@@ -116,6 +116,7 @@ def _kind(
     locks: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None,
     on_failure: OnFailure = OnFailure.KEEP,
     after_failure: Callable[[Work], None] | None = None,
+    action: str = "",
 ) -> Kind:
     return Kind(
         name=name,
@@ -124,6 +125,7 @@ def _kind(
         target=lambda params, data: ("node", str(data.get("node_id") or params.get("node_id") or "")),
         locks=locks or (lambda params: (f"node:{params['node_id']}", f"server:{params['server_id']}")),
         on_failure=on_failure,
+        action=action,
         after_failure=after_failure,
     )
 

@@ -88,7 +88,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
 
     return (
         kind("relay.add", adding, check=_check_add, after_failure=_mark_failed),
-        kind("relay.update", updating, on_failure=OnFailure.UNDO),
+        kind("relay.update", updating, on_failure=OnFailure.UNDO, action="relay.update-agent"),
         kind("relay.remove", removing),
     )
 

@@ -169,7 +169,8 @@ class Kind:
     """One kind of operation.
 
     Attributes:
-        name: e.g. ``server.add``; also the action in the audit log when it ended.
+        name: e.g. ``server.add``.
+        action: in the audit log when it ended (management-plane.md 9.7); empty: its name.
         steps: which ones, in order; the same for the same params.
         check: raises ``InvalidInput``; returns the params as they are kept.
         target: type and id of what it is about, from params and data.
@@ -187,3 +188,4 @@ class Kind:
     on_failure: OnFailure = OnFailure.KEEP
     light: bool = False
     after_failure: Callable[[Work], None] | None = None
+    action: str = ""

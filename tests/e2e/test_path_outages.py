@@ -99,7 +99,7 @@ def test_a_path_whose_exit_is_dead_can_be_left(fleet: CascadeFleet) -> None:
 def test_a_switch_can_be_cancelled_in_its_middle(fleet: CascadeFleet) -> None:
     device = bound(fleet)
     fleet.fleet.nodes.do("stall", node=4, method="PushConfig")
-    started = fleet.bind(device, "q", wait="false")
+    started = fleet.bind(device, "q", wait=False)
     eventually(lambda: fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "preparing", timeout=20, every=0.05)
     with pytest.raises(RemoteError) as caught:
         fleet.unbind(device)
@@ -127,7 +127,7 @@ def test_a_controller_that_falls_in_the_middle_of_a_switch(fleet: CascadeFleet, 
     device = bound(fleet)
     index, method = HELD[step]
     fleet.fleet.nodes.do("stall", node=index, method=method)
-    started = fleet.bind(device, "q", wait="false", patience=6)
+    started = fleet.bind(device, "q", wait=False, patience=6)
 
     def there() -> bool:
         steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}
@@ -210,7 +210,7 @@ def test_a_controller_that_falls_where_two_routes_cross(fleet: CascadeFleet, ste
 def test_a_controller_that_falls_while_a_path_is_built(fleet: CascadeFleet, *, comes_back: bool) -> None:
     fleet.fleet.nodes.do("stall", node=1, method="ConfigureInnerLink")
     body = {"name": "r", "node_ids": ["n0", "n1", "n2"]}
-    started = fleet.client.post("/api/paths?wait=false&patience=6", body)
+    started = fleet.client.begin("/api/paths?patience=6", body)
     eventually(lambda: fleet.network()[0]["links"], timeout=20, every=0.05)
     fleet.fall()
     fleet.fleet.nodes.do("release" if comes_back else "kill", node=1)

@@ -170,7 +170,7 @@ def test_a_switch_leaves_no_moment_without_a_whole_route(
     peer = next(key for key, ips in fleet.network()[0]["peers"] if fleet.addresses[device] in ips)
     fleet.fleet.nodes.do("delay", node="all", method="SetNetworkConfig", seconds=0.2)
     fleet.fleet.nodes.do("delay", node="all", method="PushConfig", seconds=0.2)
-    operation = fleet.bind(device, "q", wait="false")
+    operation = fleet.bind(device, "q", wait=False)
     seen: list[tuple[Any, ...]] = []
     while fleet.client.get(f"/api/operations/{operation['id']}")["state"] not in ("done", "failed", "undone"):
         seen.append(fleet.follow(device, 0))
@@ -349,7 +349,7 @@ def test_a_node_that_has_seen_higher_revisions_is_caught_up_with(fleet: CascadeF
 
 def test_a_link_that_fails_keeps_no_peer_from_the_node(fleet: CascadeFleet) -> None:
     fleet.fleet.nodes.do("fail", node=0, method="ConfigureInnerLink", code="INTERNAL", times=10_000)
-    fleet.client.post("/api/paths?wait=false&patience=3", {"name": "p", "node_ids": ["n0", "n1"]})
+    fleet.client.begin("/api/paths?patience=3", {"name": "p", "node_ids": ["n0", "n1"]})
     fleet.fleet.controller.until("n0", link_state="degraded", link_reason=lambda r: "ConfigureInnerLink" in r)
     device = fleet.device(0)
     eventually(lambda: any(fleet.addresses[device] in ips for _, ips in fleet.network()[0]["peers"]), timeout=20, every=0.1)
@@ -474,7 +474,7 @@ def test_actors_that_fall_in_the_middle_of_a_switch_cost_nobody_a_route(fleet: C
     fleet.bind(device, "p")
     fleet.fleet.nodes.do("delay", node="all", method="PushConfig", seconds=0.5)
     fleet.fleet.nodes.do("delay", node="all", method="SetNetworkConfig", seconds=0.5)
-    operation = fleet.bind(device, "q", wait="false", patience=30)
+    operation = fleet.bind(device, "q", wait=False, patience=30)
     system = fleet.fleet.controller.system
     for name in ("fleet", fleet.fleet.link(0), fleet.fleet.link(4), "operations", "fleet", fleet.fleet.link(3)):
         system.harm(name, Harm.RAISE)

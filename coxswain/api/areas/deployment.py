@@ -6,11 +6,10 @@ from typing import Any
 
 from coxswain.api import views
 from coxswain.api.areas.nodes import NODE
-from coxswain.api.areas.operations import OPERATION
 from coxswain.api.areas.servers import sources
 from coxswain.api.call import Call
 from coxswain.api.route import Route, Scope
-from coxswain.api.schema import BOOL, TEXT, array, limited, obj
+from coxswain.api.schema import BOOL, INT, TEXT, array, limited, obj
 from coxswain.api.waiting import run_operation
 from coxswain.errors import Conflict
 from coxswain.messages import fleet
@@ -19,7 +18,6 @@ from coxswain.model import Node
 __all__ = ["ROUTES"]
 
 _SOURCE = {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "force": BOOL}
-_EITHER = {"oneOf": [NODE, OPERATION]}
 
 
 def _on_machine(call: Call) -> Node:
@@ -83,7 +81,7 @@ def _action(path: str, kind: str, summary: str, audit: str) -> Route:
         lambda call: _run(call, kind),
         audit=audit,
         target="node",
-        returns=_EITHER,
+        returns=NODE,
         also=(202, 502, 503),
         body=obj({}, {}),
         waits_for_node=True,
@@ -99,7 +97,7 @@ ROUTES = (
         _update,
         audit="node.update-agent",
         target="node",
-        returns=_EITHER,
+        returns=NODE,
         also=(202, 502, 503),
         body=obj({}, _SOURCE),
         waits_for_node=True,
@@ -117,7 +115,7 @@ ROUTES = (
         _rollout,
         audit="rollout",
         target="fleet",
-        returns={"oneOf": [obj({"operation_id": TEXT, "upgraded": {"type": "integer"}}), OPERATION]},
+        returns=obj({"operation_id": TEXT, "upgraded": INT}),
         also=(202, 404, 409, 502, 503),
         body=obj({}, {"nodes": array(TEXT), "canary": limited(0, 1_000), "batch": limited(1, 1_000)} | _SOURCE),
         waits_for_node=True,

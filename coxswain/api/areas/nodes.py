@@ -226,7 +226,9 @@ def _push(call: Call) -> Any:
 
 
 def _look(call: Call) -> None:
-    call.ask(f"node_link:{call.node().id}", links.Look(links.LookReason.OPERATOR))
+    node = call.node()
+    call.ask(f"node_link:{node.id}", links.Look(links.LookReason.OPERATOR))
+    call.change("fleet", fleet.RecordPush(call.caller, node.id, None, action="node.look"))
 
 
 def _plan(call: Call) -> Any:
@@ -287,7 +289,10 @@ ROUTES = (
         "POST", "/api/nodes/{key}/push", _ADMIN, "Pushes what a node should be, now.", _push, "node.push", "node",
         PUSH_RESULT, waits_for_node=True, also=(404, 502),
     ),
-    Route("POST", "/api/nodes/{key}/look", _ADMIN, "Has a node looked at soon.", _look, status=202, also=(404,)),
+    Route(
+        "POST", "/api/nodes/{key}/look", _ADMIN, "Has a node looked at soon.", _look, "node.look", "node",
+        status=202, also=(404,),
+    ),
     Route(
         "GET", "/api/nodes/{key}/plan", _READ, "What would be done to a node now.", _plan, returns=PLAN,
         waits_for_node=True, also=(404, 502),

@@ -1,27 +1,21 @@
 """Paths, links between nodes, and who goes over which path (management-plane.md 3.2, 3.3; fleet-model.md 6.9).
 
-Building a path and moving a device are operations: these routes start one and wait for its end, or, with ``?wait=false``,
-answer 202 with the operation, which goes on by itself either way.
+Building a path and moving a device are operations (``coxswain.api.waiting``).
 """
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from coxswain.api.areas.operations import operation_view
 from coxswain.api.bodies import one_line
-from coxswain.api.call import NODE_S, Call
-from coxswain.api.problems import dumps
+from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
-from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
+from coxswain.api.waiting import run_operation
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.types import PathStatus, Phase
-from coxswain.errors import CoxswainError, DeadlineExceeded, NodeFailure
-from coxswain.messages import operations as ops
 from coxswain.messages import paths as m
-from coxswain.operations.model import FINAL, Operation, OperationState
 
 __all__ = ["ROUTES"]
 
@@ -171,11 +165,8 @@ def _add(call: Call) -> Any:
     name, nodes = body.need("name", str), tuple(body.texts("node_ids") or ())
     color, patience = body.get("color", str) or "", _patience(call)
     call.ask("fleet", m.PlanPath(name, nodes))  # what cannot be is refused at once, and not after an operation
-    operation = _start(call, "path.add", {"name": name, "nodes": list(nodes), "color": color} | patience)
-    if not _waits(call):
-        return Reply(operation_view(operation), 202)
-    _wait(call, operation)
-    return _path(call.ask("fleet", m.GetPath(operation.target_id)))
+    params = {"name": name, "nodes": list(nodes), "color": color} | patience
+    return run_operation(call, "path.add", params, lambda made: _path(call.ask("fleet", m.GetPath(made.target_id))))
 
 
 def _edit(call: Call) -> Any:
@@ -192,11 +183,8 @@ def _remove(call: Call) -> None:
 
 def _provision(call: Call) -> Any:
     path_id = _view(call).path.id
-    operation = _start(call, "path.provision", {"path_id": path_id} | _patience(call))
-    if not _waits(call):
-        return Reply(operation_view(operation), 202)
-    _wait(call, operation)
-    return _path(call.ask("fleet", m.GetPath(path_id)))
+    params = {"path_id": path_id} | _patience(call)
+    return run_operation(call, "path.provision", params, lambda _done: _path(call.ask("fleet", m.GetPath(path_id))))
 
 
 def _plan(call: Call) -> Any:
@@ -244,11 +232,8 @@ def _move(call: Call, path_id: str) -> Any:
         call.change("fleet", m.NoteBinding(call.caller, device_id, path_id))
         return Reply(status=204)
     call.ask("fleet", m.PlanBinding(device_id, path_id))
-    operation = _start(call, "path.switch", {"device_id": device_id, "path_id": path_id} | _patience(call))
-    if not _waits(call):
-        return Reply(raw=dumps(operation_view(operation)).encode(), status=202)
-    _wait(call, operation)
-    return Reply(status=204)
+    params = {"device_id": device_id, "path_id": path_id} | _patience(call)
+    return run_operation(call, "path.switch", params, lambda _done: None)
 
 
 def _plan_binding(call: Call) -> Any:
@@ -263,37 +248,6 @@ def _plan_binding(call: Call) -> Any:
         "interrupts": plan.interrupts,
         "notes": list(plan.notes),
     }
-
-
-# -- operations
-
-
-def _start(call: Call, kind: str, params: dict[str, Any]) -> Operation:
-    operation: Operation = call.change("operations", ops.StartOperation(call.caller, kind, params))
-    return operation
-
-
-def _wait(call: Call, operation: Operation) -> None:
-    """Until it is over. Raises what it failed with."""
-    until = time.monotonic() + NODE_S - 5
-    while operation.state not in FINAL:
-        if time.monotonic() > until:
-            raise DeadlineExceeded(
-                f"operation {operation.id} is still under way", remedy=f"See: cox operations show {operation.id}"
-            )
-        time.sleep(_POLL_S)
-        operation = call.ask("operations", ops.GetOperation(operation.id))
-    if operation.state is not OperationState.DONE:
-        outcome = "it was taken back" if operation.state is not OperationState.FAILED else "it could not be taken back yet"
-        error: CoxswainError = NodeFailure(
-            f"{operation.error or operation.state.value}; {outcome}",
-            remedy=operation.remedy or f"See: cox operations show {operation.id}",
-        )
-        raise error
-
-
-def _waits(call: Call) -> bool:
-    return call.flag("wait") is not False
 
 
 def _patience(call: Call) -> dict[str, Any]:
@@ -311,7 +265,6 @@ def _device(call: Call) -> str:
 
 
 _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
-_WAIT = Param("wait", "false: answer 202 with the operation, and do not wait for its end", BOOL)
 _PATIENCE = Param("patience", "for how many seconds each stage waits for its nodes; absent: 45", limited(1, 3600))
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000))
@@ -325,7 +278,7 @@ ROUTES = (
     Route(
         "POST", "/api/paths", _ADMIN, "Builds a path over 2 or 3 nodes, the entry first; what fails is taken back.", _add,
         "path.create", "path", PATH, 201, _LATER,
-        obj({"name": TEXT, "node_ids": array(TEXT)}, {"color": TEXT}), (_WAIT, _PATIENCE), waits_for_node=True,
+        obj({"name": TEXT, "node_ids": array(TEXT)}, {"color": TEXT}), (_PATIENCE,), waits_for_node=True,
     ),
     Route(
         "POST", "/api/paths/plan", _READ, "What building a path would do.", _plan, returns=PATH_PLAN,
@@ -342,7 +295,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/paths/{key}/provision", _ADMIN, "Has the nodes of a path looked at, and waits until it is in place.",
-        _provision, "path.provision", "path", PATH, 200, _LATER, None, (_WAIT, _PATIENCE), waits_for_node=True,
+        _provision, "path.provision", "path", PATH, 200, _LATER, None, (_PATIENCE,), waits_for_node=True,
     ),
     Route(
         "GET", "/api/node-links", _READ, "The links between nodes.", _links, returns=array(NODE_LINK),
@@ -363,11 +316,11 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/devices/{key}/bind", _ADMIN, "Moves a device's traffic to a path; the new one carries first.", _bind,
-        "path.bind", "device", None, 204, _LATER, obj({"path_id": TEXT}), (_WAIT, _PATIENCE), waits_for_node=True,
+        "path.bind", "device", None, 204, _LATER, obj({"path_id": TEXT}), (_PATIENCE,), waits_for_node=True,
     ),
     Route(
         "DELETE", "/api/devices/{key}/bind", _ADMIN, "Takes a device's traffic off its path.", _unbind, "path.unbind",
-        "device", None, 204, _LATER, None, (_WAIT, _PATIENCE), waits_for_node=True,
+        "device", None, 204, _LATER, None, (_PATIENCE,), waits_for_node=True,
     ),
     Route(
         "POST", "/api/devices/{key}/bind/plan", _READ, "What moving a device's traffic would do, stage by stage.",

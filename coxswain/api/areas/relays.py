@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from coxswain.api.areas.operations import OPERATION
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
 from coxswain.api.paging import PAGE, page_of
@@ -133,7 +132,6 @@ def _egress(call: Call) -> Any:
 
 
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
-_EITHER = {"oneOf": [RELAY, OPERATION]}
 
 ROUTES = (
     Route(
@@ -166,7 +164,7 @@ ROUTES = (
         _remove,
         audit="relay.remove",
         target="relay",
-        returns=_EITHER,
+        returns=RELAY,
         also=(202, 502, 503),
         body=obj({}, {}),
         waits_for_node=True,
@@ -179,7 +177,7 @@ ROUTES = (
         _update,
         audit="relay.update-agent",
         target="relay",
-        returns=_EITHER,
+        returns=RELAY,
         also=(202, 502, 503),
         body=obj({}, {"binary_path": TEXT, "url": TEXT, "sha256": TEXT}),
         waits_for_node=True,

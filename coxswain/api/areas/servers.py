@@ -8,7 +8,7 @@ from typing import Any
 
 from coxswain.api import views
 from coxswain.api.areas.nodes import NODE
-from coxswain.api.areas.operations import OPERATION, secrets_of
+from coxswain.api.areas.operations import secrets_of
 from coxswain.api.areas.relays import RELAY, relay_view
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
@@ -18,6 +18,7 @@ from coxswain.api.schema import BOOL, INT, TEXT, array, choice, limited, obj, sh
 from coxswain.api.waiting import run_operation
 from coxswain.errors import InvalidInput
 from coxswain.messages import servers as m
+from coxswain.messages.access import RecordAction
 from coxswain.onboarding.sources import Sources
 from coxswain.operations.model import Operation
 from coxswain.servers import Server, check_ssh_host, check_ssh_port
@@ -147,8 +148,10 @@ def _see(call: Call) -> Any:
     route = tuple(body.texts("route") or ())
     known: Server | None = call.ask("servers", m.FindServer(host, port))
     if known is not None and known.ssh_host_key:
+        call.recorded = True  # nothing had to be done
         return {"host_key": fingerprint_of(known.ssh_host_key), "type": known.ssh_host_key.split()[0], "known": True}
     shown = call.services.see_host_key(host, port, route)
+    call.change("access", RecordAction(call.caller, "server.host-key", ("server", f"{host}:{port}"), {"route": list(route)}))
     return {"host_key": fingerprint_of(shown), "type": shown.split()[0], "known": False}
 
 
@@ -228,6 +231,8 @@ ROUTES = (
         Scope.ADMIN,
         "The host key that a machine shows. Nothing is sent to it.",
         _see,
+        audit="server.host-key",
+        target="server",
         returns=obj({"host_key": TEXT, "type": TEXT, "known": BOOL}),
         also=(502,),
         body=obj({"ssh_host": TEXT}, {"ssh_port": INT} | _ROUTE_KEYS),
@@ -274,7 +279,7 @@ ROUTES = (
         _deploy,
         audit="server.deploy",
         target="server",
-        returns={"oneOf": [NODE, RELAY, OPERATION]},
+        returns={"oneOf": [NODE, RELAY]},
         status=201,
         also=(202, 502, 503),
         body=obj(

@@ -12,6 +12,7 @@ from coxswain.api.route import Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, TEXT, array, obj, shape
 from coxswain.errors import CoxswainError, Unauthenticated
 from coxswain.messages import audit, fleet, sessions
+from coxswain.messages.access import RecordAction
 
 __all__ = ["ROUTES"]
 
@@ -158,6 +159,10 @@ def _openapi(call: Call) -> Any:
 def _chaos(call: Call) -> None:
     body = call.body
     actor, how, seconds = body.need("actor", str), body.need("how", str), body.get("seconds", int) or 3600
+    call.services.check_harm(actor, how)
+    # Recorded first: it may be the part that records which is harmed.
+    detail = {"how": how, "seconds": seconds}
+    call.change("access", RecordAction(call.caller, "chaos.harm", ("actor", actor), detail))
     call.services.harm(actor, how, float(seconds))
 
 
@@ -176,6 +181,6 @@ ROUTES = (
     Route("GET", "/api/tree", Scope.READONLY, "The service tree.", _tree, returns=TREE),
     Route(
         "POST", "/api/chaos", Scope.ADMIN, "Hurts a part on purpose; only with serve --allow-chaos.", _chaos,
-        status=204, also=(404,), body=obj({"actor": TEXT, "how": TEXT}, {"seconds": INT}),
+        "chaos.harm", "actor", status=204, also=(404,), body=obj({"actor": TEXT, "how": TEXT}, {"seconds": INT}),
     ),
 )  # fmt: skip

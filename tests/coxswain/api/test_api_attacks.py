@@ -68,6 +68,24 @@ def test_a_refused_host_is_in_the_log(webbed: Controller) -> None:
     assert "evil.example" in record["error"]
 
 
+def test_a_browser_that_only_opens_the_dashboard_is_no_refusal(webbed: Controller) -> None:
+    """It is shown the login. Whoever brings a credential that is not good, or asks as a script does, is recorded."""
+    page = {"Accept": "text/html,*/*"}
+    size = webbed.client.get("/api/audit/head")["size"]
+    for path in ("/", "/users", "/audit?action=x"):
+        answer = Web(webbed.listen).call("GET", path, headers=page)
+        assert (answer.status, answer.headers["location"].partition("?")[0]) == (303, "/login")
+    assert webbed.client.get("/api/audit/head")["size"] == size
+    for more in ({"Cookie": "cox_session=" + "A" * 43}, {"Authorization": "Bearer cox_adm_" + "A" * 43}, {"Accept": "*/*"}):
+        web = Web(webbed.listen)
+        web.call("GET", "/users", headers=page | more)
+        record = newest(webbed)
+        assert (record["action"], record["source_ip"]) == ("auth.refused", web.address), more
+    foreign = Web(webbed.listen)
+    assert foreign.call("GET", "/", headers=page | {"Host": "evil.example"}).status == 403
+    assert newest(webbed)["source_ip"] == foreign.address, "that is an attack"
+
+
 # -- requests from other sites' pages
 
 

@@ -66,6 +66,9 @@ class Stand:
     def see_host_key(self, host: str, port: int, route: Any = ()) -> str:
         raise NodeUnreachable(f"{host} port {port} by {route}: nobody answers")
 
+    def check_harm(self, name: str, how: str) -> None:
+        raise Refused("no")
+
     def harm(self, name: str, how: str, seconds: float) -> None:
         raise Refused("no")
 

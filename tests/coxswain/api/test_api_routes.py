@@ -107,6 +107,12 @@ def test_every_change_is_in_the_audit_log_before_it_is_answered(controller: Cont
     size = controller.client.get("/api/audit/head")["size"]
     controller.client.post("/api/peers", peers_body([node["id"]], 1, first=500))
     assert controller.client.get("/api/audit/head")["size"] == size + 1
+    key = controller.client.get("/api/nodes/audited")["id"]
+    gone = [{"node_id": key, "public_key": "A" * 43 + "="}]
+    controller.client.post("/api/peers", {"remove": gone})
+    removed = controller.client.get("/api/audit?action=peers.remove&limit=1")[0]
+    assert (removed["target_id"], removed["detail"]) == (key, {"peers": [[1, "A" * 43 + "="]]}), "a restore goes by it"
+    size += 2
     controller.client.call("DELETE", "/api/nodes/audited")
     record("node.rm")
     assert newest_record(controller)["seq"] == size + 2

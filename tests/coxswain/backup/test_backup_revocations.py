@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from coxswain.access.totp import recovery_digest, recovery_id
 from coxswain.audit import append_outbox, record
 from coxswain.backup.replay import Replayed, replay
 from coxswain.backup.revocations import Entry, RevocationLog, is_revoking, read_file
 from coxswain.errors import Refused
 from coxswain.messages.audit import Caller
 from coxswain.store import Store
+from coxswain.store.access import FactorRow, put_factor, set_recovery_codes
 
 ME = Caller("test", "cli")
 LATER = 2_000.0
@@ -213,6 +215,64 @@ def test_an_old_password_does_not_work_again(store: Store) -> None:
     assert column(store, "SELECT id FROM users WHERE password_hash <> ''") == ["usr_b"]
 
 
+def test_a_user_that_an_edit_suspended_or_disabled_is_on_no_node(store: Store) -> None:
+    inventory(store)
+    run(
+        store,
+        ("user.update", "usr_a", {"status": "disabled", "changed": ["status"]}),
+        ("user.update", "usr_b", {"status": "suspended", "changed": ["status"]}),
+    )
+    assert column(store, "SELECT status FROM users WHERE id LIKE 'usr_%' ORDER BY id")[-2:] == ["disabled", "suspended"]
+    assert column(store, "SELECT id FROM peers WHERE enabled = 1") == []
+    with store.write() as tx:
+        tx.execute("DELETE FROM audit_log")
+    run(store, ("user.update", "usr_b", {"status": "active", "changed": ["status"]}))
+    assert sorted(column(store, "SELECT device_id FROM peers WHERE enabled = 1")) == ["dev_b1", "dev_b2"]
+
+
+def test_peers_that_were_taken_away_by_hand_stay_away(store: Store) -> None:
+    inventory(store)
+    gone = {"peers": [[1, "key a1"], [2, "key a2"], [1, "no such key"], ["x", 1], None]}
+    with store.write() as tx:
+        done = replay(tx, [Entry(101, "aud_1", 1_000_000_000, "peers.remove", "peers", "nod_a", gone)], LATER)
+    assert done.effects == ("1 peers of node nod_a are removed (peers.remove)",)
+    assert sorted(column(store, "SELECT device_id FROM peers")) == ["dev_a2", "dev_b1", "dev_b2"], "of that protocol"
+    assert column(store, "SELECT config_revision FROM nodes") == [1]
+
+
+def test_keys_that_were_made_anew_do_not_come_back(store: Store) -> None:
+    inventory(store)
+    done = run(store, ("device.provision", "dev_a1", {"rotated": True}), ("device.provision", "dev_a2", {"rotated": False}))
+    assert sorted(column(store, "SELECT device_id FROM peers")) == ["dev_a2", "dev_b1", "dev_b2"]
+    assert done.effects == ("device dev_a1 has no keys until it is provisioned (device.provision)",)
+
+
+def factor_of(store: Store, user: str, *codes: str) -> None:
+    with store.write() as tx:
+        put_factor(tx, FactorRow(user, b"sealed", confirmed=True))
+        set_recovery_codes(tx, user, [recovery_digest(code) for code in codes])
+
+
+def test_a_recovery_code_is_good_once_whatever_was_restored(store: Store) -> None:
+    inventory(store)
+    factor_of(store, "usr_a", "aaaa", "bbbb")
+    done = run(store, ("auth.recovery_code", "usr_a", {"code": recovery_id(recovery_digest("AA-AA"))}))
+    assert column(store, "SELECT code_hash FROM recovery_codes") == [recovery_digest("bbbb")]
+    assert done.effects == ("a recovery code of user usr_a is used up (auth.recovery_code)",)
+    assert run(store, ("auth.recovery_code", "usr_a", {})).effects == ()
+
+
+def test_a_second_factor_that_was_lost_does_not_come_back(store: Store) -> None:
+    inventory(store)
+    factor_of(store, "usr_a", "aaaa")
+    factor_of(store, "usr_b", "bbbb")
+    run(store, ("admin.totp_remove", "usr_a", {}), ("admin.totp_enable", "usr_b", {}))
+    assert column(store, "SELECT user_id FROM second_factors") == column(store, "SELECT user_id FROM recovery_codes") == []
+    without = column(store, "SELECT id FROM users WHERE password_hash = ''")
+    assert "usr_b" in without, "the password alone must not do where a factor was asked for"
+    assert "usr_a" not in without
+
+
 def test_what_the_copy_already_knows_is_not_done_again(store: Store) -> None:
     inventory(store)
     with store.write() as tx:
@@ -269,6 +329,7 @@ def test_every_action_that_takes_away_is_applied_or_needs_not_be() -> None:
         ("node", "remove"),  # an operation; node.rm is its end
         ("relay", "remove"),
     }
+    assert ("peers", "rm") in _EFFECTS and ("user", "recovery_code") in _EFFECTS, "parts of other routes"
     for route in ROUTES:
         if route.audit and is_revoking(route.audit):
             key = (route.target, route.audit.rpartition(".")[2])

@@ -1,0 +1,321 @@
+"""Every route is carried out on a running controller, and each that may change something leaves its audit record.
+
+A route without a row fails, and so does a row whose record is not what it says. Refusals of each route are beside this, in
+``tests/coxswain/api/test_api_credentials.py``.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coxswain.api.route import Scope
+from coxswain.api.table import ROUTES
+from coxswain.cli.client import RemoteError
+from tests.every_action import World, csr, one_time_code, world
+from tests.live import ServerSent
+from tests.machines import PASSWORD
+from tests.support import free_port
+
+LOGIN = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[World]:
+    with tempfile.TemporaryDirectory(prefix="cox-") as directory, world(Path(directory), free_port()) as made:
+        yield made
+
+
+Act = Callable[[World], object]
+
+
+def post(path: str, /, **body: Any) -> Act:
+    return lambda w: w.client.post(path.format(**w.ids), body)
+
+
+def add(key: str, path: str, /, **body: Any) -> Act:
+    """Keeps the id of what is made under ``key``."""
+    return lambda w: w.keep(key, w.client.post(path.format(**w.ids), body))
+
+
+def patch(path: str, /, **body: Any) -> Act:
+    def act(w: World) -> object:
+        place = path.format(**w.ids)
+        return w.client.call("PATCH", place, {"version": w.version(place), **body})
+
+    return act
+
+
+def delete(path: str) -> Act:
+    return lambda w: w.client.call("DELETE", path.format(**w.ids))
+
+
+# -- steps that take more than a request
+
+
+def _log_in(w: World) -> None:
+    w.client.post("/api/admins/admin/password", {"new_password": LOGIN})
+    for who in ("first", "second"):
+        w.webs[who] = w.web()
+        assert w.webs[who].log_in("admin", LOGIN).status == 200
+
+
+def _change_own_password(w: World) -> None:
+    answer = w.webs["first"].post("/api/auth/password", {"your_password": LOGIN, "new_password": LOGIN + "!"})
+    assert answer.status == 204, answer.body
+
+
+def _end_a_session(w: World) -> None:
+    other = w.web()
+    assert other.log_in("admin", LOGIN + "!").status == 200
+    sessions = other.get("/api/auth/sessions").json
+    (mine,) = [session["id"] for session in sessions if session["current"]]
+    assert w.webs["first"].call("DELETE", f"/api/auth/sessions/{mine}").status == 204
+
+
+def _log_out(w: World) -> None:
+    assert w.webs["first"].post("/api/auth/logout").status == 204
+
+
+def _begin_totp(w: World) -> None:
+    w.ids["secret"] = w.client.post("/api/admins/ann/totp")["secret"]
+
+
+def _confirm_totp(w: World) -> None:
+    code = one_time_code(w.ids["secret"], time.time())
+    assert w.client.post("/api/admins/ann/totp/confirm", {"code": code})["recovery_codes"]
+
+
+def _enroll(w: World) -> None:
+    w.client.post("/api/nodes/extra/enroll", {"csr": csr()})
+
+
+def _bind(w: World) -> None:
+    w.ids["roamer"] = w.device_on(0)
+    w.client.post(f"/api/devices/{w.ids['roamer']}/bind", {"path_id": "way"})
+
+
+def _add_profile(w: World) -> None:
+    body = {"device_id": w.ids["device"], "name": "home", "node_id": "n1"}
+    w.keep("profile", w.client.post("/api/profiles", body))
+
+
+def _peers(w: World) -> None:
+    w.device_on(1)
+
+
+def _host_key(w: World) -> None:
+    w.ids["host"] = w.machine().address
+    w.ids["fingerprint"] = w.client.post("/api/servers/host-key", {"ssh_host": w.ids["host"]})["host_key"]
+
+
+def _add_server(w: World) -> None:
+    body = {"ssh_host": w.ids["host"], "password": PASSWORD, "host_key": w.ids["fingerprint"]}
+    w.keep("server", w.client.post("/api/servers", body))
+
+
+def _trust(w: World) -> None:
+    """The machine was set up anew, and an operation met a key that is not the pinned one."""
+    w.machines[-1].new_host_key()
+    with pytest.raises(RemoteError, match="has changed"):
+        _deploy(w)
+    w.client.post(f"/api/servers/{w.ids['server']}/trust", {"host_key": w.machines[-1].fingerprint})
+
+
+def _deploy(w: World) -> None:
+    body = {"role": "node", "name": "deployed", "binary_path": w.agent("0.3.1")}
+    w.keep("deployed", w.client.post(f"/api/servers/{w.ids['server']}/deploy", body))
+
+
+def _update(w: World) -> None:
+    w.client.post("/api/nodes/deployed/update-agent", {"binary_path": w.agent("0.3.2")})
+
+
+def _roll_out(w: World) -> None:
+    w.client.post("/api/rollouts", {"nodes": ["deployed"], "binary_path": w.agent("0.3.3")})
+
+
+def _relay(w: World) -> None:
+    body = {"role": "relay", "egress": True, "binary_path": w.relay()}
+    w.keep("relay", w.client.post(f"/api/servers/{w.ids['server']}/deploy", body))
+
+
+def _update_relay(w: World) -> None:
+    w.client.post(f"/api/relays/{w.ids['relay']}/update-agent", {"binary_path": w.relay("0.5.0")})
+
+
+def _remove_relay(w: World) -> None:
+    w.client.post(f"/api/relays/{w.ids['relay']}/remove")
+    _relay(w)  # for the next step
+
+
+def _retry(w: World) -> None:
+    failed = w.failed_operation()
+    w.client.post(f"/api/operations/{failed}/retry")
+    w.over(failed)
+
+
+def _cancel(w: World) -> None:
+    stuck = w.begin_path()
+    try:
+        w.client.post(f"/api/operations/{stuck}/cancel")
+        w.over(stuck)
+    finally:
+        w.let_go()
+
+
+def _accept(w: World) -> None:
+    """Only a log that does not extend its checkpoints can be accepted; that is in tests/actors/test_audit_checkpoints.py."""
+    with pytest.raises(RemoteError) as caught:
+        w.client.post("/api/audit/accept", {"reason": "because"})
+    assert caught.value.status == 409
+
+
+STORY: dict[str, Act] = {
+    "POST /api/auth/login": _log_in,
+    "POST /api/admins": add("ann", "/api/admins", email="ann", password=LOGIN),
+    "PATCH /api/admins/{key}": patch("/api/admins/ann", name="Ann"),
+    "POST /api/admins/{key}/password": post("/api/admins/ann/password", new_password="another " + LOGIN),
+    "POST /api/admins/{key}/totp": _begin_totp,
+    "POST /api/admins/{key}/totp/confirm": _confirm_totp,
+    "POST /api/admins/{key}/totp/remove": post("/api/admins/ann/totp/remove"),
+    "DELETE /api/admins/{key}": delete("/api/admins/ann"),
+    "POST /api/auth/password": _change_own_password,
+    "DELETE /api/auth/sessions/{id}": _end_a_session,
+    "POST /api/auth/logout": _log_out,
+    "POST /api/tokens": add("token", "/api/tokens", name="ci", scope="monitor"),
+    "DELETE /api/tokens/{id}": delete("/api/tokens/{token}"),
+    "POST /api/nodes": add("extra", "/api/nodes", name="extra", control_addr="192.0.2.1"),
+    "PATCH /api/nodes/{key}": patch("/api/nodes/extra", region="fra"),
+    "POST /api/nodes/{key}/disable": post("/api/nodes/extra/disable"),
+    "POST /api/nodes/{key}/enable": post("/api/nodes/extra/enable"),
+    "POST /api/nodes/{key}/enroll": _enroll,
+    "POST /api/nodes/{key}/revoke": post("/api/nodes/extra/revoke", reason="lost"),
+    "DELETE /api/nodes/{key}": delete("/api/nodes/extra"),
+    "POST /api/nodes/{key}/push": post("/api/nodes/n0/push"),
+    "POST /api/nodes/{key}/push-policy": post("/api/nodes/n0/push-policy"),
+    "POST /api/nodes/{key}/look": post("/api/nodes/n0/look"),
+    "POST /api/users": add("user", "/api/users", name="Bob", email="bob@example.org"),
+    "PATCH /api/users/{key}": patch("/api/users/bob@example.org", phone="+49 30 1"),
+    "POST /api/users/{key}/suspend": post("/api/users/{user}/suspend"),
+    "POST /api/users/{key}/resume": post("/api/users/{user}/resume"),
+    "POST /api/users/{key}/devices": add("device", "/api/users/{user}/devices", name="phone"),
+    "PATCH /api/devices/{key}": patch("/api/devices/{device}", name="telephone"),
+    "POST /api/devices/{key}/provision": post("/api/devices/{device}/provision"),
+    "POST /api/profiles": _add_profile,
+    "PATCH /api/profiles/{key}": patch("/api/profiles/{profile}", name="away"),
+    "POST /api/devices/{key}/export": post("/api/devices/{device}/export"),
+    "DELETE /api/profiles/{key}": delete("/api/profiles/{profile}"),
+    "POST /api/devices/{key}/suspend": post("/api/devices/{device}/suspend"),
+    "POST /api/devices/{key}/resume": post("/api/devices/{device}/resume"),
+    "POST /api/devices/{key}/revoke": post("/api/devices/{device}/revoke"),
+    "DELETE /api/devices/{key}": delete("/api/devices/{device}"),
+    "DELETE /api/users/{key}": delete("/api/users/{user}"),
+    "POST /api/peers": _peers,
+    "POST /api/paths": add("path", "/api/paths", name="way", node_ids=["n0", "n1"]),
+    "PATCH /api/paths/{key}": patch("/api/paths/way", color="#4fd1c4"),
+    "POST /api/paths/{key}/provision": post("/api/paths/way/provision"),
+    "POST /api/devices/{key}/bind": _bind,
+    "DELETE /api/devices/{key}/bind": delete("/api/devices/{roamer}/bind"),
+    "DELETE /api/paths/{key}": delete("/api/paths/way"),
+    "POST /api/operations/{id}/retry": _retry,
+    "POST /api/operations/{id}/cancel": _cancel,
+    "POST /api/servers/self": post("/api/servers/self", host="127.0.4.1"),
+    "POST /api/servers/host-key": _host_key,
+    "POST /api/servers": _add_server,
+    "POST /api/servers/{id}/trust": _trust,
+    "POST /api/servers/{id}/deploy": _deploy,
+    "POST /api/nodes/{key}/update-agent": _update,
+    "POST /api/nodes/{key}/rollback": post("/api/nodes/deployed/rollback"),
+    "POST /api/rollouts": _roll_out,
+    "POST /api/nodes/{key}/renew": post("/api/nodes/deployed/renew"),
+    "POST /api/nodes/{key}/stop": post("/api/nodes/deployed/stop"),
+    "POST /api/nodes/{key}/start": post("/api/nodes/deployed/start"),
+    "POST /api/nodes/{key}/remove": post("/api/nodes/deployed/remove"),
+    "POST /api/relays/{id}/egress": lambda w: (_relay(w), w.client.post(f"/api/relays/{w.ids['relay']}/egress", {"hop": 2})),
+    "POST /api/relays/{id}/update-agent": _update_relay,
+    "POST /api/relays/{id}/remove": _remove_relay,
+    "DELETE /api/relays/{id}": delete("/api/relays/{relay}"),
+    "DELETE /api/servers/{id}": delete("/api/servers/{server}"),
+    "POST /api/config/reload": post("/api/config/reload"),
+    "POST /api/audit/accept": _accept,
+    "POST /api/chaos": post("/api/chaos", actor="session_archive", how="raise"),
+}
+"""What may change something, in an order in which it can."""
+
+OTHER_NAMES = {
+    "POST /api/servers/{id}/deploy": "node.add",  # it says what came of it: a node or a relay (management-plane.md 3.2)
+}
+REFUSED = {"POST /api/audit/accept"}
+
+CHANGES_NOTHING = {"POST /api/network-policy/preview", "POST /api/paths/plan", "POST /api/devices/{key}/bind/plan"}
+"""They say what would be."""
+
+
+def name_of(route: Any) -> str:
+    return f"{route.method} {route.path}"
+
+
+def test_every_route_that_may_change_something_has_a_row() -> None:
+    unsafe = {name_of(route) for route in ROUTES if route.unsafe}
+    assert unsafe - CHANGES_NOTHING == set(STORY), "add what is missing to STORY, in a place where it can be done"
+    for route in ROUTES:
+        if name_of(route) in CHANGES_NOTHING:
+            assert route.scope is Scope.READONLY, f"{name_of(route)}: what changes nothing needs no more"
+
+
+def test_each_leaves_its_record(there: World) -> None:
+    actions = {name_of(route): route.audit for route in ROUTES}
+    for name, act in STORY.items():
+        size = there.size()
+        act(there)
+        wanted = OTHER_NAMES.get(name, actions[name])
+        found = [(e["action"], e["result"]) for e in there.recorded_since(size)]
+        assert (wanted, "error" if name in REFUSED else "ok") in found, f"{name} left no record {wanted!r}, but {found}"
+
+
+def test_no_reading_leaves_one_or_changes_anything(there: World) -> None:
+    """But for the walk through the log, which says in it what it found."""
+    w = there
+    device, secret = w.device_on(0), w.client.post("/api/tokens", {"name": "reader", "scope": "admin"})["secret"]
+    operation, server = w.failed_operation(), w.client.post("/api/servers/self", {"host": "127.0.4.1"})["id"]
+    user = w.client.post("/api/users", {"name": "Reader"})["id"]
+    profile = w.client.post("/api/profiles", {"device_id": device, "name": "read", "node_id": "n0"})["id"]
+    w.client.post("/api/paths", {"name": "read", "node_ids": ["n0", "n1"]})
+    keys = {
+        "/api/nodes/": "n0", "/api/users/": user, "/api/devices/": device, "/api/profiles/": profile, "/api/paths/": "read",
+        "/api/admins/": "admin", "/api/operations/": operation, "/api/audit/proof/": "1", "/static/": "robots.txt",
+        "/api/sessions/history/": "nope", "/api/relays/": "nope",
+    }  # fmt: skip
+    nothing_there = {"GET /api/sessions/history/{key}", "GET /api/relays/{id}"}
+    bodies: dict[str, Any] = {
+        "POST /api/network-policy/preview": {"forwarding": True},
+        "POST /api/paths/plan": {"node_ids": ["n1", "n2"]},
+        "POST /api/devices/{key}/bind/plan": {"path_id": "read"},
+    }
+    assert server
+    reader = w.web()
+    reader.token = secret
+    for route in ROUTES:
+        name = name_of(route)
+        if route.unsafe and name not in CHANGES_NOTHING:
+            continue
+        key = next((key for start, key in keys.items() if route.path.startswith(start)), "")
+        path = re.sub(r"\{\w+(:\w+)?\}", key, route.path)
+        size = w.size()
+        if name == "GET /ws/events":
+            assert reader.get(path).status == 400, "no upgrade, no stream"
+        elif route.media_type == "text/event-stream":
+            with ServerSent(str(w.fleet.controller.home / "control.sock")) as stream:
+                assert stream.status == 200
+        else:
+            answer = reader.call(route.method, path, bodies.get(name))
+            assert answer.status == (404 if name in nothing_there else 200), (name, answer.body)
+        by_us = [e["action"] for e in w.recorded_since(size) if e["actor_kind"] != "system"]
+        assert by_us == [], f"{name} is a reading, and left a record"

@@ -130,7 +130,7 @@ def _may_go(access: AccessState, account: rows.Account, by_user: str, what: str)
 
 
 def _change_password(access: AccessState, message: m.ChangePassword) -> Committed[m.Admin]:
-    account = access.account(message.id)
+    account = access.checked(message.id, message.version)
     if account.id == rows.BUILT_IN and access.rules.say_password:
         raise Conflict(
             "admin: the configuration says what the built-in account's password is",

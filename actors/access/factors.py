@@ -55,7 +55,7 @@ def used(access: AccessState, user_id: str, outcome: Outcome) -> None:
 
 
 def _begin(access: AccessState, message: m.BeginSecondFactor) -> Committed[m.SecondFactor]:
-    account = access.account(message.user_id)
+    account = access.checked(message.user_id, message.version)
     present = access.factors.get(account.id)
     if present is not None and present.confirmed:
         raise Conflict(f"admin {account.email}: has a second factor already", remedy="Remove it first.")
@@ -71,7 +71,7 @@ def _begin(access: AccessState, message: m.BeginSecondFactor) -> Committed[m.Sec
 
 
 def _confirm(access: AccessState, message: m.ConfirmSecondFactor) -> Committed[tuple[str, ...]]:
-    account = access.account(message.user_id)
+    account = access.checked(message.user_id, message.version)
     factor = access.factors.get(account.id)
     if factor is None or factor.confirmed:
         raise Conflict(f"admin {account.email}: has no second factor that waits to be confirmed", remedy="Begin one first.")
@@ -84,22 +84,33 @@ def _confirm(access: AccessState, message: m.ConfirmSecondFactor) -> Committed[t
     with access.changing() as tx:
         rows.put_factor(tx, factor)
         rows.set_recovery_codes(tx, account.id, map(totp.recovery_digest, codes))
+        after = _touched(access, tx, account)
         target = ("user", account.id)
         outbox_id = record(tx, message.caller, "admin.totp_enable", target, {"email": account.email}, now=access.now())
     access.factors[account.id] = factor
+    access.accounts[account.id] = after
     return access.committed(codes, outbox_id)
 
 
 def _remove(access: AccessState, message: m.RemoveSecondFactor) -> Committed[None]:
-    account = access.account(message.user_id)
+    account = access.checked(message.user_id, message.version)
     if account.id not in access.factors:
         raise NotFound(f"admin {account.email}: has no second factor")
     with access.changing() as tx:
         rows.delete_factor(tx, account.id)
+        after = _touched(access, tx, account)
         target = ("user", account.id)
         outbox_id = record(tx, message.caller, "admin.totp_remove", target, {"email": account.email}, now=access.now())
     access.factors.pop(account.id, None)
+    access.accounts[account.id] = after
     return access.committed(None, outbox_id)
+
+
+def _touched(access: AccessState, tx: Tx, account: rows.Account) -> rows.Account:
+    """The account as it is now: whether it has a second factor is part of it, so its version grows."""
+    after = dataclasses.replace(account, version=account.version + 1)
+    rows.update_account(tx, after, now=access.now())
+    return after
 
 
 def _label(user_id: str) -> str:

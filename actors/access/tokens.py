@@ -1,4 +1,4 @@
-"""API tokens: made, listed, revoked. Never changed, so they need no version."""
+"""API tokens: made, listed, revoked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from actors.access.state import AccessState, Handler
 from coxswain.access.secrets import new_token
 from coxswain.audit import record
-from coxswain.errors import InvalidInput, NotFound
+from coxswain.errors import InvalidInput, NotFound, StaleVersion
 from coxswain.ids import new_id
 from coxswain.messages import access as m
 from coxswain.messages.audit import Committed
@@ -42,6 +42,9 @@ def _revoke(access: AccessState, message: m.RevokeToken) -> Committed[m.Token] |
     token = next((t for t in access.tokens.values() if t.id == message.id), None)
     if token is None:
         raise NotFound(f"token: there is no token {message.id[:80]!r}", remedy="See: cox tokens list")
+    present = _view(token).version
+    if message.version not in (None, present):
+        raise StaleVersion(f"token {token.name}: version {message.version} was revoked by somebody else", current=present)
     if token.revoked_at is not None:
         return _view(token)
     now = access.now()

@@ -22,7 +22,7 @@ from coxswain.store import accounts as rows
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import peers as peer_rows
 
-__all__ = ["CHANGES", "QUESTIONS", "Did", "change", "known_device"]
+__all__ = ["CHANGES", "QUESTIONS", "Did", "change", "check_version", "known_device"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def _edit_user(fleet: FleetState, message: m.EditUser) -> Committed[m.Change[Use
 def _remove_user(fleet: FleetState, message: m.RemoveUser) -> Committed[m.Change[User]]:
     def work(tx: Tx) -> Did:
         user = _known_user(tx, message.id)
-        _check_version("user", user.id, user.version, message.version)
+        check_version("user", user.id, user.version, message.version)
         _check_role(user)
         device_ids = _device_ids(tx, user.id)
         touched = peer_rows.nodes_of_devices(tx, device_ids)
@@ -190,7 +190,7 @@ def _set_status(fleet: FleetState, message: m.SetDeviceStatus) -> Committed[m.Ch
 def _remove_device(fleet: FleetState, message: m.RemoveDevice) -> Committed[m.Change[Device]]:
     def work(tx: Tx) -> Did:
         device = known_device(tx, message.id)
-        _check_version("device", device.id, device.version, message.version)
+        check_version("device", device.id, device.version, message.version)
         touched = peer_rows.nodes_of_devices(tx, [device.id])
         rows.delete_device(tx, device.id)
         return Did(("device", device.id), {"name": device.name, "user_id": device.user_id}, device, touched)
@@ -231,7 +231,7 @@ def _device_ids(tx: Tx, user_id: str) -> list[str]:
     return [device.id for device in rows.list_devices(tx, user_id=user_id, limit=rows.count_devices(tx, user_id))]
 
 
-def _check_version(what: str, row_id: str, present: int, seen: int | None) -> None:
+def check_version(what: str, row_id: str, present: int, seen: int | None) -> None:
     if seen is not None and seen != present:
         raise StaleVersion.of(f"{what} {row_id}", seen, present)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from actors.fleet.accounts import Did, change, known_device
+from actors.fleet.accounts import Did, change, check_version, known_device
 from actors.fleet.provisioning import offer, provision, world
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import wired
@@ -83,6 +83,7 @@ def _remove(fleet: FleetState, message: m.RemoveProfile) -> Committed[m.Change[P
 def _provision(fleet: FleetState, message: m.ProvisionDevice) -> Committed[m.Change[Device]]:
     def work(tx: Tx) -> Did:
         device = _usable(tx, message.id)
+        check_version("device", device.id, device.version, message.version)
         outcome = provision(fleet, tx, [device.id], rotate=message.rotate)
         given = outcome.given[0]
         detail = {"peer_count": given.peer_count, "rotated": message.rotate, "skipped": len(outcome.unserved)}

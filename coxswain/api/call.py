@@ -11,7 +11,7 @@ from coxswain.api.bodies import Body, instant, integer, one_line, word
 from coxswain.api.doors import Door
 from coxswain.api.services import Services
 from coxswain.api.who import Who
-from coxswain.errors import InvalidInput, Unavailable
+from coxswain.errors import InvalidInput, StaleVersion, Unavailable
 from coxswain.messages import audit, fleet, sessions
 from coxswain.messages.audit import Caller, Committed
 from coxswain.model import Node
@@ -124,6 +124,14 @@ class Call:
 
     def node(self, key: str | None = None) -> Node:
         return self.view(key).node
+
+    def check_version(self, what: str, present: int) -> None:
+        """For changes that are about a record and do not go through its row: ``version``, in the body or the query, is the
+        one that its author saw. Raises ``StaleVersion``.
+        """
+        seen = self.number("version") if self.request.method == "DELETE" else self.body.get("version", int)
+        if seen is not None and seen != present:
+            raise StaleVersion(f"{what}: version {seen} was changed by somebody else; it is {present} now", current=present)
 
     def active_sessions(self) -> dict[str, int] | None:
         """Node id to its open sessions; None: not known just now, as the tracker restarts."""

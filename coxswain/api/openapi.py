@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import COMPONENTS, Json
 
-__all__ = ["SENTENCES", "document", "statuses"]
+__all__ = ["SENTENCES", "document", "statuses", "takes_version"]
 
 SENTENCES = {
     400: "input that cannot be accepted",
@@ -78,7 +78,14 @@ def statuses(route: Route) -> list[int]:
         found.add(404)
     if route.unsafe:
         found |= {413, 415}
+    if takes_version(route):
+        found.add(409)
     return sorted(found)
+
+
+def takes_version(route: Route) -> bool:
+    """Whether it refuses to change what somebody else changed since its author looked."""
+    return "version" in (route.body or {}).get("properties", ()) or any(param.name == "version" for param in route.query)
 
 
 def _operation(route: Route) -> Json:

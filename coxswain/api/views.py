@@ -346,7 +346,14 @@ def token(t: Token) -> dict[str, Any]:
         "last_used_at": stamp(t.last_used_at),
         "revoked_at": stamp(t.revoked_at),
     }
-    found = {"id": t.id, "name": t.name, "scope": t.scope, "prefix": t.prefix, "created_at": stamp(t.created_at)}
+    found: dict[str, Any] = {
+        "id": t.id,
+        "name": t.name,
+        "scope": t.scope,
+        "prefix": t.prefix,
+        "created_at": stamp(t.created_at),
+        "version": t.version,
+    }
     return found | {key: value for key, value in maybe.items() if value}
 
 

@@ -35,12 +35,13 @@ _SIMPLE = re.compile(
 
 
 class RemoteError(CoxswainError):
-    """The daemon said no. Carries what it said."""
+    """The daemon said no. Carries what it said. ``current``: the version that is there, if another one was refused."""
 
-    def __init__(self, message: str, *, status: int, exit_code: int, remedy: str = "") -> None:
+    def __init__(self, message: str, *, status: int, exit_code: int, remedy: str = "", current: int | None = None) -> None:
         super().__init__(message, remedy=remedy)
         self.status = status
         self.exit_code = exit_code
+        self.current = current
 
 
 class Place(Protocol):
@@ -212,7 +213,8 @@ def _error(status: int, answer: Any) -> RemoteError:
     if not isinstance(answer, dict):
         return RemoteError(f"the daemon answered with HTTP {status}", status=status, exit_code=1)
     text = str(answer.get("error", f"HTTP {status}"))
-    return RemoteError(text, status=status, exit_code=int(answer.get("exit_code", 1)), remedy=str(answer.get("remedy", "")))
+    exit_code, remedy = int(answer.get("exit_code", 1)), str(answer.get("remedy", ""))
+    return RemoteError(text, status=status, exit_code=exit_code, remedy=remedy, current=answer.get("current"))
 
 
 def config_path(given: str | None) -> Path:

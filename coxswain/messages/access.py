@@ -147,10 +147,11 @@ class RemoveAdmin:
 
 @dataclass(frozen=True, slots=True)
 class ChangePassword:
-    """Ends the account's sessions but ``keep_session``. Reply: ``Committed[Admin]``.
+    """Ends the account's sessions but ``keep_session``. Reply: ``Committed[Admin]``. ``version`` None: whatever it is now.
 
     ``expected_hash``: the hash that the old password was checked against, which must still be the stored one; None: nobody
-    asked for the old one. Raises ``NotFound``, ``Conflict`` (it changed meanwhile; the configuration says what it is).
+    asked for the old one. Raises ``NotFound``, ``StaleVersion``, ``Conflict`` (it changed meanwhile; the configuration says
+    what it is).
     """
 
     caller: Caller
@@ -158,6 +159,7 @@ class ChangePassword:
     password_hash: str = field(repr=False)
     expected_hash: str | None = field(default=None, repr=False)
     keep_session: str = ""
+    version: int | None = None
 
 
 # -- logging in
@@ -262,11 +264,12 @@ class RevokeLogin:
 @dataclass(frozen=True, slots=True)
 class BeginSecondFactor:
     """Makes a secret, which counts when it is confirmed. Reply: ``Committed[SecondFactor]``. Raises ``Conflict`` if a
-    confirmed one is there, ``NotFound``.
+    confirmed one is there, ``NotFound``, ``StaleVersion``.
     """
 
     caller: Caller
     user_id: str
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,20 +283,22 @@ class SecondFactor:
 @dataclass(frozen=True, slots=True)
 class ConfirmSecondFactor:
     """Reply: ``Committed[tuple[str, ...]]``: recovery codes, shown once. Raises ``InvalidInput`` (a wrong code),
-    ``Conflict`` (nothing to confirm).
+    ``Conflict`` (nothing to confirm), ``StaleVersion``.
     """
 
     caller: Caller
     user_id: str
     code: str = field(repr=False)
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveSecondFactor:
-    """Reply: ``Committed[None]``. Raises ``NotFound`` if there is none."""
+    """Reply: ``Committed[None]``. Raises ``NotFound`` if there is none, ``StaleVersion``."""
 
     caller: Caller
     user_id: str
+    version: int | None = None
 
 
 # -- tokens
@@ -301,7 +306,10 @@ class RemoveSecondFactor:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An API token, without its secret. Times are epoch seconds; None: never."""
+    """An API token, without its secret. Times are epoch seconds; None: never.
+
+    All that ever changes of it is that it is revoked, so there are two versions of it.
+    """
 
     id: str
     name: str
@@ -312,6 +320,10 @@ class Token:
     expires_at: float | None
     last_used_at: float | None
     revoked_at: float | None
+
+    @property
+    def version(self) -> int:
+        return 1 if self.revoked_at is None else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +360,11 @@ class CreatedToken:
 
 @dataclass(frozen=True, slots=True)
 class RevokeToken:
-    """Reply: ``Committed[Token]``, or ``Token`` if it was revoked already. Raises ``NotFound``."""
+    """Reply: ``Committed[Token]``, or ``Token`` if it was revoked already. Raises ``NotFound``, ``StaleVersion``."""
 
     caller: Caller
     id: str
+    version: int | None = None
 
 
 # -- what belongs to nobody's records

@@ -210,12 +210,14 @@ class ProvisionDevice:
     """Makes the device's peers what its profiles say; without profiles, it is given every node that is ready.
 
     Keys and addresses that are there are kept. ``rotate``: makes new keys, at the same addresses; the tunnels that are up
-    are cut until the device has fetched them. Reply: ``Committed[Change[Device]]``. Raises ``Conflict``: it is revoked.
+    are cut until the device has fetched them. ``version`` None: whatever it is now. Reply: ``Committed[Change[Device]]``.
+    Raises ``StaleVersion``; ``Conflict``: it is revoked.
     """
 
     caller: Caller
     id: str
     rotate: bool = False
+    version: int | None = None
 
 
 # -- profiles

@@ -35,6 +35,7 @@ ADMIN = shape(
 FACTOR = shape("SecondFactor", obj({"secret": TEXT, "url": TEXT}))
 
 _YOURS = {"your_password": TEXT | {"description": "asked for again in a login session"}}
+_SEEN = {"version": nullable(INT)}
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _NO_STORE = (("Cache-Control", "no-store"),)
 
@@ -77,26 +78,31 @@ def _remove(call: Call) -> None:
 def _set_password(call: Call) -> None:
     admin = _admin(call)
     ask_again(call)
-    call.change("access", m.ChangePassword(call.caller, admin.id, new_hash(call, "new_password")))
+    call.change("access", m.ChangePassword(call.caller, admin.id, new_hash(call, "new_password"), version=_seen(call)))
 
 
 def _begin_factor(call: Call) -> Any:
     admin = _admin(call)
     ask_again(call)
-    found: m.SecondFactor = call.change("access", m.BeginSecondFactor(call.caller, admin.id))
+    found: m.SecondFactor = call.change("access", m.BeginSecondFactor(call.caller, admin.id, _seen(call)))
     return Reply({"secret": found.secret, "url": found.url}, headers=_NO_STORE)
 
 
 def _confirm_factor(call: Call) -> Any:
     code = call.body.secret("code") or ""
-    codes = call.change("access", m.ConfirmSecondFactor(call.caller, _admin(call).id, code))
+    codes = call.change("access", m.ConfirmSecondFactor(call.caller, _admin(call).id, code, _seen(call)))
     return Reply({"recovery_codes": list(codes)}, headers=_NO_STORE)
 
 
 def _remove_factor(call: Call) -> None:
     admin = _admin(call)
     ask_again(call)
-    call.change("access", m.RemoveSecondFactor(call.caller, admin.id))
+    call.change("access", m.RemoveSecondFactor(call.caller, admin.id, _seen(call)))
+
+
+def _seen(call: Call) -> int | None:
+    found: int | None = call.body.get("version", int)
+    return found
 
 
 def _admin(call: Call) -> m.Admin:
@@ -131,19 +137,19 @@ ROUTES = (
     Route(
         "POST", "/api/admins/{key}/password", _ADMIN, "Sets an admin's password, and ends its sessions.", _set_password,
         "admin.password", "user", status=204, also=(404, 409, 429),
-        body=obj({"new_password": TEXT | {"description": "8 to 512 characters"}}, _YOURS),
+        body=obj({"new_password": TEXT | {"description": "8 to 512 characters"}}, _YOURS | _SEEN),
     ),
     Route(
         "POST", "/api/admins/{key}/totp", _ADMIN, "Makes a second factor, which counts once it is confirmed.", _begin_factor,
-        "admin.totp_begin", "user", FACTOR, 201, (404, 409, 429), obj({}, _YOURS),
+        "admin.totp_begin", "user", FACTOR, 201, (404, 409, 429), obj({}, _YOURS | _SEEN),
     ),
     Route(
         "POST", "/api/admins/{key}/totp/confirm", _ADMIN, "Confirms a second factor; recovery codes are shown once.",
         _confirm_factor, "admin.totp_enable", "user", obj({"recovery_codes": array(TEXT)}), also=(404, 409),
-        body=obj({"code": TEXT}),
+        body=obj({"code": TEXT}, _SEEN),
     ),
     Route(
         "POST", "/api/admins/{key}/totp/remove", _ADMIN, "Takes a second factor away.", _remove_factor,
-        "admin.totp_remove", "user", status=204, also=(404, 429), body=obj({}, _YOURS),
+        "admin.totp_remove", "user", status=204, also=(404, 409, 429), body=obj({}, _YOURS | _SEEN),
     ),
 )  # fmt: skip

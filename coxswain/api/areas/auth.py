@@ -91,7 +91,14 @@ def _password(call: Call) -> None:
         raise Conflict("password: this caller has none", remedy="Use: cox admins password NAME")
     call.change(
         "access",
-        m.ChangePassword(call.caller, call.who.user_id, new_hash(call, "new_password"), found.password_hash, call.who.id),
+        m.ChangePassword(
+            call.caller,
+            call.who.user_id,
+            new_hash(call, "new_password"),
+            found.password_hash,
+            call.who.id,
+            call.body.get("version", int),
+        ),
     )
 
 
@@ -126,7 +133,10 @@ ROUTES = (
     Route(
         "POST", "/api/auth/password", _ADMIN, "Changes your password, and ends your other sessions.", _password,
         "admin.password", "user", status=204, also=(409, 429),
-        body=obj({"your_password": TEXT, "new_password": TEXT | {"description": "8 to 512 characters"}}),
+        body=obj(
+            {"your_password": TEXT, "new_password": TEXT | {"description": "8 to 512 characters"}},
+            {"version": nullable(INT)},
+        ),
     ),
     Route(
         "GET", "/api/auth/sessions", _ADMIN, "Your login sessions, newest first.", _sessions, returns=array(LOGIN),

@@ -9,7 +9,7 @@ from coxswain.api.areas.nodes import NODE
 from coxswain.api.areas.servers import sources
 from coxswain.api.call import Call
 from coxswain.api.route import Route, Scope
-from coxswain.api.schema import BOOL, INT, TEXT, array, limited, obj
+from coxswain.api.schema import BOOL, INT, TEXT, array, limited, nullable, obj
 from coxswain.api.waiting import run_operation
 from coxswain.errors import Conflict
 from coxswain.messages import fleet
@@ -18,6 +18,8 @@ from coxswain.model import Node
 __all__ = ["ROUTES"]
 
 _SOURCE = {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "force": BOOL}
+_SEEN = {"version": nullable(INT)}
+"""Of the node; see ``Call.check_version``."""
 
 
 def _on_machine(call: Call) -> Node:
@@ -42,6 +44,7 @@ def _source(call: Call) -> dict[str, str]:
 
 def _run(call: Call, kind: str, **params: Any) -> Any:
     node = _on_machine(call)
+    call.check_version(f"node {node.name}", node.version)
     gone = kind == "node.remove"
     last = views.node(call.view(), None) if gone else {}
     return run_operation(
@@ -83,7 +86,7 @@ def _action(path: str, kind: str, summary: str, audit: str) -> Route:
         target="node",
         returns=NODE,
         also=(202, 502, 503),
-        body=obj({}, {}),
+        body=obj({}, _SEEN),
         waits_for_node=True,
     )
 
@@ -99,7 +102,7 @@ ROUTES = (
         target="node",
         returns=NODE,
         also=(202, 502, 503),
-        body=obj({}, _SOURCE),
+        body=obj({}, _SOURCE | _SEEN),
         waits_for_node=True,
     ),
     _action("rollback", "node.rollback", "Puts the agent back that the last upgrade replaced.", "node.rollback"),

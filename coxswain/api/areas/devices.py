@@ -121,8 +121,8 @@ def _remove(call: Call) -> None:
 
 
 def _provision(call: Call) -> Any:
-    rotate = call.body.get("rotate", bool) or False
-    change = call.change("fleet", accounts.ProvisionDevice(call.caller, call.path["key"], rotate))
+    rotate, version = call.body.get("rotate", bool) or False, call.body.get("version", int)
+    change = call.change("fleet", accounts.ProvisionDevice(call.caller, call.path["key"], rotate, version))
     now = change.given[0]
     return {
         "device_id": now.device_id,
@@ -188,7 +188,8 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/devices/{key}/provision", _ADMIN, "Makes a device's peers what its profiles say.", _provision,
-        "device.provision", "device", PROVISION_RESULT, also=(404, 409), body=obj({}, {"rotate": nullable(BOOL)}),
+        "device.provision", "device", PROVISION_RESULT, also=(404, 409),
+        body=obj({}, {"rotate": nullable(BOOL), "version": nullable(INT)}),
         query=(WAIT,),
     ),
     Route(

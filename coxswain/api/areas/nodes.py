@@ -201,14 +201,17 @@ def _set_enabled(call: Call, *, enabled: bool) -> Any:
 
 
 def _enroll(call: Call) -> Any:
-    csr = call.body.text("csr")
-    message = ca.IssueNodeCertificate(call.caller, call.node().id, csr.encode())
+    csr, node = call.body.text("csr"), call.node()
+    call.check_version(f"node {node.name}", node.version)
+    message = ca.IssueNodeCertificate(call.caller, node.id, csr.encode())
     return views.issued(call.change("certificate_authority", message))
 
 
 def _revoke(call: Call) -> Any:
     serial, reason = call.body.get("serial", str), call.body.get("reason", str) or ""
-    message = ca.RevokeNodeCertificates(call.caller, call.node().id, serial, reason[:200])
+    node = call.node()
+    call.check_version(f"node {node.name}", node.version)
+    message = ca.RevokeNodeCertificates(call.caller, node.id, serial, reason[:200])
     return {"revoked": list(call.change("certificate_authority", message))}
 
 
@@ -278,11 +281,11 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/nodes/{key}/enroll", _ADMIN, "Signs a node's certificate request.", _enroll, "node.enroll",
-        returns=ISSUED, status=201, body=obj({"csr": TEXT}), target="node", also=(404, 409),
+        returns=ISSUED, status=201, body=obj({"csr": TEXT}, {"version": nullable(INT)}), target="node", also=(404, 409),
     ),
     Route(
         "POST", "/api/nodes/{key}/revoke", _ADMIN, "Revokes certificates of a node.", _revoke, "node.revoke",
-        body=obj({}, {"serial": nullable(TEXT), "reason": nullable(TEXT)}),
+        body=obj({}, {"serial": nullable(TEXT), "reason": nullable(TEXT), "version": nullable(INT)}),
         returns=obj({"revoked": array(TEXT)}), target="node", also=(404, 409),
     ),
     Route(

@@ -182,7 +182,9 @@ def _remove(call: Call) -> None:
 
 
 def _provision(call: Call) -> Any:
-    path_id = _view(call).path.id
+    path = _view(call).path
+    path_id = path.id
+    call.check_version(f"path {path.name}", path.version)
     params = {"path_id": path_id} | _patience(call)
     return run_operation(call, "path.provision", params, lambda _done: _path(call.ask("fleet", m.GetPath(path_id))))
 
@@ -228,6 +230,7 @@ def _unbind(call: Call) -> Any:
 def _move(call: Call, path_id: str) -> Any:
     device_id = _device(call)
     now: m.BindingView = call.ask("fleet", m.GetBinding(device_id))
+    call.check_version(f"binding of {device_id}", now.version)
     if now.phase is Phase.SETTLED and now.route == path_id:
         call.change("fleet", m.NoteBinding(call.caller, device_id, path_id))
         return Reply(status=204)
@@ -268,6 +271,7 @@ _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
 _PATIENCE = Param("patience", "for how many seconds each stage waits for its nodes; absent: 45", limited(1, 3600))
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000))
+_SEEN = {"version": nullable(INT)}
 _LATER = (202, 404, 409, 502)
 
 ROUTES = (
@@ -295,7 +299,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/paths/{key}/provision", _ADMIN, "Has the nodes of a path looked at, and waits until it is in place.",
-        _provision, "path.provision", "path", PATH, 200, _LATER, None, (_PATIENCE,), waits_for_node=True,
+        _provision, "path.provision", "path", PATH, 200, _LATER, obj({}, _SEEN), (_PATIENCE,), waits_for_node=True,
     ),
     Route(
         "GET", "/api/node-links", _READ, "The links between nodes.", _links, returns=array(NODE_LINK),
@@ -316,11 +320,11 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/devices/{key}/bind", _ADMIN, "Moves a device's traffic to a path; the new one carries first.", _bind,
-        "path.bind", "device", None, 204, _LATER, obj({"path_id": TEXT}), (_PATIENCE,), waits_for_node=True,
+        "path.bind", "device", None, 204, _LATER, obj({"path_id": TEXT}, _SEEN), (_PATIENCE,), waits_for_node=True,
     ),
     Route(
         "DELETE", "/api/devices/{key}/bind", _ADMIN, "Takes a device's traffic off its path.", _unbind, "path.unbind",
-        "device", None, 204, _LATER, None, (_PATIENCE,), waits_for_node=True,
+        "device", None, 204, _LATER, None, (_VERSION, _PATIENCE), waits_for_node=True,
     ),
     Route(
         "POST", "/api/devices/{key}/bind/plan", _READ, "What moving a device's traffic would do, stage by stage.",

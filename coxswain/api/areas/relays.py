@@ -8,7 +8,7 @@ from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
 from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
-from coxswain.api.schema import BOOL, INT, TEXT, array, limited, obj, shape
+from coxswain.api.schema import BOOL, INT, TEXT, array, limited, nullable, obj, shape
 from coxswain.api.waiting import run_operation
 from coxswain.errors import Conflict
 from coxswain.messages import servers as m
@@ -105,12 +105,14 @@ def _delete(call: Call) -> None:
 
 def _remove(call: Call) -> Any:
     relay = _on_machine(call)
+    call.check_version(f"relay {relay.name}", relay.version)
     params = {"relay_id": relay.id, "server_id": relay.server_id, "name": relay.name}
     return run_operation(call, "relay.remove", params, lambda _operation: relay_view(call, relay))
 
 
 def _update(call: Call) -> Any:
     relay, body = _on_machine(call), call.body
+    call.check_version(f"relay {relay.name}", relay.version)
     given = {"path": body.get("binary_path", str), "url": body.get("url", str), "sha256": body.get("sha256", str)}
     params = {
         "relay_id": relay.id,
@@ -166,7 +168,7 @@ ROUTES = (
         target="relay",
         returns=RELAY,
         also=(202, 502, 503),
-        body=obj({}, {}),
+        body=obj({}, {"version": nullable(INT)}),
         waits_for_node=True,
     ),
     Route(
@@ -179,7 +181,7 @@ ROUTES = (
         target="relay",
         returns=RELAY,
         also=(202, 502, 503),
-        body=obj({}, {"binary_path": TEXT, "url": TEXT, "sha256": TEXT}),
+        body=obj({}, {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "version": nullable(INT)}),
         waits_for_node=True,
     ),
     Route(

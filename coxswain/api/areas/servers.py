@@ -14,7 +14,7 @@ from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
 from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
-from coxswain.api.schema import BOOL, INT, TEXT, array, choice, limited, obj, shape
+from coxswain.api.schema import BOOL, INT, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.waiting import run_operation
 from coxswain.errors import InvalidInput
 from coxswain.messages import servers as m
@@ -157,6 +157,7 @@ def _see(call: Call) -> Any:
 
 def _deploy(call: Call) -> Any:
     body, server = call.body, _server(call)
+    call.check_version(f"server {server.name}", server.version)
     role = body.need("role", str)
     if role not in ("node", "relay"):
         raise InvalidInput(f"role: {role[:40]!r} is not node or relay")
@@ -295,6 +296,7 @@ ROUTES = (
                 "no_ingress": BOOL,
                 "endpoint": TEXT,
                 "hostname": TEXT,
+                "version": nullable(INT),
             }
             | _SOURCE_KEYS
             | _ROUTE_KEYS,

@@ -8,14 +8,15 @@ from coxswain.access.secrets import parse_lifetime
 from coxswain.api import views
 from coxswain.api.call import CHANGE_S, Call
 from coxswain.api.route import Param, Reply, Route, Scope
-from coxswain.api.schema import STAMP, TEXT, array, choice, limited, obj, shape
+from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, obj, shape
 from coxswain.messages import access as m
 from coxswain.messages.audit import Committed
 
 __all__ = ["ROUTES"]
 
 _SCOPE = choice("readonly", "monitor", "admin")
-_KEYS = {"id": TEXT, "name": TEXT, "scope": _SCOPE, "prefix": TEXT, "created_at": STAMP}
+_VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+_KEYS = {"id": TEXT, "name": TEXT, "scope": _SCOPE, "prefix": TEXT, "created_at": STAMP, "version": INT}
 _MORE = {"created_by": TEXT, "expires_at": STAMP, "last_used_at": STAMP, "revoked_at": STAMP}
 TOKEN = shape("Token", obj(_KEYS, _MORE))
 CREATED = shape("CreatedToken", obj(_KEYS | {"secret": TEXT | {"description": "shown this once"}}, _MORE))
@@ -36,7 +37,8 @@ def _create(call: Call) -> Any:
 
 
 def _revoke(call: Call) -> None:
-    found: Committed[m.Token] | m.Token = call.ask("access", m.RevokeToken(call.caller, call.path["id"]), CHANGE_S)
+    message = m.RevokeToken(call.caller, call.path["id"], call.number("version"))
+    found: Committed[m.Token] | m.Token = call.ask("access", message, CHANGE_S)
     if isinstance(found, Committed):
         call.committed(found)
     else:
@@ -60,6 +62,6 @@ ROUTES = (
     ),
     Route(
         "DELETE", "/api/tokens/{id}", Scope.ADMIN, "Revokes a token; once more is no error.", _revoke, "token.revoke",
-        "token", status=204, also=(404,),
+        "token", status=204, also=(404, 409), query=(_VERSION,),
     ),
 )  # fmt: skip

@@ -128,7 +128,7 @@ def _get_user(fleet: FleetState, message: m.GetUser) -> User:
 
 def _list_users(fleet: FleetState, message: m.ListUsers) -> list[User]:
     with fleet.store.read() as tx:
-        return rows.list_users(tx, role=message.role, after=message.after, limit=message.limit)
+        return rows.list_users(tx, role=message.role, after=message.after, limit=message.limit, wanted=message.wanted)
 
 
 # -- devices
@@ -200,7 +200,9 @@ def _remove_device(fleet: FleetState, message: m.RemoveDevice) -> Committed[m.Ch
 
 def _list_devices(fleet: FleetState, message: m.ListDevices) -> list[Device]:
     with fleet.store.read() as tx:
-        return rows.list_devices(tx, user_id=message.user_id, after=message.after, limit=message.limit)
+        return rows.list_devices(
+            tx, user_id=message.user_id, after=message.after, limit=message.limit, wanted=message.wanted
+        )
 
 
 # -- finding

@@ -20,8 +20,13 @@ def _get(fleet: FleetState, message: m.GetNode) -> m.NodeView:
 
 def _list(fleet: FleetState, message: m.ListNodes) -> list[m.NodeView]:
     named: Iterable[Node] = sorted(fleet.nodes.values(), key=lambda n: n.name)
-    chosen = [n for n in named if n.name > message.after]
+    chosen = [n for n in named if n.name > message.after and (not message.wanted or _is_wanted(n, message.wanted))]
     return [_view(fleet, n) for n in chosen[: message.limit]]
+
+
+def _is_wanted(node: Node, wanted: str) -> bool:
+    texts = (node.name, node.region, node.control_addr, node.public_ip, *node.endpoint_ips)
+    return node.id == wanted or any(wanted.lower() in text.lower() for text in texts)
 
 
 def _view(fleet: FleetState, node: Node) -> m.NodeView:

@@ -16,10 +16,11 @@ from coxswain.messages import audit, fleet, sessions
 from coxswain.messages.audit import Caller, Committed
 from coxswain.model import Node
 
-__all__ = ["CHANGE_S", "NODE_S", "READ_S", "Call"]
+__all__ = ["CHANGE_S", "LONGEST_SEARCH", "NODE_S", "READ_S", "Call"]
 
 READ_S = 5.0
 CHANGE_S = 30.0
+LONGEST_SEARCH = 100
 NODE_S = 100.0
 """A push may take as long as the contract lets it (node-contract.md 4.1)."""
 
@@ -81,6 +82,13 @@ class Call:
     def limit(self, default: int = 100, high: int = 1_000) -> int:
         """How long a page may be; 0 and nothing mean ``default`` (management-plane.md 3.2)."""
         return self.number("limit", 0, high=high) or default
+
+    def wanted(self) -> str:
+        """What is looked for, with ``q``; empty: everything."""
+        text = (self.word("q") or "").strip()
+        if len(text) > LONGEST_SEARCH:
+            raise InvalidInput(f"q: {len(text)} characters; it takes at most {LONGEST_SEARCH}")
+        return text
 
     def flag(self, name: str) -> bool | None:
         """``true`` or ``false``; None if it is absent."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from coxswain.api.call import Call
+from coxswain.api.call import LONGEST_SEARCH, Call
 from coxswain.api.route import Param, Reply
 from coxswain.api.schema import limited
 from coxswain.errors import NotFound
 
-__all__ = ["PAGE", "page_of"]
+__all__ = ["PAGE", "page_of", "search"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,12 @@ PAGE = (
     Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),
 )
 """The parameters of a list that ``page_of`` cuts."""
+
+
+def search(where: str) -> Param:
+    """The parameter that ``Call.wanted`` reads. ``where``: in what it looks."""
+    schema = {"type": "string", "maxLength": LONGEST_SEARCH}
+    return Param("q", f"a part of {where}, in any case of its letters, or an id", schema)
 
 
 def page_of(call: Call, found: Sequence[T], id_of: Callable[[T], str], view: Callable[[T], Any]) -> Reply:

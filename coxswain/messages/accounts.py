@@ -134,11 +134,14 @@ class GetUser:
 
 @dataclass(frozen=True, slots=True)
 class ListUsers:
-    """Reply: list of ``User`` of that role, oldest first, the first ``limit`` after the id ``after``."""
+    """Reply: list of ``User`` of that role, oldest first, the first ``limit`` after the id ``after``. ``wanted``: a part of
+    the name, e-mail or phone, in any case of its letters, or the id; empty: all.
+    """
 
     after: str = ""
     limit: int = 100
     role: str = "user"
+    wanted: str = ""
 
 
 # -- devices
@@ -198,11 +201,14 @@ class GetDevice:
 
 @dataclass(frozen=True, slots=True)
 class ListDevices:
-    """Reply: list of ``Device``, oldest first, the first ``limit`` after the id ``after``; of one user, or of all."""
+    """Reply: list of ``Device``, oldest first, the first ``limit`` after the id ``after``; of one user, or of all.
+    ``wanted``: a part of the name, or the id; empty: all.
+    """
 
     user_id: str = ""
     after: str = ""
     limit: int = 100
+    wanted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,10 +148,13 @@ class GetNode:
 
 @dataclass(frozen=True, slots=True)
 class ListNodes:
-    """Reply: list of ``NodeView`` in name order, the first ``limit`` (None: all) after the name ``after``."""
+    """Reply: list of ``NodeView`` in name order, the first ``limit`` (None: all) after the name ``after``. ``wanted``: a
+    part of the name, region or an address, in any case of its letters, or the id; empty: all.
+    """
 
     after: str = ""
     limit: int | None = None
+    wanted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

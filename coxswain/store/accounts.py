@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from coxswain.clock import to_micros
 from coxswain.errors import NotFound, StaleVersion
 from coxswain.model import Device, User
-from coxswain.store.api import Row, Tx, Value, in_lists
+from coxswain.store.api import Row, Tx, Value, containing, in_lists
 
 __all__ = [
     "count_devices",
@@ -59,9 +59,12 @@ def find_user(tx: Tx, key: str) -> User | None:
     return _user(rows[0]) if rows else None
 
 
-def list_users(tx: Tx, *, role: str = "user", after: str = "", limit: int) -> list[User]:
-    """Oldest first. ``after``: the id of the last one of the page before; ``NotFound`` if that is gone since."""
+def list_users(tx: Tx, *, role: str = "user", after: str = "", limit: int, wanted: str = "") -> list[User]:
+    """Oldest first. ``after``: the id of the last one of the page before; ``NotFound`` if that is gone since. ``wanted``:
+    what is in the name, e-mail or phone, or is the id; empty: all.
+    """
     where, params = _page(tx, "users", after)
+    where, params = _search(("name", "email", "phone"), wanted, where, params)
     rows = tx.execute(
         f"SELECT {_USER} FROM users WHERE role = ?{where} ORDER BY created_at, id LIMIT ?",  # noqa: S608
         (role, *params, limit),
@@ -117,9 +120,12 @@ def devices_by_id(tx: Tx, device_ids: Sequence[str]) -> list[Device]:
     return sorted((_device(row) for row in rows), key=lambda d: (d.created_at, d.id))
 
 
-def list_devices(tx: Tx, *, user_id: str = "", status: str = "", after: str = "", limit: int) -> list[Device]:
-    """Oldest first; of one user, or of all. ``after`` as for users."""
+def list_devices(
+    tx: Tx, *, user_id: str = "", status: str = "", after: str = "", limit: int, wanted: str = ""
+) -> list[Device]:
+    """Oldest first; of one user, or of all. ``after`` and ``wanted`` as for users."""
     where, params = _page(tx, "devices", after)
+    where, params = _search(("name",), wanted, where, params)
     for column, value in (("user_id", user_id), ("status", status)):
         if value:
             where += f" AND {column} = ?"
@@ -188,6 +194,14 @@ def _page(tx: Tx, table: str, after: str) -> tuple[str, tuple[Value, ...]]:
     if not start:
         raise NotFound(f"after: there is no {after[:80]!r} in this list", remedy="Start from the first page.")
     return " AND (created_at, id) > (?, ?)", start[0]
+
+
+def _search(columns: tuple[str, ...], wanted: str, where: str, params: tuple[Value, ...]) -> tuple[str, tuple[Value, ...]]:
+    """``where`` and ``params``, and in addition what is ``wanted``, if anything is."""
+    if not wanted:
+        return where, params
+    found, more = containing(columns, wanted)
+    return f"{where} AND (id = ? OR {found})", (*params, wanted, *more)
 
 
 def _lost(tx: Tx, what: str, table: str, row_id: str, expected: int) -> NotFound | StaleVersion:

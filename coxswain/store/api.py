@@ -6,6 +6,7 @@ SQL is written once, in the dialect that SQLite and Postgres share, with ``?`` f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum, auto
@@ -128,3 +129,14 @@ def in_lists(values: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
     for start in range(0, len(values), _IN_LIST):
         part = values[start : start + _IN_LIST]
         yield part, ", ".join("?" * len(part))
+
+
+def containing(columns: Sequence[str], wanted: str) -> tuple[str, tuple[Value, ...]]:
+    """A condition, and its parameters, for rows in one of whose ``columns`` the text ``wanted`` is.
+
+    Case does not matter in ASCII, on both backends; elsewhere it may. What LIKE gives a meaning of its own means itself.
+    """
+    folds = {wanted.lower(), "".join(c.lower() if c.isascii() else c for c in wanted)}
+    patterns = ["%" + re.sub(r"([\\%_])", r"\\\1", fold) + "%" for fold in sorted(folds)]
+    parts = [f"LOWER({column}) LIKE ? ESCAPE '\\'" for column in columns for _ in patterns]
+    return f"({' OR '.join(parts)})", tuple(pattern for _ in columns for pattern in patterns)

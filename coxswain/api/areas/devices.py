@@ -6,6 +6,7 @@ from typing import Any
 
 from coxswain.api.areas.arrival import ARRIVAL, GIVEN, WAIT, arrived, given
 from coxswain.api.call import Call
+from coxswain.api.paging import search
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
@@ -66,7 +67,7 @@ def _of_user(call: Call) -> Any:
 
 def _page(call: Call, user_id: str) -> Reply:
     limit = call.limit(default=1_000, high=10_000)
-    found = call.ask("fleet", accounts.ListDevices(user_id, call.word("after") or "", limit + 1))
+    found = call.ask("fleet", accounts.ListDevices(user_id, call.word("after") or "", limit + 1, call.wanted()))
     page = [device(value) for value in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 
@@ -154,11 +155,11 @@ _STATUS_BODY = obj({}, {"version": nullable(INT)})
 ROUTES = (
     Route(
         "GET", "/api/devices", _READ, "All devices, oldest first.", _list, returns=array(DEVICE), also=(404,),
-        query=(_USER, _AFTER, _LIMIT),
+        query=(_USER, search("the name"), _AFTER, _LIMIT),
     ),
     Route(
         "GET", "/api/users/{key}/devices", _READ, "A user's devices, oldest first.", _of_user, returns=array(DEVICE),
-        also=(404,), query=(_AFTER, _LIMIT),
+        also=(404,), query=(search("the name"), _AFTER, _LIMIT),
     ),
     Route(
         "POST", "/api/users/{key}/devices", _ADMIN, "Adds a device of a user.", _add, "device.add", "device", DEVICE, 201,

@@ -7,6 +7,7 @@ from typing import Any
 from coxswain.api import views
 from coxswain.api.bodies import one_line, policy, policy_change
 from coxswain.api.call import NODE_S, Call
+from coxswain.api.paging import search
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
@@ -134,7 +135,7 @@ _LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000)
 
 def _list(call: Call) -> Any:
     limit = call.limit(default=10_000, high=10_000)
-    found = call.ask("fleet", fleet.ListNodes(call.word("after") or "", limit + 1))
+    found = call.ask("fleet", fleet.ListNodes(call.word("after") or "", limit + 1, call.wanted()))
     active = call.active_sessions()
     candidate = _candidate(call)
     page = [views.node(view, active, candidate) for view in found[:limit]]
@@ -252,7 +253,10 @@ def _ask_link(call: Call, node: Node, message: Any) -> Any:
 _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
 
 ROUTES = (
-    Route("GET", "/api/nodes", _READ, "All nodes, by name.", _list, returns=array(NODE), query=(_AFTER, _LIMIT)),
+    Route(
+        "GET", "/api/nodes", _READ, "All nodes, by name.", _list, returns=array(NODE),
+        query=(search("name, region or address"), _AFTER, _LIMIT),
+    ),
     Route(
         "POST", "/api/nodes", _ADMIN, "Takes a node into the inventory.", _add, "node.add", "node",
         STORED_NODE, 201, (409,),

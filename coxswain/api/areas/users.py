@@ -6,6 +6,7 @@ from typing import Any
 
 from coxswain.api.areas.arrival import ARRIVAL, WAIT, arrived
 from coxswain.api.call import Call
+from coxswain.api.paging import search
 from coxswain.api.passwords import new_hash
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
@@ -55,7 +56,7 @@ def _found(call: Call) -> User:
 
 def _list(call: Call) -> Any:
     limit = call.limit(default=1_000, high=10_000)
-    found = call.ask("fleet", accounts.ListUsers(call.word("after") or "", limit + 1))
+    found = call.ask("fleet", accounts.ListUsers(call.word("after") or "", limit + 1, wanted=call.wanted()))
     page = [user(value) for value in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 
@@ -119,7 +120,7 @@ _STATUS_BODY = obj({}, {"version": nullable(INT)})
 ROUTES = (
     Route(
         "GET", "/api/users", _READ, "All users of the VPN, oldest first.", _list, returns=array(USER), also=(404,),
-        query=(_AFTER, _LIMIT),
+        query=(search("name, e-mail address or phone number"), _AFTER, _LIMIT),
     ),
     Route(
         "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),

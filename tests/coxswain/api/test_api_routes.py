@@ -248,3 +248,24 @@ def test_harm_needs_an_actor_and_a_way(controller: Controller) -> None:
 def test_the_socket_is_private(controller: Controller) -> None:
     assert (controller.home / "control.sock").stat().st_mode & 0o777 == 0o600
     assert not Path(controller.home).stat().st_mode & 0o077
+
+
+def test_lists_are_searched_by_a_part_of_a_name(controller: Controller) -> None:
+    for name in ("find-amber", "find-beryl"):
+        add(controller, name, region="q-region")
+    user = controller.client.post("/api/users", {"name": "Quentin", "email": "q.uentin@example.org"})
+    device = controller.client.post(f"/api/users/{user['id']}/devices", {"name": "Quartz phone"})
+
+    def names(path: str) -> list[str]:
+        return [row["name"] for row in controller.client.get(path)]
+
+    assert names("/api/nodes?q=AMBER") == ["find-amber"]
+    assert names("/api/nodes?q=q-region&limit=1") == ["find-amber"]
+    assert names("/api/nodes?q=q-region&limit=1&after=find-amber") == ["find-beryl"]
+    assert (
+        names("/api/users?q=quent") == names("/api/users?q=Q.UENTIN@") == names(f"/api/users?q={user['id']}") == ["Quentin"]
+    )
+    assert names("/api/devices?q=quartz") == names(f"/api/users/{user['id']}/devices?q=ARTZ") == ["Quartz phone"]
+    assert names(f"/api/devices?q={device['id']}") == ["Quartz phone"]
+    assert names("/api/users?q=%25") == names("/api/nodes?q=%25") == []
+    assert "at most 100" in str(refused(controller, "GET", f"/api/users?q={'x' * 101}"))

@@ -43,8 +43,8 @@ def _revoke(access: AccessState, message: m.RevokeToken) -> Committed[m.Token] |
     if token is None:
         raise NotFound(f"token: there is no token {message.id[:80]!r}", remedy="See: cox tokens list")
     present = _view(token).version
-    if message.version not in (None, present):
-        raise StaleVersion(f"token {token.name}: version {message.version} was revoked by somebody else", current=present)
+    if message.version is not None and message.version != present:
+        raise StaleVersion.of(f"token {token.name}", message.version, present)
     if token.revoked_at is not None:
         return _view(token)
     now = access.now()

@@ -139,7 +139,7 @@ class Call:
         """
         seen = self.number("version") if self.request.method == "DELETE" else self.body.get("version", int)
         if seen is not None and seen != present:
-            raise StaleVersion(f"{what}: version {seen} was changed by somebody else; it is {present} now", current=present)
+            raise StaleVersion.of(what, seen, present)
 
     def active_sessions(self) -> dict[str, int] | None:
         """Node id to its open sessions; None: not known just now, as the tracker restarts."""

@@ -32,7 +32,7 @@ def controller() -> Iterator[Controller]:
             running.stop()
 
 
-@pytest.mark.parametrize("victim", ["web_server", "access", "audit_writer"])
+@pytest.mark.parametrize("victim", ["web_server", "access", "audit_writer", "event_hub", "fleet"])
 def test_no_acknowledged_action_is_lost_or_recorded_twice(controller: Controller, victim: str) -> None:
     secret = controller.client.post("/api/tokens", {"name": "writer", "scope": "admin"})["secret"]
     stop, acknowledged, failed = threading.Event(), list[str](), Counter[int]()

@@ -18,14 +18,13 @@ from actors.main import cli
 from tests.coxswain.cli.test_cli_recorded import WITHOUT_DAEMON, leaves
 from tests.every_action import ME, World, csr, one_time_code, world
 from tests.machines import PASSWORD
-from tests.support import free_port
 
 READS = ""
 
 
 @pytest.fixture(scope="module")
 def there() -> Iterator[World]:
-    with tempfile.TemporaryDirectory(prefix="cox-") as directory, world(Path(directory), free_port()) as made:
+    with tempfile.TemporaryDirectory(prefix="cox-") as directory, world(Path(directory), 21_500) as made:
         yield made
 
 

@@ -39,6 +39,8 @@ class World:
         self.client = fleet.controller.client
         self.ids: dict[str, str] = {}
         self.webs: dict[str, Web] = {}
+        self.door: tuple[str, ...] = ()
+        self.actor = ME
         self.machines: list[Machine] = []
 
     def close(self) -> None:

@@ -7,13 +7,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coxswain.backup.revocations import read_file
+from coxswain.cli.client import RemoteError
+from coxswain.store import open_store
+from tests.every_action import one_time_code
 from tests.fleet import Daemon, Nodes, peers_body
 from tests.postgres import PostgresServer
 from tests.support import eventually, free_ports
@@ -119,6 +124,61 @@ def test_the_fleet_is_linked_again_and_nothing_revoked_is_revived(
         assert "0 wrong" in new.cox("doctor"), "with the audit log and its checkpoints"
         assert json.loads(new.cox("audit", "verify", "--json"))["ok"]
         assert new.stop() == 0
+    finally:
+        new.kill()
+
+
+def test_nor_is_what_was_taken_away_by_hand_or_used_up(fleet: Fleet, dsns: tuple[str, str], tmp_path: Path) -> None:
+    old, password = fleet.daemon, "correct horse battery"
+    client = old.client()
+    client.post("/api/admins/admin/password", {"new_password": password})
+    secret = client.post("/api/admins/admin/totp")["secret"]
+    codes = client.post("/api/admins/admin/totp/confirm", {"code": one_time_code(secret, time.time())})["recovery_codes"]
+    token = client.post("/api/tokens", {"name": "ci", "scope": "admin"})
+    address = {"version": node(old, "n1")["version"], "endpoint_ips": ["203.0.113.7"]}
+    client.call("PATCH", "/api/nodes/n1", address)
+    user = client.post("/api/users", {"name": "Ann"})["id"]
+    device = client.post(f"/api/users/{user}/devices", {"name": "phone"})["id"]
+    client.post("/api/profiles", {"device_id": device, "name": "home", "node_id": "n1"})
+
+    def key_of(daemon: Daemon) -> str:
+        """Of the device, as its node is to know it."""
+        found: str = daemon.client().get(f"/api/devices/{device}")["credentials"][0]["wg_public_key"]
+        return found
+
+    stolen = key_of(old)
+    backup = tmp_path / "b.coxbak"
+    old.cox("backup", "create", "--out", str(backup))
+    # life goes on
+    login = {"username": "admin", "password": password}
+    client.post("/api/auth/login", login | {"code": codes[0]})
+    client.call("DELETE", f"/api/tokens/{token['id']}")
+    client.post(f"/api/devices/{device}/provision", {"rotate": True})
+    mine = {"id": "dev_hand", "user_id": "usr_test", "name": "by hand"}
+    assert client.get("/api/devices/dev_0")["peer_count"] == 1
+    with closing(open_store(old.store)) as store, store.read() as tx:
+        ((key,),) = tx.execute("SELECT public_key FROM peers WHERE device_id = 'dev_0'")
+    client.post("/api/peers", {"devices": [mine], "remove": [{"node_id": fleet.ids[0], "public_key": key}]})
+    version = client.get("/api/users/usr_test")["version"]
+    client.call("PATCH", "/api/users/usr_test", {"version": version, "status": "disabled"})
+    old.kill()
+    new, told = restore(tmp_path / "new", dsns[1], backup, "--beside", str(old.state))
+    assert len(told["revoked_again"]) == 5, told["revoked_again"]
+    new.start()
+    try:
+        client = new.client()
+        with pytest.raises(RemoteError) as caught:
+            client.post("/api/auth/login", login | {"code": codes[0]})
+        assert caught.value.status == 401, "a recovery code is good once"
+        client.post("/api/auth/login", login | {"code": codes[1]})
+        assert client.get("/api/tokens")[0]["revoked_at"]
+        assert client.get("/api/devices/dev_0")["peer_count"] == 0
+        assert client.get("/api/users/usr_test")["status"] == "disabled"
+        eventually(lambda: node(new, "n0")["peers_configured"] == 0, timeout=40, every=0.1)
+        client.post(f"/api/devices/{device}/provision")
+        assert key_of(new) != stolen
+        eventually(lambda: node(new, "n1")["peers_configured"] == 1, timeout=40, every=0.1)
+        assert json.loads(new.cox("audit", "verify", "--json"))["ok"]
     finally:
         new.kill()
 

@@ -1,6 +1,6 @@
 """Workers for requests: threads that come when they are needed and go when they are not.
 
-A daemon that nobody asks anything keeps one for each door, and not the dozen that its busiest minute needs.
+A daemon that nobody asks anything keeps none, and not the dozen for each door that its busiest minute needs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import waitress.task
 
 __all__ = ["Workers"]
 
-_SPARE = 1
 _REST_S = 10.0
 _SAY_S = 10.0
 
@@ -32,7 +31,6 @@ class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         self._monotonic = monotonic
         self._busy_at = monotonic()
         self._said_at = -_SAY_S
-        self.set_thread_count(_SPARE)
 
     @property
     def running(self) -> int:
@@ -46,8 +44,7 @@ class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
             self.queue.append(task)
             waiting = len(self.queue) - (self.running - self.active_count)
             room = self.running < self._most
-            if waiting > 0:
-                self._busy_at = self._monotonic()
+            self._busy_at = self._monotonic()
             if waiting > 0 and not room and self._monotonic() - self._said_at > _SAY_S:
                 self._said_at = self._monotonic()
                 self.queue_logger.warning("%d requests wait for a worker", waiting)
@@ -56,7 +53,11 @@ class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
             self.set_thread_count(self.running + 1)
 
     def rest(self) -> None:
-        """Called now and then: lets one worker go when no more were needed for a while."""
-        if self.running > _SPARE and self._monotonic() - self._busy_at > _REST_S:
-            self._busy_at = self._monotonic() - _REST_S / 2
-            self.set_thread_count(self.running - 1)
+        """Called now and then: lets idle ones go when there was nothing new to do for a while. One that was just given a task
+        and did not wake yet looks idle too, so while a task waits all stay.
+        """
+        with self.lock:
+            idle = self.running - self.active_count
+            busy = bool(self.queue) or self._monotonic() - self._busy_at <= _REST_S
+        if idle > 0 and not busy:
+            self.set_thread_count(self.running - idle)

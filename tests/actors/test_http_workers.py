@@ -30,13 +30,12 @@ def now() -> list[float]:
 @pytest.fixture
 def workers(now):
     made = Workers(4, lambda: now[0])
-    eventually(lambda: made.active_count == 0)  # its one thread waits for work
     yield made
     made.shutdown(timeout=5)
 
 
 def test_as_many_as_are_busy_and_no_more_than_allowed(workers):
-    assert workers.running == 1
+    assert workers.running == 0
     gate = threading.Event()
     tasks = [Task(gate) for _ in range(6)]
     for task in tasks:
@@ -67,10 +66,34 @@ def test_they_go_when_it_is_quiet(workers, now):
     eventually(lambda: all(task.ended.is_set() for task in tasks))
     workers.rest()
     assert workers.running == 4  # not at once
-    for _ in range(10):
-        now[0] += 11.0
-        workers.rest()
-    eventually(lambda: len(workers.threads) == 1)
+    eventually(lambda: workers.active_count == 0)
+    now[0] += 11.0
+    workers.rest()
+    eventually(lambda: not workers.threads)
     last = Task(gate)
     workers.add_task(last)
     assert last.ended.wait(5)
+
+
+def test_a_busy_one_stays(workers, now):
+    gate = threading.Event()
+    long = Task(gate)
+    workers.add_task(long)
+    assert long.began.wait(5)
+    now[0] += 3600.0
+    workers.rest()
+    assert workers.running == 1
+    gate.set()
+    assert long.ended.wait(5)
+
+
+def test_nobody_goes_who_was_just_given_a_task(workers, now):
+    """It is called on the same thread a moment later, before the worker woke."""
+    gate = threading.Event()
+    gate.set()
+    for _ in range(300):
+        task = Task(gate)
+        workers.add_task(task)
+        workers._busy_at = -3600.0
+        workers.rest()
+        assert task.ended.wait(5)

@@ -53,8 +53,8 @@ class Workers(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
             self.set_thread_count(self.running + 1)
 
     def rest(self) -> None:
-        """Called now and then: lets idle ones go when there was nothing new to do for a while. One that was just given a task
-        and did not wake yet looks idle too, so while a task waits all stay.
+        """Called now and then: lets idle ones go when there was nothing new to do for a while. One that was just given a
+        task and did not wake yet looks idle too, so while a task waits all stay.
         """
         with self.lock:
             idle = self.running - self.active_count

@@ -27,6 +27,7 @@ from coxswain.store.profiles import profiles_through
 
 __all__ = ["CHANGES", "QUESTIONS"]
 
+_FIELDS = tuple(field.name for field in dataclasses.fields(Node))
 _SHOWN = frozenset({"name", "region", "public_ip", "endpoint_ips"})
 """What stands of a node in the profiles of devices (accounts-profiles.md 4.2)."""
 
@@ -71,7 +72,7 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         after = dataclasses.replace(after, control_addr=parse_control_addr(message.control_addr))
     if message.policy is not None and message.policy != before.policy:
         after = dataclasses.replace(after, policy=check_policy(message.policy), config_revision=before.config_revision + 1)
-    changed = [f.name for f in dataclasses.fields(Node) if getattr(before, f.name) != getattr(after, f.name)]
+    changed = [name for name in _FIELDS if getattr(before, name) != getattr(after, name)]
     with fleet.changing(Durability.BATCHED) as tx:
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
         if not _SHOWN.isdisjoint(changed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from operator import attrgetter
 
 from actors.fleet.state import FleetState, Handler
 from coxswain.messages import fleet as m
@@ -19,8 +19,9 @@ def _get(fleet: FleetState, message: m.GetNode) -> m.NodeView:
 
 
 def _list(fleet: FleetState, message: m.ListNodes) -> list[m.NodeView]:
-    named: Iterable[Node] = sorted(fleet.nodes.values(), key=lambda n: n.name)
-    chosen = [n for n in named if n.name > message.after and (not message.wanted or _is_wanted(n, message.wanted))]
+    after, wanted = message.after, message.wanted
+    found = (n for n in fleet.nodes.values() if n.name > after and (not wanted or _is_wanted(n, wanted)))
+    chosen = sorted(found, key=attrgetter("name"))
     return [_view(fleet, n) for n in chosen[: message.limit]]
 
 

@@ -105,6 +105,8 @@ def render(request: falcon.Request, response: falcon.Response, route: Route, val
 
 
 def _check_query(route: Route, request: falcon.Request) -> None:
+    if not request.params:
+        return
     accepted = {param.name for param in route.query}
     for name in request.params:
         if name not in accepted:

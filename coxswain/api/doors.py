@@ -94,13 +94,14 @@ class WebDoor:
 _HEADERS = ("host", "origin", "sec-fetch-site", "cookie", "authorization", "content-type", "x-forwarded-proto")
 
 
+_KEYS = tuple(
+    (name, "CONTENT_TYPE" if name == "content-type" else "HTTP_" + name.upper().replace("-", "_")) for name in _HEADERS
+)
+
+
 def _head(request: falcon.Request) -> Head:
     env = request.env
-    found = {}
-    for name in _HEADERS:
-        key = "CONTENT_TYPE" if name == "content-type" else "HTTP_" + name.upper().replace("-", "_")
-        if key in env:
-            found[name] = str(env[key])
+    found = {name: str(env[key]) for name, key in _KEYS if key in env}
     return Head(request.method, found, str(env.get("REMOTE_ADDR", "")), tls=env.get("wsgi.url_scheme") == "https")
 
 

@@ -403,7 +403,23 @@ function startPalette() {
   $("#search")?.addEventListener("click", open);
 }
 
+/** "#add-user" in the address, as the palette has it: that dialog is open, or what that button loads is loaded. */
+function fromAddress() {
+  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  if (!target) return;
+  if (target.matches("dialog:has(form[data-api])") && !target.open) {
+    $("#palette").close();
+    target.showModal();
+  } else if (target.matches("button[data-load]")) {
+    $("#palette").close();
+    target.click();
+  } else return;
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
+window.addEventListener("hashchange", fromAddress);
 startPalette();
+fromAddress();
 showTimes();
 setInterval(showTimes, 5000);
 document.addEventListener("cox:shown", (event) => {

@@ -152,12 +152,45 @@ function addToFeed(feed, type, frame) {
   const time = Object.assign(document.createElement("time"), { dateTime: frame.at, textContent: "just now" });
   time.dataset.ago = "";
   time.className = "muted";
-  const text = document.createElement("span");
-  text.textContent = told;
-  item.append(text, " ", time);
+  if (type === "session" && frame.device_id) {
+    item.append(deviceLink(frame.device_id), " ");
+    nameDevicesSoon(feed);
+  }
+  item.append(told, " ", time);
   feed.querySelector("[data-empty]")?.remove();
   feed.prepend(item);
   while (feed.children.length > 50) feed.lastElementChild.remove();
+}
+
+const deviceNames = new Map();
+
+function deviceLink(id) {
+  const link = Object.assign(document.createElement("a"), { href: `/devices/${id}`, textContent: deviceNames.get(id) || id });
+  if (!deviceNames.has(id)) link.dataset.device = id;
+  return link;
+}
+
+/** Events carry ids; people have names for devices. They are asked for a few at a time, and only those that are still shown. */
+function nameDevicesSoon(feed) {
+  if (feed.dataset.naming !== undefined) return;
+  feed.dataset.naming = "";
+  setTimeout(async () => {
+    const wanted = [...new Set([...feed.querySelectorAll("[data-device]")].map((link) => link.dataset.device))].slice(0, 10);
+    await Promise.all(wanted.map(nameDevice));
+    for (const link of feed.querySelectorAll("[data-device]")) {
+      if (!deviceNames.has(link.dataset.device)) continue;
+      link.textContent = deviceNames.get(link.dataset.device);
+      delete link.dataset.device;
+    }
+    delete feed.dataset.naming;
+    if (feed.querySelector("[data-device]")) nameDevicesSoon(feed);
+  }, 300);
+}
+
+async function nameDevice(id) {
+  const response = await fetch(`/api/devices/${encodeURIComponent(id)}`, { credentials: "same-origin" }).catch(() => null);
+  const found = response?.ok ? await response.json() : null;
+  deviceNames.set(id, found?.name || id);
 }
 
 /** What the page calls something, or its id. */
@@ -170,8 +203,8 @@ function words(type, frame) {
   const node = frame.name || (frame.node_id ? nameOf(frame.node_id) : "");
   switch (type) {
     case "session": {
-      const who = frame.device_id || "an unknown peer";
-      return frame.type === "PEER_CONNECTED" ? `${who} connected to ${node}` : `${who} left ${node}${frame.reason ? ` (${frame.reason})` : ""}`;
+      const who = frame.device_id ? "" : "An unknown peer ";
+      return who + (frame.type === "PEER_CONNECTED" ? `connected to ${node}` : `left ${node}${frame.reason ? ` (${frame.reason.replaceAll("-", " ")})` : ""}`);
     }
     case "status":
       return frame.kind === "node.status" ? `${node} is ${frame.status}` : `${node}: ${String(frame.link_state).replace("_", " ")}${frame.reason ? `, ${frame.reason}` : ""}`;

@@ -34,6 +34,9 @@ from coxswain.cli.output import duration
 from coxswain.cli.stream import Follower
 from coxswain.cli.watch import Watcher
 
+_SHORT_S, _LONG_S = 45.0, 300.0
+"""Somebody who watches looks into the dashboard as well, and ends it with Ctrl-C."""
+
 HEAL_TIMEOUT_S = 60.0
 FIRST_HARM_S = 4.0
 BETWEEN_HARMS_S = 3.0
@@ -157,14 +160,15 @@ class Chaos:
 @click.command()
 @click.option("--nodes", type=click.IntRange(1, 5000), default=8, show_default=True, help="How many nodes.")
 @click.option("--clients", type=click.IntRange(0, 200), default=6, show_default=True, help="Devices on each node.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=45.0, show_default=True, help="How long it runs.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="How long it runs.  [default: 300 on a terminal, else 45]")
 @click.option("--chaos", is_flag=True, help="Kill and stall things, and report what healed, and how fast.")
 @click.option("--json", "as_json", is_flag=True, help="No live view; print one JSON object at the end.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Same seed, same misfortunes.")
-def main(*, nodes: int, clients: int, seconds: float, chaos: bool, as_json: bool, seed: int) -> None:
+def main(*, nodes: int, clients: int, seconds: float | None, chaos: bool, as_json: bool, seed: int) -> None:
     """Show a fleet at work."""
     end_at_sigterm()
     live = not as_json and sys.stdout.isatty()
+    seconds = seconds or (_LONG_S if live else _SHORT_S)
 
     def say(text: str) -> None:
         if not as_json:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
+from coxswain.web.pages.palette import ACTIONS
 from tests.browser.actions import acts
 from tests.browser.conftest import PASSWORD
 from tests.fleet import LiveFleet
@@ -132,3 +133,23 @@ def test_leaving_a_dialog_with_escape_changes_nothing_and_keeps_the_place(browse
     page.keyboard.press("Escape")
     expect(page.locator("#add-token")).not_to_be_visible()
     expect(page.get_by_role("button", name="Create a token")).to_be_focused()
+
+
+def test_the_palette_leads_to_every_action(browser_page: Page) -> None:
+    page = browser_page
+    page.goto("/audit")
+    page.get_by_text("Live", exact=True).wait_for()
+    for label, where in ACTIONS:
+        find(page, label)
+        path, _, target = where.partition("#")
+        if target == "verify":
+            expect(page.get_by_text("Intact:")).to_be_visible()
+            continue
+        expect(page.locator(f"#{target}")).to_be_visible()
+        assert page.url.endswith(path)
+        page.keyboard.press("Escape")
+    page.goto("/users")
+    page.get_by_text("Live", exact=True).wait_for()
+    find(page, "Add a user")  # of the page on which one is already
+    expect(page.locator("#add-user")).to_be_visible()
+    expect(page.locator("#palette")).not_to_be_visible()

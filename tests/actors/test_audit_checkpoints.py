@@ -346,8 +346,8 @@ def test_every_checkpoint_of_a_writer_that_keeps_failing_is_kept(store, tmp_path
             before = running.number
             eventually(lambda before=before: running.number > before + 20)
             incarnation = running.system.tree().children[1].incarnation
-            assert running.system.harm("audit_writer", how, 3)
-            eventually(lambda i=incarnation: running.system.tree().children[1].incarnation > i, timeout=20)
+            assert running.system.harm("audit_writer", how, 60)
+            eventually(lambda i=incarnation: running.system.tree().children[1].incarnation > i, timeout=60)
     finally:
         enough.set()
         for thread in doors:

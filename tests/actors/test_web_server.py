@@ -77,8 +77,8 @@ def answers(listen: str) -> bool:
 def test_it_serves_again_after_a_crash_and_a_hang(served: System, listen: str, how: Harm) -> None:
     eventually(lambda: answers(listen))
     before = served.tree().children[0].incarnation
-    assert served.harm("web_server", how, 5)
-    eventually(lambda: served.tree().children[0].incarnation > before, timeout=20)
+    assert served.harm("web_server", how, 60)
+    eventually(lambda: served.tree().children[0].incarnation > before, timeout=60)
     eventually(lambda: answers(listen), timeout=20)
 
 

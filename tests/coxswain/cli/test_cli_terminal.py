@@ -35,7 +35,8 @@ class Terminal:
         self._master, slave = pty.openpty()
         config = str(controller.home.parent / "cox.yaml")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "actors.main", *arguments, "--config", config],
+            # Where the tests run in the background, Ctrl-C is ignored, and children inherit that.
+            ["env", "--default-signal=INT", sys.executable, "-m", "actors.main", *arguments, "--config", config],
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -130,7 +130,9 @@ def unstage(host: Host, program: Program) -> None:
 
 
 def put_back(work: Work, host: Host, program: Program) -> None:
-    """The program from before, or none if there was none. The undo of ``swap_in``; goes by digests, not by assumptions."""
+    """The program from before, or none if there was none. The undo of ``swap_in``; goes by digests, not by assumptions. What
+    runs is not disturbed.
+    """
     before = work.remembered.get("before")
     if before is None or _digest(host, program.binary) == before:
         return
@@ -154,12 +156,12 @@ def get_csr(host: Host, program: Program) -> bytes:
 
 
 def put_unit(work: Work, host: Host, unit: str, text: str) -> None:
-    """Writes a unit; the one from before is remembered for the undo."""
+    """Writes a unit; the one from before is remembered for the undo, also where it is the same."""
     path = f"/etc/systemd/system/{unit}"
     present = host.read(path)
+    if unit not in work.remembered:
+        work.remember(**{unit: None if present is None else present.decode(errors="replace")})
     if present != text.encode():
-        before = None if present is None else present.decode(errors="replace")
-        work.remember(**({unit: before} if unit not in work.remembered else {}))
         host.put(path, text.encode(), 0o644)
     host.run(f"systemctl daemon-reload && systemctl enable {unit}", what=f"enabling {unit}")
 

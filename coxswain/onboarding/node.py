@@ -210,6 +210,8 @@ def _install(work: Work, host: Host) -> None:
 def _uninstall_agent(work: Work, host: Host) -> None:
     unstage(host, NODE)
     put_back(work, host, NODE)
+    if host.run(f"[ -e /etc/systemd/system/{_UNIT} ] && systemctl is-active --quiet {_UNIT}", check=False).code == 0:
+        start_unit(host, _UNIT)  # the unit from before runs, but what it was started with has just been replaced
 
 
 def _stage_newer(work: Work, host: Host) -> None:
@@ -247,14 +249,16 @@ def _certify(work: Work, host: Host) -> None:
 
 
 def _decertify(work: Work, host: Host) -> None:
+    """A node that had its key before goes on with the new certificate: it is for the same key, and the old one is gone."""
+    if work.remembered.get("had_key") is not False:
+        return
     try:
         work.change(
             "certificate_authority", ca.RevokeNodeCertificates(work.caller, _node_id(work), None, "onboarding taken back")
         )
     except NotFound:
         work.say("there was no certificate to revoke")
-    if work.remembered.get("had_key") is False:
-        host.run("rm -f /etc/node/node.crt /etc/node/ca.crt /etc/node/node.key", what="removing the certificate")
+    host.run("rm -f /etc/node/node.crt /etc/node/ca.crt /etc/node/node.key", what="removing the certificate")
 
 
 def _start_service(work: Work, host: Host) -> None:

@@ -202,6 +202,22 @@ def test_a_cancelled_onboarding_leaves_the_host_as_it_was(rig):
     assert "node.key" not in machine.files("/etc/node") and "node.crt" not in machine.files("/etc/node")
 
 
+def test_a_cancelled_onboarding_of_a_node_that_is_there_gives_it_back_as_it_was(rig):
+    machine = rig.machine(faults=True)
+    server = rig.add_server(machine)
+    node = rig.deploy(server, rig.agent(version="0.3.1"))
+    machine.hold("systemctl restart")
+    body = {"role": "node", "binary_path": rig.agent("new", version="0.3.2")}
+    operation = rig.begin(f"/api/servers/{server['id']}/deploy", **body)
+    eventually(machine.held, timeout=30)
+    rig.client.post(f"/api/operations/{operation['id']}/cancel")
+    machine.go_on()
+    over = rig.over(operation)
+    assert over["state"] == "cancelled", over
+    found = rig.controller.until(node["name"], link_state="live", agent_version="0.3.1", in_sync=True)
+    assert (found["id"], found["status"]) == (node["id"], "active")
+
+
 def test_stop_start_and_renewal(rig):
     machine = rig.machine()
     node = rig.node_on(machine, rig.agent())

@@ -21,6 +21,7 @@ __all__ = [
     "prepare",
     "put_back",
     "put_unit",
+    "restart_what_runs",
     "stage",
     "staged_version",
     "start_unit",
@@ -169,6 +170,13 @@ def put_unit(work: Work, host: Host, unit: str, text: str) -> None:
 def start_unit(host: Host, unit: str) -> None:
     """Restarts one that runs: it would go on with the program and the certificate it was started with."""
     host.run(f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}", what=f"starting {unit}", deadline=60)
+
+
+def restart_what_runs(host: Host, *units: str) -> None:
+    """Of ``units``, those that are there and run: what they were started with has been replaced."""
+    for unit in units:
+        if host.run(f"[ -e /etc/systemd/system/{unit} ] && systemctl is-active --quiet {unit}", check=False).code == 0:
+            start_unit(host, unit)
 
 
 def stop_units(work: Work, host: Host, *units: str) -> None:

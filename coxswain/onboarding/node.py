@@ -20,6 +20,7 @@ from coxswain.onboarding.install import (
     prepare,
     put_back,
     put_unit,
+    restart_what_runs,
     stage,
     staged_version,
     start_unit,
@@ -210,8 +211,7 @@ def _install(work: Work, host: Host) -> None:
 def _uninstall_agent(work: Work, host: Host) -> None:
     unstage(host, NODE)
     put_back(work, host, NODE)
-    if host.run(f"[ -e /etc/systemd/system/{_UNIT} ] && systemctl is-active --quiet {_UNIT}", check=False).code == 0:
-        start_unit(host, _UNIT)  # the unit from before runs, but what it was started with has just been replaced
+    restart_what_runs(host, _UNIT)  # the unit from before
 
 
 def _stage_newer(work: Work, host: Host) -> None:

@@ -17,6 +17,7 @@ from coxswain.onboarding.install import (
     install,
     put_back,
     put_unit,
+    restart_what_runs,
     stage,
     start_unit,
     stop_units,
@@ -180,6 +181,7 @@ def _forget(work: Work) -> None:
 def _take_away(work: Work, host: Host) -> None:
     unstage(host, RELAY)
     put_back(work, host, RELAY)
+    restart_what_runs(host, *_UNITS)  # units from before
 
 
 def _unstage(_work: Work, host: Host) -> None:

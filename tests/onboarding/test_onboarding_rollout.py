@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+
 import pytest
 
 from tests.support import eventually
@@ -108,6 +111,34 @@ def test_a_relay_with_all_its_roles(rig):
     rig.client.post(f"/api/relays/{relay['id']}/remove")
     assert rig.client.get("/api/relays") == []
     assert machine.files("/etc/systemd/system") == [] and machine.files("/usr/local/bin") == []
+
+
+def test_a_cancelled_onboarding_of_a_relay_that_is_there_gives_it_back_as_it_was(rig):
+    from tests.machines import relay_file  # noqa: PLC0415
+
+    machine = rig.machine(faults=True)
+    (machine.path("/etc/relay") / "address").write_text(machine.address)
+    server = rig.add_server(machine)
+    place = f"/api/servers/{server['id']}/deploy"
+    relay = rig.client.post(place, {"role": "relay", "binary_path": str(relay_file(rig.home / "relay"))})
+    machine.hold("systemctl restart")
+    newer = str(relay_file(rig.home / "relay2", version="0.5.0"))
+    operation = rig.begin(place, role="relay", binary_path=newer)
+    eventually(machine.held, timeout=30)
+    rig.client.post(f"/api/operations/{operation['id']}/cancel")
+    machine.go_on()
+    assert rig.over(operation)["state"] == "cancelled"
+    assert machine.files("/etc/systemd/system") == ["relay.service"]
+    assert b"0.4.0" in machine.path("/usr/local/bin/relay").read_bytes()
+    assert "relay.key" in machine.files("/etc/relay")
+
+    def listens():
+        with contextlib.suppress(OSError), socket.create_connection((machine.address, 8444), timeout=1):
+            return True
+        return False
+
+    eventually(listens, timeout=30)
+    assert [r["id"] for r in rig.client.get("/api/relays")] == [relay["id"]]
 
 
 @pytest.mark.parametrize(

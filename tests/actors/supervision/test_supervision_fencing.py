@@ -195,6 +195,6 @@ def test_a_fence_never_hits_the_successor():
 
 def test_a_hang_told_for_demonstration():
     with running(worker("a", hang_s=0.2)) as system:
-        system.harm("a", Harm.HANG, 1.5)
-        eventually(lambda: node(system, "a").incarnation == 2)
-        eventually(lambda: node(system, "a").zombies == 0)
+        system.harm("a", Harm.HANG, 4.0)  # long enough for a watch that is late itself
+        eventually(lambda: node(system, "a").incarnation == 2, timeout=30)
+        eventually(lambda: node(system, "a").zombies == 0, timeout=30)

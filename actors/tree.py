@@ -8,6 +8,7 @@
     ├── configuration            takes over what of the file can be taken over at SIGHUP
     ├── fleet                    the inventory and its intent
     ├── certificate_authority    the only holder of CA keys
+    ├── geo_locator              the GeoIP database
     ├── servers                  machines, relays, the controller's SSH key
     ├── session_tracker          node events in, sessions out
     ├── session_archive          questions about sessions; retention
@@ -48,6 +49,7 @@ from actors.control_socket import ControlSocket
 from actors.event_funnel import EventFunnel
 from actors.event_hub import EventHub
 from actors.fleet import Fleet
+from actors.geo_locator import GeoLocator
 from actors.io_loop import IoLoop, IoLoopActor
 from actors.live import Fanout, LiveStreams
 from actors.meter import MeterActor
@@ -83,6 +85,7 @@ from coxswain.cascade.operations import KINDS as PATH_KINDS
 from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
+from coxswain.geoip import candidates
 from coxswain.keyring import Keyring
 from coxswain.live.ring import EventRing
 from coxswain.messages.fleet import LinkFell
@@ -182,6 +185,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("configuration", Configuration, store | {"settings": parts.settings}),
         spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings}),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
+        spec("geo_locator", GeoLocator, {"files": candidates(parts.settings["geoip_db"], parts.state_dir)}),
         spec("servers", Servers, store | {"keyring": parts.keyring}),
         spec(
             "session_tracker",
@@ -286,8 +290,8 @@ class _Doors:
     def ask(self, name: str, message: Any, *, deadline: float) -> Any:
         return self._running().ask(name, message, deadline=deadline)
 
-    def tree(self) -> dict[str, Any]:
-        return _tree(self._running().tree())
+    def tree(self, *, links: bool = True) -> dict[str, Any]:
+        return _tree(self._running().tree(() if links else ("node_links",)))
 
     def setting(self, name: str) -> Any:
         return self._parts.settings[name]
@@ -322,7 +326,10 @@ def _nobody(name: str) -> NotFound:
     return NotFound(f"actor: there is no {name[:80]!r} just now", remedy="See: cox tree")
 
 
+_TREE_FIELDS = tuple(field.name for field in dataclasses.fields(TreeNode) if field.name != "children")
+
+
 def _tree(node: TreeNode) -> dict[str, Any]:
-    fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node) if f.name != "children"}
+    fields = {name: getattr(node, name) for name in _TREE_FIELDS}
     fields["state"] = node.state.value
     return fields | {"children": [_tree(child) for child in node.children]}

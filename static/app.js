@@ -248,7 +248,28 @@ function openDialog(button) {
   }
   const form = $("form", dialog);
   if (form) tell(form, "");
+  fillChoices(dialog);
   dialog.showModal();
+}
+
+/** What can be chosen may be a thousand things, so it comes when somebody wants to choose: <select data-options="/ui/options/nodes">. */
+async function fillChoices(dialog) {
+  const selects = $$("select[data-options]", dialog);
+  for (const url of new Set(selects.map((select) => select.dataset.options))) {
+    const response = await fetch(url, { credentials: "same-origin" });
+    if (!response.ok) {
+      toast("What can be chosen could not be fetched; close this and try again.", { bad: true });
+      continue;
+    }
+    const html = ours(await response.text());
+    for (const select of selects.filter((each) => each.dataset.options === url)) {
+      const chosen = select.value;
+      const fresh = document.createElement("template");
+      fresh.innerHTML = html;
+      select.replaceChildren(...$$('option[value=""]', select), fresh.content);
+      select.value = chosen;
+    }
+  }
 }
 
 /** Asks with some fields of the form, and puts one value of the answer into another field. */

@@ -19,8 +19,7 @@ def _get(fleet: FleetState, message: m.GetNode) -> m.NodeView:
 
 
 def _list(fleet: FleetState, message: m.ListNodes) -> list[m.NodeView]:
-    after, wanted = message.after, message.wanted
-    found = (n for n in fleet.nodes.values() if n.name > after and (not wanted or _is_wanted(n, wanted)))
+    found = (n for n in fleet.nodes.values() if n.name > message.after and _is_chosen(n, message))
     chosen = sorted(found, key=attrgetter("name"))
     return [_view(fleet, n) for n in chosen[: message.limit]]
 
@@ -30,11 +29,15 @@ def _is_wanted(node: Node, wanted: str) -> bool:
     return node.id == wanted or any(wanted.lower() in text.lower() for text in texts)
 
 
+def _is_chosen(node: Node, message: m.ListNodes) -> bool:
+    in_region = not message.regions or node.region in message.regions
+    return in_region and (not message.wanted or _is_wanted(node, message.wanted))
+
+
 def _view(fleet: FleetState, node: Node) -> m.NodeView:
     report = fleet.views.get(node.id)
     if report is None:
-        state = LinkState.CONNECTING if node.enabled else LinkState.DISABLED
-        return m.NodeView(node, state)
+        return m.NodeView(node, _link_state(fleet, node))
     return m.NodeView(
         node=node,
         link_state=report.link_state,
@@ -44,7 +47,7 @@ def _view(fleet: FleetState, node: Node) -> m.NodeView:
         uptime_s=report.uptime_s or 0,
         peers_configured=report.peers_configured or 0,
         peers_online=report.peers_online or 0,
-        in_sync=report.in_sync and node.applied_revision == node.config_revision,
+        in_sync=_in_sync(fleet, node),
         findings=report.findings,
     )
 
@@ -59,20 +62,42 @@ def _pulses(fleet: FleetState, _message: m.GetPulses) -> dict[str, Pulse]:
     return found
 
 
+def _whereabouts(fleet: FleetState, _message: m.GetWhereabouts) -> list[m.Whereabouts]:
+    named = sorted(fleet.nodes.values(), key=lambda n: n.name)
+    return [m.Whereabouts(n.id, n.name, n.status, n.region, n.public_ip or n.control_addr) for n in named]
+
+
 def _summary(fleet: FleetState, _message: m.GetSummary) -> m.FleetSummary:
-    views = [_view(fleet, node) for node in fleet.nodes.values()]
     with fleet.store.read() as tx:
         counts = rows.counts(tx)
     return m.FleetSummary(
-        nodes=len(views),
-        by_link_state=dict(Counter(v.link_state for v in views)),
-        by_status=dict(Counter(v.node.status for v in views)),
-        in_sync=sum(v.in_sync for v in views),
+        nodes=len(fleet.nodes),
+        by_link_state=dict(Counter(_link_state(fleet, node) for node in fleet.nodes.values())),
+        by_status=dict(Counter(node.status for node in fleet.nodes.values())),
+        in_sync=sum(_in_sync(fleet, node) for node in fleet.nodes.values()),
         peers=counts.peers,
         users=counts.users,
         devices=counts.devices,
     )
 
 
+def _link_state(fleet: FleetState, node: Node) -> LinkState:
+    report = fleet.views.get(node.id)
+    if report is None:
+        return LinkState.CONNECTING if node.enabled else LinkState.DISABLED
+    return report.link_state
+
+
+def _in_sync(fleet: FleetState, node: Node) -> bool:
+    report = fleet.views.get(node.id)
+    return report is not None and report.in_sync and node.applied_revision == node.config_revision
+
+
 CHANGES: dict[type, Handler] = {}
-QUESTIONS: dict[type, Handler] = {m.GetNode: _get, m.ListNodes: _list, m.GetPulses: _pulses, m.GetSummary: _summary}
+QUESTIONS: dict[type, Handler] = {
+    m.GetNode: _get,
+    m.ListNodes: _list,
+    m.GetPulses: _pulses,
+    m.GetWhereabouts: _whereabouts,
+    m.GetSummary: _summary,
+}

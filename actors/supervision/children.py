@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -176,12 +176,12 @@ class Child:
             self.timer.cancel()
             self.timer = None
 
-    def snapshot(self, now: float, system: System) -> TreeNode:
-        """A picture; from any thread, without waiting for anybody."""
+    def snapshot(self, now: float, system: System, without: Collection[str] = ()) -> TreeNode:
+        """A picture; from any thread, without waiting for anybody. ``without``: see ``System.tree``."""
         actor = self.actor
         busy = actor.busy if actor is not None else None
-        describe: Callable[[float], Any] | None = getattr(actor, "describe_children", None)
-        children, strategy = describe(now) if describe is not None else ((), "")
+        describe: Callable[[float, Collection[str]], Any] | None = getattr(actor, "describe_children", None)
+        children, strategy = describe(now, without) if describe is not None else ((), "")
         return TreeNode(
             id=self.spec.id,
             kind="supervisor" if hasattr(self.spec.actor, "describe_children") else "worker",

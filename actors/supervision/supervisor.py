@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,10 +111,11 @@ class Supervisor(Actor):
     def shutdown(self) -> None:
         self._leave(None)
 
-    def describe_children(self, now: float) -> tuple[tuple[TreeNode, ...], str]:
+    def describe_children(self, now: float, without: Collection[str] = ()) -> tuple[tuple[TreeNode, ...], str]:
         """For the tree; from any thread."""
         system = self.context.system
-        return tuple(child.snapshot(now, system) for child in list(self._children.values())), self._strategy.value
+        children = [] if self.context.name in without else list(self._children.values())
+        return tuple(child.snapshot(now, system, without) for child in children), self._strategy.value
 
     # -- what happens to children
 

@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -190,9 +190,12 @@ class System:
         """See ``Directory.tell``."""
         return self.directory.tell(name, message)
 
-    def tree(self) -> TreeNode:
-        """A picture of everything; asks nobody, so that it works when somebody hangs."""
-        return self._root.snapshot(self.clock.monotonic(), self)
+    def tree(self, without: Collection[str] = ()) -> TreeNode:
+        """A picture of everything; asks nobody, so that it works when somebody hangs.
+
+        ``without``: supervisors whose children are left out, where there may be thousands of them.
+        """
+        return self._root.snapshot(self.clock.monotonic(), self, without)
 
     def on_event(self, observer: Observer) -> None:
         """``observer(event, name, reason)``: ``on_record`` for those who need no more than that."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import falcon
 
@@ -14,7 +15,11 @@ from coxswain.api.who import Who
 from coxswain.errors import InvalidInput, StaleVersion, Unavailable
 from coxswain.messages import audit, fleet, sessions
 from coxswain.messages.audit import Caller, Committed
+from coxswain.messages.geo import Locate
 from coxswain.model import Node
+
+if TYPE_CHECKING:
+    from coxswain.geoip import Location
 
 __all__ = ["CHANGE_S", "LONGEST_SEARCH", "NODE_S", "READ_S", "Call"]
 
@@ -147,4 +152,15 @@ class Call:
             found: dict[str, int] = self.ask("session_tracker", sessions.GetActiveSessions())
         except Unavailable:
             return None
+        return found
+
+    def locate(self, hosts: Iterable[str]) -> dict[str, Location]:
+        """Where hosts are, of those of which the GeoIP database knows it; nothing while it is being opened anew."""
+        wanted = tuple(hosts)
+        if not wanted:
+            return {}
+        try:
+            found: dict[str, Location] = self.ask("geo_locator", Locate(wanted))
+        except Unavailable:
+            return {}
         return found

@@ -31,8 +31,8 @@ class Services(Protocol):
         """Asks an actor; raises ``CoxswainError``."""
         ...
 
-    def tree(self) -> dict[str, Any]:
-        """The service tree as JSON values; asks nobody."""
+    def tree(self, *, links: bool = True) -> dict[str, Any]:
+        """The service tree as JSON values; asks nobody. ``links``: with those of nodes, of which there may be thousands."""
         ...
 
     def setting(self, name: str) -> Any:

@@ -8,7 +8,8 @@ import datetime as dt
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from coxswain.api.who import Who
 from coxswain.audit.verify import Report
@@ -25,6 +26,9 @@ from coxswain.messages.sessions import SessionCounts, SessionRecord, SessionView
 from coxswain.model import Node, Protocol
 from coxswain.onboarding.binary import display_version, is_newer
 
+if TYPE_CHECKING:
+    from coxswain.geoip import Location
+
 __all__ = [
     "admin",
     "audit_entry",
@@ -32,7 +36,9 @@ __all__ = [
     "audit_state",
     "ca",
     "events",
+    "host_of_node",
     "issued",
+    "location",
     "login",
     "me",
     "node",
@@ -91,24 +97,55 @@ def node_brief(n: Node) -> dict[str, Any]:
     }
 
 
-def node(view: NodeView, active: Mapping[str, int] | None, candidate: str = "") -> dict[str, Any]:
-    """A node with what its link reports. ``active``: node id to open sessions; None: not known just now, and then what the
-    node said at the last look has to do. ``candidate``: version of the agent that an upgrade would install.
+def host_of_node(n: Node) -> str:
+    """By which address a node is looked for in a GeoIP database."""
+    return n.public_ip or n.control_addr
+
+
+def location(found: Location) -> dict[str, Any]:
+    return {
+        "city": found.city,
+        "country": found.country,
+        "country_code": found.country_code,
+        "latitude": found.latitude,
+        "longitude": found.longitude,
+    }
+
+
+def node(
+    view: NodeView,
+    active: Mapping[str, int] | None,
+    candidate: str = "",
+    located: Mapping[str, Location] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """A node with what its link reports.
+
+    Args:
+        view: the node.
+        active: node id to open sessions; None: not known just now, and then what the node said at the last look has to do.
+        candidate: version of the agent that an upgrade would install.
+        located: hosts whose place is known.
     """
     online = view.peers_online if active is None else active.get(view.node.id, 0)
-    return node_brief(view.node) | {
-        "available_version": candidate,
-        "update_available": is_newer(candidate, view.node.agent_version),
-        "link_state": view.link_state.value,
-        "link_reason": view.link_reason,
-        "link_since": stamp(view.since),
-        "last_seen": stamp(view.last_seen),
-        "uptime_seconds": view.uptime_s,
-        "peers_configured": view.peers_configured,
-        "peers_online": online,
-        "in_sync": view.in_sync,
-        "findings": list(view.findings),
-    }
+    place = located.get(host_of_node(view.node))
+    where = {} if place is None else {"location": location(place)}
+    return (
+        where
+        | node_brief(view.node)
+        | {
+            "available_version": candidate,
+            "update_available": is_newer(candidate, view.node.agent_version),
+            "link_state": view.link_state.value,
+            "link_reason": view.link_reason,
+            "link_since": stamp(view.since),
+            "last_seen": stamp(view.last_seen),
+            "uptime_seconds": view.uptime_s,
+            "peers_configured": view.peers_configured,
+            "peers_online": online,
+            "in_sync": view.in_sync,
+            "findings": list(view.findings),
+        }
+    )
 
 
 def plan(view: PlanView) -> dict[str, Any]:

@@ -172,7 +172,6 @@ _DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v:
 _RELAYS = "the relay tier"
 _RULES = "the alert rules"
 _SIEM = "the SIEM stream"
-_MAP = "the map"
 _PORTS = "nodes that listen on many ports"
 
 KEYS: tuple[Key, ...] = (
@@ -253,8 +252,9 @@ KEYS: tuple[Key, ...] = (
     Key("siem.listen", str, "", "address of the SIEM stream", **_LISTEN_OR_OFF, waits_for=_SIEM),
     Key("siem.tls_cert", str, "", "its certificate", "a path, or empty", path=True, waits_for=_SIEM),
     Key("siem.tls_key", str, "", "its key", "a path, or empty", path=True, waits_for=_SIEM),
-    Key("geoip_db", str, "", "a city database (MMDB) for the map", "a path, or empty", path=True, waits_for=_MAP),
-    Key("control_location.city", str, "", "where the controller stands on the map", waits_for=_MAP),
-    Key("control_location.lat", float, 0.0, "its latitude", "-90 to 90", lambda v: -90 <= v <= 90, waits_for=_MAP),
-    Key("control_location.lon", float, 0.0, "its longitude", "-180 to 180", lambda v: -180 <= v <= 180, waits_for=_MAP),
+    Key("geoip_db", str, "", "a GeoIP city database (MMDB); empty: one in the state directory", "a path, or empty",
+        path=True),
+    Key("control_location.city", str, "", "where the controller stands on the map (0, 0: nowhere)"),
+    Key("control_location.lat", float, 0.0, "its latitude", "-90 to 90", lambda v: -90 <= v <= 90),
+    Key("control_location.lon", float, 0.0, "its longitude", "-180 to 180", lambda v: -180 <= v <= 180),
 )  # fmt: skip

@@ -7,6 +7,7 @@ Mutations carry a ``Caller`` and reply ``Committed``; what they changed is durab
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from coxswain.cascade.types import NodeCascade
 from coxswain.messages.audit import Caller
@@ -26,6 +27,7 @@ __all__ = [
     "GetNode",
     "GetPulses",
     "GetSummary",
+    "GetWhereabouts",
     "Intent",
     "LinkFell",
     "LinkReport",
@@ -35,6 +37,7 @@ __all__ = [
     "RemoveNode",
     "SetNodeEnabled",
     "SetNodeStatus",
+    "Whereabouts",
     "intent_mark",
 ]
 
@@ -150,16 +153,33 @@ class GetNode:
 class ListNodes:
     """Reply: list of ``NodeView`` in name order, the first ``limit`` (None: all) after the name ``after``. ``wanted``: a
     part of the name, region or an address, in any case of its letters, or the id; empty: all.
+    ``regions``: only those of these; empty: all.
     """
 
     after: str = ""
     limit: int | None = None
     wanted: str = ""
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GetPulses:
     """Asked by ``meter``. Reply: dict of node id to ``coxswain.metering.Pulse``, of the nodes that are meant to be up."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetWhereabouts:
+    """Asked by doors, for the map. Reply: list of ``Whereabouts``, of all nodes in name order."""
+
+
+class Whereabouts(NamedTuple):
+    """What says where a node is. ``host``: its public address, or else the host that the controller dials."""
+
+    id: str
+    name: str
+    status: NodeStatus
+    region: str
+    host: str
 
 
 @dataclass(frozen=True, slots=True)

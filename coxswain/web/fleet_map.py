@@ -1,15 +1,15 @@
-"""The map of the fleet: nodes that are near each other share a pin, paths are arcs between pins."""
+"""The map of the fleet: places that are near each other share a pin, paths are arcs between pins."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
-from coxswain.web.regions import region
 from coxswain.web.render import tone
 from coxswain.web.worldmap import project
 
@@ -22,20 +22,22 @@ _PALETTE = ("#0e8a82", "#b7791f", "#c2447c", "#2c7fb8", "#5f9231", "#d1603d")
 """Of paths without a colour of their own; each can be told from land and sea in both themes."""
 
 _WORST_FIRST = ("bad", "warn", "info", "good", "quiet")
+_NAMED = 6
 
 
 @dataclass(slots=True)
 class Pin:
-    """One place. ``nodes``: what lies there; ``tone``: of the one that most needs attention."""
+    """One place. ``nodes``: what lies there; ``tone``: of the one that most needs attention; ``is_wide``: not all of them are in ``city``."""
 
     x: int
     y: int
     city: str
     nodes: list[Mapping[str, Any]] = field(default_factory=list)
+    is_wide: bool = False
 
     @property
     def tone(self) -> str:
-        tones = {tone(node["status"]) for node in self.nodes}
+        tones = {tone(status) for status in Counter(node["status"] for node in self.nodes)}
         return next(name for name in _WORST_FIRST if name in tones)
 
     @property
@@ -44,17 +46,20 @@ class Pin:
 
     @property
     def words(self) -> str:
-        """For the tooltip and for those who hear the map instead of seeing it."""
-        shown = ", ".join(f"{node['name']} {node['status']}" for node in self.nodes[:6])
-        more = len(self.nodes) - 6
-        around = " and around" if len({node["region"] for node in self.nodes}) > 1 else ""
+        """For the tooltip and for those who hear the map instead of seeing it. Nodes that need attention are named first."""
+        ranked = sorted(self.nodes, key=lambda node: _WORST_FIRST.index(tone(node["status"])))
+        shown = ", ".join(f"{node['name']} {node['status']}" for node in ranked[:_NAMED])
+        more = len(self.nodes) - _NAMED
+        around = " and around" if self.is_wide else ""
         return f"{self.city}{around}: {shown}{f' and {more} more' if more > 0 else ''}"
 
     @property
     def href(self) -> str:
+        """Its node, or the list of all nodes of its regions; the whole list, where none of them has a region."""
         if len(self.nodes) == 1:
             return f"/nodes/{self.nodes[0]['id']}"
-        return f"/?region={quote(','.join(sorted({node['region'] for node in self.nodes})))}"
+        regions = sorted({node["region"] for node in self.nodes})
+        return f"/?region={quote(','.join(regions))}#nodes-title" if any(regions) else "#nodes-title"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,47 +73,39 @@ class Arc:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """``elsewhere``: nodes of which nobody knows where they are."""
+    """``elsewhere``: how many nodes there are of which nobody knows where. ``controller``: its own pin, if it is known."""
 
     pins: list[Pin]
     arcs: list[Arc]
-    elsewhere: list[Mapping[str, Any]]
+    elsewhere: int
+    controller: Pin | None
+    credit: Mapping[str, str] | None
 
 
-def fleet_map(nodes: Iterable[Mapping[str, Any]], paths: Iterable[Mapping[str, Any]] = ()) -> Map:
-    """Places nodes (as the API shows them) by their location, else by their region's."""
+def fleet_map(found: Mapping[str, Any], paths: Iterable[Mapping[str, Any]] = ()) -> Map:
+    """From what ``GET /api/map`` and ``GET /api/paths`` answer."""
     pins: list[Pin] = []
-    elsewhere = []
     pin_of: dict[str, Pin] = {}
-    for node in nodes:
-        at = _place(node)
-        if at is None:
-            elsewhere.append(node)
-            continue
-        x, y, city = at
+    for place in found["places"]:
+        x, y = project(place["latitude"], place["longitude"])
         pin = next((p for p in pins if math.hypot(p.x - x, p.y - y) < _NEAR), None)
         if pin is None:
-            pins.append(pin := Pin(x, y, city))
-        pin.nodes.append(node)
-        pin_of[node["id"]] = pin
+            pins.append(pin := Pin(x, y, place["city"]))
+        pin.is_wide = pin.is_wide or pin.city != place["city"]
+        pin.nodes += place["nodes"]
+        pin_of |= {node["id"]: pin for node in place["nodes"]}
     arcs = []
     for number, path in enumerate(paths):
         hops = [pin_of[node_id] for node_id in path["hops"] if node_id in pin_of]
         arcs += [Arc(_arc(a, b), f"path {path['name']}", path_color(path, number)) for a, b in pairwise(hops) if a is not b]
-    return Map(pins, arcs, elsewhere)
+    own = found["controller"]
+    controller = Pin(*project(own["latitude"], own["longitude"]), own["city"]) if own else None
+    return Map(pins, arcs, len(found["elsewhere"]), controller, found["credit"])
 
 
 def path_color(path: Mapping[str, Any], number: int) -> str:
     """Its own, or one for the path of that place in the list."""
     return path["color"] or _PALETTE[number % len(_PALETTE)]
-
-
-def _place(node: Mapping[str, Any]) -> tuple[int, int, str] | None:
-    location = node.get("location")
-    if location:
-        return (*project(location["latitude"], location["longitude"]), location.get("city") or location["country"])
-    known = region(node["region"])
-    return None if known is None else (*project(known.latitude, known.longitude), known.city)
 
 
 def _arc(a: Pin, b: Pin) -> str:

@@ -62,6 +62,7 @@ def _time(stamp: str | None, absent: str = "never") -> Markup:
     return Markup('<time datetime="{}" data-ago class="nowrap">{}</time>').format(stamp, stamp[:19].replace("T", " "))
 
 
+@cache
 def _badge(word: str | None) -> Markup:
     text = (word or "unknown").replace("_", " ")
     return Markup('<span class="badge {}">{}</span>').format(tone(word), text)

@@ -137,9 +137,7 @@ class NodeControl:
         request = pb.ListPeersRequest(protocol=protocol)
         return await self._call("ListPeers", request, pb.ListPeersResponse, self._deadlines.list)
 
-    async def status_and_peers(
-        self, protocol: pb.Protocol.ValueType
-    ) -> tuple[pb.GetStatusResponse, pb.ListPeersResponse]:
+    async def status_and_peers(self, protocol: pb.Protocol.ValueType) -> tuple[pb.GetStatusResponse, pb.ListPeersResponse]:
         """Both answers, asked for at once: a call begins when it is made, so this takes no tasks but theirs."""
         peers = self._begin("ListPeers", pb.ListPeersRequest(protocol=protocol), pb.ListPeersResponse, self._deadlines.list)
         try:

@@ -100,9 +100,7 @@ def test_two_browsers_stay_in_step_on_people(open_browser: Callable[..., Page], 
         expect(page.get_by_role("alert")).to_contain_text("was removed")
 
 
-def test_a_page_outlives_a_restart_of_the_daemon(
-    chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_outlives_a_restart_of_the_daemon(chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL, a change made while nobody was there to tell it, another daemon: the page shows it without a reload."""
     listen = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("COX_UI__LISTEN", listen)

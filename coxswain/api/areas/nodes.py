@@ -9,7 +9,7 @@ from coxswain.api.bodies import one_line, policy, policy_change
 from coxswain.api.call import NODE_S, Call
 from coxswain.api.paging import search
 from coxswain.api.route import Param, Reply, Route, Scope
-from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
@@ -79,6 +79,9 @@ _PEER = obj(
         "tx_bytes": INT,
     }
 )
+LOCATION = shape(
+    "Location", obj({"city": TEXT, "country": TEXT, "country_code": TEXT, "latitude": NUMBER, "longitude": NUMBER})
+)
 _PLAN_KEYS = {
     "node_id": TEXT,
     "intended_revision": INT,
@@ -92,7 +95,9 @@ _PLAN_KEYS = {
 STORED_NODE = shape("StoredNode", obj(_STORED))
 """A node as stored: what changes of it answer."""
 
-NODE = shape("Node", obj(_STORED | _SEEN))
+_WHERE = {"location": LOCATION}
+
+NODE = shape("Node", obj(_STORED | _SEEN, _WHERE))
 """A node as stored, with what its link reports."""
 
 PLAN = shape("Plan", obj(_PLAN_KEYS))
@@ -130,15 +135,19 @@ ISSUED = shape(
 
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _AFTER = Param("after", "the cursor of the page before: a name")
+_REGION = Param("region", "only nodes of these regions, separated by commas")
 _LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000))
 
 
 def _list(call: Call) -> Any:
     limit = call.limit(default=10_000, high=10_000)
-    found = call.ask("fleet", fleet.ListNodes(call.word("after") or "", limit + 1, call.wanted()))
+    regions = call.word("region")
+    chosen = tuple(regions.split(",")) if regions else ()
+    found = call.ask("fleet", fleet.ListNodes(call.word("after") or "", limit + 1, call.wanted(), chosen))
     active = call.active_sessions()
     candidate = _candidate(call)
-    page = [views.node(view, active, candidate) for view in found[:limit]]
+    located = call.locate(views.host_of_node(view.node) for view in found[:limit])
+    page = [views.node(view, active, candidate, located) for view in found[:limit]]
     return Reply(page, after=page[-1]["name"] if len(found) > limit else None)
 
 
@@ -156,7 +165,9 @@ def _add(call: Call) -> Any:
 
 
 def _show(call: Call) -> Any:
-    return views.node(call.view(), call.active_sessions(), _candidate(call))
+    view = call.view()
+    located = call.locate([views.host_of_node(view.node)])
+    return views.node(view, call.active_sessions(), _candidate(call), located)
 
 
 def _candidate(call: Call) -> str:
@@ -255,7 +266,7 @@ _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
 ROUTES = (
     Route(
         "GET", "/api/nodes", _READ, "All nodes, by name.", _list, returns=array(NODE),
-        query=(search("name, region or address"), _AFTER, _LIMIT),
+        query=(search("name, region or address"), _AFTER, _LIMIT, _REGION),
     ),
     Route(
         "POST", "/api/nodes", _ADMIN, "Takes a node into the inventory.", _add, "node.add", "node",

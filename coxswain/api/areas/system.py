@@ -8,7 +8,7 @@ from typing import Any
 from coxswain.api import metrics, views
 from coxswain.api.call import Call
 from coxswain.api.openapi import document
-from coxswain.api.route import Reply, Route, Scope
+from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, TEXT, array, obj, shape
 from coxswain.errors import CoxswainError, Unauthenticated
 from coxswain.messages import audit, fleet, sessions
@@ -80,7 +80,7 @@ def _health(_call: Call) -> None:
 
 def _ready(call: Call) -> Any:
     """Which parts are up is for those who may read it; the rest learns only whether all are."""
-    tree = call.services.tree()
+    tree = call.services.tree(links=False)
     down = _down(tree)
     try:
         if call.ask("audit_writer", audit.GetAuditFindings(), _READY_S):
@@ -122,7 +122,7 @@ def _version(call: Call) -> Any:
 def _status(call: Call) -> Any:
     identity = call.services.identity
     head: audit.AuditHead = call.ask("audit_writer", audit.GetAuditHead())
-    tree = call.services.tree()
+    tree = call.services.tree(links=False)
     return {
         "version": identity.version,
         "pid": identity.pid,
@@ -143,7 +143,7 @@ def _status(call: Call) -> Any:
 
 
 def _tree(call: Call) -> Any:
-    return call.services.tree()
+    return call.services.tree(links=call.flag("links") is not False)
 
 
 def _metrics(call: Call) -> Any:
@@ -166,6 +166,8 @@ def _chaos(call: Call) -> None:
     call.services.harm(actor, how, float(seconds))
 
 
+_LINKS = Param("links", "false: without the nodes' links, of which there may be thousands", BOOL)
+
 ROUTES = (
     Route("GET", "/healthz", Scope.NONE, "Whether the daemon answers.", _health),
     Route("GET", "/readyz", Scope.NONE, "Whether every part of it runs.", _ready, returns=READINESS, also=(401, 503)),
@@ -178,7 +180,7 @@ ROUTES = (
         "GET", "/api/openapi.json", Scope.READONLY, "All this as an OpenAPI 3.1 document.", _openapi,
         returns={"type": "object"},
     ),
-    Route("GET", "/api/tree", Scope.READONLY, "The service tree.", _tree, returns=TREE),
+    Route("GET", "/api/tree", Scope.READONLY, "The service tree.", _tree, returns=TREE, query=(_LINKS,)),
     Route(
         "POST", "/api/chaos", Scope.ADMIN, "Hurts a part on purpose; only with serve --allow-chaos.", _chaos,
         "chaos.harm", "actor", status=204, also=(404,), body=obj({"actor": TEXT, "how": TEXT}, {"seconds": INT}),

@@ -6,32 +6,24 @@ from typing import Any
 
 from coxswain.api.call import Call
 from coxswain.errors import NotFound
+from coxswain.regions import REGIONS
 from coxswain.web.fleet_map import fleet_map
 from coxswain.web.page import ask, fragment, page
 from coxswain.web.pages.charts import over_time
-from coxswain.web.regions import REGIONS
 
 __all__ = ["PAGES"]
 
-_PAGE = 100
-_ON_MAP = 10_000
+_PAGE = 50
 
 
 def _load(call: Call) -> dict[str, Any]:
-    everything = ask(call, "/api/nodes", limit=_ON_MAP).value
+    return _page(call) | _counters(call) | _map(call) | {"region_codes": sorted(REGIONS)} | over_time(call)
+
+
+def _page(call: Call) -> dict[str, Any]:
     region = call.word("region") or ""
-    chosen = [node for node in everything if not region or node["region"] in region.split(",")]
-    start = call.word("after") or ""
-    rows = [node for node in chosen if node["name"] > start]
-    return {
-        "s": ask(call, "/api/status").value,
-        "map": fleet_map(everything, ask(call, "/api/paths").value),
-        "credit": None,
-        "nodes": rows[:_PAGE],
-        "after": rows[_PAGE - 1]["name"] if len(rows) > _PAGE else None,
-        "region": region.replace(",", ", "),
-        "region_codes": sorted(REGIONS),
-    } | over_time(call)
+    found = ask(call, "/api/nodes", limit=_PAGE, after=call.word("after"), region=region)
+    return {"nodes": found.value, "after": found.after, "region": region.replace(",", ", ")}
 
 
 def _counters(call: Call) -> dict[str, Any]:
@@ -39,14 +31,13 @@ def _counters(call: Call) -> dict[str, Any]:
 
 
 def _map(call: Call) -> dict[str, Any]:
-    nodes = ask(call, "/api/nodes", limit=_ON_MAP).value
-    return {"map": fleet_map(nodes, ask(call, "/api/paths").value), "credit": None}
+    return {"map": fleet_map(ask(call, "/api/map").value, ask(call, "/api/paths").value)}
 
 
 def _rows(call: Call) -> dict[str, Any]:
     keys = call.word("keys")
     if keys is None:
-        return {"nodes": _load(call)["nodes"]}
+        return _page(call)
     nodes = []
     for key in keys.split(",")[:_PAGE]:
         try:

@@ -8,11 +8,9 @@ from coxswain.api.call import Call
 from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page
 
-__all__ = ["PAGES", "choices", "profiles_of"]
+__all__ = ["PAGES", "profiles_of"]
 
 _PAGE = 50
-_CHOICES = 1_000
-"""Of nodes and devices in a list to choose from; who has more adds profiles on the device's own page, or by script."""
 
 
 def profiles_of(call: Call, **of: str) -> dict[str, Any]:
@@ -23,16 +21,9 @@ def profiles_of(call: Call, **of: str) -> dict[str, Any]:
     return {"profiles": found.value, "names": names, "after": found.after}
 
 
-def choices(call: Call) -> dict[str, Any]:
-    """What a new profile may lead to."""
-    return {"nodes": ask(call, "/api/nodes", limit=_CHOICES).value, "paths": ask(call, "/api/paths").value}
-
-
 def _load(call: Call) -> dict[str, Any]:
     query = {name: call.word(name) or "" for name in ("device", "user", "after")}
-    devices = ask(call, "/api/devices", limit=_CHOICES).value
-    found = profiles_of(call, **query) | choices(call) | {"devices": devices, "query": query}
-    return found | {"names": found["names"] | names_of(call, devices, "user_id")}
+    return profiles_of(call, **query) | {"devices": ask(call, "/api/devices", limit=1).value, "query": query}
 
 
 def _table(call: Call) -> dict[str, Any]:

@@ -13,15 +13,14 @@ __all__ = ["PAGES"]
 
 def _rows(call: Call) -> dict[str, Any]:
     status = ask(call, "/api/status").value
-    return {"tree": list(_flat(ask(call, "/api/tree").value, 0)), "chaos": status["chaos"]}
+    return {"tree": list(_flat(ask(call, "/api/tree", links="false").value, 0)), "chaos": status["chaos"]}
 
 
 def _flat(node: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
     """The tree as rows; node links are left to the nodes' own pages, or a fleet of thousands would bury the rest."""
     yield node | {"depth": depth}
     for child in node["children"]:
-        if not child["id"].startswith("node_link:"):
-            yield from _flat(child, depth + 1)
+        yield from _flat(child, depth + 1)
 
 
 def _counters(call: Call) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from coxswain.api.call import Call
 from coxswain.errors import NotFound
 from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page
-from coxswain.web.pages.profiles import choices, profiles_of
+from coxswain.web.pages.profiles import profiles_of
 from coxswain.web.pages.sessions import recent_sessions
 
 __all__ = ["PAGES"]
 
 _PAGE = 100
+_DEVICES = 50
 
 
 def _users(call: Call) -> dict[str, Any]:
@@ -36,7 +37,9 @@ def _user_rows(call: Call) -> dict[str, Any]:
 
 
 def _devices(call: Call) -> dict[str, Any]:
-    return {"devices": ask(call, f"/api/users/{call.path['key']}/devices", limit=_PAGE).value}
+    after = call.word("after") or ""
+    found = ask(call, f"/api/users/{call.path['key']}/devices", limit=_DEVICES, after=after)
+    return {"devices": found.value, "after": found.after, "query": {"after": after}}
 
 
 def _user_head(call: Call) -> dict[str, Any]:
@@ -86,17 +89,17 @@ def _device(call: Call) -> dict[str, Any]:
     binding = _binding(call)
     names = profiles["names"] | sessions["names"] | binding["names"] | names_of(call, [device], "id")
     context = {"title": device["name"], "here": "/users"}
-    return found | choices(call) | profiles | sessions | binding | context | {"names": names}
+    return found | profiles | sessions | binding | context | {"names": names}
 
 
 PAGES = (
     page("/users", "users.html", _users, title="Users and devices", query=("after",)),
-    page("/users/{key}", "user.html", _user, title="User"),
+    page("/users/{key}", "user.html", _user, title="User", query=("after",)),
     page("/devices/{key}", "device.html", _device, title="Device"),
     fragment("/ui/rows/users", "_user_rows.html", _user_rows, query=("after",)),
-    fragment("/ui/fragments/users/{key}/head", "_user_head.html", _user_head),
-    fragment("/ui/fragments/users/{key}/devices", "_devices.html", _devices),
-    fragment("/ui/fragments/users/{key}/sessions", "_session_table.html", _user_sessions),
+    fragment("/ui/fragments/users/{key}/head", "_user_head.html", _user_head, query=("after",)),
+    fragment("/ui/fragments/users/{key}/devices", "_devices.html", _devices, query=("after",)),
+    fragment("/ui/fragments/users/{key}/sessions", "_session_table.html", _user_sessions, query=("after",)),
     fragment("/ui/fragments/devices/{key}/head", "_device_head.html", _device_head),
     fragment("/ui/fragments/devices/{key}", "_device_facts.html", _facts),
     fragment("/ui/fragments/devices/{key}/path", "_binding.html", _binding_fragment),

@@ -117,6 +117,8 @@ TABLE: dict[str, Row] = {
     "GET /api/sessions/history": Row(MONITOR, 200),
     "GET /api/sessions/history/{key}": Row(MONITOR, 404),
     "GET /api/sessions/totals": Row(MONITOR, 200),
+    "GET /api/geoip": Row(READONLY, 200),
+    "GET /api/map": Row(READONLY, 200),
     "GET /api/metrics/series": Row(MONITOR, 200),
     "GET /api/audit/verify": Row(MONITOR, 200),
     "GET /api/audit/proof/inclusion/{seq}": Row(ADMIN, 400),

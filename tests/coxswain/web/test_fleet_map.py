@@ -1,56 +1,102 @@
-"""The map: who shares a pin, where a pin leads, and what a path looks like."""
+"""The map: near places share a pin, which looks and sounds like the worst of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coxswain.regions import region
 from coxswain.web.fleet_map import fleet_map
+from coxswain.web.render import render
+from coxswain.web.worldmap import HEIGHT, WIDTH
+
+STATUSES = ("active", "pending", "unreachable", "stopped", "provisioning", "error")
 
 
-def node(name: str, region: str, status: str = "active", **more: Any) -> dict[str, Any]:
-    return {"id": f"nod_{name}", "name": name, "region": region, "status": status, **more}
+def node(number: int, status: str = "active", region: str = "fra1") -> dict[str, Any]:
+    return {"id": f"nod_{number}", "name": f"n{number}", "status": status, "region": region}
 
 
-def path(name: str, *hops: str, color: str = "") -> dict[str, Any]:
-    return {"name": name, "hops": [f"nod_{hop}" for hop in hops], "color": color}
+def place(latitude: float, longitude: float, *nodes: dict[str, Any], city: str = "Somewhere") -> dict[str, Any]:
+    return {
+        "latitude": latitude,
+        "longitude": longitude,
+        "city": city,
+        "country": "XX",
+        "source": "region",
+        "nodes": list(nodes),
+    }
 
 
-def test_near_nodes_share_a_pin_that_shows_the_worst_of_them_and_leads_to_all() -> None:
-    made = fleet_map([node("a", "fra1"), node("b", "ams3", "unreachable"), node("c", "syd1")])
-    shared, alone = made.pins
-    assert [n["name"] for n in shared.nodes] == ["a", "b"]
-    assert (shared.tone, shared.href) == ("bad", "/?region=ams3%2Cfra1")
-    assert shared.words == "Frankfurt and around: a active, b unreachable"
-    assert (alone.tone, alone.href, alone.words) == ("good", "/nodes/nod_c", "Sydney: c active")
+def found(*places: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"places": list(places), "elsewhere": [], "controller": None, "credit": None} | more
 
 
-def test_one_place_is_called_by_its_name_alone() -> None:
-    (pin,) = fleet_map([node(f"n{number}", "fra1") for number in range(9)]).pins
-    assert pin.words.startswith("Frankfurt: n0 active, ")
-    assert pin.words.endswith(" and 3 more")
-    assert pin.href == "/?region=fra1"
+def test_a_pin_is_as_bad_as_its_worst_node_and_names_that_one_first() -> None:
+    nodes = [node(number) for number in range(8)] + [node(8, "unreachable")]
+    (pin,) = fleet_map(found(place(50.1, 8.7, *nodes, city="Frankfurt"))).pins
+    assert pin.tone == "bad"
+    assert pin.words.startswith("Frankfurt: n8 unreachable, n0 active")
+    assert pin.words.endswith("and 3 more")
+    assert pin.href == "/?region=fra1#nodes-title"
+
+
+def test_near_places_share_a_pin_and_its_link_is_honest() -> None:
+    here = found(place(50.1, 8.7, node(1)), place(50.4, 8.9, node(2, region="")), place(1.3, 103.8, node(3)))
+    near, far = fleet_map(here).pins
+    assert [n["id"] for n in near.nodes] == ["nod_1", "nod_2"]
+    assert near.href == "/?region=%2Cfra1#nodes-title", "those without a region as well"
+    assert far.href == "/nodes/nod_3"
+
+
+def test_paths_are_arcs_between_pins_that_are_there() -> None:
+    here = found(place(50.1, 8.7, node(1), node(4)), place(1.3, 103.8, node(2)))
+    hops = ["nod_1", "nod_4", "nod_2", "nod_9"]
+    paths = [{"name": "p", "hops": hops, "color": "#123456"}, {"name": "q", "hops": hops[2:] + hops[:1], "color": ""}]
+    drawn = fleet_map(here, paths)
+    assert [arc.words for arc in drawn.arcs] == ["path p", "path q"], "no arc from a pin to itself, or to what is nowhere"
+    assert drawn.arcs[0].color == "#123456"
+    assert drawn.arcs[1].color.startswith("#")
+
+
+def test_a_pin_of_several_cities_says_so_and_one_without_any_region_leads_to_all() -> None:
+    here = found(
+        place(50.1, 8.7, node(1, region="fra1"), city="Frankfurt"),
+        place(52.4, 4.9, node(2, region="ams3"), city="Amsterdam"),
+        place(1.3, 103.8, node(3, region=""), node(4, region=""), city="Singapore"),
+    )
+    near, far = fleet_map(here).pins
+    assert near.words.startswith("Frankfurt and around: ")
+    assert near.href == "/?region=ams3%2Cfra1#nodes-title"
+    assert (far.words, far.href) == ("Singapore: n3 active, n4 active", "#nodes-title")
 
 
 def test_pins_never_cover_each_other() -> None:
-    made = fleet_map([node(code, code) for code in ("fra1", "ams3", "lon1", "hel1", "nbg1", "cdg", "nyc1", "tor1", "ash")])
-    for first in made.pins:
-        for second in made.pins:
+    codes = ("fra1", "ams3", "lon1", "hel1", "nbg1", "cdg", "nyc1", "tor1", "ash")
+    known = [at for at in map(region, codes) if at is not None]
+    pins = fleet_map(found(*(place(at.latitude, at.longitude, node(n)) for n, at in enumerate(known)))).pins
+    for first in pins:
+        for second in pins:
             apart = ((first.x - second.x) ** 2 + (first.y - second.y) ** 2) ** 0.5
             assert first is second or apart >= 200
 
 
-def test_a_place_that_was_looked_up_wins_over_the_region_and_the_unknown_are_counted() -> None:
-    tokyo = {"latitude": 35.7, "longitude": 139.7, "city": "", "country": "JP"}
-    made = fleet_map([node("a", "fra1", location=tokyo), node("b", "basement")])
-    assert [pin.city for pin in made.pins] == ["JP"]
-    assert [n["name"] for n in made.elsewhere] == ["b"]
+def test_credit_and_controller_are_shown() -> None:
+    credit = {"text": "IP Geolocation by <Somebody>", "url": "https://example.org"}
+    here = found(
+        place(50.1, 8.7, node(1)), credit=credit, controller={"latitude": 64.1, "longitude": -21.9, "city": "Reykjavik"}
+    )
+    text = render("_map.html", {"map": fleet_map(here | {"elsewhere": [node(5)]})}).decode()
+    assert "IP Geolocation by &lt;Somebody&gt;</a>" in text
+    assert "The controller, Reykjavik" in text
+    assert "1 not on the map" in text
 
 
-def test_a_path_is_an_arc_for_each_hop_in_its_own_colour_or_in_one_of_the_palette() -> None:
-    nodes = [node("a", "fra1"), node("b", "nyc1"), node("c", "sgp1"), node("d", "fra1")]
-    paths = [path("mine", "a", "b", "c", color="#123456"), path("theirs", "b", "c"), path("at-home", "a", "d")]
-    made = fleet_map(nodes, paths)
-    assert [arc.words for arc in made.arcs] == ["path mine", "path mine", "path theirs"], "no arc from a pin to itself"
-    assert [arc.color for arc in made.arcs[:2]] == ["#123456", "#123456"]
-    assert made.arcs[2].color.startswith("#")
-    assert made.arcs[2].color != "#123456"
+@given(st.lists(st.tuples(st.floats(-90, 90), st.floats(-180, 180), st.sampled_from(STATUSES)), max_size=40))
+def test_every_node_is_on_one_pin_on_the_map(spots: list[tuple[float, float, str]]) -> None:
+    places = [place(lat, lon, node(number, status)) for number, (lat, lon, status) in enumerate(spots)]
+    pins = fleet_map(found(*places)).pins
+    assert sorted(n["id"] for pin in pins for n in pin.nodes) == sorted(f"nod_{number}" for number in range(len(spots)))
+    assert all(0 <= pin.x <= WIDTH and 0 <= pin.y <= HEIGHT for pin in pins)

@@ -1,0 +1,92 @@
+"""Where the fleet is: what the map shows, and which GeoIP database says so (management-plane.md 11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coxswain.api.call import Call
+from coxswain.api.route import Route, Scope
+from coxswain.api.schema import BOOL, NUMBER, TEXT, array, choice, nullable, obj, shape
+from coxswain.errors import Unavailable
+from coxswain.messages.fleet import GetWhereabouts, Whereabouts
+from coxswain.messages.geo import GeoInfo, GetGeoInfo
+from coxswain.model import NodeStatus
+from coxswain.regions import region
+
+__all__ = ["ROUTES"]
+
+_CREDIT = obj({"text": TEXT, "url": TEXT})
+GEO_INFO = shape("GeoInfo", obj({"available": BOOL, "source": TEXT, "attribution": _CREDIT}))
+_NODE = obj({"id": TEXT, "name": TEXT, "status": choice(*(status.value for status in NodeStatus)), "region": TEXT})
+_PLACE = {"latitude": NUMBER, "longitude": NUMBER, "city": TEXT}
+MAP = shape(
+    "Map",
+    obj(
+        {
+            "places": array(
+                obj({**_PLACE, "country": TEXT, "source": choice("region", "geoip"), "nodes": array(_NODE)})
+            ),
+            "elsewhere": array(_NODE),
+            "controller": nullable(obj(_PLACE)),
+            "credit": nullable(_CREDIT),
+        }
+    ),
+)  # fmt: skip
+
+
+def _geoip(call: Call) -> Any:
+    info: GeoInfo = call.ask("geo_locator", GetGeoInfo())
+    return {"available": bool(info.source), "source": info.source, "attribution": {"text": info.text, "url": info.url}}
+
+
+def _map(call: Call) -> Any:
+    """A region that is known goes before what a database says of an address: an operator wrote it down."""
+    found: list[Whereabouts] = call.ask("fleet", GetWhereabouts())
+    unplaced = [node.host for node in found if region(node.region) is None]
+    located = call.locate(unplaced)
+    places: dict[tuple[float, float], dict[str, Any]] = {}
+    elsewhere = []
+    for node in found:
+        shown = {"id": node.id, "name": node.name, "status": node.status.value, "region": node.region}
+        known, seen = region(node.region), located.get(node.host)
+        if known is not None:
+            at = _place(known.latitude, known.longitude, known.city, known.country, "region")
+        elif seen is not None:
+            at = _place(seen.latitude, seen.longitude, seen.city or seen.country, seen.country_code, "geoip")
+        else:
+            elsewhere.append(shown)
+            continue
+        places.setdefault((at["latitude"], at["longitude"]), at)["nodes"].append(shown)
+    return {
+        "places": list(places.values()),
+        "elsewhere": elsewhere,
+        "controller": _controller(call),
+        "credit": _credit(call),
+    }
+
+
+def _place(latitude: float, longitude: float, city: str, country: str, source: str) -> dict[str, Any]:
+    return {"latitude": latitude, "longitude": longitude, "city": city, "country": country, "source": source, "nodes": []}
+
+
+def _controller(call: Call) -> dict[str, Any] | None:
+    """0, 0 stands for not set (management-plane.md 1.2)."""
+    latitude, longitude = call.services.setting("control_location.lat"), call.services.setting("control_location.lon")
+    if latitude == longitude == 0:
+        return None
+    return {"latitude": latitude, "longitude": longitude, "city": call.services.setting("control_location.city")}
+
+
+def _credit(call: Call) -> dict[str, str] | None:
+    """Due as soon as a database is in use, also where none of its places is shown just now."""
+    try:
+        attribution: dict[str, str] = _geoip(call)["attribution"]
+    except Unavailable:
+        return None
+    return attribution if attribution["text"] else None
+
+
+ROUTES = (
+    Route("GET", "/api/geoip", Scope.READONLY, "The GeoIP database in use, and its credit.", _geoip, returns=GEO_INFO),
+    Route("GET", "/api/map", Scope.READONLY, "Where nodes are, by place.", _map, returns=MAP),
+)

@@ -1,0 +1,165 @@
+"""Where addresses are, by a GeoIP city database in a file (management-plane.md 11). Asks nobody over a network.
+
+Names of hosts are not resolved, and addresses that are no public ones are nowhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import geoip2.database
+import geoip2.errors
+import maxminddb
+
+__all__ = ["Credit", "GeoDatabase", "Location", "candidates", "credit_of", "public_address"]
+
+_log = logging.getLogger(__name__)
+
+_NAMES = ("GeoLite2-City.mmdb", "dbip-city-lite.mmdb")
+_KEPT = 50_000
+_ENGLISH = ("en",)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Degrees; names in English, empty where the database does not know them."""
+
+    latitude: float
+    longitude: float
+    city: str
+    country: str
+    country_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What the licence of a database wants shown wherever its data are."""
+
+    text: str
+    url: str
+
+
+def candidates(configured: str, state_dir: Path) -> tuple[Path, ...]:
+    """Where a database may be, the one that is preferred first.
+
+    A file in the working directory, which the existing controller also takes, is not looked for: where a daemon is started
+    should not change what it shows.
+    """
+    found = tuple(state_dir / name for name in _NAMES)
+    return (Path(configured), *found) if configured else found
+
+
+def credit_of(source: str) -> Credit | None:
+    """By the type that a database says it is of."""
+    kind = source.lower()
+    if "dbip" in kind or "db-ip" in kind:
+        return Credit("IP Geolocation by DB-IP", "https://db-ip.com")
+    if "geolite" in kind or "geoip" in kind:
+        return Credit("GeoLite2 data created by MaxMind", "https://www.maxmind.com")
+    return None
+
+
+def public_address(host: str) -> str:
+    """The address in ``host`` (``host``, ``host:port`` or ``[host]:port``), if it is a public one; else empty."""
+    text = host.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    return str(address) if address.is_global and not address.is_multicast else ""
+
+
+class GeoDatabase:
+    """The first readable one of some files; ``refresh`` notices that it was replaced. For one thread.
+
+    A new one is to be put in the place of the old one by renaming: the old one is read until then, and never half of either.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._files = tuple(files)
+        self._reader: geoip2.database.Reader | None = None
+        self._seen: tuple[object, ...] | None = None
+        self._cache: dict[str, Location | None] = {}
+        self.source = ""
+
+    def refresh(self) -> bool:
+        """Opens what there is now, if that is not what was open already. True: something is different."""
+        seen = tuple(_identity(path) for path in self._files)
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        before = self._reader
+        self._reader, self.source = self._open()
+        self._cache.clear()
+        if before is not None:
+            before.close()
+        return before is not None or self._reader is not None
+
+    def locate(self, host: str) -> Location | None:
+        """None: it is not public, or nobody knows."""
+        if self._reader is None:
+            return None
+        if host in self._cache:
+            return self._cache[host]
+        address = public_address(host)
+        found = _look_up(self._reader, address) if address else None
+        if len(self._cache) >= _KEPT:
+            self._cache.clear()
+        self._cache[host] = found
+        return found
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._seen = None
+        self.source = ""
+
+    def _open(self) -> tuple[geoip2.database.Reader | None, str]:
+        for path in self._files:
+            if not path.exists():
+                continue
+            try:
+                reader = geoip2.database.Reader(path, locales=_ENGLISH)
+            except (OSError, maxminddb.InvalidDatabaseError, UnicodeDecodeError) as error:
+                _log.warning("%s is no database of places: %s", path, error)
+                continue
+            kind = reader.metadata().database_type
+            if "city" not in kind.lower():
+                _log.warning("%s knows no cities: it is a %.60s", path, kind)
+                reader.close()
+                continue
+            return reader, kind
+        return None, ""
+
+
+def _look_up(reader: geoip2.database.Reader, address: str) -> Location | None:
+    try:
+        found = reader.city(address)
+    except (geoip2.errors.AddressNotFoundError, maxminddb.InvalidDatabaseError, TypeError, ValueError):
+        return None
+    latitude, longitude = found.location.latitude, found.location.longitude
+    code = found.country.iso_code or ""
+    if latitude is None or longitude is None or (latitude == longitude == 0 and not code):
+        return None
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        return None
+    return Location(latitude, longitude, found.city.name or "", found.country.name or "", code)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Changes when a file is replaced or written."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a path may be anything that an operator wrote
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

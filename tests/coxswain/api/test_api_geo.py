@@ -1,0 +1,81 @@
+"""Where nodes are, through the API of a real controller; and the tree without those of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import Controller
+from tests.mmdb import city, write_mmdb
+from tests.support import eventually
+
+MOUNTAIN = {"8.8.8.0/24": city(37.4, -122.1, "Mountain View", "United States", "US")}
+
+
+@pytest.fixture
+def located(tmp_path: Path) -> Iterator[Controller]:
+    """A controller with a database in its state directory."""
+    (tmp_path / "cox.yaml").write_text(
+        "posture: personal\ncontrol_location: {city: Reykjavik, lat: 64.1, lon: -21.9}\n", encoding="utf-8"
+    )
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    write_mmdb(state / "dbip-city-lite.mmdb", MOUNTAIN)
+    controller = Controller(state)
+    controller.start()
+    yield controller
+    controller.stop()
+
+
+def test_nodes_are_where_their_region_says_else_where_their_address_is(located: Controller) -> None:
+    client = located.client
+    assert client.get("/api/geoip") == {
+        "available": True,
+        "source": "DBIP-City-Lite",
+        "attribution": {"text": "IP Geolocation by DB-IP", "url": "https://db-ip.com"},
+    }
+    for name, region, address in (
+        ("a", "fra1", "8.8.8.8"),
+        ("b", "", "8.8.8.9"),
+        ("c", "unheard-of", "8.8.8.10"),
+        ("d", "", "192.0.2.1"),
+    ):
+        client.post("/api/nodes", {"name": name, "region": region, "control_addr": "127.0.0.1:9", "public_ip": address})
+    found = client.get("/api/map")
+    assert [(p["city"], p["source"], [n["name"] for n in p["nodes"]]) for p in found["places"]] == [
+        ("Frankfurt", "region", ["a"]),
+        ("Mountain View", "geoip", ["b", "c"]),
+    ]
+    assert [node["name"] for node in found["elsewhere"]] == ["d"]
+    assert found["controller"] == {"city": "Reykjavik", "latitude": 64.1, "longitude": -21.9}
+    assert found["credit"] == {"text": "IP Geolocation by DB-IP", "url": "https://db-ip.com"}
+    assert client.get("/api/nodes/b")["location"] == {
+        "city": "Mountain View",
+        "country": "United States",
+        "country_code": "US",
+        "latitude": 37.4,
+        "longitude": -122.1,
+    }
+    assert "location" not in client.get("/api/nodes/d")
+    assert [node["name"] for node in client.get("/api/nodes?region=fra1")] == ["a"]
+
+
+def test_without_a_database_there_is_no_credit(controller: Controller) -> None:
+    none = {"available": False, "source": "", "attribution": {"text": "", "url": ""}}
+    assert controller.client.get("/api/geoip") == none
+    assert controller.client.get("/api/map")["credit"] is None
+
+
+def test_the_tree_may_be_asked_for_without_links(controller: Controller) -> None:
+    controller.client.post("/api/nodes", {"name": "one", "control_addr": "127.0.0.1:9"})
+
+    def names(tree: dict[str, Any]) -> set[str]:
+        return {tree["id"]}.union(*(names(child) for child in tree["children"]))
+
+    eventually(lambda: any(name.startswith("node_link:") for name in names(controller.client.get("/api/tree"))))
+    short = names(controller.client.get("/api/tree?links=false"))
+    assert "node_links" in short
+    assert not any(name.startswith("node_link:") for name in short)

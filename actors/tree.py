@@ -87,6 +87,7 @@ from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
 from coxswain.geoip import candidates
 from coxswain.keyring import Keyring
+from coxswain.live.renderings import Renderings
 from coxswain.live.ring import EventRing
 from coxswain.messages.fleet import LinkFell
 from coxswain.messages.hub import Publish
@@ -145,12 +146,12 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     clock = clock or SystemClock()
     io = IoLoop(clock)
     dialer = Dialer(parts.deadlines, clock)
-    doors = _Doors(parts, clock)
+    ring = EventRing()
+    doors = _Doors(parts, clock, ring)
 
     def send(batch: EventBatch) -> object:
         return system.tell("session_tracker", batch)
 
-    ring = EventRing()
     funnel = EventFunnel(secrets.token_hex(8), send)
 
     def acknowledge(epoch: str, number: int) -> None:
@@ -276,8 +277,9 @@ def _publisher(system: System) -> Callable[[LifecycleRecord], None]:
 class _Doors:
     """The running system as doors see it (``coxswain.api.services.Services``)."""
 
-    def __init__(self, parts: Parts, clock: Clock) -> None:
+    def __init__(self, parts: Parts, clock: Clock, ring: EventRing) -> None:
         self._parts = parts
+        self._renderings = Renderings(lambda: ring.last)
         self._identity = Identity(
             __version__, os.getpid(), clock.now(), parts.store.kind, str(parts.state_dir), parts.allow_chaos
         )
@@ -286,6 +288,10 @@ class _Doors:
     @property
     def identity(self) -> Identity:
         return self._identity
+
+    @property
+    def renderings(self) -> Renderings:
+        return self._renderings
 
     def ask(self, name: str, message: Any, *, deadline: float) -> Any:
         return self._running().ask(name, message, deadline=deadline)

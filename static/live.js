@@ -7,7 +7,8 @@
 
 import { ours } from "/static/html.js";
 
-const LEAST_MS = 150;
+const LEAST_MS = 150; // between two fetches of a whole piece
+const ROWS_MS = 40; // of some rows: they are small, and made once for all browsers
 const AGAIN_MS = 1000;
 const RETRY_MS = [250, 500, 1000, 2000, 4000, 8000];
 
@@ -30,8 +31,10 @@ class Region {
     this.topics = (element.dataset.topics || "").split(/\s+/);
     this.url = element.dataset.rows || element.dataset.fragment;
     this.byRow = element.dataset.rows !== undefined;
-    this.keys = new Set();
+    this.keys = new Set(); // rows that changed
+    this.inView = new Set(); // rows that can be seen
     this.all = false;
+    this.anew = false; // something changed of which there may have been no event yet
     this.timer = 0;
     this.last = 0;
     this.visible = false;
@@ -40,34 +43,61 @@ class Region {
       this.visible = entry.isIntersecting;
       if (this.visible) this.plan();
     }).observe(element);
+    this.rows = new IntersectionObserver((entries) => this.look(entries), { rootMargin: "100px" });
+    for (const row of element.querySelectorAll("[data-row]")) this.rows.observe(row);
+  }
+
+  look(entries) {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) this.inView.add(target.dataset.row);
+      else this.inView.delete(target.dataset.row);
+    }
+    this.plan();
   }
 
   wants(type) {
     return this.topics.some((topic) => topic === "*" || type === topic || type.startsWith(`${topic}.`));
   }
 
-  /** Something changed; key: which row, null: maybe any. */
-  note(key) {
-    if (this.byRow && key) this.keys.add(key);
+  /** Something changed; key: which row, null: maybe any. What is told of rows of other pages of the table is not for this one. */
+  note(key, type) {
+    if (!this.byRow || !key) this.all = true;
+    else if (this.row(key)) this.keys.add(key);
+    else if (["node", "status", "session"].includes(type)) return;
     else this.all = true;
     this.plan();
   }
 
+  row(key) {
+    return this.element.querySelector(`[data-row="${CSS.escape(key)}"]`);
+  }
+
+  /** The rows to fetch now: those that changed and can be seen; the others wait until they can. */
+  due() {
+    return [...this.keys].filter((key) => this.inView.has(key)).slice(0, 100);
+  }
+
   plan() {
-    if (this.timer || !this.visible || document.hidden || (!this.all && this.keys.size === 0)) return;
-    this.timer = setTimeout(() => this.fetch(), Math.max(0, this.last + LEAST_MS - performance.now()));
+    if (this.timer || !this.visible || document.hidden || (!this.all && this.due().length === 0)) return;
+    this.timer = setTimeout(() => this.fetch(), Math.max(0, this.last + (this.all || !this.byRow ? LEAST_MS : ROWS_MS) - performance.now()));
   }
 
   async fetch() {
     this.last = performance.now();
     const all = this.all || !this.byRow;
-    const keys = [...this.keys].slice(0, 100);
+    const keys = this.due();
+    if (!all && keys.length === 0) {
+      this.timer = 0; // they have been scrolled out of view meanwhile
+      return;
+    }
     for (const key of keys) this.keys.delete(key);
     if (all) this.keys.clear();
     this.all = false;
     const address = new URL(this.url, location.href);
     for (const [name, value] of new URLSearchParams(location.search)) address.searchParams.append(name, value);
     if (!all) address.searchParams.set("keys", keys.join(","));
+    if (seq !== null && !this.anew) address.searchParams.set("seen", seq); // what shows that event is made once for all browsers
+    this.anew = false;
     try {
       const response = await fetch(address, { credentials: "same-origin" });
       if ("leaving" in document.body.dataset) return;
@@ -115,9 +145,14 @@ class Region {
         if (this.element.dataset.newest !== undefined) this.element.prepend(row);
         else this.element.append(row);
         row.classList.add("fresh");
+        this.rows.observe(row);
+      } else if (old.dataset.html !== row.outerHTML && !this.inView.has(key)) {
+        this.keys.add(key); // it is drawn when somebody can see it
       } else if (old.dataset.html !== row.outerHTML) {
         row.dataset.html = row.outerHTML; // as it came: showing times and highlights changes what is in the page
         swap(old, row);
+        this.rows.unobserve(old);
+        this.rows.observe(row);
         row.classList.add("fresh");
       }
     }
@@ -134,14 +169,17 @@ function onEvent(frame) {
   if (frame.type === "dropped" || frame.type === "gap") return everything();
   const type = CLASS[frame.type] || frame.type;
   for (const region of regions) {
-    if (region.wants(type)) region.note(frame[region.element.dataset.key || "node_id"] || null);
+    if (region.wants(type)) region.note(frame[region.element.dataset.key || "node_id"] || null, type);
   }
   for (const feed of document.querySelectorAll("[data-feed]")) addToFeed(feed, type, frame);
   for (const form of document.querySelectorAll("form[data-watch]")) warn(form, type, frame);
 }
 
 function everything() {
-  for (const region of regions) region.note(null);
+  for (const region of regions) {
+    region.anew = true;
+    region.note(null);
+  }
 }
 
 function addToFeed(feed, type, frame) {

@@ -16,6 +16,7 @@ from benches.audit import audit
 from benches.backup import backup
 from benches.changes import change, kills
 from benches.commands import commands
+from benches.dashboard import dashboard
 from benches.events import events
 from benches.faults import faults
 from benches.figures import Report, machine
@@ -37,6 +38,7 @@ SCENARIOS = {
         faults,
         events,
         live,
+        dashboard,
         commands,
         api,
         audit,

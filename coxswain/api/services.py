@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from coxswain.live.renderings import Renderings
+
 __all__ = ["Identity", "Services"]
 
 
@@ -26,6 +28,11 @@ class Services(Protocol):
 
     @property
     def identity(self) -> Identity: ...
+
+    @property
+    def renderings(self) -> Renderings:
+        """Pieces of pages that all browsers share."""
+        ...
 
     def ask(self, name: str, message: Any, *, deadline: float) -> Any:
         """Asks an actor; raises ``CoxswainError``."""

@@ -19,14 +19,17 @@ from coxswain.api.bodies import Body
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.errors import CoxswainError, Refused
+from coxswain.ids import ID_PATTERN
 from coxswain.messages.hub import LastEvent
 from coxswain.web.navigation import Group, navigation
 from coxswain.web.render import render
 
-__all__ = ["HTML", "Answer", "ask", "fragment", "page", "tolerant"]
+__all__ = ["HTML", "Answer", "ask", "fragment", "page", "row_keys", "tolerant"]
 
 HTML = "text/html; charset=utf-8"
 Context = Mapping[str, Any]
+
+_MOST_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,14 @@ def ask(call: Call, path: str, **params: str | int | None) -> Answer:
     inner.__dict__["who"] = call.who
     value = route.handler(inner)
     return Answer(value.value, value.after) if isinstance(value, Reply) else Answer(value)
+
+
+def row_keys(call: Call) -> list[str] | None:
+    """The ids of the rows that are asked for, ``?keys=`` with commas; None: all of the page."""
+    keys = call.word("keys")
+    if keys is None:
+        return None
+    return [key for key in keys.split(",")[:_MOST_ROWS] if ID_PATTERN.match(key)]
 
 
 def tolerant(call: Call, path: str, default: Any, **params: str | int | None) -> Any:
@@ -78,14 +89,32 @@ def page(
 
 
 def fragment(
-    path: str, template: str, load: Callable[[Call], Context], *, scope: Scope = Scope.READONLY, query: tuple[str, ...] = ()
+    path: str,
+    template: str,
+    load: Callable[[Call], Context],
+    *,
+    scope: Scope = Scope.READONLY,
+    query: tuple[str, ...] = (),
+    personal: bool = False,
 ) -> Route:
-    """A piece of a page, for ``static/live.js``. ``?keys=`` asks for some rows only."""
+    """A piece of a page, for ``static/live.js``. ``?keys=`` asks for some rows only.
+
+    ``?seen=`` is the number of the newest event that the browser has heard of: pieces that show it are made once, for all
+    browsers (``coxswain.live.renderings``). ``personal``: it looks different to different people, so it is made for each.
+    """
 
     def show(call: Call) -> Reply:
-        return Reply(raw=render(template, load(call)), media_type=HTML)
+        def make() -> bytes:
+            return render(template, load(call))
 
-    return _route(path, f"Fragment: {template}.", show, scope, ("keys", *query))
+        seen = call.number("seen")
+        if personal:
+            return Reply(raw=make(), media_type=HTML)
+        asked = tuple(sorted((name, str(value)) for name, value in call.request.params.items() if name != "seen"))
+        key = (call.request.path, asked, call.who.scope)
+        return Reply(raw=call.services.renderings.get(key, seen, make), media_type=HTML)
+
+    return _route(path, f"Fragment: {template}.", show, scope, ("keys", "seen", *query))
 
 
 def _route(path: str, summary: str, show: Callable[[Call], Reply], scope: Scope, query: tuple[str, ...]) -> Route:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from coxswain.web import page as page_module
 from tests.browser.actions import acts
 from tests.fleet import LiveFleet
 
@@ -66,3 +69,53 @@ def test_a_crash_is_seen_and_healed_on_the_system_page(browser_page: Page) -> No
     page.locator("#confirm").get_by_role("button", name="Crash it").click()
     expect(row.locator("td").nth(3)).to_have_text(str(before + 1), timeout=20_000)
     expect(row.locator("td").nth(1)).to_have_text("running", timeout=20_000)
+
+
+def test_a_piece_is_made_once_for_all_dashboards(
+    open_browser: Callable[..., Page], fleet: LiveFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    real = page_module.render
+
+    def counted(template: str, context: Any) -> bytes:
+        made.append(template)
+        return real(template, context)
+
+    pages = [open_browser() for _ in range(3)]
+    for page in pages:
+        page.goto("/users")
+        expect(page.locator("#live")).to_have_text("Live")
+    monkeypatch.setattr(page_module, "render", counted)
+    client = fleet.controller.client
+    user = client.post("/api/users", {"name": "seen by all"})
+    try:
+        for page in pages:
+            expect(page.get_by_role("link", name="seen by all")).to_be_visible()
+        assert 1 <= made.count("_user_rows.html") <= 2, "an event may come between two of them"
+    finally:
+        client.call("DELETE", f"/api/users/{user['id']}")
+
+
+def test_rows_that_are_out_of_view_wait_until_they_are_looked_at(
+    open_browser: Callable[..., Page], fleet: LiveFleet
+) -> None:
+    page = open_browser(viewport={"width": 1280, "height": 700})
+    client = fleet.controller.client
+    users = [client.post("/api/users", {"name": f"many {number:03d}"}) for number in range(60)]
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    try:
+        page.goto("/users")
+        expect(page.locator("#live")).to_have_text("Live")
+        row = page.locator(f'[data-row="{users[-1]["id"]}"]')
+        expect(row).to_be_attached()
+        client.call("PATCH", f"/api/users/{users[-1]['id']}", {"version": 1, "name": "many changed"})
+        client.call("PATCH", f"/api/users/{users[0]['id']}", {"version": 1, "name": "many first"})
+        expect(page.get_by_role("link", name="many first")).to_be_visible()
+        assert not any(users[-1]["id"] in url for url in asked if "/ui/rows/" in url), "nobody sees it"
+        expect(row).to_contain_text("many 059")
+        row.scroll_into_view_if_needed()
+        expect(row).to_contain_text("many changed")
+    finally:
+        for user in users:
+            client.call("DELETE", f"/api/users/{user['id']}")

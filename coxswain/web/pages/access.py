@@ -39,6 +39,6 @@ PAGES = (
     page("/admins", "admins.html", _admins, title="Admins", scope=_ADMIN),
     page("/account", "account.html", _account, title="My account", scope=_ADMIN),
     fragment("/ui/fragments/tokens", "_tokens.html", _tokens, scope=_ADMIN),
-    fragment("/ui/fragments/admins", "_admins.html", _admins, scope=_ADMIN),
-    fragment("/ui/fragments/account/sessions", "_logins.html", _logins, scope=_ADMIN),
+    fragment("/ui/fragments/admins", "_admins.html", _admins, scope=_ADMIN, personal=True),
+    fragment("/ui/fragments/account/sessions", "_logins.html", _logins, scope=_ADMIN, personal=True),
 )

@@ -8,7 +8,7 @@ from coxswain.api.call import Call
 from coxswain.errors import NotFound
 from coxswain.regions import REGIONS
 from coxswain.web.fleet_map import fleet_map
-from coxswain.web.page import ask, fragment, page
+from coxswain.web.page import ask, fragment, page, row_keys
 from coxswain.web.pages.charts import over_time
 
 __all__ = ["PAGES"]
@@ -35,11 +35,11 @@ def _map(call: Call) -> dict[str, Any]:
 
 
 def _rows(call: Call) -> dict[str, Any]:
-    keys = call.word("keys")
+    keys = row_keys(call)
     if keys is None:
         return _page(call)
     nodes = []
-    for key in keys.split(",")[:_PAGE]:
+    for key in keys:
         try:
             nodes.append(ask(call, f"/api/nodes/{key}").value)
         except NotFound:

@@ -7,7 +7,7 @@ from typing import Any
 from coxswain.api.call import Call
 from coxswain.errors import NotFound
 from coxswain.web.names import names_of
-from coxswain.web.page import ask, fragment, page
+from coxswain.web.page import ask, fragment, page, row_keys
 from coxswain.web.pages.profiles import profiles_of
 from coxswain.web.pages.sessions import recent_sessions
 
@@ -24,11 +24,11 @@ def _users(call: Call) -> dict[str, Any]:
 
 
 def _user_rows(call: Call) -> dict[str, Any]:
-    keys = call.word("keys")
+    keys = row_keys(call)
     if keys is None:
         return _users(call)
     rows = []
-    for key in keys.split(",")[:_PAGE]:
+    for key in keys:
         try:
             rows.append(ask(call, f"/api/users/{key}").value)
         except NotFound:

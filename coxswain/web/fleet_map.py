@@ -27,7 +27,9 @@ _NAMED = 6
 
 @dataclass(slots=True)
 class Pin:
-    """One place. ``nodes``: what lies there; ``tone``: of the one that most needs attention; ``is_wide``: not all of them are in ``city``."""
+    """One place. ``nodes``: what lies there; ``tone``: of the one in most need. ``is_wide``: some are near ``city``
+    and not in it.
+    """
 
     x: int
     y: int

@@ -19,7 +19,6 @@ from coxswain.api.bodies import Body
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.errors import CoxswainError, Refused
-from coxswain.ids import ID_PATTERN
 from coxswain.messages.hub import LastEvent
 from coxswain.web.navigation import Group, navigation
 from coxswain.web.render import render
@@ -30,6 +29,8 @@ HTML = "text/html; charset=utf-8"
 Context = Mapping[str, Any]
 
 _MOST_ROWS = 100
+_KEY = re.compile(r"\w{1,64}")
+"""An id, and nothing that would be another path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def row_keys(call: Call) -> list[str] | None:
     keys = call.word("keys")
     if keys is None:
         return None
-    return [key for key in keys.split(",")[:_MOST_ROWS] if ID_PATTERN.match(key)]
+    return [key for key in keys.split(",")[:_MOST_ROWS] if _KEY.fullmatch(key)]
 
 
 def tolerant(call: Call, path: str, default: Any, **params: str | int | None) -> Any:

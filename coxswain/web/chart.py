@@ -20,6 +20,8 @@ __all__ = ["RANGES", "Bar", "Bars", "Chart", "Charts", "Line", "Range", "charts"
 WIDTH, HEIGHT = 1_000, 100
 _BARS = 60
 _STILL_NOW = 3
+_LEAST = 1e-6
+"""What is less than this (of bytes, of sessions) is drawn as what it is: nothing."""
 _TABLE_ROWS = 24
 
 Values = Sequence[float | None]
@@ -145,7 +147,7 @@ def ticks(most: float, *, whole: bool = False) -> tuple[float, ...]:
 
     ``whole``: none between two whole numbers.
     """
-    if most <= 0:
+    if most < _LEAST:
         return 0.0, 1.0
     size = 1.0
     while size > most:

@@ -44,8 +44,9 @@ def test_a_scale_is_round_begins_at_0_and_holds_all(most: float, whole: bool) ->
     assert not whole or all(tick == int(tick) for tick in scale)
 
 
-def test_nothing_has_a_scale_too() -> None:
-    assert ticks(0) == (0.0, 1.0)
+@pytest.mark.parametrize("most", [0.0, 5e-324, 1e-300, 9e-7])
+def test_nothing_and_next_to_nothing_have_a_scale_too(most: float) -> None:
+    assert ticks(most) == (0.0, 1.0)
 
 
 @given(values)

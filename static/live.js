@@ -12,7 +12,10 @@ const ROWS_MS = 40; // of some rows: they are small, and made once for all brows
 const AGAIN_MS = 1000;
 const RETRY_MS = [250, 500, 1000, 2000, 4000, 8000];
 
+const FEED_MOST = 50;
+
 const regions = [];
+const untold = [];
 let seq = document.body.dataset.seq || ""; // of the newest event when the page was rendered: nothing is missed in between
 let failures = 0;
 
@@ -171,7 +174,9 @@ function onEvent(frame) {
   for (const region of regions) {
     if (region.wants(type)) region.note(frame[region.element.dataset.key || "node_id"] || null, type);
   }
-  for (const feed of document.querySelectorAll("[data-feed]")) addToFeed(feed, type, frame);
+  untold.push([type, frame]);
+  if (untold.length > FEED_MOST) untold.shift();
+  if (untold.length === 1) requestAnimationFrame(tellFeeds);
   for (const form of document.querySelectorAll("form[data-watch]")) warn(form, type, frame);
 }
 
@@ -179,6 +184,13 @@ function everything() {
   for (const region of regions) {
     region.anew = true;
     region.note(null);
+  }
+}
+
+/** What came since the last frame, at once: nobody reads a hundred a second, and each would move all the others down. */
+function tellFeeds() {
+  for (const [type, frame] of untold.splice(0)) {
+    for (const feed of document.querySelectorAll("[data-feed]")) addToFeed(feed, type, frame);
   }
 }
 
@@ -197,7 +209,7 @@ function addToFeed(feed, type, frame) {
   item.append(told, " ", time);
   feed.querySelector("[data-empty]")?.remove();
   feed.prepend(item);
-  while (feed.children.length > 50) feed.lastElementChild.remove();
+  while (feed.children.length > FEED_MOST) feed.lastElementChild.remove();
 }
 
 const deviceNames = new Map();

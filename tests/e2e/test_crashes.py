@@ -27,6 +27,7 @@ WORKERS = (
     "session_tracker",
     "session_archive",
     "meter",
+    "geo_locator",
     "io_loop",
     "reconcile_clock",
     "operation_runs",

@@ -18,12 +18,11 @@ settings.load_profile("coxswain")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Repeats what tools/test found before the tests, where it is read: at the end."""
-    checks = os.environ.get("COXSWAIN_CHECKS", "")
-    if checks:
-        terminalreporter.section("checks before the tests")
-        for line in checks.splitlines():
-            terminalreporter.write_line(line, red="FAILED" in line)
+    """Tells tools/test what failed, so that it can be tried once more."""
+    wanted = os.environ.get("COXSWAIN_FAILED")
+    if wanted:
+        failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, ())}
+        Path(wanted).write_text("".join(f"{name}\n" for name in sorted(failed)), encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)

@@ -157,7 +157,7 @@ def test_an_admin_is_added_and_removed(browser_page: Page) -> None:
 def test_the_log_is_filtered_and_verified(browser_page: Page) -> None:
     page = browser_page
     page.goto("/audit")
-    page.get_by_label("Action").fill("node.add")
+    page.get_by_role("textbox", name="Action").fill("node.add")
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url("**/audit?action=node.add*")
     for cell in page.locator("tbody tr td:nth-child(4)").all_inner_texts():

@@ -49,33 +49,33 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
     dialog.get_by_role("button", name="The key is right").click()
     finished(page)
 
-    for what, name in (("node", "on-host"), ("relay", "relay-on-host")):
+    # one after the other: they would listen on the same port
+    kinds = (("node", agent_file, "0.3.1", "0.3.2"), ("relay", relay_file, "0.4.0", "0.5.0"))
+    for what, make, old, new in kinds:
+        make(home / what, version=old)
         page.goto("/servers")
         page.get_by_label("host-one").get_by_role("button", name="Install a node or relay").click()
         dialog = page.locator("#deploy")
         dialog.get_by_label("What").select_option(what)
-        dialog.get_by_label("Name").fill(name)
+        dialog.get_by_label("Name").fill(f"{what}-on-host")
         dialog.get_by_role("button", name="Install it").click()
         finished(page)
-    assert fleet.controller.node("on-host")["link_state"] == "live"
 
-    agent_file(home / "node", version="0.3.2")
-    newer(home / "node", "v0.3.2")
-    relay_file(home / "relay", version="0.5.0")
-    newer(home / "relay", "v0.5.0")
-    for version in ("v0.3.2", "v0.5.0"):
+        newer(make(home / what, version=new), f"v{new}")
         page.goto("/servers")
-        page.get_by_role("button", name=f"Upgrade to {version}").click()
+        page.get_by_role("button", name=f"Upgrade to v{new}").click()
         if page.locator("#confirm").is_visible():
-            confirm(page, f"Upgrade to {version}")
+            confirm(page, f"Upgrade to v{new}")
         finished(page)
-    assert fleet.controller.node("on-host")["agent_version"] == "0.3.2"
+        if what == "node":
+            assert fleet.controller.node("node-on-host")["link_state"] == "live"
+            assert fleet.controller.node("node-on-host")["agent_version"] == new
 
-    for _ in ("node", "relay"):
         page.goto("/servers")
-        page.get_by_role("button", name="Uninstall").first.click()
+        page.get_by_role("button", name="Uninstall").click()
         confirm(page, "Uninstall")
         finished(page)
+
     page.goto("/servers")
     card = page.get_by_role("region", name="host-one")
     card.get_by_role("button", name="Remove").click()

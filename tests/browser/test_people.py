@@ -96,7 +96,7 @@ def test_a_device_is_provisioned_suspended_resumed_and_revoked(
 
         place.get_by_role("button", name="Provision").click()
         expect(page.get_by_text("Its keys are on its nodes.")).to_be_visible()
-        eventually(lambda key=key: client.get(f"/api/devices/{key}")["peer_count"] == 3)
+        eventually(lambda key=key: client.get(f"/api/devices/{key}")["peer_count"] >= len(fleet.ids))
         place.get_by_role("button", name="Suspend").click()
         confirm(page, "Suspend")
         expect(place.get_by_role("button", name="Resume")).to_be_visible()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place, yes_option
-from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["admins"]
@@ -26,7 +26,7 @@ def password_options(function: Any) -> Any:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def admins() -> None:
     """Add, list, disable and remove admins; their passwords and second factors."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
-from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 
 __all__ = ["devices"]
 
 
-@click.group()
+@click.group(cls=Group)
 def devices() -> None:
     """Add, show, provision, suspend, resume, revoke and remove devices."""
 

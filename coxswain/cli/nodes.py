@@ -13,6 +13,7 @@ import click
 from coxswain.cli.endpoints import endpoints
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
 from coxswain.cli.output import (
+    Group,
     Painted,
     ago,
     clean,
@@ -34,7 +35,7 @@ _MAX_CSR_BYTES = 64 * 1024
 _FILES = ("node.crt", "ca.crt")
 
 
-@click.group()
+@click.group(cls=Group)
 def nodes() -> None:
     """Add, enrol, show, plan, push, disable and remove nodes."""
 

@@ -16,6 +16,7 @@ from coxswain.cli.client import Client, RemoteError, config_path, socket_path
 from coxswain.errors import CoxswainError, InvalidInput, door_of
 
 __all__ = [
+    "Group",
     "Painted",
     "ago",
     "clean",
@@ -51,6 +52,21 @@ _COLOURS = {
     "disabled": "bright_black",
     "stopped": "bright_black",
 }
+
+_REMOVING = ("rm", "remove", "delete")
+
+
+class Group(click.Group):
+    """A group of commands, of which the one that removes has several names, as in existing controllers (management-plane.md
+    2). The one that it is listed under is the group's own.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in _REMOVING:
+            return next((self.commands[name] for name in _REMOVING if name in self.commands), None)
+        return found
+
 
 config_option = click.option(
     "--config", "config", metavar="PATH", help="Configuration file (default: $COX_CONFIG, or cox.yaml here)."

@@ -11,7 +11,7 @@ import click
 from coxswain.cli.accounts import device_of
 from coxswain.cli.client import Client
 from coxswain.cli.operations import finish, wait_option
-from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["paths"]
@@ -22,7 +22,7 @@ _patience_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def paths() -> None:
     """Build paths over two or three nodes, and move devices onto them without cutting them off."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import device_of, every, place, say_arrival, wait_option, with_query, yes_option
-from coxswain.cli.output import clean, client, config_option, facts, json_option, node_path, print_json, table
+from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, node_path, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["profiles"]
@@ -17,7 +17,7 @@ __all__ = ["profiles"]
 _PROTOCOLS = click.Choice(["amneziawg", "xray-reality", "both"])
 
 
-@click.group()
+@click.group(cls=Group)
 def profiles() -> None:
     """Create, list, edit, remove and export profiles of devices."""
 

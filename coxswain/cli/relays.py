@@ -9,13 +9,13 @@ from urllib.parse import quote
 import click
 
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
-from coxswain.cli.output import clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["relays"]
 
 
-@click.group()
+@click.group(cls=Group)
 def relays() -> None:
     """Onboard, list, upgrade and remove relays."""
 

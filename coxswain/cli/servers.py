@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from coxswain.cli.operations import ask_password, begin, wait_option
-from coxswain.cli.output import clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput, Refused
 
 __all__ = ["servers", "ssh_key"]
@@ -29,7 +29,7 @@ def ssh_key(config: str | None, *, as_json: bool) -> None:
         click.echo(found["public_key"])
 
 
-@click.group()
+@click.group(cls=Group)
 def servers() -> None:
     """Onboard, list, trust and remove machines."""
 

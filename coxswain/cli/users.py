@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
-from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 
 __all__ = ["users"]
 
 
-@click.group()
+@click.group(cls=Group)
 def users() -> None:
     """Add, show, edit, suspend, resume and remove users."""
 

@@ -66,6 +66,17 @@ def test_every_command_takes_json_and_a_configuration() -> None:
     assert without_config <= {"cox completion", "cox audit check-proof", "cox backup verify"}
 
 
+def test_what_removes_answers_to_all_its_names() -> None:
+    context = click.Context(cli)
+    for group in ("admins", "devices", "nodes", "paths", "profiles", "relays", "servers", "users"):
+        found = cli.get_command(context, group)
+        assert isinstance(found, click.Group)
+        removing = {found.get_command(click.Context(found), name) for name in ("rm", "remove", "delete")}
+        assert len(removing) == 1 and None not in removing, group
+        assert len({"rm", "remove", "delete"} & set(found.list_commands(context))) == 1, "and is listed once"
+        assert found.get_command(context, "nonsuch") is None
+
+
 def test_every_route_is_on_the_page(api_page: str) -> None:
     assert len(ROUTES) > 20
     for route in ROUTES:

@@ -17,6 +17,9 @@ class Generator:
 
     What subscribers were told and what ``SimNode.sessions`` says agree at every moment. HANDSHAKE events are left out unless
     asked for.
+
+    Attributes:
+        spared: indexes of nodes whose clients are left alone.
     """
 
     TICK_S = 0.02
@@ -25,6 +28,7 @@ class Generator:
         self._fleet = fleet
         self._task: asyncio.Task[None] | None = None
         self._steps: Iterator[Callable[[], bool]] = iter(())
+        self.spared: frozenset[int] = frozenset()
         self.emitted = 0
         self.behind = 0
 
@@ -84,10 +88,9 @@ class Generator:
                 for node in self._fleet:
                     yield functools.partial(self._step, node, who, connect=connect, handshakes=handshakes)
 
-    @staticmethod
-    def _step(node: SimNode, position: int, *, connect: bool, handshakes: bool) -> bool:
+    def _step(self, node: SimNode, position: int, *, connect: bool, handshakes: bool) -> bool:
         peers = node.plane.peers
-        if not node.running or position >= len(peers):
+        if not node.running or position >= len(peers) or node.index in self.spared:
             return False
         key = next(itertools.islice(peers, position, None))
         if peers[key].connected == connect:

@@ -130,6 +130,7 @@ class Conductor:
         rate, seconds = float(command["events_per_s"]), float(command["seconds"])
         start = time.monotonic()
         handshakes = bool(command.get("handshakes", False))
+        self._fleet.generator.spared = frozenset(command.get("spare", ()))
         events = await self._fleet.generator.run(rate, seconds, handshakes=handshakes)
         return {"events": events, "behind": self._fleet.generator.behind, "seconds": time.monotonic() - start}
 
@@ -269,7 +270,7 @@ COMMANDS = {
     "inject": "node; connect: n or keys; disconnect: n or keys; or peer, handshake, endpoint, rx, tx",
     "connect": "peers: opens so many sessions, spread over the fleet",
     "rate": "events_per_s, handshakes: until told otherwise; 0 stops",
-    "burst": "events_per_s, seconds, handshakes: answered when it is over",
+    "burst": "events_per_s, seconds, handshakes, spare (nodes left alone): answered when it is over",
     "stall": "node, method: calls are not answered any more",
     "release": "node, method: ends stalls",
     "delay": "node, method, seconds",

@@ -231,6 +231,9 @@ async def test_the_generator_tells_the_truth(authority, t):
         await fleet.generator.rate(500)
         await t.eventually(lambda: fleet.generator.emitted > 1050)
         await fleet.generator.rate(0)
+        left_alone, fleet.generator.spared = set(fleet.nodes[1].sessions), frozenset({1})
+        assert await fleet.generator.run(1000, 0.1) == 100
+        assert set(fleet.nodes[1].sessions) == left_alone
         assert not any(task.done() for task in tasks)
         for task in tasks:
             task.cancel()

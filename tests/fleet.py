@@ -117,7 +117,16 @@ class FaultyStore:
     def write(self, durability: Durability = Durability.ACKNOWLEDGED) -> Iterator[Tx]:
         with self._store.write(durability) as tx:
             yield tx
-        if self.lost_commits and durability is Durability.ACKNOWLEDGED and self._concerns():
+        if durability is Durability.ACKNOWLEDGED:
+            self._lose()
+
+    def sync(self) -> None:
+        self._store.sync()
+        self._lose()
+
+    def _lose(self) -> None:
+        """It is on disk, and who asked for it does not learn that."""
+        if self.lost_commits and self._concerns():
             self.lost_commits -= 1
             raise StoreUnavailable("the database: the connection was lost during the commit")
 

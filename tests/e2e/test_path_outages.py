@@ -176,7 +176,7 @@ def test_a_controller_that_falls_where_two_routes_cross(fleet: CascadeFleet, ste
     right = {(0, 1, 2), (0, 2, 1), DROPPED}
     index, method = CROSSED[step]
     fleet.fleet.nodes.do("stall", node=index, method=method)
-    started = fleet.bind(device, "q", wait="false", patience=6)
+    started = fleet.bind(device, "q", wait=False, patience=6)
 
     def there() -> bool:
         steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}

@@ -27,6 +27,7 @@ from coxswain.errors import (
 from coxswain.messages.access import RecordRefusal
 from coxswain.messages.audit import AwaitAudited, Committed, GetAuditFindings
 from coxswain.messages.fleet import GetNode, NodeView, RemoveNode
+from coxswain.messages.geo import Locate
 from coxswain.messages.sessions import GetActiveSessions
 from coxswain.model import LinkState, Node
 from tests.support import eventually
@@ -45,6 +46,7 @@ class Stand:
             GetActiveSessions: dict,
             RecordRefusal: lambda: None,
             GetAuditFindings: tuple,
+            Locate: dict,
         }
         self.answers = views | answers
         self.asked: list[Any] = []
@@ -54,11 +56,11 @@ class Stand:
         self.asked.append((name, message))
         return self.answers[type(message)]()
 
-    def tree(self) -> dict[str, Any]:
+    def tree(self, *, links: bool = True) -> dict[str, Any]:
         link = {"id": "node_link:x", "state": "backing_off", "restarts": 7, "children": []}
-        links = {"id": "node_links", "state": "running", "restarts": 0, "children": [link]}
+        holder = {"id": "node_links", "state": "running", "restarts": 0, "children": [link] if links else []}
         fleet = {"id": "fleet", "state": "restarting", "restarts": 1, "children": []}
-        return {"id": "root", "state": "running", "restarts": 0, "children": [links, fleet]}
+        return {"id": "root", "state": "running", "restarts": 0, "children": [holder, fleet]}
 
     def setting(self, name: str) -> Any:
         return ""

@@ -37,7 +37,7 @@ class EventFunnel:
         *,
         capacity: int = 16_384,
         batch_size: int = 4_096,
-        linger_s: float = 0.15,
+        linger_s: float = 0.1,
         crowd: int = 64,
         crowd_s: float = 0.05,
         resend_s: float = 3.0,

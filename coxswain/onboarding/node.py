@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import Conflict, CoxswainError, InvalidInput, NotFound
+from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NotFound, Unavailable
 from coxswain.inventory import CONTROL_PORT, check_name, check_region
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, Node, NodeStatus
@@ -291,7 +291,7 @@ def _prove(work: Work, host: Host) -> None:
         nonlocal nudged
         view = _view(work)
         if view.link_state is LinkState.LIVE and view.since >= since and view.in_sync and view.node.policy_confirmed:
-            return True
+            return _answers(work)
         if work.now() - nudged > 1.0:
             nudged = work.now()
             work.tell(f"node_link:{_node_id(work)}", links.Look(links.LookReason.OPERATOR))
@@ -301,6 +301,15 @@ def _prove(work: Work, host: Host) -> None:
     node = _view(work).node
     work.keep(agent_version=node.agent_version)
     work.say(f"the agent {node.agent_version} answers, and has its policy and {node.config_revision} as its revision")
+
+
+def _answers(work: Work) -> bool:
+    """Asks the agent itself: a link that came up to the old one while that was being stopped looks live a moment longer."""
+    try:
+        work.ask(f"node_link:{_node_id(work)}", links.PreviewPlan())
+    except (NodeFailure, Unavailable):
+        return False
+    return True
 
 
 def _mark_failed(work: Work) -> None:

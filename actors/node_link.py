@@ -14,7 +14,6 @@ States (``coxswain.model.LinkState``)::
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,39 +21,25 @@ from typing import Any
 
 from actors.event_funnel import EventFunnel
 from actors.io_loop import IoLoop
-from actors.link_calls import after, calls, doubted, touched_links
-from actors.link_parts import Done, Operation, Questions, StreamEnded, Timeout, Wake, policy_outcome, push_outcome
-from actors.link_report import Known, Reporter
+from actors.link_knowledge import Knowledge
+from actors.link_parts import Done, Operation, StreamEnded, Timeout, Wake
+from actors.link_questions import Questions
+from actors.link_report import Reporter
 from actors.node_change import Change, Changed, Look
 from actors.node_connection import Dialer, NodeConnection, Target, open_connection
 from actors.supervision import Actor, Context
-from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NodeMisbehaved, NodeUnreachable, NotFound, Unavailable
+from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, NotFound, Unavailable
 from coxswain.messages import links
-from coxswain.messages.fleet import BeginLinks, BumpRevision, GetIntent, Intent
-from coxswain.model import LinkState, Node, NodeStatus, Protocol
-from coxswain.reconcile import codec
-from coxswain.reconcile.desired import desired as desired_state
+from coxswain.messages.fleet import Intent
+from coxswain.model import LinkState, NodeStatus
 from coxswain.reconcile.pacing import heal_delay, reconnect_delay, verify_delay
-from coxswain.reconcile.plan import describe, forced, plan, remember
-from coxswain.reconcile.seen import peers_seen, services_seen
-from coxswain.reconcile.types import (
-    Desired,
-    Finding,
-    LinkMemory,
-    Observed,
-    Plan,
-    PushPeers,
-    Reason,
-    SetPolicy,
-)
+from coxswain.reconcile.plan import describe
+from coxswain.reconcile.types import Finding, Plan
 
 __all__ = ["LinkServices", "NodeLink", "link_name", "node_of_link"]
 
 _MISSES_UNTIL_UNREACHABLE = 3
 """node-contract.md 11.5; management-plane.md 13.2.19."""
-
-_FLEET_DEADLINE_S = 2.0
-"""Less than a link may take for a message (``LINK_HANG_S``): where ``fleet`` is slow, links wait and do not fall."""
 
 _PROVEN_S = 2.0
 """A connection that did not last for so long (node-contract.md 11.1) ends no outage: a node that answers absurdly, or whose
@@ -97,28 +82,21 @@ class NodeLink(Actor):
         self._dialer = services.dialer
         self._funnel = services.funnel
         self._state = LinkState.CONNECTING
-        self._intent: Intent | None = None
-        self._desired: Desired | None = None
-        self._intent_findings: tuple[Finding, ...] = ()
-        self._memory = LinkMemory()
-        self._observed: Observed | None = None
-        self._peers_online: int | None = None
         self._connection: NodeConnection | None = None
         self._generation = 0
         self._operation: Operation | None = None
         self._future: Future[Any] | None = None
         self._asked_at = 0.0
-        self._intent_is_stale = False
         self._ended: str | None = None
         self._missed = 0
         self._unanswered = False
         self._lost_at: float | None = None
         self._opened_at = 0.0
         self._heal_failures = 0
-        self._links_at_least = 0
         self._timer: Any = None
         self._questions = Questions()
         self._reporter = Reporter(context, node_id)
+        self._knows = Knowledge(context, node_id, self._reporter)
 
     # -- life
 
@@ -132,7 +110,7 @@ class NodeLink(Actor):
             try:
                 future.result(_LAST_CHANGE_S)
             except Exception as error:
-                self.context.log.info("the last change of node %s did not finish: %s", self._called, error)
+                self.context.log.info("the last change of node %s did not finish: %s", self._knows.called, error)
 
     def _abandon(self) -> None:
         """This incarnation is over, in whatever way. On the supervisor's thread."""
@@ -186,12 +164,12 @@ class NodeLink(Actor):
         not cut off because ``fleet`` or the database is away.
         """
         self._read_intent()
-        if self._intent is not None:
+        if self._knows.intent is not None:
             self._obey()
 
     def _obey(self) -> None:
         """Does what the intent says about the link itself: hold it, wait, or connect."""
-        node = self._require_intent().node
+        node = self._knows.require().node
         if not node.enabled:
             self._disconnect()
             self._enter(LinkState.DISABLED, "disabled by the operator", NodeStatus.STOPPED)
@@ -208,77 +186,33 @@ class NodeLink(Actor):
     def _read_intent(self) -> None:
         """Where it is not to be had just now, it is tried again soon."""
         try:
-            intent: Intent = self.context.ask("fleet", GetIntent(self._node_id), deadline=_FLEET_DEADLINE_S)
+            self._knows.read()
         except NotFound:
             self._gone()
         except Unavailable as error:
-            self.context.log.warning("the intent of node %s is not to be had just now: %s", self._called, error)
-            self._intent_is_stale = True
+            self.context.log.warning("the intent of node %s is not to be had just now: %s", self._knows.called, error)
+            self._knows.stale = True
             self._wake(1.0, Wake.INTENT)
-        else:
-            self._take_intent(intent)
 
     def _gone(self) -> None:
         """The node was taken out of the inventory; whoever holds this link ends it in a moment."""
-        self._intent = self._desired = None
+        self._knows.forget()
         self._disconnect()
-
-    def _take_intent(self, intent: Intent) -> None:
-        self._intent = intent
-        self._desired, self._intent_findings = desired_state(
-            intent.node, intent.peers, self._desired, cascade=intent.cascade, reality=intent.reality
-        )
-        node, memory = intent.node, self._memory
-        if memory.policy_confirmed == "" and not memory.policy_suspect:
-            memory = dataclasses.replace(memory, policy_confirmed=node.policy_confirmed)
-        if memory.wg_public_key == "":  # what an earlier run saw
-            memory = dataclasses.replace(
-                memory,
-                wg_public_key=node.wg_public_key,
-                applied_revision=node.applied_revision,
-                applied_content=node.applied_content,
-            )
-        if memory.uptime_s is None and not memory.links:
-            memory = dataclasses.replace(
-                memory,
-                links=dict(node.links_confirmed),
-                xray_confirmed=node.xray_confirmed,
-                agent_started_at=node.agent_started_at,
-            )
-        self._memory = memory
-        self._intent_is_stale = False
-
-    def _is_newer(self, node: Node) -> bool:
-        """Beyond doubt: neither asked for nor counted up in the meantime."""
-        known, desired = self._intent, self._desired
-        if known is None or desired is None:
-            return False
-        return node.config_revision > desired.revision and node.version >= known.node.version
-
-    @property
-    def _called(self) -> str:
-        """As the operator knows the node."""
-        return self._intent.node.name if self._intent is not None else self._node_id
-
-    def _require_intent(self) -> Intent:
-        if self._intent is None:
-            raise Unavailable(f"the intent of node {self._called} was not read yet")
-        return self._intent
 
     def _on_intent_changed(self, intent: Intent | None = None) -> None:
         """``intent``: what it was when this was sent; None: to be asked for."""
         if self._operation is not None:
-            self._intent_is_stale = True
+            self._knows.stale = True
             return
-        before = self._intent.node if self._intent else None
-        if intent is not None and self._is_newer(intent.node):
-            self._take_intent(intent)
+        before = self._knows.intent.node if self._knows.intent else None
+        if intent is not None and self._knows.is_newer(intent.node):
+            self._knows.take(intent)
             self._obey()
         else:
             self._begin()
-        if self._connection is None or self._intent is None:
+        if self._connection is None or self._knows.intent is None:
             return
-        after = self._intent.node
+        after = self._knows.intent.node
         if before is not None and before.control_addr != after.control_addr:
             self._disconnect()
             self._connect()
@@ -294,12 +228,12 @@ class NodeLink(Actor):
         if self._operation is None:
             self._begin()
         else:
-            self._intent_is_stale = True
+            self._knows.stale = True
 
     # -- connecting
 
     def _connect(self) -> None:
-        node = self._require_intent().node
+        node = self._knows.require().node
         self._next_generation()
         if self._state is not LinkState.BACKING_OFF or self._lost_at is None:
             self._enter(LinkState.CONNECTING, "")
@@ -335,12 +269,12 @@ class NodeLink(Actor):
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         self._next_generation()
-        self._observed = None
+        self._knows.observed = None
         if connection is not None:
             if self.context.clock.monotonic() - self._opened_at >= _PROVEN_S:
                 self._lost_at = None
             self._close(connection)
-        self._questions.refuse_all(NodeUnreachable(f"node {self._called}: the connection was lost"))
+        self._questions.refuse_all(NodeUnreachable(f"node {self._knows.called}: the connection was lost"))
 
     def _close(self, connection: NodeConnection) -> None:
         try:
@@ -366,129 +300,53 @@ class NodeLink(Actor):
             self._start(Operation.LOOK, self._connection.look(self._funnel))
 
     def _absorb(self, look: Look, *, reconnected: bool = False) -> None:
-        """Takes in what a look brought. Raises ``NodeMisbehaved``."""
-        observed = codec.observed(look.status, look.peers, self.context.clock.now(), asked_at=look.asked_at)
-        now = self.context.clock.monotonic()
-        self._memory = remember(self._memory, observed, now, reconnected=reconnected)
-        self._observed = observed
-        self._peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
+        self._knows.absorb(look, reconnected=reconnected)
         self._missed = 0
         self._unanswered = False
 
-    def _plan(self) -> Plan:
-        if self._desired is None or self._observed is None:
-            raise Unavailable(f"node {self._called} was not looked at yet")
-        made = plan(self._desired, self._observed, self._memory, self.context.clock.monotonic())
-        return Plan(made.steps, (*self._intent_findings, *made.findings))
-
     def _reconcile(self) -> None:
-        made = self._plan()
+        made = self._knows.plan()
         if not made.steps:
             self._settle(made)
             return
-        change = self._change(self._plan)
+        change = self._change(self._knows.plan, verify=self._state is not LinkState.LIVE)
         if change is not None and self._connection is not None:
             if self._state is LinkState.DEGRADED:
                 self._enter(LinkState.SYNCING, describe(made)[0], report=False)
             self._start(Operation.CHANGE, self._connection.change(change, self._funnel))
 
-    def _change(self, make: Callable[[], Plan], *, verify: bool | None = None) -> Change | None:
-        """The calls of a plan, durably announced where need be; None: a fresh revision is not to be had just now, which is
-        tried again soon. What was announced may have changed the intent, so the plan is made again.
-        """
-        touched = touched_links(make())
-        if touched is not None and not self._begin_links(touched):
-            return None
-        made = make()
-        for step in made.steps:
-            if isinstance(step, PushPeers):
-                if step.fresh_revision and not self._bump(step.at_least):
-                    return None
-                if step.reason is Reason.STALLED:
-                    now = self.context.clock.monotonic()
-                    self._memory = dataclasses.replace(self._memory, last_stall_heal_at=now)
-        if self._desired is None or self._intent is None:
-            return None
-        verify = self._state is not LinkState.LIVE if verify is None else verify
-        change = calls(made, self._desired, self._intent.node.link_revision, verify=verify)
-        self._doubt(change)
-        return change
-
-    def _doubt(self, change: Change) -> None:
-        """From here until it is confirmed the node may have the one, the other or half of it (node-contract.md 7.5),
-        whatever becomes of this connection, this actor or this daemon meanwhile.
-        """
-        memory = doubted(self._memory, change)
-        if memory != self._memory:
-            self._memory = memory
-            self._reporter.doubt(memory)
-
-    def _begin_links(self, interfaces: tuple[str, ...]) -> bool:
-        """Takes over the intent with a revision for inner links, if one is to be had. Raises ``NodeMisbehaved``."""
-        message = BeginLinks(self._node_id, interfaces, self._links_at_least)
-        intent = self._ask_fleet(message, "ConfigureInnerLink")
-        if intent is None:
-            return False
-        self._take_intent(intent)
-        self._memory = dataclasses.replace(self._memory, links=dict(intent.node.links_confirmed))
-        return True
-
-    def _bump(self, at_least: int) -> bool:
-        """Takes over the intent with a fresh revision, if one is to be had. Raises ``NodeMisbehaved`` for a number of the
-        node's after which none can be counted.
-        """
-        intent = self._ask_fleet(BumpRevision(self._node_id, at_least), "GetStatus")
-        if intent is None:
-            return False
-        self._take_intent(intent)
-        return True
-
-    def _ask_fleet(self, message: BumpRevision | BeginLinks, about: str) -> Intent | None:
+    def _change(self, make: Callable[[], Plan], *, verify: bool) -> Change | None:
+        """The calls of a plan; None: they are not to be had just now. Raises ``NodeMisbehaved``."""
         try:
-            intent: Intent = self.context.ask("fleet", message, deadline=_FLEET_DEADLINE_S)
+            return self._knows.change(make, verify=verify)
         except NotFound:
             self._gone()
-        except InvalidInput as error:
-            raise NodeMisbehaved(f"{about}: {error}") from None
         except Unavailable as error:
-            self.context.log.warning("no fresh revision for node %s just now: %s", self._called, error)
+            self.context.log.warning("no fresh revision for node %s just now: %s", self._knows.called, error)
             self._wake(1.0, Wake.LOOK)
-        else:
-            return intent
         return None
 
     def _changed(self, change: Changed) -> None:
-        desired = self._desired
-        if desired is None or self._observed is None:
+        if self._knows.desired is None or self._knows.observed is None:
             return
-        if change.pushed is not None:
-            applied = change.pushed.applied_revision
-            if applied != desired.revision:
-                raise NodeMisbehaved(f"PushConfig: revision {desired.revision} was pushed, {applied} was acknowledged")
-            self._observed = dataclasses.replace(self._observed, applied_revision=applied, peers=None)
-        self._note(change, desired)
+        self._knows.acknowledged(change)
+        self._knows.note(change)
         if change.failure is not None:
             self._stuck(f"{change.failure}", change.failure)
             return
         self._unanswered = False
         if change.look is not None:
             self._absorb(change.look)
-            left = self._plan()
-            if left.steps and not self._intent_is_stale:
+            left = self._knows.plan()
+            if left.steps and not self._knows.stale:
                 self._stuck(f"still to do after a change: {describe(left)[0]}")
                 return
-        if self._intent_is_stale:
+        if self._knows.stale:
             self._on_intent_changed()
             return
-        self._settle(self._plan())
+        self._settle(self._knows.plan())
         if change.look is None:
             self._wake(verify_delay(self.context.rng), Wake.LOOK)
-
-    def _note(self, change: Changed, desired: Desired) -> None:
-        version = self._observed.agent_version if self._observed is not None else ""
-        self._memory = after(self._memory, desired, change, version)
-        if change.stale and self._intent is not None:  # a restored database: go past whatever the node has seen
-            self._links_at_least = 2 * self._intent.node.link_revision
 
     def _settle(self, made: Plan) -> None:
         """Nothing is left to do that would help."""
@@ -497,8 +355,7 @@ class NodeLink(Actor):
             return
         if self._unanswered:
             return  # nothing to do by what it last said, and that it did not say again
-        if self._desired is not None:
-            self._memory = dataclasses.replace(self._memory, applied_content=self._desired.content)
+        self._knows.settled()
         self._heal_failures = 0
         worst = next((f.text for f in made.findings if f.degraded), None)
         state = LinkState.LIVE if worst is None else LinkState.DEGRADED
@@ -518,7 +375,7 @@ class NodeLink(Actor):
     def _ask(self, operation: Operation) -> Future[Any]:
         if self._connection is None:
             reason = self._reporter.last_reason or "not connected yet"
-            raise NodeUnreachable(f"node {self._called} is {self._state.value.replace('_', ' ')}: {reason}")
+            raise NodeUnreachable(f"node {self._knows.called} is {self._state.value.replace('_', ' ')}: {reason}")
         reply = self._questions.add(operation)
         if self._operation is None:
             self._answer_next()
@@ -531,9 +388,9 @@ class NodeLink(Actor):
         if operation is Operation.PREVIEW:
             self._start(operation, self._connection.look(self._funnel))
             return
-        if self._observed is None or self._desired is None:
+        if self._knows.observed is None or self._knows.desired is None:
             return
-        make = self._forced_plan if operation is Operation.FORCED_PUSH else self._policy_plan
+        make = self._knows.forced_plan if operation is Operation.FORCED_PUSH else self._knows.policy_plan
         try:
             change = self._change(make, verify=False)
         except NodeMisbehaved as error:
@@ -542,44 +399,18 @@ class NodeLink(Actor):
         if change is not None and self._connection is not None:
             self._start(operation, self._connection.change(change, self._funnel))
 
-    def _forced_plan(self) -> Plan:
-        if self._desired is None or self._observed is None:
-            raise Unavailable(f"node {self._called} was not looked at yet")
-        return forced(self._desired, self._observed, self._memory)
-
-    @staticmethod
-    def _policy_plan() -> Plan:
-        return Plan((SetPolicy(Reason.OPERATOR),), ())
-
     def _previewed(self, look: Look) -> None:
         try:
             self._absorb(look)
-            made = self._plan()
+            made = self._knows.plan()
         except CoxswainError as error:
             self._questions.refuse(error)
             return
-        desired, observed = self._desired, self._observed
-        if desired is None or observed is None:
-            return
-        findings = tuple(f.text for f in made.findings)
-        seen = (services_seen(observed), peers_seen(desired, observed))
-        self._questions.answer(
-            links.PlanView(self._node_id, desired.revision, observed.applied_revision, describe(made), findings, *seen)
-        )
+        self._questions.answer_plan(self._knows, made)
 
     def _pushed(self, change: Changed) -> None:
-        self._answer_push(change)
+        self._questions.answer_push(self._knows, change)
         self._changed(change)
-
-    def _answer_push(self, change: Changed) -> None:
-        if change.failure is not None:
-            self._questions.refuse(change.failure)
-        elif self._desired is None:
-            self._questions.refuse(Unavailable(f"node {self._called} was taken out of the inventory"))
-        elif change.pushed is not None:
-            self._questions.answer(push_outcome(self._desired, change, change.pushed))
-        else:
-            self._questions.answer(policy_outcome(self._desired))
 
     # -- operations
 
@@ -623,17 +454,17 @@ class NodeLink(Actor):
         else:
             self._succeeded(done.operation, done.result)
         # First what is wanted now: an operator's push must not carry what was wanted before under the newest number.
-        if self._operation is None and self._connection is not None and self._intent_is_stale:
+        if self._operation is None and self._connection is not None and self._knows.stale:
             self._on_intent_changed()
         if self._operation is None and self._connection is not None and self._questions:
             self._answer_next()
 
     def _finish_lost(self, done: Done, reason: str) -> None:
         """A change that was under way when the stream ended is done; now the connection can go."""
-        if isinstance(done.result, Changed) and self._desired is not None:
-            self._note(done.result, self._desired)
+        if isinstance(done.result, Changed) and self._knows.desired is not None:
+            self._knows.note(done.result)
             if done.operation is not Operation.CHANGE:
-                self._answer_push(done.result)
+                self._questions.answer_push(self._knows, done.result)
         self._lose(reason)
 
     def _succeeded(self, operation: Operation, result: Any) -> None:
@@ -693,7 +524,7 @@ class NodeLink(Actor):
         match wake:
             case Wake.CONNECT | Wake.INTENT:
                 self._begin()
-                if wake is Wake.INTENT and self._connection is not None and self._intent is not None:
+                if wake is Wake.INTENT and self._connection is not None and self._knows.intent is not None:
                     self._reconcile()
             case Wake.LOOK:
                 self._look()
@@ -709,5 +540,4 @@ class NodeLink(Actor):
     ) -> None:
         self._state = state
         if report:
-            known = Known(self._intent, self._desired, self._observed, self._memory, self._peers_online)
-            self._reporter.report(state, reason, status, findings, known)
+            self._reporter.report(state, reason, status, findings, self._knows.known)

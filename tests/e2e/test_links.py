@@ -426,12 +426,12 @@ def test_no_preshared_key_is_in_the_log_whatever_goes_wrong(fleet: LiveFleet, ca
 
     def successor() -> Any:
         found: Any = fleet.controller.system.directory.find(fleet.link(0))
-        return found if found is not fallen and found is not None and found._intent is not None else None
+        return found if found is not fallen and found is not None and found._knows.intent is not None else None
 
     link = eventually(successor, timeout=20)
     fleet.controller.until("n0", link_state="live", in_sync=True)
-    assert {peer.preshared_key for peer in link._intent.peers} >= set(secrets), "it is there to be leaked"
-    told = caplog.text + repr(vars(link)) + str(fleet.controller.client.get("/api/events/recent?after=0&limit=5000"))
+    assert {peer.preshared_key for peer in link._knows.intent.peers} >= set(secrets), "it is there to be leaked"
+    told = caplog.text + repr(vars(link)) + repr(vars(link._knows)) + str(fleet.controller.client.get("/api/events/recent?after=0&limit=5000"))
     assert "chaos: told to raise" in told
     assert not [secret for secret in secrets if secret in told]
 

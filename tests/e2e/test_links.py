@@ -431,7 +431,8 @@ def test_no_preshared_key_is_in_the_log_whatever_goes_wrong(fleet: LiveFleet, ca
     link = eventually(successor, timeout=20)
     fleet.controller.until("n0", link_state="live", in_sync=True)
     assert {peer.preshared_key for peer in link._knows.intent.peers} >= set(secrets), "it is there to be leaked"
-    told = caplog.text + repr(vars(link)) + repr(vars(link._knows)) + str(fleet.controller.client.get("/api/events/recent?after=0&limit=5000"))
+    inside = repr(vars(link)) + repr(vars(link._knows))
+    told = caplog.text + inside + str(fleet.controller.client.get("/api/events/recent?after=0&limit=5000"))
     assert "chaos: told to raise" in told
     assert not [secret for secret in secrets if secret in told]
 

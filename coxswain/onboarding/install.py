@@ -43,7 +43,7 @@ def prepare(work: Work, host: Host) -> None:
     """AmneziaWG and the sysctls, as far as they are missing (node-contract.md 3.8). Fails loudly when ``awg`` is not there
     then.
     """
-    if host.run("command -v awg", check=False).code == 0:
+    if host.facts is not None and host.facts.get("awg"):
         work.say("awg is there already")
     else:
         work.say("installing amneziawg and amneziawg-tools")

@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.supervision import Actor, Context
 from coxswain.geoip import GeoDatabase, credit_of
-from coxswain.messages.geo import GeoInfo, GetGeoInfo, Locate
+from coxswain.messages.geo import GeoInfo, GetGeoInfo, Locate, LookAgain
 from coxswain.messages.hub import Publish
 
 __all__ = ["GeoLocator"]
@@ -44,14 +44,24 @@ class GeoLocator(Actor):
                 found = {host: self._database.locate(host) for host in hosts}
                 return {host: place for host, place in found.items() if place is not None}
             case GetGeoInfo():
-                source = self._database.source
-                credit = credit_of(source)
-                return GeoInfo(source, credit.text, credit.url) if credit else GeoInfo(source)
+                return self._info()
+            case LookAgain():
+                self._look()
+                return self._info()
             case _Refresh():
-                if self._database.refresh():
-                    self.context.tell("event_hub", Publish("inventory.places", self.context.clock.now(), {}))
+                self._look()
                 self.context.after(self._refresh_s, message)
         return None
+
+    def _look(self) -> None:
+        if self._database.refresh():
+            self.context.tell("event_hub", Publish("inventory.places", self.context.clock.now(), {}))
+
+    def _info(self) -> GeoInfo:
+        source, file = self._database.source, self._database.file
+        credit = credit_of(source)
+        text, url = (credit.text, credit.url) if credit else ("", "")
+        return GeoInfo(source, text, url, str(file or ""))
 
     def stopping(self) -> None:
         self._database.close()

@@ -86,6 +86,7 @@ from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
 from coxswain.errors import InvalidInput, NotFound, Refused
 from coxswain.geoip import candidates
+from coxswain.geoip_update import geoip_update
 from coxswain.keyring import Keyring
 from coxswain.live.renderings import Renderings
 from coxswain.live.ring import EventRing
@@ -208,7 +209,11 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
         spec("operation_runs", OperationRuns, shutdown_s=10.0),
-        spec("operations", Operations, store | {"kinds": operation_kinds(parts.host_dialer) | dict(parts.kinds)}),
+        spec(
+            "operations",
+            Operations,
+            store | {"kinds": operation_kinds(parts.host_dialer, parts.state_dir) | dict(parts.kinds)},
+        ),
         spec("renewals", Renewals),
         spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
         *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
@@ -256,9 +261,9 @@ def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
     }
 
 
-def operation_kinds(dialer: HostDialer) -> dict[str, Kind]:
+def operation_kinds(dialer: HostDialer, state_dir: Path) -> dict[str, Kind]:
     """All kinds of operations, by name. Their steps are in the library; they reach actors through ``Work.ask``."""
-    kinds: tuple[Kind, ...] = (*PATH_KINDS, *onboarding_kinds(dialer))
+    kinds: tuple[Kind, ...] = (*PATH_KINDS, *onboarding_kinds(dialer), geoip_update(state_dir))
     return {kind.name: kind for kind in kinds}
 
 

@@ -26,7 +26,8 @@ The tree::
     └── NodeFailure             a node answered wrongly, or not at all
         ├── NodeUnreachable
         ├── NodeRefused
-        └── NodeMisbehaved
+        ├── NodeMisbehaved
+        └── SourceFailure       a place that something is fetched from, likewise
 
 ``DOORS`` maps each class to its HTTP status and to the exit code of ``cox``. A class that is not in the table takes
 the row of its nearest ancestor.
@@ -54,6 +55,7 @@ __all__ = [
     "NodeUnreachable",
     "NotFound",
     "Refused",
+    "SourceFailure",
     "StaleVersion",
     "StateDirectoryHeld",
     "StillUsed",
@@ -201,6 +203,10 @@ class NodeRefused(NodeFailure):
 
 class NodeMisbehaved(NodeFailure):
     """The node broke the contract: an answer that cannot be true or cannot be read."""
+
+
+class SourceFailure(NodeFailure):
+    """What was to be fetched over the network could not be, or is not what it has to be. No node has part in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Names of hosts are not resolved, and addresses that are no public ones are nowhe
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import logging
 import os
 from collections.abc import Iterable
@@ -16,12 +17,27 @@ import geoip2.database
 import geoip2.errors
 import maxminddb
 
-__all__ = ["Credit", "GeoDatabase", "Location", "candidates", "credit_of", "public_address"]
+__all__ = [
+    "UPDATED",
+    "Credit",
+    "GeoDatabase",
+    "Location",
+    "candidates",
+    "check_database",
+    "credit_of",
+    "public_address",
+]
 
 _log = logging.getLogger(__name__)
 
-_NAMES = ("GeoLite2-City.mmdb", "dbip-city-lite.mmdb")
+UPDATED = "dbip-city-lite.mmdb"
+"""In the state directory: the one that ``cox geoip update`` puts there."""
+
+_NAMES = ("GeoLite2-City.mmdb", UPDATED)
 _KEPT = 50_000
+_LOOKED_AT = 4_096
+"""Networks, from the first on, and addresses, all over the space."""
+
 _ENGLISH = ("en",)
 
 
@@ -64,6 +80,32 @@ def credit_of(source: str) -> Credit | None:
     return None
 
 
+def check_database(path: Path) -> str:
+    """Looks into a city database all over, before it is taken for one. Returns its type.
+
+    Raises ``ValueError`` with a reason: it is damaged, of another kind, or knows no place.
+    """
+    try:
+        with maxminddb.open_database(path) as reader:
+            kind = reader.metadata().database_type
+            if "city" not in kind.lower():
+                raise ValueError(f"it knows no cities: it is a {kind[:60]}")
+            placed = sum(_has_place(record) for _network, record in itertools.islice(reader, _LOOKED_AT))
+            step = 2**32 // _LOOKED_AT
+            for number in range(0, 2**32, step):  # damage may be anywhere
+                placed += _has_place(reader.get(ipaddress.IPv4Address(number + 1)))
+    except (OSError, maxminddb.InvalidDatabaseError, UnicodeDecodeError, RecursionError):
+        raise ValueError("it is no MMDB file, or damaged") from None
+    if not placed:
+        raise ValueError("it knows no place")
+    return kind
+
+
+def _has_place(record: object) -> bool:
+    place = record.get("location") if isinstance(record, dict) else None
+    return isinstance(place, dict) and isinstance(place.get("latitude"), float)
+
+
 def public_address(host: str) -> str:
     """The address in ``host`` (``host``, ``host:port`` or ``[host]:port``), if it is a public one; else empty."""
     text = host.strip()
@@ -90,6 +132,7 @@ class GeoDatabase:
         self._seen: tuple[object, ...] | None = None
         self._cache: dict[str, Location | None] = {}
         self.source = ""
+        self.file: Path | None = None
 
     def refresh(self) -> bool:
         """Opens what there is now, if that is not what was open already. True: something is different."""
@@ -98,7 +141,7 @@ class GeoDatabase:
             return False
         self._seen = seen
         before = self._reader
-        self._reader, self.source = self._open()
+        self._reader, self.source, self.file = self._open()
         self._cache.clear()
         if before is not None:
             before.close()
@@ -122,9 +165,9 @@ class GeoDatabase:
             self._reader.close()
             self._reader = None
         self._seen = None
-        self.source = ""
+        self.source, self.file = "", None
 
-    def _open(self) -> tuple[geoip2.database.Reader | None, str]:
+    def _open(self) -> tuple[geoip2.database.Reader | None, str, Path | None]:
         for path in self._files:
             if not path.exists():
                 continue
@@ -138,8 +181,8 @@ class GeoDatabase:
                 _log.warning("%s knows no cities: it is a %.60s", path, kind)
                 reader.close()
                 continue
-            return reader, kind
-        return None, ""
+            return reader, kind, path
+        return None, "", None
 
 
 def _look_up(reader: geoip2.database.Reader, address: str) -> Location | None:

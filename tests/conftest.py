@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from coxswain import geoip_update
 from coxswain.api import dispatch
 from coxswain.store import Store, open_store
 from tests.postgres import PostgresServer
@@ -32,6 +33,14 @@ def _every_action_is_audited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(dispatch, "unaudited", lambda route: missing.append(f"{route.method} {route.path}"))
     yield
     assert not missing, f"done, and in no audit record: {missing}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_fetched_from_the_internet() -> Iterator[None]:
+    """Where nobody gives an address, nobody is reached."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geoip_update, "PUBLISHED", "http://127.0.0.1:1/{month}")
+        yield
 
 
 @pytest.fixture(autouse=True)

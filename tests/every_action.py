@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import os
 import pwd
@@ -17,12 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from coxswain.access import totp
+from tests.file_server import serving
 from tests.fleet import LiveFleet, live_fleet, peers_body
 from tests.machines import Machine, agent_file, relay_file
+from tests.mmdb import city, write_mmdb
 from tests.support import eventually, free_port
 from tests.web import Web
 
-__all__ = ["ME", "World", "csr", "one_time_code", "world"]
+__all__ = ["ME", "World", "csr", "one_time_code", "served_database", "world"]
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 OVER = ("done", "failed", "undone", "cancelled", "waiting")
@@ -148,3 +151,12 @@ def one_time_code(secret: str, now: float) -> str:
     """What an authenticator shows for a secret as it is displayed."""
     text = secret.replace(" ", "").upper()
     return totp.code_at(base64.b32decode(text + "=" * (-len(text) % 8)), int(now // 30))
+
+
+@contextmanager
+def served_database(directory: Path) -> Iterator[dict[str, str]]:
+    """What ``geoip update`` has to be given for a small GeoIP database of a server of ours."""
+    write_mmdb(directory / "served.mmdb", {"8.8.8.0/24": city(50.1, 8.7, "Frankfurt", "Germany", "DE")})
+    content = (directory / "served.mmdb").read_bytes()
+    with serving() as files:
+        yield {"url": files.give("/city.mmdb", content), "sha256": hashlib.sha256(content).hexdigest()}

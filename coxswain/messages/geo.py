@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["GeoInfo", "GetGeoInfo", "Locate"]
+__all__ = ["GeoInfo", "GetGeoInfo", "Locate", "LookAgain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,17 @@ class GetGeoInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Asked by ``geoip.update`` when it has put another file in place: not to be waited for. Reply: ``GeoInfo``."""
+
+
+@dataclass(frozen=True, slots=True)
 class GeoInfo:
-    """``source``: what the database says it is; empty: there is none. ``text``, ``url``: the credit that it is due."""
+    """``source``: what the database says it is; empty: there is none. ``text``, ``url``: the credit that it is due.
+    ``file``: where it is.
+    """
 
     source: str
     text: str = ""
     url: str = ""
+    file: str = ""

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from actors.main import cli
 from tests.coxswain.cli.test_cli_recorded import WITHOUT_DAEMON, leaves
-from tests.every_action import ME, World, csr, one_time_code, world
+from tests.every_action import ME, World, csr, one_time_code, served_database, world
 from tests.machines import PASSWORD
 
 READS = ""
@@ -136,6 +136,11 @@ def _prove(w: World) -> None:
     run(w, "audit", "prove", "1", "--out", str(w.home / "proof.json"))
 
 
+def _geoip(w: World) -> None:
+    with served_database(w.home) as body:
+        run(w, "geoip", "update", "--url", body["url"], "--sha256", body["sha256"])
+
+
 def _session(w: World) -> None:
     run(w, "sessions", "show", "9", code=4)
 
@@ -225,6 +230,8 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox sessions events": (cox("sessions events"), READS),
     "cox sessions totals": (cox("sessions totals"), READS),
     "cox sessions show": (_session, READS),
+    "cox geoip show": (cox("geoip show"), READS),
+    "cox geoip update": (_geoip, "geoip.update"),
     "cox watch": (cox("watch --json --seconds 0.2"), READS),
     "cox tokens create": (keeping("token", r"tok_\w+", "tokens create ci --scope monitor"), "token.create"),
     "cox tokens list": (cox("tokens list"), READS),

@@ -19,7 +19,7 @@ from coxswain.api.openapi import takes_version
 from coxswain.api.route import Scope
 from coxswain.api.table import ROUTES
 from coxswain.cli.client import RemoteError
-from tests.every_action import World, csr, one_time_code, world
+from tests.every_action import World, csr, one_time_code, served_database, world
 from tests.live import ServerSent
 from tests.machines import PASSWORD
 
@@ -178,6 +178,11 @@ def _accept(w: World) -> None:
     assert web.post("/api/audit/accept", {"reason": "because"}).status == 409
 
 
+def _geoip(w: World) -> None:
+    with served_database(w.home) as body:
+        w.client.post("/api/geoip/update", body)
+
+
 STORY: dict[str, Act] = {
     "POST /api/auth/login": _log_in,
     "POST /api/admins": add("ann", "/api/admins", email="ann", password=LOGIN),
@@ -244,6 +249,7 @@ STORY: dict[str, Act] = {
     "POST /api/relays/{id}/remove": _remove_relay,
     "DELETE /api/relays/{id}": delete("/api/relays/{relay}"),
     "DELETE /api/servers/{id}": delete("/api/servers/{server}"),
+    "POST /api/geoip/update": _geoip,
     "POST /api/config/reload": post("/api/config/reload"),
     "POST /api/audit/accept": _accept,
     "POST /api/chaos": post("/api/chaos", actor="session_archive", how="raise"),

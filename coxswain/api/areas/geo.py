@@ -7,10 +7,13 @@ from typing import Any
 from coxswain.api.call import Call
 from coxswain.api.route import Route, Scope
 from coxswain.api.schema import BOOL, NUMBER, TEXT, array, choice, nullable, obj, shape
+from coxswain.api.waiting import run_operation
 from coxswain.errors import Unavailable
+from coxswain.fetch import shown
 from coxswain.messages.fleet import GetWhereabouts, Whereabouts
 from coxswain.messages.geo import GeoInfo, GetGeoInfo
 from coxswain.model import NodeStatus
+from coxswain.operations import Secrets
 from coxswain.regions import region
 
 __all__ = ["ROUTES"]
@@ -86,7 +89,28 @@ def _credit(call: Call) -> dict[str, str] | None:
     return attribution if attribution["text"] else None
 
 
+def _update(call: Call) -> Any:
+    url, sha256 = call.body.get("url", str) or "", call.body.get("sha256", str) or ""
+    params = {"url": url, "sha256": sha256}
+    # What is secret is blotted out wherever it would be shown; of a URL without a query nothing is.
+    secrets = Secrets({"url": url} if shown(url) != url else {})
+    return run_operation(call, "geoip.update", params, lambda _over: _geoip(call), secrets=secrets)
+
+
 ROUTES = (
     Route("GET", "/api/geoip", Scope.READONLY, "The GeoIP database in use, and its credit.", _geoip, returns=GEO_INFO),
+    Route(
+        "POST",
+        "/api/geoip/update",
+        Scope.ADMIN,
+        "Fetches a fresh GeoIP database, looks into it, and puts it in the place of the old one.",
+        _update,
+        audit="geoip.update",
+        target="geoip",
+        returns=GEO_INFO,
+        also=(202, 409, 502, 503),
+        body=obj({}, {"url": TEXT, "sha256": TEXT}),
+        waits_for_node=True,
+    ),
     Route("GET", "/api/map", Scope.READONLY, "Where nodes are, by place.", _map, returns=MAP),
 )

@@ -118,6 +118,7 @@ TABLE: dict[str, Row] = {
     "GET /api/sessions/history/{key}": Row(MONITOR, 404),
     "GET /api/sessions/totals": Row(MONITOR, 200),
     "GET /api/geoip": Row(READONLY, 200),
+    "POST /api/geoip/update": Row(ADMIN, 502),
     "GET /api/map": Row(READONLY, 200),
     "GET /api/metrics/series": Row(MONITOR, 200),
     "GET /api/audit/verify": Row(MONITOR, 200),

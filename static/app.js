@@ -123,7 +123,8 @@ function mark(form, text) {
   $('[aria-invalid="true"]', form)?.focus();
 }
 
-/** Somebody else saved first: say what differs, keep what was typed, and let the next save go on top of theirs. */
+/** Somebody else saved first: say what differs, keep what was typed, and let the next save go on top of theirs.
+ * data-of: what the record calls a field that has another name in the request. */
 async function onStale(form, answer) {
   const record = form.dataset.record ? await api("GET", form.dataset.record) : null;
   const version = form.elements.namedItem("version");
@@ -131,7 +132,7 @@ async function onStale(form, answer) {
   const theirs = [];
   for (const field of form.elements) {
     if (!field.name || field === version) continue;
-    const now = field.name.split(".").reduce((at, part) => at?.[part], record.data);
+    const now = (field.dataset.of || field.name).split(".").reduce((at, part) => at?.[part], record.data);
     const before = kindOf(field) === "bool" ? field.defaultChecked : field.defaultValue;
     const shown = Array.isArray(now) ? now.join(", ") : now;
     if (now !== undefined && String(shown ?? "") !== String(before ?? "")) theirs.push(`${field.name}: ${shown}`);
@@ -371,6 +372,14 @@ export function showTimes(root = document) {
   }
 }
 
+/** On a phone each row of a table is a card (app.css), in which every cell says what it is. */
+function labelCells(root = document) {
+  for (const table of $$("table", root).concat(root.closest?.("table") ?? [])) {
+    const titles = $$("thead th", table).map((title) => (title.classList.contains("fit") ? "" : title.textContent));
+    for (const row of $$("tbody tr", table)) [...row.cells].forEach((cell, place) => (cell.dataset.label = titles[place] ?? ""));
+  }
+}
+
 // -- palette
 
 function startPalette() {
@@ -442,9 +451,11 @@ window.addEventListener("hashchange", fromAddress);
 startPalette();
 fromAddress();
 showTimes();
+labelCells();
 setInterval(showTimes, 5000);
 document.addEventListener("cox:shown", (event) => {
   showTimes(event.target);
+  labelCells(event.target);
   showClocks(event.target);
 });
 startCharts();

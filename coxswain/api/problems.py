@@ -73,6 +73,9 @@ def _on_http_error(request: falcon.Request, response: falcon.Response, error: fa
     write_problem(response, status, error.title or "error", sentence, exit_code=exit_code)
 
 
-def _on_unexpected(_request: falcon.Request, response: falcon.Response, error: Exception, _params: Any) -> None:
+def _on_unexpected(request: falcon.Request, response: falcon.Response, error: Exception, _params: Any) -> None:
     _log.error("a request failed unexpectedly", exc_info=error)
+    if is_page(request):
+        show_error(request, response, CoxswainError("the daemon failed on this page; its log tells why"))
+        return
     write_problem(response, 500, "InternalError", "the daemon failed on this request; its log tells why", exit_code=1)

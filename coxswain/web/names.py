@@ -11,14 +11,20 @@ from coxswain.web.page import ask
 
 __all__ = ["names_of"]
 
-_ROUTES = {"nod": "/api/nodes", "dev": "/api/devices", "usr": "/api/users"}
+_ROUTES = {
+    "nod": "/api/nodes",
+    "dev": "/api/devices",
+    "usr": "/api/users",
+    "pth": "/api/paths",
+    "rly": "/api/relays",
+}
 
 
 def names_of(call: Call, rows: Iterable[Mapping[str, Any]], *fields: str) -> dict[str, str]:
     """Id to name of what the ``fields`` of these rows mention. What is gone keeps its id."""
-    ids = {row.get(field) for row in rows for field in fields}
+    mentioned = {value for row in rows for field in fields if isinstance(value := row.get(field), str)}
     found = {}
-    for wanted in sorted(filter(None, ids)):
+    for wanted in sorted(mentioned):
         route = _ROUTES.get(wanted.partition("_")[0])
         if route is None:
             continue
@@ -26,4 +32,6 @@ def names_of(call: Call, rows: Iterable[Mapping[str, Any]], *fields: str) -> dic
             found[wanted] = ask(call, f"{route}/{wanted}").value["name"]
         except NotFound:
             continue
+    if any(wanted.startswith("srv_") for wanted in mentioned):  # there are few, and no route that shows one
+        found |= {server["id"]: server["name"] for server in ask(call, "/api/servers").value}
     return found

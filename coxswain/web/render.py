@@ -15,11 +15,12 @@ _UNKNOWN = "\N{EN DASH}"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 _TONES = {
-    "good": {"active", "live", "running", "ok", "done", "applied", "open"},
+    "good": {"active", "live", "running", "ok", "done", "applied", "open", "up"},
     "warn": {"pending", "provisioning", "enrolling", "degraded", "backing_off", "connecting", "syncing", "starting",
              "restarting", "suspended", "waiting", "interrupted", "undoing"},
-    "bad": {"error", "unreachable", "failed", "revoked", "hung", "dead", "refused", "crashed", "gave_up"},
-    "quiet": {"stopped", "disabled", "expired", "closed", "undone", "cancelled"},
+    "bad": {"error", "unreachable", "failed", "revoked", "hung", "dead", "refused", "crashed", "gave_up",
+            "down"},
+    "quiet": {"stopped", "disabled", "expired", "closed", "undone", "cancelled", "idle"},
 }  # fmt: skip
 
 
@@ -80,6 +81,24 @@ def _between(opened: str | None, closed: str | None) -> str:
     return duration((end - start).total_seconds())
 
 
+_PAGES = {
+    "nod": "/nodes/",
+    "dev": "/devices/",
+    "usr": "/users/",
+    "rly": "/relays/",
+    "op": "/operations/",
+    "srv": "/servers#",
+    "pth": "/paths",
+}
+
+
+def _page_of(key: str) -> str:
+    """Where there is more about what has that id; empty: nowhere."""
+    kind, _, rest = str(key).partition("_")
+    page = _PAGES.get(kind, "") if rest else ""
+    return page + key if page.endswith(("/", "#")) else page
+
+
 @cache
 def _environment() -> jinja2.Environment:
     made = jinja2.Environment(
@@ -92,7 +111,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
     made.filters["protocol"] = _protocol
-    made.globals |= {"between": _between}
+    made.globals |= {"between": _between, "page_of": _page_of}
     return made
 
 

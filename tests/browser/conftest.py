@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, StorageState, expect, sync_playwright
 
+from coxswain.messages.audit import Caller, Committed
+from coxswain.messages.servers import AddRelay
+from coxswain.servers import Relay
 from tests.browser.actions import Recorder, carried_out_by
 from tests.fleet import LiveFleet, live_fleet
 from tests.machines import Machine, agent_file, relay_file
@@ -47,9 +50,21 @@ def fleet(home: Path) -> Iterator[LiveFleet]:
             version = found.controller.node(key)["version"]
             change = {"endpoint_ips": [f"192.0.2.{place + 10}"], "version": version}
             found.controller.client.call("PATCH", f"/api/nodes/{key}", change)
+        add_relay(found, "harbour")
         found.add_peers(2)
         found.controller.all_in_sync(3)
         yield found
+
+
+def add_relay(fleet: LiveFleet, name: str, hop: int = 1) -> str:
+    """A relay in all its roles, as if it were installed on a machine that only others can log in to. Its id."""
+    relay = Relay(
+        "", name, endpoint="192.0.2.200:8455", egress_endpoint="192.0.2.200:8456", egress_hop=hop,
+        onion_endpoint="192.0.2.200:8457", onion_pubkey="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+        hostname="192.0.2.200", region="ams3", agent_version="v0.4.0", status="active",
+    )  # fmt: skip
+    done: Committed[Relay] = fleet.controller.system.ask("servers", AddRelay(Caller("tests", "system"), relay), deadline=5)
+    return done.value.id
 
 
 @pytest.fixture(scope="package")

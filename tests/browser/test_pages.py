@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Response
+from playwright.sync_api import Page, Response, expect
 
+from coxswain.web import page as page_module
 from coxswain.web.table import PAGES
 from tests.fleet import LiveFleet
 
@@ -25,6 +26,8 @@ def address(path: str, fleet: LiveFleet) -> str:
         return "/users/usr_test"
     if path == "/devices/{key}":
         return "/devices/dev_0"
+    if path == "/relays/{key}":
+        return "/relays/harbour"
     if path == "/audit":
         return f"/audit?target_id={fleet.ids[0]}"  # axe takes its time over a hundred rows that are all alike
     if path == "/operations/{key}":
@@ -71,13 +74,31 @@ def test_no_page_is_heavy_or_asks_anybody_else(
     assert 0 < sum(len(response.body()) for response in came if response.ok) < _MOST_BYTES
 
 
-def test_on_a_phone_nothing_sticks_out(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
-    page = open_browser(viewport={"width": 390, "height": 844})
+_TABLES_CUT = """() => [...document.querySelectorAll(".scroll > table:not(.tree, .numbers *)")]
+  .filter((table) => table.scrollWidth > table.parentElement.clientWidth || !table.querySelector("td[data-label]"))
+  .map((table) => table.closest(".card").textContent.slice(0, 80))"""
+"""On a phone rows are cards, so that nobody has to drag a table aside to find its buttons."""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_a_phone_nothing_sticks_out(open_browser: Callable[..., Page], fleet: LiveFleet, theme: str) -> None:
+    page = open_browser(viewport={"width": 390, "height": 844}, color_scheme=theme)
     for path in (*_WHOLE, "/login"):
         where = address(path, fleet)
         if where:
-            page.goto(where)
+            page.goto(where, wait_until="networkidle")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            assert page.evaluate(_TABLES_CUT) == [], path
+
+
+@pytest.mark.parametrize("path", ["/relays", "/", "/users"])
+def test_what_is_a_card_on_a_phone_is_a_table_to_those_who_hear_it(open_browser: Callable[..., Page], path: str) -> None:
+    page = open_browser(viewport={"width": 390, "height": 844})
+    page.goto(path)
+    page.get_by_text("Live", exact=True).wait_for()
+    expect(page.get_by_role("columnheader", name="Status").last).to_be_attached()
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    assert found.violations_count == 0, found.generate_report()
 
 
 def test_a_page_that_is_not_there_says_so(open_browser: Callable[..., Page], complaints: list[str]) -> None:
@@ -87,3 +108,20 @@ def test_a_page_that_is_not_there_says_so(open_browser: Callable[..., Page], com
     assert answer.status == 404
     page.get_by_text("There is nothing here").wait_for()
     complaints.clear()  # that the page was not found
+
+
+def test_a_page_that_fails_says_so_to_a_person(
+    open_browser: Callable[..., Page], monkeypatch: pytest.MonkeyPatch, complaints: list[str]
+) -> None:
+    def fail(template: str, context: object) -> bytes:
+        raise ZeroDivisionError("a fault of the page itself")
+
+    monkeypatch.setattr(page_module, "render", fail)
+    page = open_browser()
+    answer = page.goto("/relays")
+    assert answer is not None
+    assert answer.status == 500
+    page.get_by_text("its log tells why").wait_for()
+    expect(page.get_by_role("link", name="Back to the fleet")).to_be_visible()
+    assert "a fault" not in page.content()
+    complaints.clear()  # that the page failed

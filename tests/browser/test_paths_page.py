@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.actions import acts
@@ -12,8 +15,8 @@ from tests.support import eventually
 
 @acts("/paths", "POST /api/paths", "POST /api/paths/plan", "POST /api/paths/*/provision", "DELETE /api/paths/*")
 @acts("/devices/{key}", "POST /api/devices/*/bind", "POST /api/devices/*/bind/plan", "DELETE /api/devices/*/bind")
-def test_a_path_is_planned_built_used_and_removed(browser_page: Page, fleet: LiveFleet) -> None:
-    client, page = fleet.controller.client, browser_page
+def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
+    client, page = fleet.controller.client, open_browser()
     page.goto("/paths")
     page.get_by_role("button", name="Add a path").click()
     page.get_by_label("Name").fill("round-the-world")
@@ -31,6 +34,14 @@ def test_a_path_is_planned_built_used_and_removed(browser_page: Page, fleet: Liv
     page.goto("/")
     expect(page.locator(".map .arc")).to_have_count(1)
 
+    for here, end, way, there in (("n0", "entry", "to", "n2"), ("n2", "exit", "from", "n0")):
+        page.goto(f"/nodes/{here}")
+        link = page.get_by_role("region", name="Inner links").get_by_role("row").filter(has_text="round-the-world")
+        expect(link.get_by_role("cell", name=end, exact=True)).to_be_visible()
+        expect(link.get_by_role("cell", name=f"{way} {there}")).to_be_visible()
+        expect(link.get_by_text("active", exact=True)).to_be_visible()
+        assert Axe().run(page, context="#content").violations_count == 0
+
     page.goto("/devices/dev_0")
     page.get_by_role("button", name="Move it", exact=True).click()
     page.get_by_role("button", name="Show the plan").click()
@@ -42,8 +53,14 @@ def test_a_path_is_planned_built_used_and_removed(browser_page: Page, fleet: Liv
     confirm(page, "Take it off")
     expect(page.get_by_text("It is bound to no path")).to_be_visible(timeout=30_000)
 
-    page.goto("/paths")
+    page.goto("/nodes/n2")
+    links = page.get_by_role("region", name="Inner links")
+    expect(links.get_by_text("round-the-world")).to_be_visible()
+    other = open_browser()
+    other.goto("/paths")
+    row = other.get_by_role("row").filter(has_text="round-the-world")
     row.get_by_role("button", name="Remove").click()
-    confirm(page, "Remove")
+    confirm(other, "Remove")
     expect(row).to_have_count(0, timeout=30_000)
+    expect(links.get_by_text("No inner links")).to_be_visible()
     eventually(lambda: client.get("/api/node-links") == [], timeout=30)

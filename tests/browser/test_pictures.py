@@ -7,7 +7,7 @@ from pathlib import Path
 from coxswain.web.table import PAGES
 
 _ROOT = Path(__file__).resolve().parents[2]
-_ONE_OF = {"/nodes/{key}": "node", "/users/{key}": "user", "/devices/{key}": "device", "/operations/{key}": "operation"}
+_ONE_OF = {f"/{kind}s/{{key}}": kind for kind in ("node", "user", "device", "operation", "relay")}
 
 
 def test_each_page_has_a_picture_that_the_docs_show() -> None:

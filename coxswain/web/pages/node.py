@@ -7,7 +7,7 @@ from typing import Any
 from coxswain.api.call import Call
 from coxswain.errors import CoxswainError
 from coxswain.web.names import names_of
-from coxswain.web.page import ask, fragment, page
+from coxswain.web.page import ask, fragment, page, tolerant
 from coxswain.web.pages.charts import over_time
 from coxswain.web.pages.sessions import recent_sessions
 
@@ -22,6 +22,7 @@ def _load(call: Call) -> dict[str, Any]:
     return (
         found
         | {"title": node["name"], "here": "/", "plan": None, "reason": ""}
+        | _links(call, node["id"])
         | _sessions(call)
         | over_time(call, node["id"])
     )
@@ -40,6 +41,23 @@ def _plan(call: Call) -> dict[str, Any]:
     return {"plan": plan | {"peers": peers}, "reason": "", "names": names_of(call, peers, "device_id")}
 
 
+def _links(call: Call, node_id: str = "") -> dict[str, Any]:
+    """What leads from this node to others, and to it, over which paths."""
+    key = node_id or call.path["key"]
+    paths = tolerant(call, "/api/paths", [])
+    rows = [
+        link
+        | {
+            "is_entry": link["entry_node_id"] == key,
+            "other": link["exit_node_id"] if link["entry_node_id"] == key else link["entry_node_id"],
+            "paths": [path["name"] for path in paths if any(each["id"] == link["id"] for each in path["links"])],
+        }
+        for link in tolerant(call, "/api/node-links", [])
+        if key in (link["entry_node_id"], link["exit_node_id"])
+    ]
+    return {"links": rows, "link_names": names_of(call, rows, "other")}
+
+
 def _sessions(call: Call) -> dict[str, Any]:
     return recent_sessions(call, node=call.path["key"])
 
@@ -51,5 +69,6 @@ PAGES = (
     fragment("/ui/fragments/nodes/{key}", "_node_state.html", _state, query=_QUERY),
     fragment("/ui/fragments/nodes/{key}/head", "_node_head.html", _state, query=_QUERY),
     fragment("/ui/fragments/nodes/{key}/plan", "_plan.html", _plan, query=_QUERY),
+    fragment("/ui/fragments/nodes/{key}/links", "_inner_links.html", _links, query=_QUERY),
     fragment("/ui/fragments/nodes/{key}/sessions", "_session_table.html", _sessions, query=_QUERY),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coxswain.api.call import Call
+from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page
 
 __all__ = ["PAGES"]
@@ -15,11 +16,14 @@ _PAGE = 50
 def _list(call: Call) -> dict[str, Any]:
     after = call.word("after") or ""
     found = ask(call, "/api/operations", limit=_PAGE, after=after)
-    return {"operations": found.value, "after": found.after, "query": {"after": after}}
+    names = names_of(call, found.value, "target_id")
+    return {"operations": found.value, "names": names, "after": found.after, "query": {"after": after}}
 
 
 def _show(call: Call) -> dict[str, Any]:
-    return {"o": ask(call, f"/api/operations/{call.path['key']}").value, "here": "/operations"}
+    found = ask(call, f"/api/operations/{call.path['key']}").value
+    names = names_of(call, [found], "target_id") | names_of(call, [found["params"]], *found["params"])
+    return {"o": found, "names": names, "here": "/operations"}
 
 
 PAGES = (

@@ -27,8 +27,8 @@ _NAMED = 6
 
 @dataclass(slots=True)
 class Pin:
-    """One place. ``nodes``: what lies there; ``tone``: of the one in most need. ``is_wide``: some are near ``city``
-    and not in it.
+    """One place. ``nodes`` and ``relays``: what lies there; ``tone``: of the one in most need. ``is_wide``: some are near
+    ``city`` and not in it.
     """
 
     x: int
@@ -36,28 +36,34 @@ class Pin:
     city: str
     nodes: list[Mapping[str, Any]] = field(default_factory=list)
     is_wide: bool = False
+    relays: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def tone(self) -> str:
-        tones = {tone(status) for status in Counter(node["status"] for node in self.nodes)}
+        tones = {tone(status) for status in Counter(one["status"] for one in (*self.nodes, *self.relays))}
         return next(name for name in _WORST_FIRST if name in tones)
 
     @property
     def radius(self) -> int:
-        return 75 if len(self.nodes) == 1 else min(160, 95 + 10 * int(math.log2(len(self.nodes))))
+        return 75 if len(self.nodes) < 2 else min(160, 95 + 10 * int(math.log2(len(self.nodes))))
 
     @property
     def words(self) -> str:
         """For the tooltip and for those who hear the map instead of seeing it. Nodes that need attention are named first."""
-        ranked = sorted(self.nodes, key=lambda node: _WORST_FIRST.index(tone(node["status"])))
-        shown = ", ".join(f"{node['name']} {node['status']}" for node in ranked[:_NAMED])
-        more = len(self.nodes) - _NAMED
+        there = [*self.nodes, *({**relay, "name": f"relay {relay['name']}"} for relay in self.relays)]
+        ranked = sorted(there, key=lambda one: _WORST_FIRST.index(tone(one["status"])))
+        shown = ", ".join(f"{one['name']} {one['status']}" for one in ranked[:_NAMED])
+        more = len(there) - _NAMED
         around = " and around" if self.is_wide else ""
         return f"{self.city}{around}: {shown}{f' and {more} more' if more > 0 else ''}"
 
     @property
     def href(self) -> str:
-        """Its node, or the list of all nodes of its regions; the whole list, where none of them has a region."""
+        """Its node, or the list of all nodes of its regions; the whole list, where none of them has a region. Relays alone:
+        the relay, or the list of all.
+        """
+        if not self.nodes:
+            return f"/relays/{self.relays[0]['id']}" if len(self.relays) == 1 else "/relays"
         if len(self.nodes) == 1:
             return f"/nodes/{self.nodes[0]['id']}"
         regions = sorted({node["region"] for node in self.nodes})
@@ -66,11 +72,12 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Arc:
-    """A path between two pins, as SVG path data."""
+    """A path between two pins, as SVG path data. ``is_control``: not of clients, but of the controller."""
 
     line: str
     words: str
-    color: str
+    color: str = ""
+    is_control: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +90,50 @@ class Map:
     controller: Pin | None
     credit: Mapping[str, str] | None
 
+    @property
+    def has_relays(self) -> bool:
+        """Some pin has nothing but relays."""
+        return any(not pin.nodes for pin in self.pins)
 
-def fleet_map(found: Mapping[str, Any], paths: Iterable[Mapping[str, Any]] = ()) -> Map:
-    """From what ``GET /api/map`` and ``GET /api/paths`` answer."""
+    @property
+    def has_control(self) -> bool:
+        return any(arc.is_control for arc in self.arcs)
+
+
+def fleet_map(
+    found: Mapping[str, Any], paths: Iterable[Mapping[str, Any]] = (), control: Mapping[str, Any] | None = None
+) -> Map:
+    """From what ``GET /api/map`` and ``/api/paths`` answer. ``control``: the active one of ``/api/control-paths``."""
     pins: list[Pin] = []
     pin_of: dict[str, Pin] = {}
     for place in found["places"]:
-        x, y = project(place["latitude"], place["longitude"])
-        pin = next((p for p in pins if math.hypot(p.x - x, p.y - y) < _NEAR), None)
-        if pin is None:
-            pins.append(pin := Pin(x, y, place["city"]))
-        pin.is_wide = pin.is_wide or pin.city != place["city"]
+        pin = _pin(pins, place)
         pin.nodes += place["nodes"]
         pin_of |= {node["id"]: pin for node in place["nodes"]}
+    for relay in found["relays"]:
+        pin_of[relay["id"]] = pin = _pin(pins, relay)
+        pin.relays.append(relay)
     arcs = []
     for number, path in enumerate(paths):
         hops = [pin_of[node_id] for node_id in path["hops"] if node_id in pin_of]
         arcs += [Arc(_arc(a, b), f"path {path['name']}", path_color(path, number)) for a, b in pairwise(hops) if a is not b]
     own = found["controller"]
     controller = Pin(*project(own["latitude"], own["longitude"]), own["city"]) if own else None
+    if control is not None:
+        chain = ([controller] if controller else []) + [pin_of[hop] for hop in control["hops"] if hop in pin_of]
+        words = f"control path {control['name']}"
+        arcs += [Arc(_arc(a, b), words, is_control=True) for a, b in pairwise(chain) if (a.x, a.y) != (b.x, b.y)]
     return Map(pins, arcs, len(found["elsewhere"]), controller, found["credit"])
+
+
+def _pin(pins: list[Pin], place: Mapping[str, Any]) -> Pin:
+    """The pin that is near a place already, or another one."""
+    x, y = project(place["latitude"], place["longitude"])
+    pin = next((p for p in pins if math.hypot(p.x - x, p.y - y) < _NEAR), None)
+    if pin is None:
+        pins.append(pin := Pin(x, y, place["city"]))
+    pin.is_wide = pin.is_wide or pin.city != place["city"]
+    return pin
 
 
 def path_color(path: Mapping[str, Any], number: int) -> str:

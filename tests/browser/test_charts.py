@@ -68,7 +68,8 @@ def test_the_numbers_of_the_moment_that_is_pointed_at(browser_page: Page) -> Non
     def pointed_at(place: float) -> str:
         """A new minute may have been drawn under the pointer, so it points again until it is told a moment."""
         box = chart.locator(".plot").bounding_box()
-        assert box is not None
+        if box is None:
+            return ""
         page.mouse.move(0, 0)
         page.mouse.move(box["x"] + box["width"] * place, box["y"] + 40)
         return now.inner_text() if when.inner_text() else ""

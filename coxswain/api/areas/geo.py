@@ -10,11 +10,14 @@ from coxswain.api.schema import BOOL, NUMBER, TEXT, array, choice, nullable, obj
 from coxswain.api.waiting import run_operation
 from coxswain.errors import Unavailable
 from coxswain.fetch import shown
+from coxswain.geoip import Location
 from coxswain.messages.fleet import GetWhereabouts, Whereabouts
 from coxswain.messages.geo import GeoInfo, GetGeoInfo
+from coxswain.messages.servers import ListRelays
 from coxswain.model import NodeStatus
 from coxswain.operations import Secrets
 from coxswain.regions import region
+from coxswain.servers import Relay, relay_host
 
 __all__ = ["ROUTES"]
 
@@ -22,6 +25,7 @@ _CREDIT = obj({"text": TEXT, "url": TEXT})
 GEO_INFO = shape("GeoInfo", obj({"available": BOOL, "source": TEXT, "attribution": _CREDIT}))
 _NODE = obj({"id": TEXT, "name": TEXT, "status": choice(*(status.value for status in NodeStatus)), "region": TEXT})
 _PLACE = {"latitude": NUMBER, "longitude": NUMBER, "city": TEXT}
+_RELAY = obj({**_PLACE, "id": TEXT, "name": TEXT, "status": TEXT, "country": TEXT, "source": choice("region", "geoip")})
 MAP = shape(
     "Map",
     obj(
@@ -30,6 +34,7 @@ MAP = shape(
                 obj({**_PLACE, "country": TEXT, "source": choice("region", "geoip"), "nodes": array(_NODE)})
             ),
             "elsewhere": array(_NODE),
+            "relays": array(_RELAY),
             "controller": nullable(obj(_PLACE)),
             "credit": nullable(_CREDIT),
         }
@@ -45,31 +50,43 @@ def _geoip(call: Call) -> Any:
 def _map(call: Call) -> Any:
     """A region that is known goes before what a database says of an address: an operator wrote it down."""
     found: list[Whereabouts] = call.ask("fleet", GetWhereabouts())
+    relays: list[Relay] = call.ask("servers", ListRelays())
     unplaced = [node.host for node in found if region(node.region) is None]
+    unplaced += [relay_host(relay) for relay in relays if region(relay.region) is None]
     located = call.locate(unplaced)
     places: dict[tuple[float, float], dict[str, Any]] = {}
     elsewhere = []
     for node in found:
         shown = {"id": node.id, "name": node.name, "status": node.status.value, "region": node.region}
-        known, seen = region(node.region), located.get(node.host)
-        if known is not None:
-            at = _place(known.latitude, known.longitude, known.city, known.country, "region")
-        elif seen is not None:
-            at = _place(seen.latitude, seen.longitude, seen.city or seen.country, seen.country_code, "geoip")
-        else:
+        at = _place(node.region, located.get(node.host))
+        if at is None:
             elsewhere.append(shown)
             continue
-        places.setdefault((at["latitude"], at["longitude"]), at)["nodes"].append(shown)
+        places.setdefault((at["latitude"], at["longitude"]), {**at, "nodes": []})["nodes"].append(shown)
     return {
         "places": list(places.values()),
         "elsewhere": elsewhere,
+        "relays": [
+            {"id": relay.id, "name": relay.name, "status": relay.status, **at}
+            for relay in relays
+            if (at := _place(relay.region, located.get(relay_host(relay)))) is not None
+        ],
         "controller": _controller(call),
         "credit": _credit(call),
     }
 
 
-def _place(latitude: float, longitude: float, city: str, country: str, source: str) -> dict[str, Any]:
-    return {"latitude": latitude, "longitude": longitude, "city": city, "country": country, "source": source, "nodes": []}
+def _place(code: str, seen: Location | None) -> dict[str, Any] | None:
+    known = region(code)
+    if known is not None:
+        return _at(known.latitude, known.longitude, known.city, known.country, "region")
+    if seen is not None:
+        return _at(seen.latitude, seen.longitude, seen.city or seen.country, seen.country_code, "geoip")
+    return None
+
+
+def _at(latitude: float, longitude: float, city: str, country: str, source: str) -> dict[str, Any]:
+    return {"latitude": latitude, "longitude": longitude, "city": city, "country": country, "source": source}
 
 
 def _controller(call: Call) -> dict[str, Any] | None:
@@ -112,5 +129,5 @@ ROUTES = (
         body=obj({}, {"url": TEXT, "sha256": TEXT}),
         waits_for_node=True,
     ),
-    Route("GET", "/api/map", Scope.READONLY, "Where nodes are, by place.", _map, returns=MAP),
+    Route("GET", "/api/map", Scope.READONLY, "Where nodes are, by place, and relays.", _map, returns=MAP),
 )

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from coxswain.messages.audit import Caller
+from coxswain.messages.servers import AddRelay
+from coxswain.servers import Relay
 from tests.fleet import Controller
 from tests.mmdb import city, write_mmdb
 from tests.support import eventually
@@ -61,6 +64,18 @@ def test_nodes_are_where_their_region_says_else_where_their_address_is(located: 
     }
     assert "location" not in client.get("/api/nodes/d")
     assert [node["name"] for node in client.get("/api/nodes?region=fra1")] == ["a"]
+
+
+def test_relays_are_on_the_map_as_well(located: Controller) -> None:
+    for name, region, host in (("r1", "fra1", "8.8.8.8"), ("r2", "", "8.8.8.9"), ("r3", "", "192.0.2.1")):
+        relay = Relay("", name, endpoint=f"{host}:8444", region=region, status="active")
+        located.system.ask("servers", AddRelay(Caller("tests", "system"), relay), deadline=5)
+    found = located.client.get("/api/map")
+    assert [(r["name"], r["city"], r["source"]) for r in found["relays"]] == [
+        ("r1", "Frankfurt", "region"),
+        ("r2", "Mountain View", "geoip"),
+    ]
+    assert found["places"] == []
 
 
 def test_without_a_database_there_is_no_credit(controller: Controller) -> None:

@@ -31,7 +31,7 @@ def place(latitude: float, longitude: float, *nodes: dict[str, Any], city: str =
 
 
 def found(*places: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"places": list(places), "elsewhere": [], "controller": None, "credit": None} | more
+    return {"places": list(places), "elsewhere": [], "relays": [], "controller": None, "credit": None} | more
 
 
 def test_a_pin_is_as_bad_as_its_worst_node_and_names_that_one_first() -> None:
@@ -49,6 +49,33 @@ def test_near_places_share_a_pin_and_its_link_is_honest() -> None:
     assert [n["id"] for n in near.nodes] == ["nod_1", "nod_2"]
     assert near.href == "/?region=%2Cfra1#nodes-title", "those without a region as well"
     assert far.href == "/nodes/nod_3"
+
+
+def relay(number: int, latitude: float, longitude: float, status: str = "active") -> dict[str, Any]:
+    at = {"latitude": latitude, "longitude": longitude, "city": "Elsewhere", "country": "XX", "source": "region"}
+    return {"id": f"rly_{number}", "name": f"r{number}", "status": status, **at}
+
+
+def test_relays_share_pins_with_nodes_or_have_their_own() -> None:
+    relays = [relay(1, 50.2, 8.6, "error"), relay(2, 1.3, 103.8), relay(3, -33.9, 151.2), relay(4, -33.8, 151.1)]
+    mixed, one, two = fleet_map(found(place(50.1, 8.7, node(1), city="Frankfurt"), relays=relays)).pins
+    assert (mixed.tone, mixed.href) == ("bad", "/nodes/nod_1")
+    assert mixed.words == "Frankfurt and around: relay r1 error, n1 active"
+    assert (one.tone, one.href, one.words) == ("good", "/relays/rly_2", "Elsewhere: relay r2 active")
+    assert two.href == "/relays"
+
+
+def test_the_control_path_is_an_arc_from_the_controller_over_its_relays() -> None:
+    own = {"latitude": 64.1, "longitude": -21.9, "city": "Reykjavik"}
+    relays = [relay(1, 50.2, 8.6), relay(2, 1.3, 103.8)]
+    control = {"name": "north", "hops": ["rly_1", "rly_2", "rly_9"]}
+    here = found(place(50.1, 8.7, node(1)), relays=relays, controller=own)
+    drawn = fleet_map(here, control=control)
+    assert [(arc.words, arc.is_control) for arc in drawn.arcs] == [("control path north", True)] * 2
+    assert drawn.has_control
+    assert len(fleet_map(here | {"controller": None}, control=control).arcs) == 1
+    assert not fleet_map(here).has_control
+    assert b"how the controller reaches nodes" in render("_map.html", {"map": drawn})
 
 
 def test_paths_are_arcs_between_pins_that_are_there() -> None:

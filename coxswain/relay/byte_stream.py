@@ -1,0 +1,105 @@
+"""A byte stream in both directions: what TLS, yamux and the relays read and write, whatever it runs over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Protocol
+
+__all__ = ["CHUNK", "ByteStream", "SocketStream", "splice"]
+
+CHUNK = 64 * 1024
+"""Bytes that are read in one go."""
+
+_LINGER_S = 5.0
+"""Seconds in which a peer has to take what was written before ``close``; a dead one would keep the socket for ever."""
+
+
+class ByteStream(Protocol):
+    """One connection. Everything belongs to one asyncio loop; at most one reader and one writer at a time."""
+
+    async def read(self, limit: int = CHUNK) -> bytes:
+        """What is there, at most ``limit`` bytes; waits for the first. Empty: the other side sends no more.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Returns when all of it is on its way, or in a buffer that is bounded. Raises ``OSError``."""
+        ...
+
+    async def write_eof(self) -> None:
+        """Says that nothing more will be written; reading goes on. Raises ``OSError``."""
+        ...
+
+    def close(self) -> None:
+        """Ends both directions; what was written still arrives if the other side takes it. Never raises, at once."""
+        ...
+
+    def abort(self) -> None:
+        """Ends both directions; what is still on its way is lost. Never raises, at once."""
+        ...
+
+
+class SocketStream:
+    """Over asyncio's own streams, a TCP or unix socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        opened: socket.socket | None = writer.get_extra_info("socket")
+        if opened is not None and opened.family != socket.AF_UNIX:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def peer(self) -> str:
+        """``host:port`` of the other side; empty over a unix socket."""
+        name = self._writer.get_extra_info("peername")
+        if not isinstance(name, tuple):
+            return ""
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+    async def read(self, limit: int = CHUNK) -> bytes:
+        return await self._reader.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def write_eof(self) -> None:
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+
+    def close(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone already
+            self._writer.close()
+            asyncio.get_running_loop().call_later(_LINGER_S, self._writer.transport.abort)
+
+    def abort(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._writer.transport.abort()
+
+
+async def splice(one: ByteStream, other: ByteStream) -> None:
+    """Copies both ways until either side ends or breaks, then closes both (relay-contract.md 5.3: no half-close).
+
+    Never raises but ``CancelledError``, and closes both then too.
+    """
+    ways = [asyncio.create_task(_copy(one, other)), asyncio.create_task(_copy(other, one))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        one.close()
+        other.close()
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _copy(source: ByteStream, target: ByteStream) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read():
+            await target.write(data)

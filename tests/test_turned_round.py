@@ -161,9 +161,10 @@ OPEN = {
 FAULTS = {
     "SSH dropped at every step": """
         test_the_line_breaks_at_every_step_of_taking_a_machine_in
-        test_the_line_breaks_at_every_step_of_an_onboarding
-        test_the_line_breaks_at_every_step_of_an_upgrade_and_of_its_way_back
-        test_the_line_breaks_while_a_node_is_removed""",
+        test_the_line_breaks_at_every_command
+        test_the_line_breaks_at_every_command_of_the_way_back
+        test_every_kind_of_operation_on_machines_is_in_it
+        test_the_line_breaks_at_every_step_of_an_upgrade_and_of_its_way_back""",
     "disk full on the host": """
         test_a_full_disk_on_the_host
         test_a_full_disk_leaves_the_old_file_and_says_so""",
@@ -173,10 +174,10 @@ FAULTS = {
         test_an_agent_that_starts_and_dies_says_why
         test_an_upgrade_whose_agent_dies_is_taken_back""",
     "certificate push interrupted": """
-        test_the_line_breaks_at_every_step_of_an_onboarding
+        test_the_line_breaks_at_every_command
         test_the_line_breaks_while_a_renewed_certificate_is_pushed""",
     "controller killed at every step of an onboarding": """
-        test_the_controller_is_killed_at_every_step_of_an_onboarding
+        test_the_controller_is_killed_at_every_step
         test_the_controller_is_killed_in_the_middle_of_the_login_with_a_password""",
     "controller killed at every step of a cascade": """
         test_a_controller_that_falls_while_a_path_is_built

@@ -69,7 +69,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         binary,
         on_host("certificate", "issue and push its certificate", _certify, _decertify, deadline_s=90),
         on_host("service", "start the service", _start_service, _stop_service, deadline_s=90),
-        live,
+        on_host("live", "prove the link", _prove_new, deadline_s=_LIVE_S + 30),
     )
     updating = (
         look,
@@ -280,6 +280,12 @@ def _restart(work: Work, host: Host) -> None:
 
 def _swap_back(work: Work, host: Host) -> None:
     swap_back(work, host, NODE)
+
+
+def _prove_new(work: Work, host: Host) -> None:
+    """An attempt that failed here disabled the node (``_mark_failed``): without a link nothing could be proven."""
+    _enable(work)
+    _prove(work, host)
 
 
 def _prove(work: Work, host: Host) -> None:

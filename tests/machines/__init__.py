@@ -180,8 +180,26 @@ class Machine:
         """The line breaks at the first command that matches each of them: before it did its work, after it, in turns."""
         (self.scratch / "fault.json").write_text(json.dumps({"mode": "cut", "patterns": patterns}))
 
+    def cut_at_each(self) -> None:
+        """From now on the line breaks at every command that did not come before, whatever it is."""
+        self._each("cut-each")
+
+    def hold_each(self) -> None:
+        """From now on every command that did not come before waits, until ``release`` or ``go_on``."""
+        self._each("hold-each")
+
+    def release(self) -> None:
+        """The command that waits goes on; the next new one will wait as well."""
+        (self.scratch / "held").unlink(missing_ok=True)
+
+    def _each(self, mode: str) -> None:
+        """What waits goes on, and counts as one that came before."""
+        shutil.rmtree(self.scratch / "seen", ignore_errors=True)
+        (self.scratch / "fault.json").write_text(json.dumps({"mode": mode}))
+        (self.scratch / "held").unlink(missing_ok=True)
+
     def cuts(self) -> int:
-        """How many of them it broke at by now."""
+        """How many commands the line broke at by now."""
         seen = self.scratch / "seen"
         return len(list(seen.iterdir())) if seen.exists() else 0
 

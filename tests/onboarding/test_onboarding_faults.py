@@ -18,37 +18,6 @@ def step_names(operation, state):
     return [step["name"] for step in operation["steps"] if step["state"] == state]
 
 
-ONBOARDING = (
-    "os-release",
-    "t=/etc/sysctl.d",
-    "modprobe",
-    "t=/usr/local/bin/node.new",
-    "node.new version",
-    "mv -f /usr/local/bin/node.new",
-    "gen-csr",
-    "t=/etc/node/node.crt",
-    "t=/etc/node/ca.crt",
-    "t=/etc/systemd/system/node.service",
-    "systemctl enable",
-    "systemctl restart",
-)
-
-
-def test_the_line_breaks_at_every_step_of_an_onboarding(rig):
-    """Before or after the command did its work; the pushing of the certificate is among them. A retry goes on there."""
-    machine = rig.machine(faults=True)
-    server = rig.add_server(machine)
-    machine.cut_at(*ONBOARDING)
-    operation = rig.over(rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent()))
-    broke_at = until_done(rig, operation)
-    assert machine.cuts() == len(ONBOARDING) == len(broke_at)
-    assert {"host", "prepare", "agent", "certificate", "service"} == set(broke_at)
-    (node,) = rig.client.get("/api/nodes")
-    assert (node["status"], node["link_state"]) == ("active", "live")
-    assert machine.files("/usr/local/bin") == ["node"]
-    assert [n for n in machine.files("/etc/node") if ".cox-" in n] == []
-
-
 def test_the_line_breaks_at_every_step_of_taking_a_machine_in(rig):
     """Before and after the controller's key was put there, and before and after the host told what it is."""
     machine = rig.machine(faults=True)
@@ -93,17 +62,6 @@ def test_the_line_breaks_at_every_step_of_an_upgrade_and_of_its_way_back(rig):
     assert machine.path("/usr/local/bin/node").read_bytes() == Path(rig.home / "agent").read_bytes()
 
 
-def until_done(rig, operation):
-    """Retries it until it is done; returns the steps at which the line broke."""
-    broke_at: list[str] = []
-    while operation["state"] != "done":
-        assert operation["state"] == "failed", operation
-        assert "the connection broke" in operation["error"], operation["error"]
-        broke_at += step_names(operation, "failed")
-        operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry"))
-    return broke_at
-
-
 def test_the_line_breaks_while_a_renewed_certificate_is_pushed(rig):
     """The node goes on with the old one or the new one; a half written one it never has."""
     machine = rig.machine(faults=True)
@@ -112,21 +70,13 @@ def test_the_line_breaks_while_a_renewed_certificate_is_pushed(rig):
     operation = rig.over(rig.begin(f"/api/nodes/{node['id']}/renew"))
     assert operation["state"] == "failed", operation
     rig.controller.until(node["name"], link_state="live", in_sync=True)
-    assert until_done(rig, operation) == ["certificate", "certificate"]
+    for _ in range(2):
+        assert step_names(operation, "failed") == ["certificate"], operation
+        operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry"))
+    assert operation["state"] == "done", operation
     assert machine.cuts() == 2
     rig.controller.until(node["name"], link_state="live", status="active")
     assert [name for name in machine.files("/etc/node") if ".cox-" in name] == []
-
-
-def test_the_line_breaks_while_a_node_is_removed(rig):
-    machine = rig.machine(faults=True)
-    node = rig.node_on(machine, rig.agent())
-    machine.cut_at("systemctl disable", "rm -f /etc/systemd", "rm -f /usr/local/bin/node", "find /etc/node")
-    operation = rig.over(rig.begin(f"/api/nodes/{node['id']}/remove"))
-    assert until_done(rig, operation) == ["uninstall"] * 4
-    assert rig.client.get("/api/nodes") == []
-    assert machine.files("/usr/local/bin") == [] == machine.files("/etc/systemd/system")
-    assert not machine.path("/etc/node").exists() or machine.files("/etc/node") == []
 
 
 class Killable:
@@ -151,6 +101,23 @@ class Killable:
         machine = machine or self.machine
         body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint}
         return self.daemon.client().post("/api/servers", body)
+
+    def deploy(self):
+        """A node of an older version on it."""
+        (server,) = self.daemon.client().get("/api/servers")
+        body = {"role": "node", "binary_path": str(agent_file(self.home / "first", version="0.3.1"))}
+        return self.daemon.client().post(f"/api/servers/{server['id']}/deploy", body)
+
+    def held_in(self, operation):
+        """The step whose command waits; None: the operation is over."""
+
+        def look():
+            held, found = self.machine.held(), self.operation(operation)  # in this order: what is held stays where it is
+            if found["state"] in OVER:
+                return [None]
+            return held and [step["name"] for step in found["steps"] if step["state"] == "running"]
+
+        return eventually(look, timeout=60, every=0.02)[0]
 
     def operation(self, operation):
         return self.daemon.client().get(f"/api/operations/{operation['id']}")
@@ -180,34 +147,43 @@ def killable():
         yield made
 
 
-AT_STEPS = {
-    "host": "os-release",
-    "prepare": "99-pharos.conf; trap|t=/etc/sysctl.d",
-    "agent": "t=/usr/local/bin/node.new",
-    "certificate": "t=/etc/node/ca.crt",
-    "service": "systemctl restart node",
-    "live": "systemctl is-active",
-}
-
-
-def test_the_controller_is_killed_at_every_step_of_an_onboarding(killable):
-    """SIGKILL at one step after the other of one operation; each time it goes on by itself, and says so."""
-    server = killable.add_server()
+def _onboard(killable):
     agent = str(agent_file(killable.home / "agent"))
-    kill = killable.kill_at(AT_STEPS["host"])
-    operation = killable.daemon.client().begin(f"/api/servers/{server['id']}/deploy", {"role": "node", "binary_path": agent})
-    rest = [pattern for name, pattern in AT_STEPS.items() if name not in ("host", "live")]
-    for pattern in rest:
-        killable.machine.held()
-        eventually(killable.machine.held, timeout=40, every=0.02)
+    body = {"role": "node", "binary_path": agent}
+    return lambda client, server: client.begin(f"/api/servers/{server['id']}/deploy", body)
+
+
+def _upgrade(killable):
+    killable.deploy()
+    new = str(agent_file(killable.home / "new", version="0.3.2"))
+    (node,) = killable.daemon.client().get("/api/nodes")
+    return lambda client, _server: client.begin(f"/api/nodes/{node['id']}/update-agent", {"binary_path": new})
+
+
+@pytest.mark.parametrize("prepare", [_onboard, _upgrade])
+def test_the_controller_is_killed_at_every_step(killable, prepare):
+    """SIGKILL at the first command of each step of one operation; each time it goes on by itself, and says so. Which steps
+    there are is asked of the operation.
+    """
+    server = killable.add_server()
+    begin = prepare(killable)
+    killable.machine.hold_each()
+    operation = begin(killable.daemon.client(), server)
+    killed = []
+    while (step := killable.held_in(operation)) is not None:
+        if step in killed:
+            killable.machine.release()
+            continue
+        killed.append(step)
         killable.daemon.kill()
-        killable.machine.hold(pattern)  # before the next controller goes on
+        killable.machine.release()
         killable.daemon.start()
-    kill()
     over = killable.over(operation)
     assert over["state"] == "done", over
+    steps = {step["name"] for step in over["steps"]} - {"inventory"}
+    assert set(killed) | {"live"} == steps  # where that is quick, it runs no command
     notes = [note for note in over["notes"] if "resumed there" in note]
-    for name in ("host", "prepare", "agent", "certificate", "service"):
+    for name in killed:
         assert any(f"interrupted in its step {name!r}" in note for note in notes), (name, notes)
     (node,) = killable.daemon.client().get("/api/nodes")
     assert (node["status"], node["link_state"]) == ("active", "live")

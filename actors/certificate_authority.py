@@ -18,17 +18,22 @@ from coxswain.pki import (
     Authority,
     Leaf,
     Role,
+    device_fingerprint,
     fingerprint,
     issue_controller_leaf,
+    issue_device_leaf,
+    issue_grpc_leaf,
     issue_node_leaf,
     issue_relay_leaf,
     read_csr,
     renewal_due_at,
 )
+from coxswain.pki.certificates import GRPC_NAME
 from coxswain.store import Durability, Store
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import pki as rows
 from coxswain.store import servers as server_rows
+from coxswain.store import service_certs as service_rows
 
 __all__ = ["CertificateAuthority"]
 
@@ -49,12 +54,16 @@ class CertificateAuthority(Actor):
         self._authorities: dict[Role, Authority] = {}
         self._leaf: Leaf | None = None
         self._due_at = 0.0
+        self._grpc: Leaf | None = None
+        self._grpc_due_at = 0.0
 
     def started(self) -> None:
         self._authorities = rows.ensure_authorities(self._store, self._keyring, self.context.clock)
         with self._store.read() as tx:
             leaf = rows.newest_controller_leaf(tx, self._keyring)
+            self._grpc = service_rows.newest_service_leaf(tx, self._keyring, "grpc")
         self._use(leaf) if leaf is not None else self._renew()
+        self._grpc_due_at = self._due(self._grpc) if self._grpc is not None else 0.0
         self._check_renewal()
         self.context.tell("fleet", CertificatesChanged())
 
@@ -62,6 +71,10 @@ class CertificateAuthority(Actor):
         match message:
             case m.GetLinkCredentials():
                 return self._credentials()
+            case m.GetGrpcCredentials():
+                return self._grpc_credentials()
+            case m.IssueDeviceCertificate():
+                return self._issue_device(message)
             case m.IssueNodeCertificate(caller, node_id, csr_pem):
                 return self._issue(caller, node_id, csr_pem)
             case m.IssueRelayCertificate(caller, relay_id, csr_pem):
@@ -80,6 +93,9 @@ class CertificateAuthority(Actor):
         if self._now() >= self._due_at:
             self._renew()
             self.context.tell("node_links", m.LinkCredentialsRenewed())
+        if self._now() >= self._grpc_due_at:
+            self._renew_grpc()
+            self.context.tell("accounts", m.GrpcCredentialsRenewed())
         self.context.after(_RENEWAL_CHECK_S, _CheckRenewal())
 
     def _renew(self) -> None:
@@ -94,24 +110,56 @@ class CertificateAuthority(Actor):
         self._use(leaf)
 
     def _use(self, leaf: Leaf) -> None:
-        certificate = leaf.certificate
         self._leaf = leaf
-        self._due_at = renewal_due_at(
+        self._due_at = self._due(leaf)
+
+    def _due(self, leaf: Leaf) -> float:
+        certificate = leaf.certificate
+        return renewal_due_at(
             certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp(), self.context.rng
         )
 
     def _credentials(self) -> m.LinkCredentials:
         leaf = self._leaf
-        if leaf is None or leaf.key is None:
+        if leaf is None:
             raise NotFound("the controller has no certificate yet")
-        key_pem = leaf.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
         return m.LinkCredentials(
             root_pem=self._authorities[Role.ROOT].pem,
             chain_pem=leaf.pem + self._authorities[Role.CONTROL].pem,
-            key_pem=key_pem,
+            key_pem=_key_pem(leaf),
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+        )
+
+    # -- AccountSync: the leaf that serves it, and those of devices
+
+    def _renew_grpc(self) -> None:
+        """Without an audit record: nobody trusts another thing by it; nodes never see it."""
+        leaf = issue_grpc_leaf(self._authorities[Role.FLEET], self._now())
+        with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            service_rows.save_service_leaf(tx, self._keyring, "grpc", leaf, self._now())
+            service_rows.purge_service_leaves(tx, self._now())
+        self.context.log.info("AccountSync has a new certificate; serial %s", leaf.serial)
+        self._grpc, self._grpc_due_at = leaf, self._due(leaf)
+
+    def _grpc_credentials(self) -> m.GrpcCredentials:
+        leaf, fleet = self._grpc, self._authorities[Role.FLEET].pem
+        if leaf is None:
+            raise NotFound("AccountSync has no certificate yet")
+        return m.GrpcCredentials(leaf.pem + fleet, _key_pem(leaf), fleet, leaf.certificate.not_valid_after_utc.timestamp())
+
+    def _issue_device(self, message: m.IssueDeviceCertificate) -> m.IssuedDeviceCertificate:
+        csr = read_csr(message.csr_pem)
+        leaf = issue_device_leaf(
+            self._authorities[Role.DEVICE], csr.public_key, message.name, self._now(), days=message.days
+        )
+        return m.IssuedDeviceCertificate(
+            pem=leaf.pem,
+            fingerprint=device_fingerprint(leaf.pem),
+            serial=leaf.serial,
+            not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+            fleet_ca_pem=self._authorities[Role.FLEET].pem,
+            root_fingerprint=fingerprint(self._authorities[Role.ROOT].certificate),
+            ignored=csr.ignored,
         )
 
     # -- nodes' leaves
@@ -199,6 +247,9 @@ class CertificateAuthority(Actor):
             end = self._leaf.certificate.not_valid_after_utc.timestamp()
             due = self._now() >= self._due_at
             leaves.append(m.LeafView("controller", self._leaf.serial, "", end, due, None))
+        if self._grpc is not None:
+            end = self._grpc.certificate.not_valid_after_utc.timestamp()
+            leaves.append(m.LeafView("grpc", self._grpc.serial, GRPC_NAME, end, self._now() >= self._grpc_due_at, None))
         with self._store.read() as tx:
             for c in rows.node_certs(tx, self._now()):
                 due = self._now() >= c.not_before + (c.not_after - c.not_before) * 2 / 3
@@ -207,3 +258,11 @@ class CertificateAuthority(Actor):
 
     def _now(self) -> float:
         return self.context.clock.now()
+
+
+def _key_pem(leaf: Leaf) -> bytes:
+    if leaf.key is None:
+        raise NotFound("this leaf's key is elsewhere")
+    return leaf.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -20,6 +20,7 @@
     ├── operation_runs           dynamic: one operation:<id> per running operation
     ├── operations               the journal of operations, and whose turn it is
     ├── renewals                 starts the renewal of nodes' certificates
+    ├── accounts                 invites; how devices join and what they fetch
     ├── live_streams             who may go on watching; their sockets are on the I/O loop
     ├── web_server               the API on loopback TCP
     └── control_socket           the API on a unix socket
@@ -41,6 +42,7 @@ from typing import Any
 
 from actors.access import Access
 from actors.access.state import Rules
+from actors.accounts import Accounts, SyncServer
 from actors.audit_reader import AuditReader
 from actors.audit_writer import AuditWriter
 from actors.certificate_authority import CertificateAuthority
@@ -98,6 +100,7 @@ from coxswain.operations import Kind
 from coxswain.ssh.connection import Target, see_host_key
 from coxswain.ssh.dial import Dialer as HostDialer
 from coxswain.ssh.dial import DirectDialer
+from coxswain.statedir import ACCOUNT_SYNC_SOCKET
 from coxswain.store import Store
 from coxswain.web.table import PAGES
 from coxswain.wire.node_control import Deadlines
@@ -162,6 +165,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     fanout = Fanout(io, ring, clock)
     io.on_start(funnel.reset)
     io.on_start(fanout.reset)
+    account_sync = SyncServer(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
+    io.on_start(account_sync.reset)
     links = LinkServices(io, dialer, funnel)
     store = {"store": parts.store}
     audit = store | {"paths": parts.audit_paths or AuditPaths.in_state(parts.state_dir)}
@@ -215,6 +220,12 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             store | {"kinds": operation_kinds(parts.host_dialer, parts.state_dir) | dict(parts.kinds)},
         ),
         spec("renewals", Renewals),
+        spec(
+            "accounts",
+            Accounts,
+            store | {"keyring": parts.keyring, "settings": parts.settings, "server": account_sync},
+            hang_s=2 * parts.hang_s,
+        ),
         spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
         *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())} | live),

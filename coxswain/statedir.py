@@ -9,9 +9,13 @@ from pathlib import Path
 
 from coxswain.errors import LoosePermissions, NotFound, StateDirectoryHeld
 
-__all__ = ["StateDirectory", "check_private", "create_state_directory", "open_state_directory"]
+__all__ = ["ACCOUNT_SYNC_SOCKET", "StateDirectory", "check_private", "create_state_directory", "open_state_directory"]
 
 _SECRETS = ("ca.key", "app.db", "app.db-wal", "app.db-shm", "audit.key")
+
+
+ACCOUNT_SYNC_SOCKET = "run/account-sync.sock"
+"""In the state directory, 0600: where AccountSync is served to relays (relay-contract.md 1.3, L3)."""
 
 
 class StateDirectory:

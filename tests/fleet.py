@@ -22,7 +22,7 @@ from coxswain.cli.client import Client
 from coxswain.config import load
 from coxswain.config.live import LiveConfig
 from coxswain.errors import CoxswainError, StoreUnavailable
-from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring
+from coxswain.keyring import Keyring, KeySource, load_secret, make_key_file, open_keyring
 from coxswain.store import Durability, Store, Tx, open_store
 from coxswain.wire.node_control import Deadlines
 from tests.netns import Namespace
@@ -163,6 +163,7 @@ class Controller:
         self.listen = f"127.0.0.1:{free_port()}" if web else ""
         self.system: System
         self.store: FaultyStore
+        self.keyring: Keyring
         self.client = Client(home / "control.sock", timeout=30.0)
 
     def start(self) -> None:
@@ -170,7 +171,7 @@ class Controller:
         secret = load_secret(KeySource.FILE, key_file=self.home / "ca.key", environ={})
         self.store = FaultyStore(open_store(self._database or self.home / "app.db"))
         with self.store.write() as tx:
-            keyring = open_keyring(tx, secret)
+            keyring = self.keyring = open_keyring(tx, secret)
         socket = self.home / "control.sock"
         parts = Parts(self.store, keyring, self.home, socket, self._interval_s, self._deadlines, allow_chaos=True)
         # The tests kill far more, and wait far less patiently, than life does.

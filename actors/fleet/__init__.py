@@ -7,6 +7,9 @@
 | ``nodes`` | changes to nodes: add, edit, enable, remove |
 | ``accounts`` | changes to users and devices; suspending, revoking |
 | ``profiles`` | changes to profiles; provisioning of a device; what is handed out |
+| ``enrolment`` | devices that join, with a ticket or as a file |
+| ``bundles`` | sealed bundles: made anew when what is in them has changed |
+| ``grants`` | what a device has, with its keys opened |
 | ``provisioning`` | what these have in common: credentials and peers as profiles say |
 | ``refreshing`` | provisioning of devices when a node became ready for them |
 | ``peers`` | peers made by hand |

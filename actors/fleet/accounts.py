@@ -19,8 +19,10 @@ from coxswain.model import Device, DeviceStatus, User
 from coxswain.provisioning.checks import check_email, check_label, check_phone, check_platform, check_user_status
 from coxswain.store import Durability, Tx
 from coxswain.store import accounts as rows
+from coxswain.store import bundles as bundle_rows
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import peers as peer_rows
+from coxswain.store import tickets as ticket_rows
 
 __all__ = ["CHANGES", "QUESTIONS", "Did", "change", "check_version", "known_device"]
 
@@ -182,6 +184,8 @@ def _set_status(fleet: FleetState, message: m.SetDeviceStatus) -> Committed[m.Ch
         outcome = provision(fleet, tx, [after.id])
         left = peer_rows.peers_of_devices(tx, [after.id])[after.id]
         fleet_rows.remove_peers(tx, [(p.node_id, p.protocol, p.public_key) for p in left])
+        ticket_rows.revoke_tickets_of_device(tx, after.id, fleet.now())
+        bundle_rows.delete_bundles(tx, after.id)
         return Did(("device", after.id), detail, after, touched, outcome)
 
     return change(fleet, message.caller, _STATUS_ACTIONS[message.status], work)

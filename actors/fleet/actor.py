@@ -12,7 +12,9 @@ from typing import Any
 from actors.fleet import (
     accounts,
     bindings,
+    bundles,
     doubt,
+    enrolment,
     health,
     intents,
     nodes,
@@ -42,7 +44,8 @@ _REMIND_S = 10.0
 """A hint may be lost, with the mailbox of an actor that fell or because it was full."""
 
 _CONCERNS = (
-    nodes, accounts, profiles, refreshing, peers, paths, bindings, wiring, intents, waiting, reports, doubt, questions,
+    nodes, accounts, profiles, enrolment, bundles, refreshing, peers, paths, bindings, wiring, intents, waiting, reports,
+    doubt, questions,
 )  # fmt: skip
 _CHANGES: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.CHANGES.items()}
 _QUESTIONS: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.QUESTIONS.items()}

@@ -6,23 +6,25 @@ import dataclasses
 from typing import Any
 
 from actors.fleet.accounts import Did, change, check_version, known_device
+from actors.fleet.bundles import sealed_bundle
+from actors.fleet.grants import some_grants
 from actors.fleet.provisioning import offer, provision, world
 from actors.fleet.state import FleetState, Handler
-from actors.fleet.wiring import wired
+from coxswain.accounts.container import write_account
+from coxswain.accounts.sealed import read_sealed
 from coxswain.audit import record
 from coxswain.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from coxswain.ids import new_id
 from coxswain.messages import accounts as m
 from coxswain.messages.audit import Committed, OutboxGrew
-from coxswain.model import Credential, Device, DeviceStatus, Node, Peer, Profile
-from coxswain.provisioning import keys
+from coxswain.model import Credential, Device, DeviceStatus, Profile
 from coxswain.provisioning.checks import check_profile, check_protocol
-from coxswain.provisioning.export import Grant, export
+from coxswain.provisioning.export import export, file_name
 from coxswain.store import Tx
 from coxswain.store import peers as peer_rows
 from coxswain.store import profiles as rows
 
-__all__ = ["CHANGES", "QUESTIONS"]
+__all__ = ["CHANGES", "QUESTIONS", "checked_profile"]
 
 
 def _add(fleet: FleetState, message: m.AddProfile) -> Committed[m.Change[Profile]]:
@@ -41,7 +43,7 @@ def _add(fleet: FleetState, message: m.AddProfile) -> Committed[m.Change[Profile
             user_id=device.user_id,
             created_at=fleet.now(),
         )
-        profile = _checked(fleet, tx, profile)
+        profile = checked_profile(fleet, tx, profile)
         rows.insert_profile(tx, profile)
         return Did(("profile", profile.id), _detail(profile), profile, (), provision(fleet, tx, [device.id]))
 
@@ -61,7 +63,7 @@ def _edit(fleet: FleetState, message: m.EditProfile) -> Committed[m.Change[Profi
             after = dataclasses.replace(after, node_id=node_id, path_id=message.path_id or "")
         if message.entry_ips is not None:
             after = dataclasses.replace(after, entry_ips=message.entry_ips)
-        after = _checked(fleet, tx, after)
+        after = checked_profile(fleet, tx, after)
         version = before.version if message.version is None else message.version
         after = rows.update_profile(tx, after, expected_version=version, now=fleet.now())
         return Did(("profile", after.id), _detail(after), after, (), provision(fleet, tx, [after.device_id]))
@@ -117,51 +119,26 @@ def _export(fleet: FleetState, message: m.ExportProfile) -> Committed[m.Exported
     """Its audit record is written before anything is handed out."""
     with fleet.changing() as tx:
         device = _usable(tx, message.device_id)
-        grants = _grants(fleet, tx, device, message)
-        exported = export(message.format, device, grants, offer(fleet), fleet.now())
-        detail = {"format": message.format.value, "profile": message.profile_id or grants[0].profile_id}
+        if message.format is m.ExportFormat.SEALED:
+            exported, which = _sealed(fleet, tx, device), ""
+        else:
+            grants = some_grants(fleet, tx, device, profile_id=message.profile_id, node=message.node)
+            exported = export(message.format, device, grants, offer(fleet), fleet.now())
+            which = message.profile_id or grants[0].profile_id
+        detail = {"format": message.format.value, "profile": which}
         outbox_id = record(tx, message.caller, "profile.export", ("device", device.id), detail, now=fleet.now())
     fleet.context.tell("audit_writer", OutboxGrew())
     return Committed(exported, outbox_id)
 
 
-def _grants(fleet: FleetState, tx: Tx, device: Device, message: m.ExportProfile) -> list[Grant]:
-    """What the device has, opened: of the profile and node that were asked for, or all of it."""
-    profiles = {p.id: p for p in rows.profiles_of(tx, [device.id])[device.id]}
-    credentials = rows.credentials_of(tx, [device.id])[device.id]
-    peers = peer_rows.peers_of_devices(tx, [device.id])[device.id]
-    if message.profile_id:
-        credentials = [c for c in credentials if message.profile_id in (c.profile_id, _name(profiles, c))]
-    wanted = fleet.find(message.node).id if message.node else ""
-    paths = wired(fleet).paths if any(p.path_id for p in profiles.values()) else {}
-    grants = [
-        Grant(
-            credential=credential,
-            private_key=keys.open_private_key(fleet.keyring, credential),
-            profile=profiles.get(credential.profile_id),
-            peers=tuple((_at(fleet, p), p) for p in peers if p.credential_id == credential.id and wanted in ("", p.node_id)),
-            path=path.name if path is not None else "",
-            hops=tuple(fleet.known(hop) for hop in path.hops) if path is not None else (),
-        )
-        for credential in credentials
-        for path in [paths.get(profiles[credential.profile_id].path_id) if credential.profile_id in profiles else None]
-    ]
-    grants = [grant for grant in grants if grant.peers]
-    if not grants:
-        raise Conflict(
-            f"device {device.id} has no keys on a node that fit",
-            remedy=f"Provision it first: cox devices provision {device.id}",
-        )
-    return grants
-
-
-def _at(fleet: FleetState, peer: Peer) -> Node:
-    return fleet.known(peer.node_id)
-
-
-def _name(profiles: dict[str, Profile], credential: Credential) -> str:
-    profile = profiles.get(credential.profile_id)
-    return profile.name if profile else ""
+def _sealed(fleet: FleetState, tx: Tx, device: Device) -> m.Exported:
+    """The bundle as a file that only the device can open."""
+    try:
+        bundle, _ = sealed_bundle(fleet, tx, device)
+    except NotFound as error:
+        raise Conflict(str(error), remedy=error.remedy) from None
+    text = write_account(read_sealed(bundle.ciphertext))
+    return m.Exported(f"{file_name(device.name)}.pharos", text, bundle.revision)
 
 
 def _known(tx: Tx, profile_id: str) -> Profile:
@@ -185,7 +162,7 @@ def _node_id(fleet: FleetState, key: str) -> str:
         raise InvalidInput(f"node_id: {error}") from None
 
 
-def _checked(fleet: FleetState, tx: Tx, profile: Profile) -> Profile:
+def checked_profile(fleet: FleetState, tx: Tx, profile: Profile) -> Profile:
     """With exactly one egress that is there, and a name that the device has not given yet."""
     if bool(profile.node_id) == bool(profile.path_id):
         raise InvalidInput("node_id, path_id: exactly one of them is needed: where the traffic leaves")

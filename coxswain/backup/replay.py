@@ -93,6 +93,11 @@ def _node_enabled(tx: Tx, entry: Entry, _now: int) -> str:
 
 
 def _device_revoked(tx: Tx, entry: Entry, now: int) -> str:
+    tx.execute(
+        "UPDATE enrollment_tickets SET revoked_at = ? WHERE (device_id = ? OR used_by_device_id = ?) AND revoked_at IS NULL",
+        (now, entry.target_id, entry.target_id),
+    )
+    tx.execute("DELETE FROM profile_bundles WHERE device_id = ?", (entry.target_id,))
     return _take_away(tx, "device_id = ?", entry) or _status(tx, "devices", entry, now, "revoked")
 
 
@@ -226,6 +231,27 @@ def _token_revoked(tx: Tx, entry: Entry, now: int) -> str:
     return f"token {entry.target_id} is revoked" if hit else ""
 
 
+def _ticket_revoked(tx: Tx, entry: Entry, now: int) -> str:
+    hit = tx.execute(
+        "UPDATE enrollment_tickets SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING id",
+        (now, entry.target_id),
+    )
+    return f"invite {entry.target_id} is revoked" if hit else ""
+
+
+def _ticket_used(tx: Tx, entry: Entry, now: int) -> str:
+    """The link must not work again. If it bound a device anew, the certificate that this had before must not either, and the
+    new one is nowhere: the device has to be invited once more.
+    """
+    used = tx.execute(
+        "UPDATE enrollment_tickets SET used_at = COALESCE(used_at, ?), revoked_at = ? "
+        "WHERE id = ? AND revoked_at IS NULL RETURNING id",
+        (entry.at, now, str(entry.detail.get("ticket_id", ""))),
+    )
+    tx.execute("DELETE FROM device_identities WHERE device_id = ?", (entry.target_id,))
+    return f"invite {used[0][0]}, which was used, is void" if used else ""
+
+
 _Effect = Callable[[Tx, Entry, int], str]
 
 _EFFECTS: dict[tuple[str, str], _Effect] = {
@@ -250,6 +276,8 @@ _EFFECTS: dict[tuple[str, str], _Effect] = {
     ("relay", "rm"): _relay_removed,
     ("profile", "rm"): _profile_removed,
     ("token", "revoke"): _token_revoked,
+    ("ticket", "revoke"): _ticket_revoked,
+    ("device", "claim"): _ticket_used,
 }
 """By the type of what the record is about, and the last word of its action."""
 

@@ -29,9 +29,9 @@ FILE = "revocations.log"
 
 _REVOKING = (
     "revoke", "rm", "remove", "suspend", "resume", "password", "disable", "enable", "totp_enable", "totp_remove",
-    "recovery_code",
+    "recovery_code", "claim",
 )  # fmt: skip
-"""The last words of the actions that take something away, or give it back."""
+"""The last words of the actions that take something away, use it up, or give it back."""
 
 _BY_DETAIL = ("admin.update", "user.update", "device.provision")
 """Say in their detail whether they did: an account was disabled, keys were made anew."""

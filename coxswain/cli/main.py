@@ -74,6 +74,8 @@ _COMMANDS = {
     "users": ("coxswain.cli.users:users", "Add, show, edit, suspend, resume and remove users."),
     "devices": ("coxswain.cli.devices:devices", "Add, provision, suspend, revoke and remove devices."),
     "profiles": ("coxswain.cli.profiles:profiles", "What devices can connect to; export it for a client."),
+    "enroll": ("coxswain.cli.invites:enroll", "Make a join link for a user, with its QR code."),
+    "invites": ("coxswain.cli.invites:invites", "List and revoke join links."),
     "paths": ("coxswain.cli.paths:paths", "Paths over two or three nodes, and who goes over which."),
     "plan": ("coxswain.cli.declare:plan", "What cox apply would change."),
     "apply": ("coxswain.cli.declare:apply", "Make the fleet what a file says."),

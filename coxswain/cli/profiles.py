@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from coxswain.cli.accounts import device_of, every, place, say_arrival, wait_option, with_query, yes_option
+from coxswain.cli.files import write_private
 from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, node_path, print_json, table
-from coxswain.errors import InvalidInput
 
 __all__ = ["profiles"]
 
@@ -146,18 +145,8 @@ def export(config: str | None, device: str, *, as_json: bool, **given: Any) -> N
         print_json(exported)
         return
     path = Path(given["out"] or exported["name"])
-    _write_private(path, exported["text"])
+    write_private(path, exported["text"])
     click.echo(clean(f"{path} (mode 0600; it holds private keys)"))
-
-
-def _write_private(path: Path, text: str) -> None:
-    """A new file that nobody else can read; one that is there is left alone."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        raise InvalidInput(f"out: {path} is there already; remove it, or choose another name") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _say(changed: dict[str, Any], *, as_json: bool) -> None:

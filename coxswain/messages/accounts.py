@@ -287,11 +287,14 @@ class ListProfiles:
 
 
 class ExportFormat(StrEnum):
-    """What an exported profile is for: a stock AmneziaWG client, an existing PharosVPN client, an XRay client."""
+    """What an exported profile is for: a stock AmneziaWG client, an existing PharosVPN client (in the clear, or sealed so
+    that only the device, once it has enrolled, can open it), an XRay client.
+    """
 
     CONF = "conf"
     PHAROS = "pharos"
     VLESS = "vless"
+    SEALED = "sealed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,10 +312,11 @@ class ExportProfile:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file for a client. ``text`` is secret."""
+    """A file for a client. ``text`` is secret. ``revision``: of a sealed one."""
 
     name: str
     text: str = field(repr=False)
+    revision: int = 0
 
 
 # -- waiting for nodes

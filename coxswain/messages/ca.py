@@ -10,9 +10,14 @@ __all__ = [
     "AuthorityView",
     "CaView",
     "DescribeCa",
+    "GetGrpcCredentials",
     "GetLinkCredentials",
+    "GrpcCredentials",
+    "GrpcCredentialsRenewed",
+    "IssueDeviceCertificate",
     "IssueNodeCertificate",
     "IssueRelayCertificate",
+    "IssuedDeviceCertificate",
     "IssuedNodeCertificate",
     "IssuedRelayCertificate",
     "LeafView",
@@ -123,7 +128,7 @@ class AuthorityView:
 
 @dataclass(frozen=True, slots=True)
 class LeafView:
-    """One leaf. ``holder`` is ``controller`` or a node id."""
+    """One leaf. ``holder`` is ``controller``, the role of another one of the controller's own, or a node id."""
 
     holder: str
     serial: str
@@ -140,3 +145,52 @@ class CaView:
     authorities: tuple[AuthorityView, ...]
     leaves: tuple[LeafView, ...]
     key_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetGrpcCredentials:
+    """Asked by ``accounts`` at its start and after ``GrpcCredentialsRenewed``. Reply: ``GrpcCredentials``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcCredentials:
+    """With what AccountSync is served, and whose certificates its callers show. PEM bytes.
+
+    ``chain_pem`` is the leaf and the Fleet intermediate, which is also the anchor ``fleet_ca_pem``.
+    """
+
+    chain_pem: bytes
+    key_pem: bytes = field(repr=False)
+    fleet_ca_pem: bytes
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcCredentialsRenewed:
+    """Told by ``certificate_authority`` to ``accounts``: new connections are served with the new leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueDeviceCertificate:
+    """Asked by ``accounts``. Reply: ``IssuedDeviceCertificate``. Only the CSR's public key is used.
+
+    Nothing is recorded here: the certificate is good once the transaction of the claim knows its fingerprint, and nobody
+    gets to see it before. Raises ``InvalidInput``.
+    """
+
+    csr_pem: bytes
+    name: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedDeviceCertificate:
+    """``fingerprint``: of its PEM (relay-contract.md 1.5). ``ignored``: names that the CSR asked for."""
+
+    pem: bytes
+    fingerprint: str
+    serial: str
+    not_after: float
+    fleet_ca_pem: bytes
+    root_fingerprint: str
+    ignored: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ Fields follow node-contract.md 2.5 and accounts-profiles.md 7, with two addition
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
 import random
 import secrets
@@ -28,13 +29,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from coxswain.errors import Refused
 
 __all__ = [
+    "GRPC_NAME",
+    "RELAY_ORGANIZATION",
     "Authority",
     "Leaf",
     "RandomInt",
     "Role",
     "create_authorities",
+    "device_fingerprint",
     "fingerprint",
     "issue_controller_leaf",
+    "issue_device_leaf",
+    "issue_grpc_leaf",
     "issue_node_leaf",
     "issue_relay_leaf",
     "renewal_due_at",
@@ -42,6 +48,15 @@ __all__ = [
 ]
 
 ORGANIZATION = "PharosVPN"
+RELAY_ORGANIZATION = "PharosVPN Relay"
+"""By which AccountSync knows that a caller is a relay, whose word on devices counts (relay-contract.md 1.3)."""
+
+GRPC_NAME = "coxswain-grpc"
+"""The name that relays ask for when they speak to AccountSync (relay-contract.md 1.3, L3)."""
+
+_MAX_COMMON_NAME = 64
+"""Bytes of UTF-8 (RFC 5280, appendix A.1)."""
+
 _DAY = dt.timedelta(days=1)
 _BACKDATE = dt.timedelta(minutes=5)
 _ROOT_LIFE = 3650 * _DAY
@@ -165,7 +180,7 @@ def issue_relay_leaf(
         Refused: wrong or expired authority.
     """
     _require(fleet, Role.FLEET, now)
-    builder = _leaf(fleet, public_key, _name("PharosVPN Relay", "PharosVPN Relay"), now, _serial(random_int))
+    builder = _leaf(fleet, public_key, _name(RELAY_ORGANIZATION, RELAY_ORGANIZATION), now, _serial(random_int))
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     certificate = (
         builder.add_extension(usage, critical=False)
@@ -173,6 +188,57 @@ def issue_relay_leaf(
         .sign(fleet.key, hashes.SHA384())
     )
     return Leaf(certificate, hostname)
+
+
+def issue_grpc_leaf(fleet: Authority, now: float, random_int: RandomInt = secrets.randbits) -> Leaf:
+    """The certificate under which AccountSync is served to relays (accounts-profiles.md 7.2).
+
+    Raises ``Refused`` for a wrong or expired authority.
+    """
+    _require(fleet, Role.FLEET, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _leaf(fleet, key.public_key(), _name(ORGANIZATION, GRPC_NAME), now, _serial(random_int))
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    certificate = (
+        builder.add_extension(usage, critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(GRPC_NAME)]), critical=False)
+        .sign(fleet.key, hashes.SHA384())
+    )
+    return Leaf(certificate, GRPC_NAME, key)
+
+
+def issue_device_leaf(
+    device: Authority,
+    public_key: ec.EllipticCurvePublicKey,
+    name: str,
+    now: float,
+    *,
+    days: int = 365,
+    random_int: RandomInt = secrets.randbits,
+) -> Leaf:
+    """The certificate that a device shows to relays (accounts-profiles.md 7.2).
+
+    Args:
+        device: the Device intermediate.
+        public_key: from the device's CSR, the only thing taken from there.
+        name: what its owner calls it; cut to what a certificate holds.
+        now: epoch seconds.
+        days: for how long; never longer than the authority's own.
+        random_int: source of the serial.
+
+    Raises:
+        Refused: wrong or expired authority.
+    """
+    _require(device, Role.DEVICE, now)
+    subject = _name("PharosVPN Device", _cut(name, _MAX_COMMON_NAME))
+    builder = _leaf(device, public_key, subject, now, _serial(random_int), life=days * _DAY)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    return Leaf(builder.add_extension(usage, critical=False).sign(device.key, hashes.SHA384()))
+
+
+def device_fingerprint(leaf_pem: bytes) -> str:
+    """What relays tell of a device: of the PEM's text, not of the DER (relay-contract.md 1.5)."""
+    return f"sha256:{hashlib.sha256(leaf_pem).hexdigest()}"
 
 
 def server_name_of(serial: int) -> str:
@@ -214,9 +280,15 @@ def _authority(role: Role, parent: Authority | None, now: float, random_int: Ran
 
 
 def _leaf(
-    issuer: Authority, public_key: ec.EllipticCurvePublicKey, subject: x509.Name, now: float, serial: int
+    issuer: Authority,
+    public_key: ec.EllipticCurvePublicKey,
+    subject: x509.Name,
+    now: float,
+    serial: int,
+    *,
+    life: dt.timedelta = _LEAF_LIFE,
 ) -> x509.CertificateBuilder:
-    end = min(_instant(now) + _LEAF_LIFE, issuer.certificate.not_valid_after_utc)
+    end = min(_instant(now) + life, issuer.certificate.not_valid_after_utc)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -276,6 +348,12 @@ def _name(organization: str, common_name: str) -> x509.Name:
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),
         ]
     )
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many bytes of UTF-8, and no half of a character. What no certificate can hold becomes a dash."""
+    printable = "".join(c if c.isprintable() else "-" for c in text).strip() or "-"
+    return printable.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
 def _serial(random_int: RandomInt) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
+from coxswain.accounts.container import write_plain
 from coxswain.errors import Conflict
 from coxswain.messages.accounts import Exported, ExportFormat
 from coxswain.model import Device, Node, Peer, Protocol
@@ -14,7 +14,7 @@ from coxswain.provisioning.document import ENTRY_PORT, OBFUSCATION_NUMBERS, Gran
 from coxswain.provisioning.offer import Offer, decoy
 from coxswain.provisioning.readiness import entry_points
 
-__all__ = ["Grant", "conf", "export"]
+__all__ = ["Grant", "conf", "export", "file_name"]
 
 _KEEPALIVE_S = 25
 """accounts-profiles.md 4.2."""
@@ -23,15 +23,14 @@ _KEEPALIVE_S = 25
 def export(kind: ExportFormat, device: Device, grants: Sequence[Grant], offer: Offer, now: float) -> Exported:
     """Raises ``Conflict`` if the device has nothing of that kind. A conf and a link are of the first node that has it."""
     if kind is ExportFormat.PHAROS:
-        container = {"fmt": "pharos-profile", "v": 1, "enc": "none", "payload": document(device, grants, offer, now)}
-        return Exported(f"{_file_name(device.name)}.pharos", json.dumps(container, indent=2, ensure_ascii=False) + "\n")
+        return Exported(f"{file_name(device.name)}.pharos", write_plain(document(device, grants, offer, now)))
     protocol = Protocol.AMNEZIAWG if kind is ExportFormat.CONF else Protocol.XRAY_REALITY
     for grant in grants:
         for node, peer in grant.peers:
             if peer.protocol is protocol and entry_points(node, grant.profile):
                 text = conf(grant, node, peer) if kind is ExportFormat.CONF else _vless(grant, node, peer, offer)
                 suffix = "conf" if kind is ExportFormat.CONF else "txt"
-                return Exported(f"{_file_name(f'{device.name}-{node.name}')}.{suffix}", text)
+                return Exported(f"{file_name(f'{device.name}-{node.name}')}.{suffix}", text)
     word = "AmneziaWG" if protocol is Protocol.AMNEZIAWG else "XRay"
     raise Conflict(f"device {device.id} has no {word} keys on a node that can be reached", remedy="See: cox profiles list")
 
@@ -77,5 +76,6 @@ def _vless(grant: Grant, node: Node, peer: Peer, offer: Offer) -> str:
     return f"vless://{peer.public_key}@{endpoint}:{ENTRY_PORT}?{urlencode(query)}#{quote(node.name)}\n"
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """``text`` as the name of a file."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "profile"

@@ -33,6 +33,7 @@ WORKERS = (
     "operation_runs",
     "operations",
     "renewals",
+    "accounts",
     "live_streams",
     "web_server",
     "control_socket",

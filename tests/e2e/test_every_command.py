@@ -80,6 +80,12 @@ def _bind(w: World) -> None:
     run(w, "paths", "bind", w.ids["roamer"], "road")
 
 
+def _invite(w: World) -> None:
+    relay, picture = "relay.example:443", str(w.home / "join.png")
+    done = run(w, "enroll", w.ids["user"], "--relay", relay, "--out", picture, "--device", w.ids["device"])
+    w.ids["invite"] = re.findall(r"tkt_\w+", done.output)[0]
+
+
 def _add_server(w: World) -> None:
     machine = w.machine()
     w.ids["host"] = machine.address
@@ -204,6 +210,9 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox profiles export": (
         lambda w: run(w, "profiles", "export", w.ids["device"], "--out", str(w.home / "p.conf")), "profile.export"
     ),
+    "cox enroll": (_invite, "enroll.invite"),
+    "cox invites list": (cox("invites list {user}"), READS),
+    "cox invites revoke": (cox("invites revoke {invite} --yes"), "enroll.revoke"),
     "cox profiles remove": (cox("profiles remove {profile} --yes"), "profile.rm"),
     "cox devices suspend": (cox("devices suspend {device}"), "device.suspend"),
     "cox devices resume": (cox("devices resume {device}"), "device.resume"),

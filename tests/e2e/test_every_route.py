@@ -106,6 +106,11 @@ def _add_profile(w: World) -> None:
     w.keep("profile", w.client.post("/api/profiles", body))
 
 
+def _invite(w: World) -> None:
+    body = {"relay": "relay.example:443", "device_id": w.ids["device"]}
+    w.ids["invite"] = w.client.post(f"/api/users/{w.ids['user']}/invite", body)["ticket_id"]
+
+
 def _peers(w: World) -> None:
     w.device_on(1)
 
@@ -218,6 +223,8 @@ STORY: dict[str, Act] = {
     "PATCH /api/profiles/{key}": patch("/api/profiles/{profile}", name="away"),
     "POST /api/devices/{key}/export": post("/api/devices/{device}/export"),
     "DELETE /api/profiles/{key}": delete("/api/profiles/{profile}"),
+    "POST /api/users/{key}/invite": _invite,
+    "DELETE /api/invites/{key}": delete("/api/invites/{invite}"),
     "POST /api/devices/{key}/suspend": post("/api/devices/{device}/suspend"),
     "POST /api/devices/{key}/resume": post("/api/devices/{device}/resume"),
     "POST /api/devices/{key}/revoke": post("/api/devices/{device}/revoke"),
@@ -263,6 +270,8 @@ WITHOUT_A_VERSION = {
     "POST /api/nodes/{key}/look": "changes no record",
     "POST /api/users/{key}/devices": "makes a record of its own",
     "POST /api/devices/{key}/export": "changes no record",
+    "POST /api/users/{key}/invite": "makes a record of its own",
+    "DELETE /api/invites/{key}": "an invite never changes, it only ends",
 }
 """Routes about one thing that may change something, and why nobody can overwrite another's change with them."""
 

@@ -149,7 +149,15 @@ def inventory(store: Store) -> None:
 def entries(*what: tuple[str, str, dict[str, Any]]) -> list[Entry]:
     found = []
     for number, (action, target, detail) in enumerate(what, 1):
-        kind = {"nod": "node", "dev": "device", "usr": "user", "tok": "token", "prf": "profile", "rly": "relay"}[target[:3]]
+        kind = {
+            "nod": "node",
+            "dev": "device",
+            "usr": "user",
+            "tok": "token",
+            "prf": "profile",
+            "rly": "relay",
+            "tkt": "ticket",
+        }[target[:3]]
         found.append(Entry(100 + number, f"aud_{number}", 1_000_000_000, action, kind, target, detail))
     return found
 
@@ -316,6 +324,30 @@ def test_tokens_relays_and_admins(store: Store) -> None:
     assert column(store, "SELECT id FROM api_tokens WHERE revoked_at IS NULL") == ["tok_b"]
     assert column(store, "SELECT serial FROM relay_certs WHERE revoked_at IS NULL") == []
     assert column(store, "SELECT status FROM users ORDER BY id")[-2:] == ["disabled", "active"]
+    assert len(done.effects) == 3
+
+
+def test_invites_that_were_used_or_revoked_stay_so(store: Store) -> None:
+    inventory(store)
+    with store.write() as tx:
+        for name in ("tkt_open", "tkt_used", "tkt_revoked", "tkt_again"):
+            tx.execute(
+                "INSERT INTO enrollment_tickets (id, user_id, device_id, token_hash, created_at, expires_at) "
+                "VALUES (?, 'usr_a', ?, ?, 1, 2)",
+                (name, "dev_a1" if name == "tkt_again" else None, name),
+            )
+        tx.execute(
+            "INSERT INTO device_identities (device_id, fingerprint, serial, not_after, enrolled_at) "
+            "VALUES ('dev_a1', 'sha256:old', '1', 2, 1)"
+        )
+    done = run(
+        store,
+        ("enroll.claim", "dev_new", {"ticket_id": "tkt_used"}),
+        ("enroll.claim", "dev_a1", {"ticket_id": "tkt_again"}),
+        ("enroll.revoke", "tkt_revoked", {}),
+    )
+    assert column(store, "SELECT id FROM enrollment_tickets WHERE used_at IS NULL AND revoked_at IS NULL") == ["tkt_open"]
+    assert column(store, "SELECT fingerprint FROM device_identities") == [], "the certificate that it replaced"
     assert len(done.effects) == 3
 
 

@@ -1,0 +1,31 @@
+"""Files that hold secrets: 0600, and never in place of one that is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from coxswain.errors import InvalidInput
+
+__all__ = ["refuse_present", "write_private"]
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """A new file that nobody else can read; one that is there is left alone. Raises ``InvalidInput``."""
+    raw = content.encode() if isinstance(content, str) else content
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        raise _present(path) from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(raw)
+
+
+def refuse_present(path: Path) -> None:
+    """Before something is made that is told only once. Raises ``InvalidInput``."""
+    if path.exists() or path.is_symlink():
+        raise _present(path)
+
+
+def _present(path: Path) -> InvalidInput:
+    return InvalidInput(f"out: {path} is there already; remove it, or choose another name")

@@ -13,6 +13,7 @@
     ├── session_tracker          node events in, sessions out
     ├── session_archive          questions about sessions; retention
     ├── meter                    what the fleet did over time
+    ├── alert_engine             the rules, and the alerts they make
     ├── network (rest_for_one)   what stands on the I/O loop falls with it
     │   ├── io_loop
     │   ├── node_links           dynamic: one node_link per node
@@ -43,6 +44,7 @@ from typing import Any
 from actors.access import Access
 from actors.access.state import Rules
 from actors.accounts import Accounts, SyncServer
+from actors.alerts import AlertEngine
 from actors.audit_reader import AuditReader
 from actors.audit_writer import AuditWriter
 from actors.certificate_authority import CertificateAuthority
@@ -212,6 +214,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             store | {"keep_days": lambda: int(parts.settings["retention.metrics_days"])},
             hang_s=2 * parts.hang_s,
         ),
+        spec("alert_engine", AlertEngine, store | {"settings": parts.settings}, hang_s=2 * parts.hang_s),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
         spec("operation_runs", OperationRuns, shutdown_s=10.0),
         spec(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "ManualClock", "SystemClock", "to_micros"]
+__all__ = ["Clock", "ManualClock", "SystemClock", "rfc3339", "to_micros"]
 
 
 class Clock(Protocol):
@@ -57,3 +58,8 @@ class ManualClock:
 def to_micros(seconds: float) -> int:
     """Epoch seconds to epoch microseconds, the store's unit for every time."""
     return round(seconds * 1_000_000)
+
+
+def rfc3339(seconds: float) -> str:
+    """RFC 3339 in UTC, to the second: how times are written in evidence (management-plane.md 7.2)."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -17,6 +17,7 @@ from coxswain.inventory import (
     parse_control_addr,
 )
 from coxswain.messages import fleet as m
+from coxswain.messages.alerts import NodeGone
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.model import NetworkPolicy, Node, NodeStatus
 from coxswain.store import Durability
@@ -117,6 +118,7 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
         rows.delete_node(tx, node.id)
         target = ("node", node.id)
         outbox_id = record(tx, message.caller, "node.rm", target, {"name": node.name}, now=fleet.now())
+    fleet.context.tell("alert_engine", NodeGone(node.id))
     fleet.nodes.pop(node.id, None)
     for known in (fleet.views, fleet.since, fleet.unwritten):
         known.pop(node.id, None)

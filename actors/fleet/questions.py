@@ -11,17 +11,17 @@ from coxswain.metering import Pulse
 from coxswain.model import LinkState, Node
 from coxswain.store import fleet as rows
 
-__all__ = ["CHANGES", "QUESTIONS"]
+__all__ = ["CHANGES", "QUESTIONS", "view_of"]
 
 
 def _get(fleet: FleetState, message: m.GetNode) -> m.NodeView:
-    return _view(fleet, fleet.find(message.key))
+    return view_of(fleet, fleet.find(message.key))
 
 
 def _list(fleet: FleetState, message: m.ListNodes) -> list[m.NodeView]:
     found = (n for n in fleet.nodes.values() if n.name > message.after and _is_chosen(n, message))
     chosen = sorted(found, key=attrgetter("name"))
-    return [_view(fleet, n) for n in chosen[: message.limit]]
+    return [view_of(fleet, n) for n in chosen[: message.limit]]
 
 
 def _is_wanted(node: Node, wanted: str) -> bool:
@@ -34,7 +34,8 @@ def _is_chosen(node: Node, message: m.ListNodes) -> bool:
     return in_region and (not message.wanted or _is_wanted(node, message.wanted))
 
 
-def _view(fleet: FleetState, node: Node) -> m.NodeView:
+def view_of(fleet: FleetState, node: Node) -> m.NodeView:
+    """A node with what its link last reported."""
     report = fleet.views.get(node.id)
     if report is None:
         return m.NodeView(node, _link_state(fleet, node))

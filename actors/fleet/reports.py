@@ -6,11 +6,13 @@ import dataclasses
 from typing import Any
 
 from actors.fleet.health import note
+from actors.fleet.questions import view_of
 from actors.fleet.refreshing import refresh
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.waiting import applied
 from coxswain.errors import StoreUnavailable
 from coxswain.messages import fleet as m
+from coxswain.messages.alerts import NodeSeen
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import ForgetPeers
 from coxswain.model import LinkState, Node, NodeStatus
@@ -28,7 +30,7 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
     node = fleet.nodes.get(report.node_id)
     if node is None:
         return
-    before = fleet.views.get(node.id)
+    before, status = fleet.views.get(node.id), node.status
     if before is not None and report.incarnation < before.incarnation:
         return  # of a link that was fenced off
     if before is None or before.link_state != report.link_state:
@@ -46,6 +48,9 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
             "reason": report.reason,
         }
         fleet.context.tell("event_hub", Publish("node.link", report.at, data))
+    present = fleet.nodes[node.id]
+    if before is None or before.link_state != report.link_state or present.status is not status:
+        fleet.context.tell("alert_engine", NodeSeen(view_of(fleet, present)))
 
 
 def _on_fall(fleet: FleetState, fall: m.LinkFell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coxswain.api.areas import (
     admins,
+    alerts,
     audit,
     auth,
     ca,
@@ -46,6 +47,7 @@ ROUTES: tuple[Route, ...] = (
     *peers.ROUTES,
     *sessions.ROUTES,
     *series.ROUTES,
+    *alerts.ROUTES,
     *live.ROUTES,
     *ca.ROUTES,
     *audit.ROUTES,

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from coxswain.alerts.model import KINDS
+from coxswain.alerts.settings import ALLOWED, is_allowance
+
 __all__ = ["KEYS", "Key", "Posture", "is_loopback"]
 
 Posture = str
@@ -88,6 +91,13 @@ def _listen(value: str) -> bool:
 
 def _is_port(text: str) -> bool:
     return re.fullmatch(r"[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
+
+
+def _address(value: str) -> bool:
+    try:
+        return ipaddress.ip_address(value) is not None
+    except ValueError:
+        return False
 
 
 def _cidr(value: str) -> bool:
@@ -170,7 +180,6 @@ _SECONDS = _between(1, 86_400)
 _DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
 
 _RELAYS = "the relay tier"
-_RULES = "the alert rules"
 _SIEM = "the SIEM stream"
 _PORTS = "nodes that listen on many ports"
 
@@ -237,11 +246,54 @@ KEYS: tuple[Key, ...] = (
     Key("relay.binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
         live=True),
     Key("relay.binary_path", str, "", "relay to upload; wins over the URL", "a path, or empty", path=True, live=True),
-    Key("analytics.disabled", bool, False, "switch the alert rules off", waits_for=_RULES),
-    Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", zero_is_default=True, **_SECONDS,
-        waits_for=_RULES),
-    Key("analytics.window_hours", int, 24, "how far back the rules look, in hours", zero_is_default=True,
-        **_between(1, 8_760), waits_for=_RULES),
+    Key("analytics.disabled", bool, False, "switch the alert rules off", live=True),
+    Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", zero_is_default=True, live=True,
+        **_SECONDS),
+    Key("analytics.window_hours", int, 24, "how far back the rules look, in hours", zero_is_default=True, live=True,
+        **_between(1, 8_760)),
+    Key("analytics.rules_off", list, [], "rules that are not run; see alerts.md",
+        "a list of rules", lambda v: all(e in KINDS for e in v), live=True),
+    Key("analytics.allow", list, [], "what the rules leave alone; see alerts.md",
+        f"a list of {ALLOWED}", lambda v: all(is_allowance(e) for e in v), live=True),
+    Key("analytics.trusted_proxies", list, [], "addresses of proxies: failed logins from there are counted by account only",
+        "a list of IP addresses", lambda v: all(_address(e) for e in v), live=True),
+    Key("analytics.recovery_seconds", int, 3, "for how long a node must be well until its alert ends", live=True,
+        **_between(0, 3_600)),
+    Key("analytics.error_seconds", int, 10, "for how long a node may be in error before that is an alert", live=True,
+        **_between(0, 3_600)),
+    Key("analytics.degraded_minutes", int, 5, "after how long a node that cannot be mended is an alert", live=True,
+        **_between(1, 1_440)),
+    Key("analytics.leaked_window_minutes", int, 10, "leaked_profile: within which time addresses are compared", live=True,
+        **_between(1, 1_440)),
+    Key("analytics.leaked_networks", int, 2, "leaked_profile: from how many networks at once", live=True, **_between(2, 50)),
+    Key("analytics.travel_kmh", int, 900, "impossible_travel: fastest speed that is believed", live=True,
+        **_between(100, 100_000)),
+    Key("analytics.travel_km", int, 100, "impossible_travel: shorter distances do not count", live=True,
+        **_between(1, 20_000)),
+    Key("analytics.history_connects", int, 10, "new_geo: connects of a device that must be known before", live=True,
+        **_between(1, 10_000)),
+    Key("analytics.auth_failures", int, 5, "auth_failure_spike: failed logins from one address, or to one account",
+        live=True, **_between(2, 100_000)),
+    Key("analytics.auth_failures_global", int, 50, "auth_failure_spike: failed logins altogether", live=True,
+        **_between(2, 1_000_000)),
+    Key("analytics.auth_window_minutes", int, 10, "auth_failure_spike: within which time", live=True, **_between(1, 1_440)),
+    Key("analytics.dormant_days", int, 30, "dormant_then_active: days without a connect", live=True, **_between(1, 3_650)),
+    Key("analytics.off_hours_connects", int, 20, "off_hours_access: connects that must be known before", live=True,
+        **_between(1, 100_000)),
+    Key("analytics.off_hours_days", int, 7, "off_hours_access: days that must be known before", live=True,
+        **_between(1, 365)),
+    Key("analytics.off_hours_percent", int, 2, "off_hours_access: share of connects up to which an hour is unusual",
+        live=True, **_between(0, 50)),
+    Key("analytics.volume_floor_mib", int, 1024, "data_volume_exfil: smaller uploads do not count (MiB)", live=True,
+        **_between(1, 2**30)),
+    Key("analytics.volume_factor", int, 10, "data_volume_exfil: how many times the usual upload", live=True,
+        **_between(2, 100_000)),
+    Key("analytics.volume_sessions", int, 20, "data_volume_exfil: sessions that must be known before", live=True,
+        **_between(1, 100_000)),
+    Key("analytics.expiry_days", int, 7, "certificate_expiring and token_expiring: days before the end", live=True,
+        **_between(1, 365)),
+    Key("analytics.disk_free_percent", int, 10, "storage_low: share of the disk that should be free", live=True,
+        **_between(1, 90)),
     Key("audit.checkpoint_interval_seconds", int, 300, "seconds between two signed checkpoints of the audit log",
         **_SECONDS, live=True),
     Key("audit.checkpoint_records", int, 1000, "and one is due after so many records in any case",
@@ -252,8 +304,8 @@ KEYS: tuple[Key, ...] = (
         "a path, or empty", path=True),
     Key("retention.audit_days", int, 0, "for how long audit payloads are kept", **_DAYS, personal=30, enterprise=365,
         live=True),
-    Key("retention.metrics_days", int, 0, "for how long sessions and time series are kept", **_DAYS, personal=7,
-        enterprise=90, live=True),
+    Key("retention.metrics_days", int, 0, "for how long sessions, time series and resolved alerts are kept", **_DAYS,
+        personal=7, enterprise=90, live=True),
     Key("siem.listen", str, "", "address of the SIEM stream", **_LISTEN_OR_OFF, waits_for=_SIEM),
     Key("siem.tls_cert", str, "", "its certificate", "a path, or empty", path=True, waits_for=_SIEM),
     Key("siem.tls_key", str, "", "its key", "a path, or empty", path=True, waits_for=_SIEM),

@@ -27,6 +27,7 @@ WORKERS = (
     "session_tracker",
     "session_archive",
     "meter",
+    "alert_engine",
     "geo_locator",
     "io_loop",
     "reconcile_clock",

@@ -6,6 +6,7 @@ A route without a row fails, and so does a row whose record is not what it says.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import tempfile
 import time
@@ -22,6 +23,7 @@ from coxswain.cli.client import RemoteError
 from tests.every_action import World, csr, one_time_code, served_database, world
 from tests.live import ServerSent
 from tests.machines import PASSWORD
+from tests.support import eventually
 
 LOGIN = "correct horse battery"
 
@@ -188,6 +190,29 @@ def _geoip(w: World) -> None:
         w.client.post("/api/geoip/update", body)
 
 
+def _alerted(w: World) -> str:
+    """The id of an alert that is open: a node was killed, if none is down yet."""
+    w.fleet.nodes.do("kill", node=2)
+    query = "/api/alerts?kind=fleet_health&unresolved=true"
+    (alert,) = eventually(lambda: w.client.get(query)["alerts"], timeout=30)
+    return str(alert["id"])
+
+
+def _snooze(w: World) -> None:
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    w.client.post(f"/api/alerts/{_alerted(w)}/snooze", {"until": until.isoformat()})
+
+
+def _ack(w: World) -> None:
+    w.client.post(f"/api/alerts/{_alerted(w)}/ack")
+
+
+def _resolve(w: World) -> None:
+    w.client.post(f"/api/alerts/{_alerted(w)}/resolve")
+    w.fleet.nodes.do("start", node=2)
+    w.fleet.controller.until("n2", link_state="live")
+
+
 STORY: dict[str, Act] = {
     "POST /api/auth/login": _log_in,
     "POST /api/admins": add("ann", "/api/admins", email="ann", password=LOGIN),
@@ -257,6 +282,9 @@ STORY: dict[str, Act] = {
     "DELETE /api/relays/{id}": delete("/api/relays/{relay}"),
     "DELETE /api/servers/{id}": delete("/api/servers/{server}"),
     "POST /api/geoip/update": _geoip,
+    "POST /api/alerts/{id}/snooze": _snooze,
+    "POST /api/alerts/{id}/ack": _ack,
+    "POST /api/alerts/{id}/resolve": _resolve,
     "POST /api/config/reload": post("/api/config/reload"),
     "POST /api/audit/accept": _accept,
     "POST /api/chaos": post("/api/chaos", actor="session_archive", how="raise"),
@@ -358,9 +386,9 @@ def test_no_reading_leaves_one_or_changes_anything(there: World) -> None:
     keys = {
         "/api/nodes/": "n0", "/api/users/": user, "/api/devices/": device, "/api/profiles/": profile, "/api/paths/": "read",
         "/api/admins/": "admin", "/api/operations/": operation, "/api/audit/proof/": "1", "/static/": "robots.txt",
-        "/api/sessions/history/": "nope", "/api/relays/": "nope",
+        "/api/sessions/history/": "nope", "/api/relays/": "nope", "/api/alerts/": "nope",
     }  # fmt: skip
-    nothing_there = {"GET /api/sessions/history/{key}", "GET /api/relays/{id}"}
+    nothing_there = {"GET /api/sessions/history/{key}", "GET /api/relays/{id}", "GET /api/alerts/{id}"}
     bodies: dict[str, Any] = {
         "POST /api/network-policy/preview": {"forwarding": True},
         "POST /api/paths/plan": {"node_ids": ["n1", "n2"]},

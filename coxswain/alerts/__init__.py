@@ -1,0 +1,14 @@
+"""Alerts: what the rules find, and what becomes of it (management-plane.md 7). Plain functions of plain values.
+
+| module | what it knows |
+|---|---|
+| ``model`` | what a finding and an alert are |
+| ``lifecycle`` | when a finding opens an alert, adds to one, or is nothing new |
+| ``facts`` | evidence as lines that people read |
+| ``view`` | an alert as the API and the live stream show it |
+| ``settings`` | which rules are on, their thresholds, whom they leave alone |
+| ``fleet_health`` | nodes that are down, wrong or cannot be mended, with hysteresis |
+
+A rule of a kind in ``model.CONDITIONS`` says what *is*, and its alerts end by themselves when that is over. All others say
+what *happened*; their alerts stay until somebody resolves them.
+"""

@@ -41,7 +41,7 @@ export const sentence = (data) => data?.error || data?.detail || "It did not wor
 
 // -- toasts
 
-export function toast(text, { bad = false, undo } = {}) {
+export function toast(text, { bad = false, undo, link } = {}) {
   const box = document.createElement("div");
   box.className = bad ? "toast bad" : "toast";
   box.setAttribute("role", bad ? "alert" : "status");
@@ -56,14 +56,27 @@ export function toast(text, { bad = false, undo } = {}) {
     });
     box.append(button);
   }
+  if (link) box.append(Object.assign(document.createElement("a"), { href: link.href, textContent: link.text }));
   $("#toasts").append(box);
-  setTimeout(() => box.remove(), bad ? 12000 : undo ? 10000 : 5000);
+  setTimeout(() => box.remove(), bad ? 12000 : undo || link ? 10000 : 5000);
 }
 
 /** Something changed here: the live regions of this page are fetched again, without waiting for their events. */
 function refresh() {
   document.dispatchEvent(new CustomEvent("cox:refresh"));
 }
+
+/** New alerts, on whatever page one is: the first at once, and those that come with it as a number. */
+let more = 0;
+document.addEventListener("cox:alert", ({ detail: alert }) => {
+  more += 1;
+  if (more > 1) return;
+  toast(`${alert.severity}: ${alert.title}`, { bad: alert.severity === "critical", link: { href: `/alerts/${alert.id}`, text: "Show it" } });
+  setTimeout(() => {
+    if (more > 1) toast(`${more - 1} more alert${more === 2 ? "" : "s"}`, { link: { href: "/alerts", text: "Show them" } });
+    more = 0;
+  }, 2000);
+});
 
 // -- forms: <form data-api="PATCH /api/nodes/x" data-done="Saved." data-then="reload|close|/path">
 
@@ -73,6 +86,7 @@ const READ = {
   list: (field) => field.value.split(/[\s,]+/).filter(Boolean),
   path: () => undefined, // only for "{name}" in the address
   each: (field) => field.value, // several fields of one name are a list
+  "from-now": (field) => new Date(Date.now() + Number(field.value) * 1000).toISOString(), // seconds
   picked: (field) => [...field.selectedOptions].map((option) => option.value),
   text: (field) => field.value,
 };
@@ -126,7 +140,7 @@ function mark(form, text) {
 /** Somebody else saved first: say what differs, keep what was typed, and let the next save go on top of theirs.
  * data-of: what the record calls a field that has another name in the request. */
 async function onStale(form, answer) {
-  const record = form.dataset.record ? await api("GET", form.dataset.record) : null;
+  const record = form.dataset.record ? await api("GET", fill(form.dataset.record, form)) : null;
   const version = form.elements.namedItem("version");
   if (!record?.ok || !version) return tell(form, sentence(answer.data));
   const theirs = [];
@@ -167,8 +181,15 @@ function fill(path, form) {
   return path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(form.elements.namedItem(name)?.value ?? ""));
 }
 
+/** data-undo="POST /api/…" takes back what was done just now; data-undo-body: what it says. */
+function undoing(element) {
+  const [method, path] = element.dataset.undo.split(" ");
+  const filled = element instanceof HTMLFormElement ? fill(path, element) : path;
+  return { method, path: filled, body: JSON.parse(element.dataset.undoBody || "{}") };
+}
+
 function done(element, data) {
-  const undo = element.dataset.undo && { method: element.dataset.undo.split(" ")[0], path: element.dataset.undo.split(" ")[1], body: {} };
+  const undo = element.dataset.undo && undoing(element);
   if (element.dataset.show) return showOnce(element, data);
   const then = element.dataset.then || "close";
   if (then.startsWith("/")) document.body.dataset.leaving = "";
@@ -178,15 +199,22 @@ function done(element, data) {
   element.closest("dialog")?.close();
   if (element instanceof HTMLFormElement && then === "close") element.reset();
   refresh();
+  if (element.dataset.next) openDialog($(element.dataset.next), data); // what is mostly done next, with what came of this
+}
+
+function showValue(place, value) {
+  if (place instanceof HTMLImageElement) place.src = value ? `data:image/png;base64,${value}` : "data:,";
+  else if (place instanceof HTMLTimeElement) {
+    place.dateTime = value || "";
+    showTimes(place.parentElement);
+  } else place.textContent = Array.isArray(value) ? value.join("\n") : value ?? "";
 }
 
 /** What is shown this once and never again: a token's secret, recovery codes, an invite. */
 function showOnce(element, data) {
   const panel = $(element.dataset.show);
-  for (const place of $$("[data-field]", panel)) {
-    const value = data?.[place.dataset.field];
-    place.textContent = Array.isArray(value) ? value.join("\n") : value ?? "";
-  }
+  for (const place of $$("[data-field]", panel)) showValue(place, data?.[place.dataset.field]);
+  panel.addEventListener("close", () => $$("[data-field]", panel).forEach((place) => showValue(place, "")), { once: true });
   element.closest("dialog")?.close();
   if (element instanceof HTMLFormElement) element.reset();
   panel.showModal();
@@ -201,6 +229,7 @@ async function press(button) {
   button.setAttribute("aria-busy", "true");
   const answer = await api(method, path, method === "DELETE" ? undefined : JSON.parse(button.dataset.body || "{}"), waiting(button));
   button.removeAttribute("aria-busy");
+  if (answer.status === 409) refresh(); // somebody else was first: what is shown is older than what is
   if (!answer.ok) return toast(sentence(answer.data), { bad: true });
   done(button, answer.data);
 }
@@ -229,7 +258,7 @@ document.addEventListener("click", (event) => {
   const element = event.target.closest("[data-api], [data-open], [data-load], [data-plan], [data-fetch], [data-close], [data-copy], #theme, #menu");
   if (!element || element instanceof HTMLFormElement) return;
   if (element.dataset.api) press(element);
-  else if (element.dataset.open) openDialog(element);
+  else if (element.dataset.open) openDialog($(element.dataset.open), JSON.parse(element.dataset.set || "{}"));
   else if (element.dataset.close !== undefined) element.closest("dialog").close("no");
   else if (element.dataset.load) load(element);
   else if (element.dataset.plan) showPlan(element);
@@ -240,9 +269,8 @@ document.addEventListener("click", (event) => {
 });
 
 /** Opens a dialog; data-set='{"name": "value"}' on the button fills its fields. */
-function openDialog(button) {
-  const dialog = $(button.dataset.open);
-  for (const [name, value] of Object.entries(JSON.parse(button.dataset.set || "{}"))) {
+function openDialog(dialog, values) {
+  for (const [name, value] of Object.entries(values)) {
     const field = $(`[name="${name}"]`, dialog);
     if (field) field.value = value;
     for (const place of $$(`[data-field="${name}"]`, dialog)) place.textContent = value;
@@ -362,7 +390,7 @@ const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export function showTimes(root = document) {
-  for (const time of $$("time[data-ago]", root)) {
+  for (const time of $$('time[data-ago]:not([datetime=""])', root)) {
     const at = new Date(time.dateTime);
     const passed = (at - Date.now()) / 1000;
     const [unit, seconds] = UNITS.find(([, size]) => Math.abs(passed) >= size) || UNITS.at(-1);

@@ -97,7 +97,8 @@ class Region {
     if (all) this.keys.clear();
     this.all = false;
     const address = new URL(this.url, location.href);
-    for (const [name, value] of new URLSearchParams(location.search)) address.searchParams.append(name, value);
+    const alone = this.element.dataset.alone !== undefined; // it is about something else than the page
+    for (const [name, value] of alone ? [] : new URLSearchParams(location.search)) address.searchParams.append(name, value);
     if (!all) address.searchParams.set("keys", keys.join(","));
     if (seq !== null && !this.anew) address.searchParams.set("seen", seq); // what shows that event is made once for all browsers
     this.anew = false;
@@ -174,6 +175,7 @@ function onEvent(frame) {
   for (const region of regions) {
     if (region.wants(type)) region.note(frame[region.element.dataset.key || "node_id"] || null, type);
   }
+  if (frame.type === "alert" && frame.alert) document.dispatchEvent(new CustomEvent("cox:alert", { detail: frame.alert }));
   untold.push([type, frame]);
   if (untold.length > FEED_MOST) untold.shift();
   if (untold.length === 1) requestAnimationFrame(tellFeeds);
@@ -202,6 +204,7 @@ function addToFeed(feed, type, frame) {
   const time = Object.assign(document.createElement("time"), { dateTime: frame.at, textContent: "just now" });
   time.dataset.ago = "";
   time.className = "muted";
+  if (type === "alert") item.append(Object.assign(document.createElement("a"), { href: `/alerts/${frame.alert.id}`, textContent: frame.alert.title }), ": ");
   if (type === "session" && frame.device_id) {
     item.append(deviceLink(frame.device_id), " ");
     nameDevicesSoon(feed);
@@ -265,10 +268,20 @@ function words(type, frame) {
     case "operation":
       return frame.kind === "operation.output" ? "" : `${frame.target_id || frame.operation_id}: ${frame.title || frame.state}`;
     case "alert":
-      return `${frame.alert?.severity || "alert"}: ${frame.alert?.kind || ""}`;
+      return alertWords(frame);
     default:
       return "";
   }
+}
+
+const alertStates = new Map();
+
+/** That there is one, and what became of it; not that more was found of the same. */
+function alertWords({ type, alert }) {
+  const before = alertStates.get(alert?.id);
+  alertStates.set(alert?.id, alert?.status);
+  if (!alert || (type !== "alert" && before === alert.status)) return "";
+  return type === "alert" ? alert.severity : alert.status === "open" ? "" : alert.status;
 }
 
 /** What this page is about was removed, by somebody else or another window: nothing on it means anything any more. */

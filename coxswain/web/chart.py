@@ -15,7 +15,21 @@ from typing import Any
 
 from coxswain.web.render import human_bytes
 
-__all__ = ["RANGES", "Bar", "Bars", "Chart", "Charts", "Line", "Range", "charts", "ticks"]
+__all__ = [
+    "HEIGHT",
+    "RANGES",
+    "WIDTH",
+    "Bar",
+    "Bars",
+    "Chart",
+    "Charts",
+    "Line",
+    "Mark",
+    "Range",
+    "charts",
+    "ticks",
+    "time_marks",
+]
 
 WIDTH, HEIGHT = 1_000, 100
 _BARS = 60
@@ -128,7 +142,7 @@ def charts(series: Mapping[str, Any], span: Range) -> Charts:
     sessions = [point["sessions"] for point in points]
     available = [point["availability"] for point in points]
     since = dt.datetime.fromisoformat(series["since"])
-    marks = _times(since, series["step_seconds"] * len(points), span)
+    marks = time_marks(since, series["step_seconds"] * len(points), span)
     below = span, marks
     traffic = (("Down", to_clients), ("Up", from_clients))
     return Charts(
@@ -233,7 +247,7 @@ def _bars(available: Values, x: tuple[Mark, ...], since: dt.datetime, step: int,
     return Bars("Links up", tuple(bars), _share(mean), _SHARES, x, f"{words}.", not known)
 
 
-def _times(since: dt.datetime, seconds: int, span: Range) -> tuple[Mark, ...]:
+def time_marks(since: dt.datetime, seconds: int, span: Range) -> tuple[Mark, ...]:
     """Words below a chart at round times, but none so near an edge that it would be cut."""
     begin = int(since.timestamp())
     first = -(-begin // span.tick_s) * span.tick_s

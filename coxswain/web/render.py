@@ -15,12 +15,12 @@ _UNKNOWN = "\N{EN DASH}"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 _TONES = {
-    "good": {"active", "live", "running", "ok", "done", "applied", "open", "up"},
+    "good": {"active", "live", "running", "ok", "done", "applied", "open", "up", "valid"},
     "warn": {"pending", "provisioning", "enrolling", "degraded", "backing_off", "connecting", "syncing", "starting",
-             "restarting", "suspended", "waiting", "interrupted", "undoing"},
+             "restarting", "suspended", "waiting", "interrupted", "undoing", "warning"},
     "bad": {"error", "unreachable", "failed", "revoked", "hung", "dead", "refused", "crashed", "gave_up",
-            "down"},
-    "quiet": {"stopped", "disabled", "expired", "closed", "undone", "cancelled", "idle"},
+            "down", "critical"},
+    "quiet": {"stopped", "disabled", "expired", "closed", "undone", "cancelled", "idle", "used"},
 }  # fmt: skip
 
 

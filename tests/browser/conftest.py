@@ -29,6 +29,7 @@ node:
   binary_path: {home}/node
 relay:
   binary_path: {home}/relay
+  public_endpoint: relay.example.org:443
 """
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.actions import acts
 from tests.browser.conftest import confirm
+from tests.caravel import Caravel, relay_leg
 from tests.fleet import LiveFleet
 from tests.support import eventually
 
@@ -182,3 +184,66 @@ def test_the_menu_of_a_phone_opens_and_closes(open_browser: Callable[..., Page])
     page.get_by_role("link", name="Profiles").click()
     page.wait_for_url("**/profiles")
     expect(page.get_by_role("heading", level=1)).to_have_text("Profiles")
+
+
+@acts("/users/{key}", "POST /api/users/*/invite", "COPY #invitation-url", "DELETE /api/invites/*")
+def test_somebody_is_invited_with_a_link_and_its_picture_and_the_invite_is_revoked(
+    open_browser: Callable[..., Page], fleet: LiveFleet, user: dict[str, Any]
+) -> None:
+    """The link is shown once, and the list of invites follows on all dashboards."""
+    page, other = open_browser(), open_browser()
+    for each in (page, other):
+        each.goto(f"/users/{user['id']}")
+        expect(each.locator("#live")).to_have_text("Live")
+        expect(each.get_by_text("No invites")).to_be_visible()
+    page.get_by_role("button", name="Invite", exact=True).click()
+    dialog = page.locator("#invite")
+    expect(dialog).to_contain_text("Whoever has it becomes that device")
+    dialog.get_by_label("Device").select_option(label="pocket")
+    dialog.get_by_label("Valid for").select_option("86400")
+    dialog.get_by_role("button", name="Make the link").click()
+    shown = page.get_by_role("dialog", name="Invite for")
+    link = shown.locator("#invitation-url").inner_text()
+    assert re.fullmatch(r"pharosvpn://enroll\?ca=[0-9a-f]{64}&relay=relay.example.org%3A443&token=[\w-]{43}", link), link
+    picture = shown.get_by_role("img", name="QR code of the link")
+    eventually(lambda: picture.evaluate("image => image.complete && image.naturalWidth") == 512)
+    expect(shown.get_by_text("in 24 hours").or_(shown.get_by_text("tomorrow"))).to_be_visible()
+    assert Axe().run(page, context="#invitation").violations_count == 0
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    shown.get_by_role("button", name="Copy the link").click()
+    eventually(lambda: page.evaluate("navigator.clipboard.readText()") == link)
+    shown.get_by_role("button", name="Done").click()
+    assert "token=" not in page.content(), "it is in the page no longer"
+    assert page.locator("#invitation img").get_attribute("src") == "data:,"
+
+    for each in (page, other):
+        invites = each.get_by_role("region", name="Invites")
+        expect(invites.get_by_text("valid", exact=True)).to_be_visible()
+        expect(invites.get_by_role("link", name="pocket")).to_be_visible()
+    page.get_by_role("region", name="Invites").get_by_role("button", name="Revoke").click()
+    expect(page.locator("#confirm")).to_contain_text("of no use any more")
+    confirm(page, "Revoke")
+    for each in (page, other):
+        invites = each.get_by_role("region", name="Invites")
+        expect(invites.get_by_text("revoked", exact=True)).to_be_visible()
+        expect(invites.get_by_role("button", name="Revoke")).to_have_count(0)
+    (invite,) = fleet.controller.client.get(f"/api/users/{user['id']}/invites")
+    assert invite["revoked_at"]
+
+
+def test_who_used_an_invite_is_told_as_it_happens(browser_page: Page, fleet: LiveFleet, user: dict[str, Any]) -> None:
+    """A device claims it, by itself, with the calls of the existing client."""
+    page, client = browser_page, fleet.controller.client
+    made = client.post(f"/api/users/{user['id']}/invite", {"relay": "relay.example:443"})
+    page.goto(f"/users/{user['id']}")
+    invites = page.get_by_role("region", name="Invites")
+    expect(invites.get_by_text("a new device")).to_be_visible()
+    leg = relay_leg(fleet.controller)
+    try:
+        Caravel("self-made phone").enroll(leg, made["url"])
+    finally:
+        leg.close()
+    expect(invites.get_by_text("used", exact=True)).to_be_visible()
+    expect(invites.get_by_role("link", name="self-made phone")).to_be_visible()
+    expect(invites.get_by_role("button", name="Revoke")).to_have_count(0)
+    expect(page.get_by_role("region", name="Devices").get_by_role("link", name="self-made phone")).to_be_visible()

@@ -29,6 +29,17 @@ def _devices(call: Call) -> dict[str, Any]:
     return {"options": [(d["id"], _with(d["name"], names.get(d["user_id"], d["user_id"]))) for d in devices]}
 
 
+def _devices_of(call: Call) -> dict[str, Any]:
+    devices = ask(call, f"/api/users/{call.path['key']}/devices", limit=_MOST).value
+    return {"options": [(d["id"], d["name"]) for d in devices if d["status"] != "revoked"]}
+
+
+def _hops(call: Call) -> dict[str, Any]:
+    """Relays that a control path may lead over."""
+    relays = [relay for relay in ask(call, "/api/relays").value if relay["egress"]]
+    return {"options": [(r["id"], _with(r["name"], "onion" if r["onion"] else r["region"])) for r in relays]}
+
+
 def _with(name: str, more: str) -> str:
     return f"{name} ({more})" if more else name
 
@@ -37,4 +48,6 @@ PAGES = (
     fragment("/ui/options/nodes", "_options.html", _nodes),
     fragment("/ui/options/paths", "_options.html", _paths),
     fragment("/ui/options/devices", "_options.html", _devices),
+    fragment("/ui/options/devices-of/{key}", "_options.html", _devices_of),
+    fragment("/ui/options/hops", "_options.html", _hops),
 )

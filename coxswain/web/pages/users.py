@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 from coxswain.api.call import Call
@@ -15,6 +16,7 @@ __all__ = ["PAGES"]
 
 _PAGE = 100
 _DEVICES = 50
+_INVITES = 10
 
 
 def _users(call: Call) -> dict[str, Any]:
@@ -48,7 +50,24 @@ def _user_head(call: Call) -> dict[str, Any]:
 
 def _user(call: Call) -> dict[str, Any]:
     found = _user_head(call)
-    return found | {"title": found["user"]["name"], "here": "/users"} | _devices(call) | _user_sessions(call)
+    around = {"title": found["user"]["name"], "here": "/users"}
+    return found | around | _devices(call) | _invites(call) | _user_sessions(call)
+
+
+def _invites(call: Call) -> dict[str, Any]:
+    """The last few, the newest first. What was revoked or used is told from what only became too old."""
+    found = ask(call, f"/api/users/{call.path['key']}/invites", limit=_INVITES).value
+    now = dt.datetime.now(dt.UTC)
+    rows = [invite | {"state": _state_of(invite, now)} for invite in found]
+    return {"invites": rows, "invite_names": names_of(call, rows, "device_id", "used_by_device_id")}
+
+
+def _state_of(invite: dict[str, Any], now: dt.datetime) -> str:
+    if invite["used_at"]:
+        return "used"
+    if invite["revoked_at"]:
+        return "revoked"
+    return "expired" if dt.datetime.fromisoformat(invite["expires_at"]) <= now else "valid"
 
 
 def _user_sessions(call: Call) -> dict[str, Any]:
@@ -99,6 +118,7 @@ PAGES = (
     fragment("/ui/rows/users", "_user_rows.html", _user_rows, query=("after",)),
     fragment("/ui/fragments/users/{key}/head", "_user_head.html", _user_head, query=("after",)),
     fragment("/ui/fragments/users/{key}/devices", "_devices.html", _devices, query=("after",)),
+    fragment("/ui/fragments/users/{key}/invites", "_invites.html", _invites, query=("after",)),
     fragment("/ui/fragments/users/{key}/sessions", "_session_table.html", _user_sessions, query=("after",)),
     fragment("/ui/fragments/devices/{key}/head", "_device_head.html", _device_head),
     fragment("/ui/fragments/devices/{key}", "_device_facts.html", _facts),

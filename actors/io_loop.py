@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from actors.supervision import Actor, Context
 from coxswain.clock import Clock
@@ -34,6 +37,7 @@ class IoLoop:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._entrance: _Entrance | None = None
         self._thread: threading.Thread | None = None
         self._beat_at = 0.0
         self._setups: list[Callable[[], None]] = []
@@ -52,7 +56,7 @@ class IoLoop:
     def stop(self) -> None:
         """Cancels what runs and ends the thread, within two seconds or not at all (it is a daemon)."""
         loop, thread = self._loop, self._thread
-        self._loop = None
+        self._loop = self._entrance = None
         if loop is not None and thread is not None and thread.is_alive():
             loop.call_soon_threadsafe(loop.stop)
             thread.join(2)
@@ -69,27 +73,31 @@ class IoLoop:
         return max(0.0, self._clock.monotonic() - self._beat_at - _BEAT_S)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Starts a coroutine on the loop. Raises ``Unavailable`` when there is no loop just now."""
-        loop = self._loop
-        if loop is None:
+        """Starts a coroutine on the loop. Raises ``Unavailable`` when there is no loop just now.
+
+        The future is resolved on the loop, within the turn in which the work ends, and cancelled if the loop ends before.
+        It is not to be cancelled by anybody else.
+        """
+        entrance = self._entrance
+        future: Future[T] = Future()
+        if entrance is None or not entrance.let_in(_Work(work, future)):
             work.close()
             raise Unavailable("the I/O loop is restarting")
-        return asyncio.run_coroutine_threadsafe(work, loop)
+        return future
 
     def call(self, function: Callable[[], None]) -> None:
         """Runs a function on the loop's thread soon; dropped when there is no loop."""
-        loop = self._loop
-        if loop is not None:
-            try:
-                loop.call_soon_threadsafe(function)
-            except RuntimeError:  # closed in between
-                return
+        entrance = self._entrance
+        if entrance is not None:
+            entrance.let_in(function)
 
     def _run(self, ready: threading.Event) -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
+        entrance = _Entrance(loop)
         self._beat_at = self._clock.monotonic()
         self._loop = loop
+        self._entrance = entrance
         loop.call_soon(self._beat, loop)
         for setup in self._setups:
             loop.call_soon(setup)
@@ -98,13 +106,91 @@ class IoLoop:
             loop.run_forever()
         finally:
             if self._loop is loop:
-                self._loop = None
+                self._loop = self._entrance = None
             _cancel_all(loop)
+            entrance.close()
             loop.close()
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._beat_at = self._clock.monotonic()
         loop.call_later(_BEAT_S, self._beat, loop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work(Generic[T]):
+    """A coroutine that is to begin on the loop, and the future of its result."""
+
+    coroutine: Coroutine[Any, Any, T]
+    future: Future[T]
+
+    def drop(self) -> None:
+        """It is not to begin any more."""
+        self.coroutine.close()
+        self.future.cancel()
+
+    async def carry_out(self) -> None:
+        try:
+            result = await self.coroutine
+        except asyncio.CancelledError:
+            self.future.cancel()
+            raise
+        except BaseException as error:
+            self.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.future.set_result(result)
+
+
+class _Entrance:
+    """The way onto one loop, for all threads.
+
+    PERF: however many come at once, the loop is woken once, by a write to a socket; for a change of a thousand nodes that
+    was one for each. And the result is handed over in the turn in which it is there: ``run_coroutine_threadsafe`` takes
+    two turns more for that.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[Callable[[], None] | _Work[Any]] = deque()
+        self._running: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+        self._woken = False
+        self._closed = False
+
+    def let_in(self, one: Callable[[], None] | _Work[Any]) -> bool:
+        """Has the loop take it soon, in the order in which they came. False: the loop has ended."""
+        if self._closed:
+            return False
+        self._waiting.append(one)
+        if not self._woken:  # else it was woken and did not look yet, so it will find this one, too
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._enter)
+            except RuntimeError:  # closed in between
+                self._closed = True
+        if self._closed:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """When the loop does not turn any more: who waits is sent away, and nobody is let in."""
+        self._closed = True
+        while self._waiting:
+            with suppress(IndexError):
+                one = self._waiting.popleft()
+                if isinstance(one, _Work):
+                    one.drop()
+
+    def _enter(self) -> None:
+        self._woken = False  # first, so that whoever comes from now on wakes it again
+        for _ in range(len(self._waiting)):
+            one = self._waiting.popleft()
+            if isinstance(one, _Work):
+                task = self._loop.create_task(one.carry_out())
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            else:
+                self._loop.call_soon(one)
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sized
 from typing import Any
 
 from pykka._envelope import Envelope
@@ -29,11 +30,13 @@ class Mailbox:
 
     Attributes:
         taken: how many were taken out, so that a watcher sees progress without touching the lock.
+        waiting: what waits, for a watcher who wants to know whether anything does.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._items: deque[Any] = deque()
+        self.waiting: Sized = self._items
         self._lock = threading.Lock()
         self._closed = False
         # There is one reader, so a lock that it waits for does what a condition would, at a third of the price.

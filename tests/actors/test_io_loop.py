@@ -1,0 +1,146 @@
+"""The I/O loop as actors use it: what they submit, what becomes of it when the loop ends, and how often it is woken."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import pytest
+
+from actors.io_loop import IoLoop
+from coxswain.clock import SystemClock
+from coxswain.errors import NodeUnreachable, Unavailable
+
+
+@pytest.fixture
+def io() -> Iterator[IoLoop]:
+    loop = IoLoop(SystemClock())
+    loop.start()
+    yield loop
+    loop.stop()
+
+
+async def value(number: int) -> int:
+    await asyncio.sleep(0)
+    return number
+
+
+async def failure() -> None:
+    raise NodeUnreachable("gone")
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+def held(io: IoLoop) -> threading.Event:
+    """Holds the loop until the event is set."""
+    free, begun = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        free.wait(10)
+
+    io.call(hold)
+    assert begun.wait(10)
+    return free
+
+
+def test_results_and_failures_come_back(io: IoLoop) -> None:
+    assert io.submit(value(7)).result(10) == 7
+    with pytest.raises(NodeUnreachable, match="gone"):
+        io.submit(failure()).result(10)
+
+
+def test_a_result_is_told_on_the_loop(io: IoLoop) -> None:
+    told: Future[str] = Future()
+    free = held(io)
+    io.submit(value(1)).add_done_callback(lambda _: told.set_result(threading.current_thread().name))
+    free.set()
+    assert told.result(10) == "io-loop"
+
+
+def test_what_is_called_and_submitted_comes_in_order(io: IoLoop) -> None:
+    seen: list[int] = []
+    free = held(io)
+
+    async def note(number: int) -> None:
+        seen.append(number)
+
+    for number in range(0, 100, 2):
+        io.call(lambda number=number: seen.append(number))  # type: ignore[misc]
+        last = io.submit(note(number + 1))
+    free.set()
+    last.result(10)
+    assert seen == list(range(100))
+
+
+def test_a_thousand_submissions_at_once_wake_the_loop_once(io: IoLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = io.submit(_loop()).result(10)
+    wakes: list[Any] = []
+    wake = loop.call_soon_threadsafe
+    free = held(io)
+
+    def counted(*args: Any) -> Any:
+        wakes.append(args)
+        return wake(*args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    futures = [io.submit(value(number)) for number in range(1_000)]
+    free.set()
+    assert [future.result(10) for future in futures] == list(range(1_000))
+    assert len(wakes) == 1
+
+
+async def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def test_threads_that_submit_at_once_all_get_their_answer(io: IoLoop) -> None:
+    got: list[int] = []
+
+    def ask(first: int) -> None:
+        got.extend(io.submit(value(number)).result(10) for number in range(first, first + 200))
+
+    threads = [threading.Thread(target=ask, args=(1_000 * n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(got) == sorted(1_000 * n + i for n in range(8) for i in range(200))
+
+
+def test_what_runs_and_what_waits_is_cancelled_when_the_loop_ends(io: IoLoop) -> None:
+    running = io.submit(forever())
+    io.submit(value(0)).result(10)  # so that the one before it has begun
+    free = held(io)
+    loop = io.submit(_loop())
+    io.call(lambda: asyncio.get_running_loop().stop())
+    waiting = [io.submit(forever()) for _ in range(3)]
+    free.set()
+    for future in (running, *waiting):
+        with pytest.raises(CancelledError):
+            future.result(10)
+    assert loop.result(10) is not None
+
+
+def test_without_a_loop_nothing_is_taken(io: IoLoop) -> None:
+    io.stop()
+    work = value(1)
+    with pytest.raises(Unavailable):
+        io.submit(work)
+    assert getattr(work, "cr_frame") is None  # noqa: B009 -  closed: it does not warn that nobody waited for it
+    io.call(lambda: None)
+    io.start()
+    assert io.submit(value(2)).result(10) == 2
+
+
+def test_a_call_that_fails_does_not_hurt_the_others(io: IoLoop, caplog: pytest.LogCaptureFixture) -> None:
+    free = held(io)
+    io.call(lambda: socket.inet_aton("no address"))  # type: ignore[arg-type]
+    after = io.submit(value(3))
+    free.set()
+    assert after.result(10) == 3
+    assert "no address" in caplog.text or "illegal IP" in caplog.text

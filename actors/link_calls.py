@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from actors.node_change import Change, Changed, Configure, Remove
 from coxswain.reconcile import codec
@@ -32,7 +33,7 @@ def touched_links(made: Plan) -> tuple[str, ...] | None:
 
 def calls(made: Plan, desired: Desired, link_revision: int, *, verify: bool) -> Change:
     """The calls of a plan. ``desired`` has the revision under which peers are pushed."""
-    change = Change(link_revision=link_revision, verify=verify)
+    parts: dict[str, Any] = {}
     configure: list[Configure] = []
     remove: list[Remove] = []
     for step in made.steps:
@@ -40,15 +41,15 @@ def calls(made: Plan, desired: Desired, link_revision: int, *, verify: bool) -> 
             case ConfigureLink(link=link):
                 configure.append(Configure(codec.link_config(link), f"{link.block}:{link.peer}"))
             case PushPeers():
-                change = dataclasses.replace(change, push=codec.push_request(desired))
+                parts["push"] = codec.push_request(desired)
             case SetPolicy():
-                needs = frozenset(transit.inner_interface for transit in desired.transits)
-                change = dataclasses.replace(change, policy=codec.policy_request(desired.network), needs=needs)
+                parts["policy"] = codec.policy_request(desired.network)
+                parts["needs"] = frozenset(transit.inner_interface for transit in desired.transits)
             case PushXray() if desired.xray is not None:
-                change = dataclasses.replace(change, xray=codec.xray_request(desired.xray, desired.revision))
+                parts["xray"] = codec.xray_request(desired.xray, desired.revision)
             case RemoveLink(interface=interface, register=register):
                 remove.append(Remove(interface, codec.inert_link(interface) if register else None))
-    return dataclasses.replace(change, configure=tuple(configure), remove=tuple(remove))
+    return Change(tuple(configure), remove=tuple(remove), link_revision=link_revision, verify=verify, **parts)
 
 
 def doubted(memory: LinkMemory, change: Change) -> LinkMemory:
@@ -63,21 +64,19 @@ def doubted(memory: LinkMemory, change: Change) -> LinkMemory:
 def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: str) -> LinkMemory:
     """What a link remembers of a change; how far it came counts, not whether it failed."""
     links = {name: known for name, known in memory.links.items() if name not in change.removed}
-    memory = dataclasses.replace(
-        memory,
-        links=links | dict(change.configured),
-        registered=(memory.registered | change.configured.keys()) - change.forgotten,
-    )
+    known: dict[str, Any] = {
+        "links": links | dict(change.configured),
+        "registered": (memory.registered | change.configured.keys()) - change.forgotten,
+    }
     if change.pushed is not None:
-        memory = dataclasses.replace(memory, applied_content=desired.content)
+        known["applied_content"] = desired.content
     if change.policy_applied:
-        confirmed = policy_fingerprint(desired.policy, desired.transits)
-        memory = dataclasses.replace(memory, policy_confirmed=confirmed, policy_suspect=False)
+        known |= {"policy_confirmed": policy_fingerprint(desired.policy, desired.transits), "policy_suspect": False}
     if change.xray and desired.xray is not None:
-        memory = dataclasses.replace(memory, xray_confirmed=desired.xray.fingerprint, xray_unsupported="")
+        known |= {"xray_confirmed": desired.xray.fingerprint, "xray_unsupported": ""}
     elif change.xray is False:
-        memory = dataclasses.replace(memory, xray_unsupported=agent_version)
-    return memory
+        known["xray_unsupported"] = agent_version
+    return dataclasses.replace(memory, **known)
 
 
 def cascade_applied(desired: Desired, memory: LinkMemory, applied_revision: int) -> str | None:

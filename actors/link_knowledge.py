@@ -84,7 +84,7 @@ class Knowledge:
             intent.node, intent.peers, self.desired, cascade=intent.cascade, reality=intent.reality
         )
         node, memory = intent.node, self.memory
-        if memory.policy_confirmed == "" and not memory.policy_suspect:
+        if memory.policy_confirmed == "" != node.policy_confirmed and not memory.policy_suspect:
             memory = dataclasses.replace(memory, policy_confirmed=node.policy_confirmed)
         if memory.wg_public_key == "":  # what an earlier run saw
             memory = dataclasses.replace(
@@ -117,7 +117,7 @@ class Knowledge:
 
     def absorb(self, look: Look, *, reconnected: bool) -> None:
         """Takes in what a look brought. Raises ``NodeMisbehaved``."""
-        observed = codec.observed(look.status, look.peers, self._context.clock.now(), asked_at=look.asked_at)
+        observed = codec.observed(look.status, look.peers, self._context.clock.now(), asked_at=look.asked_at, rows=look.rows)
         self.memory = remember(self.memory, observed, self._context.clock.monotonic(), reconnected=reconnected)
         self.observed = observed
         self.peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
@@ -142,7 +142,7 @@ class Knowledge:
 
     def settled(self) -> None:
         """The node is as it should be."""
-        if self.desired is not None:
+        if self.desired is not None and self.memory.applied_content != self.desired.content:
             self.memory = dataclasses.replace(self.memory, applied_content=self.desired.content)
 
     # -- what is to be done
@@ -151,7 +151,7 @@ class Knowledge:
         """What heals the node. Raises ``Unavailable`` if it was not looked at yet."""
         desired, observed = self._both()
         made = plan(desired, observed, self.memory, self._context.clock.monotonic())
-        return Plan(made.steps, (*self.findings, *made.findings))
+        return Plan(made.steps, (*self.findings, *made.findings)) if self.findings else made
 
     def forced_plan(self) -> Plan:
         """Everything, whatever the node says that it has. Raises ``Unavailable`` if it was not looked at yet."""
@@ -168,16 +168,18 @@ class Knowledge:
             raise Unavailable(f"node {self.called} was not looked at yet")
         return self.desired, self.observed
 
-    def change(self, make: Callable[[], Plan], *, verify: bool) -> Change:
-        """The calls of a plan, durably announced where need be. That may have changed the intent, so the plan is made again.
+    def change(self, make: Callable[[], Plan], *, verify: bool, made: Plan | None = None) -> Change:
+        """The calls of a plan, durably announced where need be: that may change the intent, so then the plan is made again.
+        ``made``: what ``make`` made just now.
 
         Raises ``Unavailable`` if a fresh revision is not to be had just now, ``NotFound`` if the node is gone, and
         ``NodeMisbehaved`` for a number of the node's after which none can be counted.
         """
-        touched = touched_links(make())
+        made = make() if made is None else made
+        touched = touched_links(made)
         if touched is not None:
             self._begin_links(touched)
-        made = make()
+            made = make()
         for step in made.steps:
             if isinstance(step, PushPeers):
                 if step.fresh_revision:
@@ -206,6 +208,6 @@ class Knowledge:
         whatever becomes of this connection, this actor or this daemon meanwhile.
         """
         memory = doubted(self.memory, change)
-        if memory != self.memory:
+        if memory is not self.memory and memory != self.memory:
             self.memory = memory
             self._reporter.doubt(memory)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from actors.link_calls import cascade_applied
 from actors.supervision import Context
 from coxswain.cascade.health import edges_seen, links_in_use
-from coxswain.messages.fleet import Intent, LinkReport, intent_mark
+from coxswain.messages.fleet import Intent, LinkReport, Sighting, intent_mark
 from coxswain.model import LinkState, NodeStatus
 from coxswain.reconcile.types import Desired, Finding, LinkMemory, Observed
 
@@ -30,10 +31,13 @@ class Known:
 class Reporter:
     """The reports of one link."""
 
-    def __init__(self, context: Context, node_id: str) -> None:
+    def __init__(self, context: Context, node_id: str, sightings: MutableMapping[str, Sighting] | None = None) -> None:
+        """``sightings``: where what changes at every look is noted, for ``fleet`` to read."""
         self._context = context
+        self._sightings = {} if sightings is None else sightings
         self._node_id = node_id
         self._last: LinkReport | None = None
+        self._unheard = False
         self._seen: tuple[tuple[tuple[str, float], ...], tuple[str, ...]] = ((), ())
 
     @property
@@ -63,9 +67,15 @@ class Reporter:
             **_seen(known),
             **_reached(known, state),
         )
-        if report != self._last:
-            self._last = report
-            self._context.tell("fleet", report)
+        self._sight(report)
+        said, self._last = self._last, report
+        if self._unheard or report != said:
+            self._unheard = not self._context.tell("fleet", report)
+
+    def _sight(self, report: LinkReport) -> None:
+        if report.uptime_s is not None and self._context.is_current:
+            online = report.peers_online or 0
+            self._sightings[self._node_id] = Sighting(report.incarnation, report.at, report.uptime_s, online)
 
     def doubt(self, memory: LinkMemory) -> None:
         """What was confirmed is not any more."""
@@ -82,7 +92,7 @@ class Reporter:
     def again(self) -> None:
         """What was said last, once more."""
         if self._last is not None:
-            self._context.tell("fleet", dataclasses.replace(self._last, at=self._context.clock.now()))
+            self._unheard = not self._context.tell("fleet", dataclasses.replace(self._last, at=self._context.clock.now()))
 
 
 def _links_seen(desired: Desired, observed: Observed, now: float) -> tuple[tuple[tuple[str, float], ...], tuple[str, ...]]:

@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from coxswain.errors import NodeFailure, NodeUnreachable
+from coxswain.reconcile.codec import PeerRows
 from coxswain.wire.node_control import NodeControl, RpcFailed, explain
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
@@ -25,11 +26,14 @@ R = TypeVar("R", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at a node brought: its status and its peers. ``asked_at``: monotonic seconds and epoch seconds."""
+    """What a look at a node brought: its status and its peers. ``asked_at``: monotonic seconds and epoch seconds. ``rows``:
+    what was read of ``peers`` already; None: nothing.
+    """
 
     status: pb.GetStatusResponse
     peers: pb.ListPeersResponse = field(repr=False)  # has preshared keys
     asked_at: tuple[float, float]
+    rows: PeerRows | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

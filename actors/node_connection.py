@@ -133,16 +133,16 @@ class NodeConnection:
 
     async def subscribe(
         self, status: pb.GetStatusResponse, funnel: EventFunnel, on_end: Callable[[str], None]
-    ) -> pb.ListPeersResponse:
+    ) -> tuple[pb.ListPeersResponse, codec.PeerRows]:
         """Opens the event stream, then takes the snapshot that closes the gap before it, then starts reading.
 
         What happens between the two is in the snapshot and comes again as events; sessions bear that.
         """
         stream = self._control.watch_events()
         peers = await self._control.list_peers(pb.PROTOCOL_AMNEZIAWG)
-        await self._hand_over(status, peers, funnel)
+        rows = await self._hand_over(status, peers, funnel)
         self._reader = asyncio.create_task(self._read(stream, funnel, on_end))
-        return peers
+        return peers, rows
 
     async def look(self, funnel: EventFunnel) -> Look:
         """Raises ``NodeFailure``. Both questions go out together: of what a look costs, most is being woken up."""
@@ -151,8 +151,7 @@ class NodeConnection:
             status, peers = await self._control.status_and_peers(pb.PROTOCOL_AMNEZIAWG)
         except RpcFailed as failure:
             raise explain(failure) from None
-        await self._hand_over(status, peers, funnel)
-        return Look(status, peers, asked_at)
+        return Look(status, peers, asked_at, await self._hand_over(status, peers, funnel))
 
     async def change(self, change: Change, funnel: EventFunnel) -> Changed:
         """Carries a change out as far as it goes (``actors/node_change.py``)."""
@@ -163,10 +162,12 @@ class NodeConnection:
             self._reader.cancel()
         await self._channel.close()
 
-    async def _hand_over(self, status: pb.GetStatusResponse, peers: pb.ListPeersResponse, funnel: EventFunnel) -> None:
-        now = self._clock.now()
-        node_now = codec.node_clock(status, peers, now)
-        await funnel.put(PeersSnapshot(self.node_id, now, node_now, codec.counters(peers)))
+    async def _hand_over(
+        self, status: pb.GetStatusResponse, peers: pb.ListPeersResponse, funnel: EventFunnel
+    ) -> codec.PeerRows:
+        rows = codec.peer_rows(status, peers, self._clock.now())
+        await funnel.put(PeersSnapshot(self.node_id, rows.received_at, rows.node_now, rows.usable))
+        return rows
 
     async def _read(
         self,
@@ -213,13 +214,13 @@ async def open_connection(
     """
     connection, status, asked_at = await _dial(dialer, target)
     try:
-        peers = await connection.subscribe(status, funnel, on_end)
+        peers, rows = await connection.subscribe(status, funnel, on_end)
     except BaseException as error:
         await connection.close()
         if isinstance(error, RpcFailed):
             raise explain(error) from None
         raise
-    return connection, Look(status, peers, asked_at)
+    return connection, Look(status, peers, asked_at, rows)
 
 
 async def _knock(address: str) -> None:

@@ -14,9 +14,9 @@ States (``coxswain.model.LinkState``)::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, MutableMapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.event_funnel import EventFunnel
@@ -30,7 +30,7 @@ from actors.node_connection import Dialer, NodeConnection, Target, open_connecti
 from actors.supervision import Actor, Context
 from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, NotFound, Unavailable
 from coxswain.messages import links
-from coxswain.messages.fleet import Intent
+from coxswain.messages.fleet import Intent, Sighting
 from coxswain.model import LinkState, NodeStatus
 from coxswain.reconcile.pacing import heal_delay, reconnect_delay, verify_delay
 from coxswain.reconcile.plan import describe
@@ -63,11 +63,12 @@ def node_of_link(name: str) -> str:
 
 @dataclass(frozen=True)
 class LinkServices:
-    """What all links share: the loop and what lives on it."""
+    """What all links share: the loop and what lives on it, and where they note what they see for ``fleet``."""
 
     io: IoLoop
     dialer: Dialer
     funnel: EventFunnel
+    sightings: MutableMapping[str, Sighting] = field(default_factory=dict)
 
 
 class NodeLink(Actor):
@@ -95,7 +96,7 @@ class NodeLink(Actor):
         self._heal_failures = 0
         self._timer: Any = None
         self._questions = Questions()
-        self._reporter = Reporter(context, node_id)
+        self._reporter = Reporter(context, node_id, services.sightings)
         self._knows = Knowledge(context, node_id, self._reporter)
 
     # -- life
@@ -309,16 +310,16 @@ class NodeLink(Actor):
         if not made.steps:
             self._settle(made)
             return
-        change = self._change(self._knows.plan, verify=self._state is not LinkState.LIVE)
+        change = self._change(self._knows.plan, verify=self._state is not LinkState.LIVE, made=made)
         if change is not None and self._connection is not None:
             if self._state is LinkState.DEGRADED:
                 self._enter(LinkState.SYNCING, describe(made)[0], report=False)
             self._start(Operation.CHANGE, self._connection.change(change, self._funnel))
 
-    def _change(self, make: Callable[[], Plan], *, verify: bool) -> Change | None:
+    def _change(self, make: Callable[[], Plan], *, verify: bool, made: Plan | None = None) -> Change | None:
         """The calls of a plan; None: they are not to be had just now. Raises ``NodeMisbehaved``."""
         try:
-            return self._knows.change(make, verify=verify)
+            return self._knows.change(make, verify=verify, made=made)
         except NotFound:
             self._gone()
         except Unavailable as error:

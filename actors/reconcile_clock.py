@@ -20,7 +20,8 @@ from coxswain.reconcile.schedule import LookSchedule
 
 __all__ = ["ReconcileClock"]
 
-_TICK_S = 0.25
+_TICK_S = 0.5
+"""Looks that are due within it begin together: the loop is woken once for all of them."""
 _ASK_S = 5.0
 _READ_EVERY_S = 1.0
 """A bulk import changes the set of nodes thousands of times; it is read once a second at most."""

@@ -94,7 +94,7 @@ from coxswain.geoip_update import geoip_update
 from coxswain.keyring import Keyring
 from coxswain.live.renderings import Renderings
 from coxswain.live.ring import EventRing
-from coxswain.messages.fleet import LinkFell
+from coxswain.messages.fleet import LinkFell, Sighting
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
 from coxswain.onboarding.kinds import onboarding_kinds
@@ -169,7 +169,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     io.on_start(fanout.reset)
     account_sync = SyncServer(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
     io.on_start(account_sync.reset)
-    links = LinkServices(io, dialer, funnel)
+    sightings: dict[str, Sighting] = {}
+    links = LinkServices(io, dialer, funnel, sightings)
     store = {"store": parts.store}
     audit = store | {"paths": parts.audit_paths or AuditPaths.in_state(parts.state_dir)}
     live = {"hand_over": fanout.hand_over}
@@ -192,7 +193,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("audit_reader", AuditReader, audit, hang_s=2 * parts.hang_s),
         spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
         spec("configuration", Configuration, store | {"settings": parts.settings}),
-        spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings}),
+        spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings, "sightings": sightings}),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
         spec("geo_locator", GeoLocator, {"files": candidates(parts.settings["geoip_db"], parts.state_dir)}),
         spec("servers", Servers, store | {"keyring": parts.keyring}),

@@ -20,10 +20,15 @@ def new_id(prefix: str, random_bytes: RandomBytes = secrets.token_bytes) -> str:
     return f"{prefix}_{base64.b32encode(random_bytes(10)).decode('ascii').lower()}"
 
 
-_ORDERED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"234567abcdefghijklmnopqrstuvwxyz")
-"""From the characters of base32 to those of ids, in the order in which texts are compared."""
+_ORDERED = "234567abcdefghijklmnopqrstuvwxyz"
+"""The digits of ids, in the order in which texts are compared."""
+
+_PAIRS = tuple(first + second for first in _ORDERED for second in _ORDERED)
+_SHIFTS = (70, 60, 50, 40, 30, 20, 10, 0)
 
 
 def ordered_id(prefix: str, number: int) -> str:
     """The id that stands for a number: ids of rising numbers rise, and look like any other (``ID_PATTERN``)."""
-    return f"{prefix}_{base64.b32encode(number.to_bytes(10)).translate(_ORDERED).decode('ascii')}"
+    if not 0 <= number < 2**80:
+        raise OverflowError(f"{number} does not fit into an id")
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"

@@ -7,6 +7,7 @@ for queries and written to the store in batches.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from actors.fleet import (
@@ -32,6 +33,7 @@ from actors.node_link import link_name
 from actors.supervision import Actor, Context
 from coxswain.errors import StoreUnavailable
 from coxswain.keyring import Keyring
+from coxswain.messages.fleet import Sighting
 from coxswain.messages.links import IntentChanged, ReportAgain
 from coxswain.provisioning.offer import Settings
 from coxswain.store import Store
@@ -64,9 +66,19 @@ class Fleet(Actor):
 
     mailbox_capacity = 50_000
 
-    def __init__(self, context: Context, *, store: Store, keyring: Keyring, settings: Settings) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        store: Store,
+        keyring: Keyring,
+        settings: Settings,
+        sightings: MutableMapping[str, Sighting] | None = None,
+    ) -> None:
         super().__init__(context)
         self._fleet = FleetState(context, store, keyring, settings)
+        if sightings is not None:
+            self._fleet.sightings = sightings
 
     def started(self) -> None:
         fleet = self._fleet

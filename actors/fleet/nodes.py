@@ -120,7 +120,7 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
         outbox_id = record(tx, message.caller, "node.rm", target, {"name": node.name}, now=fleet.now())
     fleet.context.tell("alert_engine", NodeGone(node.id))
     fleet.nodes.pop(node.id, None)
-    for known in (fleet.views, fleet.since, fleet.unwritten):
+    for known in (fleet.views, fleet.sightings, fleet.since, fleet.unwritten):
         known.pop(node.id, None)
     fleet.peers_changed()
     fleet.node_set_changed()

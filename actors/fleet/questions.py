@@ -39,18 +39,27 @@ def view_of(fleet: FleetState, node: Node) -> m.NodeView:
     report = fleet.views.get(node.id)
     if report is None:
         return m.NodeView(node, _link_state(fleet, node))
+    seen = _seen(fleet, report)
     return m.NodeView(
         node=node,
         link_state=report.link_state,
         link_reason=report.reason,
         since=fleet.since.get(node.id, 0.0),
-        last_seen=report.at if report.link_state in (LinkState.LIVE, LinkState.DEGRADED) else 0.0,
-        uptime_s=report.uptime_s or 0,
+        last_seen=seen.at if report.link_state in (LinkState.LIVE, LinkState.DEGRADED) else 0.0,
+        uptime_s=seen.uptime_s,
         peers_configured=report.peers_configured or 0,
-        peers_online=report.peers_online or 0,
+        peers_online=seen.peers_online,
         in_sync=_in_sync(fleet, node),
         findings=report.findings,
     )
+
+
+def _seen(fleet: FleetState, report: m.LinkReport) -> m.Sighting:
+    """What the last look showed that changes at every look: it came with the report, or was noted since."""
+    noted = fleet.sightings.get(report.node_id)
+    if noted is not None and noted.incarnation == report.incarnation and noted.at > report.at:
+        return noted
+    return m.Sighting(report.incarnation, report.at, report.uptime_s or 0, report.peers_online or 0)
 
 
 def _pulses(fleet: FleetState, _message: m.GetPulses) -> dict[str, Pulse]:
@@ -59,7 +68,7 @@ def _pulses(fleet: FleetState, _message: m.GetPulses) -> dict[str, Pulse]:
         report = fleet.views.get(node.id)
         if node.enabled and report is not None:
             up = report.link_state in (LinkState.LIVE, LinkState.DEGRADED)
-            found[node.id] = Pulse(up, fleet.since.get(node.id, 0.0), report.at)
+            found[node.id] = Pulse(up, fleet.since.get(node.id, 0.0), _seen(fleet, report).at)
     return found
 
 

@@ -5,7 +5,7 @@ Only the thread of the actor touches it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,7 @@ class FleetState:
     Attributes:
         nodes: every node, by id, as the store has it or will have it with the next flush (5,000 cost about 10 MB).
         views: what each node's link last reported.
+        sightings: what its links note at each look, without a word.
         since: when each link entered the state that it is in.
         unwritten: nodes whose reports are not written yet; an ordered set.
         keys_changed: a node reported another key since the last flush.
@@ -60,6 +61,7 @@ class FleetState:
         self.nodes: dict[str, Node] = {}
         self._ids: dict[str, str] = {}
         self.views: dict[str, m.LinkReport] = {}
+        self.sightings: MutableMapping[str, m.Sighting] = {}
         self.since: dict[str, float] = {}
         self.unwritten: dict[str, None] = {}
         self.keys_changed = False

@@ -37,6 +37,7 @@ __all__ = [
     "RemoveNode",
     "SetNodeEnabled",
     "SetNodeStatus",
+    "Sighting",
     "Whereabouts",
     "intent_mark",
 ]
@@ -265,7 +266,8 @@ class BeginLinks:
 class LinkReport:
     """Told by node links on every change. What is None did not change. Written to the store in batches.
 
-    ``at``: when it was said; two that differ in nothing else say the same.
+    ``at``: when it was said. Two that differ in nothing else, nor in what a ``Sighting`` has, say the same: then the second
+    is not sent.
     ``intent``: what the link goes by (``intent_mark``), so that one that a hint never reached is noticed.
     ``edges_seen``, ``links_in_use``: of inner links that end or begin at the node (``coxswain.cascade.health``).
     ``cascade_applied``: fingerprint of what paths make of the node, when the node has acknowledged all of it; None: not.
@@ -278,7 +280,7 @@ class LinkReport:
     reason: str = ""
     status: NodeStatus | None = None
     agent_version: str | None = None
-    uptime_s: int | None = None
+    uptime_s: int | None = field(default=None, compare=False)
     wg_public_key: str | None = None
     obfuscation: Obfuscation | None = None
     xray_public_key: str | None = None
@@ -292,10 +294,22 @@ class LinkReport:
     edges_seen: tuple[tuple[str, float], ...] = ()
     links_in_use: tuple[str, ...] = ()
     peers_configured: int | None = None
-    peers_online: int | None = None
+    peers_online: int | None = field(default=None, compare=False)
     in_sync: bool = False
     findings: tuple[str, ...] = ()
     intent: IntentMark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What is different at every look at a node. Its link notes it where ``fleet`` can read it, in a mapping by node id that
+    both are given: nobody is woken for it. It belongs to what the same ``incarnation`` of the link last reported.
+    """
+
+    incarnation: int
+    at: float
+    uptime_s: int
+    peers_online: int
 
 
 def intent_mark(node: Node, revision: int, cascade: str = "") -> IntentMark:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -24,13 +25,14 @@ from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
 __all__ = [
     "MAX_REVISION",
-    "counters",
+    "PeerRows",
     "event",
     "inert_link",
     "link_config",
     "node_clock",
     "normal_ips",
     "observed",
+    "peer_rows",
     "plain_ips",
     "policy_request",
     "psk_digest",
@@ -155,6 +157,7 @@ def observed(
     received_at: float,
     *,
     asked_at: tuple[float, float] | None = None,
+    rows: PeerRows | None = None,
 ) -> Observed:
     """Reads a status, and the peers if they were asked for.
 
@@ -163,7 +166,10 @@ def observed(
         peers: ListPeers(AMNEZIAWG), or None.
         received_at: epoch seconds.
         asked_at: when GetStatus was asked, monotonic and epoch seconds.
+        rows: of ``peers``, if they were read already (``peer_rows``).
     """
+    if rows is None and peers is not None:
+        rows = peer_rows(status, peers, received_at)
     revision = status.applied_revision
     if not 0 <= revision <= MAX_REVISION:
         raise NodeMisbehaved(f"GetStatus: applied_revision {revision} is not between 0 and 2^62")
@@ -179,13 +185,39 @@ def observed(
         wg_public_key=_public_key(status.amneziawg.public_key),
         obfuscation=_obfuscation(status.amneziawg.obfuscation),
         xray_public_key=_text(status.xray.public_key)[:64],
-        peers=None if peers is None else _observed_peers(peers),
-        clock_skew_s=None if peers is None else node_clock(status, peers, received_at) - received_at,
+        peers=None if peers is None or rows is None else _observed_peers(peers, rows),
+        clock_skew_s=None if rows is None else rows.node_now - rows.received_at,
         asked_at=asked_at,
     )
 
 
-def node_clock(status: pb.GetStatusResponse, peers: pb.ListPeersResponse, received_at: float) -> float:
+@dataclass(frozen=True, slots=True)
+class PeerRows:
+    """What both the session tracker and the link want of ListPeers; read once for both. Epoch seconds.
+
+    Attributes:
+        received_at: when it came, by our clock.
+        node_now: by the node's, as far as that can be told.
+        counters: of each row, in order.
+    """
+
+    received_at: float
+    node_now: float
+    counters: tuple[PeerCounters, ...]
+
+    @property
+    def usable(self) -> tuple[PeerCounters, ...]:
+        """The rows that have a usable key."""
+        return tuple(row for row in self.counters if validate.is_key(row.peer_key))
+
+
+def peer_rows(status: pb.GetStatusResponse, peers: pb.ListPeersResponse, received_at: float) -> PeerRows:
+    """Reads ListPeers(AMNEZIAWG), asked right after ``status``. ``received_at``: epoch seconds."""
+    counters = tuple(map(_counters, _rows(peers)))
+    return PeerRows(received_at, node_clock(status, counters, received_at), counters)
+
+
+def node_clock(status: pb.GetStatusResponse, rows: tuple[PeerCounters, ...], received_at: float) -> float:
     """The node's clock, epoch seconds, as far as it can be told; ours when it cannot, or when they agree.
 
     No field has it. But the status tells how long ago the newest handshake was, by the node's clock, and the list of peers
@@ -194,11 +226,11 @@ def node_clock(status: pb.GetStatusResponse, peers: pb.ListPeersResponse, receiv
 
     Args:
         status: GetStatus.
-        peers: ListPeers(AMNEZIAWG), asked right after it.
+        rows: of ListPeers(AMNEZIAWG), asked right after it.
         received_at: our clock when they came, epoch seconds.
     """
     service = next((s for s in status.services if s.protocol == pb.PROTOCOL_AMNEZIAWG), None)
-    newest = max((_handshake(state) for state in _rows(peers)), default=0.0)
+    newest = max((row.last_handshake for row in rows), default=0.0)
     if service is None or newest == 0.0:
         return received_at
     age = service.newest_handshake_age_seconds
@@ -209,11 +241,6 @@ def node_clock(status: pb.GetStatusResponse, peers: pb.ListPeersResponse, receiv
     return received_at if agrees or not 0 <= node_now <= _LATEST else node_now
 
 
-def counters(peers: pb.ListPeersResponse) -> tuple[PeerCounters, ...]:
-    """The rows of ListPeers that have a usable key."""
-    return tuple(_counters(state) for state in _rows(peers) if _is_key(state.peer.public_key))
-
-
 def event(node_id: str, message: pb.Event, received_at: float) -> NodeEvent | None:
     """Reads an event. None: it is about no protocol or peer that we know how to count."""
     kind = _EVENT_KINDS.get(message.type, EventKind.UNSPECIFIED)
@@ -221,7 +248,10 @@ def event(node_id: str, message: pb.Event, received_at: float) -> NodeEvent | No
     protocol = _PROTOCOLS.get(number)
     if kind is EventKind.UNSPECIFIED or protocol is None:
         return None
-    if kind is not EventKind.ERROR and not _is_peer_key(protocol, message.peer_id):
+    peer_key = message.peer_id
+    if kind is EventKind.ERROR:
+        peer_key = _text(peer_key)
+    elif not _is_peer_key(protocol, peer_key):
         return None
     return NodeEvent(
         node_id=node_id,
@@ -229,7 +259,7 @@ def event(node_id: str, message: pb.Event, received_at: float) -> NodeEvent | No
         received_at=received_at,
         kind=kind,
         protocol=protocol,
-        peer_key=_text(message.peer_id),
+        peer_key=peer_key,
         message=_text(message.message),
         endpoint=_text(message.source_endpoint)[:64],
         rx_bytes=_counter(message.rx_bytes),
@@ -248,7 +278,7 @@ def plain_ips(addresses: Iterable[str]) -> frozenset[str]:
     """Allowed IPs as a set in which a bare address is its /32 or /128. Cheap, for thousands of peers a second; two spellings
     of one IPv6 address stay two (``normal_ips``).
     """
-    return frozenset(_plain_ip(address) for address in addresses)
+    return frozenset(map(_plain_ip, addresses))
 
 
 def normal_ips(addresses: Iterable[str]) -> frozenset[str]:
@@ -285,15 +315,15 @@ def _rows(peers: pb.ListPeersResponse) -> list[pb.PeerState]:
     return list(peers.peers)
 
 
-def _observed_peers(peers: pb.ListPeersResponse) -> tuple[ObservedPeer, ...]:
+def _observed_peers(peers: pb.ListPeersResponse, rows: PeerRows) -> tuple[ObservedPeer, ...]:
     return tuple(
         ObservedPeer(
-            public_key=_text(state.peer.public_key),
+            public_key=counted.peer_key,
             allowed_ips=plain_ips(_text(ip) for ip in state.peer.allowed_ips),
             psk_digest=psk_digest(state.peer.preshared_key),
-            counters=_counters(state),
+            counters=counted,
         )
-        for state in _rows(peers)
+        for state, counted in zip(peers.peers, rows.counters, strict=True)
     )
 
 
@@ -321,7 +351,7 @@ def _service(service: pb.ServiceStatus) -> ServiceHealth:
 
 
 def _public_key(text: str) -> str:
-    if text and not _is_key(text):
+    if text and not validate.is_key(text):
         raise NodeMisbehaved("GetStatus: amneziawg.public_key is not a WireGuard key")
     return text
 
@@ -361,17 +391,11 @@ def _handshake(state: pb.PeerState) -> float:
     return _seconds(state.last_handshake, 0.0) if state.HasField("last_handshake") else 0.0
 
 
-def _is_key(text: str) -> bool:
-    return _passes(validate.key, text)
-
-
 def _is_peer_key(protocol: Protocol, text: str) -> bool:
-    return _passes(validate.key if protocol is Protocol.AMNEZIAWG else validate.uuid, text)
-
-
-def _passes(check: Callable[[str, str], str], text: str) -> bool:
+    if protocol is Protocol.AMNEZIAWG:
+        return validate.is_key(text)
     try:
-        check("key", text)
+        validate.uuid("key", text)
     except InvalidInput:
         return False
     return True

@@ -148,6 +148,8 @@ def _links(desired: Desired, memory: LinkMemory) -> list[ConfigureLink]:
 
 def unused_links(desired: Desired, memory: LinkMemory) -> list[RemoveLink]:
     """The links that the node has, or may have, and should not."""
+    if not memory.links:
+        return []
     wanted = {link.interface for link in desired.links}
     return [
         RemoveLink(name, name not in memory.registered, Reason.LINK_UNUSED) for name in sorted(memory.links.keys() - wanted)
@@ -251,7 +253,10 @@ def _difference(desired: Desired, observed: Observed) -> str:
 
 
 def _service(observed: Observed, protocol: Protocol = Protocol.AMNEZIAWG) -> ServiceHealth | None:
-    return next((s for s in observed.services if s.protocol is protocol), None)
+    for service in observed.services:
+        if service.protocol is protocol:
+            return service
+    return None
 
 
 def _stalled(service: ServiceHealth, memory: LinkMemory, now: float) -> bool:

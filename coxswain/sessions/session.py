@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 
 from coxswain.model import Protocol
@@ -146,9 +147,19 @@ class OpenSession:
             self.rx_last = self.tx_last = None
 
 
-@lru_cache(maxsize=8192)
+_PART = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_V4_ENDPOINT = re.compile(rf"({_PART}(?:\.{_PART}){{3}})(?::[0-9]+)?")
+"""As nearly all of them are, and in their usual form already; ``ipaddress`` takes ten times as long."""
+
+
 def source_ip(endpoint: str) -> str:
     """The address in ``address:port``, in its usual form; text that is none is kept (management-plane.md 6.3)."""
+    plain = _V4_ENDPOINT.fullmatch(endpoint)
+    return plain[1] if plain else _other_source_ip(endpoint)
+
+
+@lru_cache(maxsize=8192)
+def _other_source_ip(endpoint: str) -> str:
     bare = endpoint[1:].partition("]")[0] if endpoint.startswith("[") else endpoint
     if bare.count(":") == 1:
         bare = bare.partition(":")[0]

@@ -48,18 +48,17 @@ class TxGuard:
     def __init__(self) -> None:
         self._failed = False
         self._over = False
+        self._guard = _StatementGuard(self)
 
-    @contextmanager
-    def _statement(self) -> Iterator[None]:
+    def _statement(self) -> _StatementGuard:
+        """Around each statement. PERF: a class, as a generator takes five times as long."""
+        return self._guard
+
+    def _check_usable(self) -> None:
         if self._over:
             raise RuntimeError("this transaction is over")
         if self._failed:
             raise RuntimeError("a statement of this transaction failed before; nothing more can be done in it")
-        try:
-            yield
-        except BaseException:
-            self._failed = True
-            raise
 
     def check_unfailed(self) -> None:
         """Called before the commit. Raises if the block swallowed the failure of a statement."""
@@ -69,6 +68,20 @@ class TxGuard:
     def finish(self) -> None:
         """Called when the block is left."""
         self._over = True
+
+
+class _StatementGuard:
+    __slots__ = ("_tx",)
+
+    def __init__(self, tx: TxGuard) -> None:
+        self._tx = tx
+
+    def __enter__(self) -> None:
+        self._tx._check_usable()  # noqa: SLF001 - a part of it
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+        if kind is not None:
+            self._tx._failed = True  # noqa: SLF001 - a part of it
 
 
 class SharedSync:

@@ -68,20 +68,21 @@ def printable(field: str, value: str) -> str:
     return value
 
 
-def _is_key(value: str) -> bool:
+def is_key(value: str) -> bool:
+    """Whether it is a WireGuard public key: canonical base64 of 32 bytes."""
     return _KEY.fullmatch(value) is not None
 
 
 def key(field: str, value: str) -> str:
     """A WireGuard public key: canonical base64 of 32 bytes."""
-    if not _is_key(value):
+    if not is_key(value):
         raise InvalidInput(f"{field}: {_shown(value)} is not a WireGuard key: 44 characters, base64 of 32 bytes")
     return value
 
 
 def preshared_key(field: str, value: str) -> str:
     """A preshared key, or empty for none."""
-    if value and not _is_key(value):
+    if value and not is_key(value):
         raise InvalidInput(f"{field}: is not a preshared key: 44 characters, base64 of 32 bytes, or empty")
     return value
 

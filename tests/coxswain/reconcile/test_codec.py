@@ -133,7 +133,7 @@ def test_too_many_services_or_peers_are_too_many() -> None:
     with pytest.raises(NodeMisbehaved, match="peers"):
         codec.observed(status(), many, NOW)
     with pytest.raises(NodeMisbehaved, match="peers"):
-        codec.counters(many)
+        codec.peer_rows(status(), many, NOW)
 
 
 def test_texts_are_cut_and_shown_without_control_characters() -> None:
@@ -145,7 +145,7 @@ def test_texts_are_cut_and_shown_without_control_characters() -> None:
 
 def test_one_bad_row_does_not_cost_the_node() -> None:
     rows = listed(state(1, rx=5), state(public_key="nonsense\n"), state(2, rx=2**64 - 1))
-    assert [(c.peer_key, c.rx_bytes) for c in codec.counters(rows)] == [(key(1), 5), (key(2), 2**60)]
+    assert [(c.peer_key, c.rx_bytes) for c in codec.peer_rows(status(), rows, NOW).usable] == [(key(1), 5), (key(2), 2**60)]
     observed = codec.observed(status(), rows, NOW)
     assert observed.peers is not None
     assert [p.public_key for p in observed.peers] == [key(1), "nonsense\ufffd", key(2)]
@@ -219,7 +219,7 @@ def test_a_nodes_clock_is_told_from_its_handshakes(skew: float, age: int) -> Non
     message.services[0].newest_handshake_age_seconds = age
     message.services[0].handshaking_peers = message.services[0].peer_count = 1 if age < 180 else 0
     rows = listed(state(1, NOW + skew - age), state(2, NOW + skew - age - 500), state(3))
-    assert codec.node_clock(message, rows, NOW) == NOW + skew
+    assert codec.peer_rows(message, rows, NOW).node_now == NOW + skew
     assert codec.observed(message, rows, NOW).clock_skew_s == skew
 
 
@@ -228,14 +228,14 @@ def test_agents_that_cannot_tell_are_taken_to_have_our_clock(age: int, handshaki
     message = status()
     message.services[0].newest_handshake_age_seconds = age
     message.services[0].handshaking_peers = handshaking
-    assert codec.node_clock(message, listed(state(1, NOW - 5000)), NOW) == NOW
+    assert codec.peer_rows(message, listed(state(1, NOW - 5000)), NOW).node_now == NOW
 
 
 def test_a_handshake_between_the_two_answers_is_no_skew() -> None:
     message = status()
     message.services[0].newest_handshake_age_seconds = 170
     message.services[0].handshaking_peers = 1
-    assert codec.node_clock(message, listed(state(1, NOW)), NOW) == NOW
+    assert codec.peer_rows(message, listed(state(1, NOW)), NOW).node_now == NOW
 
 
 # -- fuzz
@@ -298,8 +298,8 @@ def read_all(message: pb.GetStatusResponse, rows: pb.ListPeersResponse) -> None:
     observed = codec.observed(message, rows, NOW)
     assert 0 <= observed.applied_revision <= 2**62
     assert all(len(p.public_key) <= 256 and p.public_key.isprintable() for p in observed.peers or ())
-    assert all(0 <= c.rx_bytes <= 2**60 and c.last_handshake >= 0 for c in codec.counters(rows))
-    assert 0 <= codec.node_clock(message, rows, NOW) <= 13_569_465_600
+    assert all(0 <= c.rx_bytes <= 2**60 and c.last_handshake >= 0 for c in codec.peer_rows(message, rows, NOW).usable)
+    assert 0 <= codec.peer_rows(message, rows, NOW).node_now <= 13_569_465_600
     plan(wanted(peer(1)), observed, remember(LinkMemory(), observed, 0.0), 0.0)
 
 

@@ -1,0 +1,91 @@
+"""The egress role: one hop of a control path (relay-contract.md 5, the relay's side).
+
+The controller comes with mutual TLS and opens yamux streams; on each it names a target, which is dialled, and bytes are
+passed on. There is no answer to the line: every failure is the end of the stream, with nothing sent. Beat: any number of
+sessions at once, so that a second connection never hangs, and a deadline for everything that a stranger could leave open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+
+from coxswain.errors import CoxswainError
+from coxswain.relay.byte_stream import ByteStream, SocketStream, splice
+from coxswain.relay.stream_tls import tls_over
+from coxswain.relay.targets import MAX_TARGET, AllowList, dial
+from coxswain.relay.yamux import Limits, Session, SessionClosed, Stream, Timing
+
+__all__ = ["EgressRelay", "read_line"]
+
+LINE_S = 60.0
+"""Seconds in which a new stream must name its target."""
+
+_LIMITS = Limits(max_streams=2048)
+
+
+class EgressRelay:
+    """Handles the connections of one listener; ``serve`` is for ``Listener``."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        log: logging.Logger,
+        *,
+        allowed: AllowList | None = None,
+        timing: Timing | None = None,
+        line_s: float = LINE_S,
+    ) -> None:
+        self._context = context
+        self._log = log
+        self._allowed = allowed or AllowList(())
+        self._timing = timing
+        self._line_s = line_s
+
+    async def serve(self, stream: SocketStream) -> None:
+        """One connection, from the handshake to its end."""
+        over = await tls_over(stream, self._context, server_name=None)
+        async with Session(over, client=False, timing=self._timing, limits=_LIMITS) as session:
+            self._log.info("[egress] coxswain connected from %s", stream.peer)
+            hops: set[asyncio.Task[None]] = set()
+            try:
+                while True:
+                    task = asyncio.create_task(self._hop(await session.accept()))
+                    hops.add(task)
+                    task.add_done_callback(hops.discard)
+            except SessionClosed as error:
+                self._log.info("[egress] session ended: %s", error)
+            finally:
+                for task in list(hops):
+                    task.cancel()
+                await asyncio.gather(*hops, return_exceptions=True)
+
+    async def _hop(self, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(self._line_s):
+                line = await read_line(stream)
+            onward = await dial(line, self._allowed)
+        except (OSError, CoxswainError, ValueError):
+            stream.close()  # no reason is given (5.2)
+            return
+        except asyncio.CancelledError:
+            stream.close()
+            raise
+        await splice(stream, onward)
+
+
+async def read_line(stream: ByteStream) -> str:
+    """The target line without its end; not a byte more is read. Raises ``ValueError`` when it is none."""
+    line = bytearray()
+    while len(line) <= MAX_TARGET:
+        byte = await stream.read(1)
+        if not byte:
+            break
+        if byte == b"\n":
+            with contextlib.suppress(UnicodeDecodeError):
+                return line.decode("ascii")
+            break
+        line += byte
+    raise ValueError("no target line")

@@ -1,0 +1,354 @@
+"""HTTP/2 connections, client and server, over any byte stream: what the gRPC proxy of a relay speaks on both legs.
+
+``h2`` holds the protocol; here are the loop that feeds it, flow control that is passed on, and bounds: what a peer sends is
+held only as far as its windows reach, and credit comes back when somebody has taken the bytes (``Http2Stream.taken``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from coxswain.relay.byte_stream import ByteStream
+
+__all__ = ["Body", "Headers", "Http2Connection", "Http2Stream", "StreamGone"]
+
+Pairs = list[tuple[bytes, bytes]]
+
+_STREAM_WINDOW = 1024 * 1024
+_CONNECTION_WINDOW = 4 * 1024 * 1024
+_MAX_STREAMS = 100
+_MAX_HEADER_BYTES = 64 * 1024
+_WRITE_S = 30.0
+_RESETS_SPARED = 200
+
+
+class StreamGone(ConnectionError):
+    """The stream was reset by the other side, or its connection ended. ``code``: the reset's, None: the connection's end."""
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Headers:
+    """A request's, a response's, or trailers. ``last``: nothing follows."""
+
+    pairs: Pairs = field(repr=False)
+    last: bool
+
+
+@dataclass(frozen=True)
+class Body:
+    """Part of a body; may be empty. ``credit``: what it counts in flow control."""
+
+    data: bytes = field(repr=False)
+    credit: int
+    last: bool
+
+
+class Http2Stream:
+    """One request and its response. Made by ``Http2Connection`` only."""
+
+    def __init__(self, connection: Http2Connection, number: int) -> None:
+        self._connection = connection
+        self.id = number
+        self._arrived: deque[Headers | Body] = deque()
+        self._gone: StreamGone | None = None
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self.we_ended = False
+        self.they_ended = False
+
+    async def receive(self) -> Headers | Body:
+        """The next thing from the other side. Raises ``StreamGone``; after what is ``last`` there is nothing more."""
+        while not self._arrived:
+            if self._gone is not None:
+                raise self._gone
+            self._changed.clear()
+            await self._changed.wait()
+        return self._arrived.popleft()
+
+    async def gone(self) -> StreamGone:
+        """Waits until the stream is lost, and says how. It may have ended well before; then this never returns."""
+        while self._gone is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._gone
+
+    async def taken(self, body: Body) -> None:
+        """Gives credit back for a part that was passed on."""
+        await self._connection.acknowledge(self.id, body.credit)
+
+    async def send_headers(self, pairs: Pairs, *, last: bool = False) -> None:
+        """Raises ``StreamGone``."""
+        self._must_live()
+        self.we_ended = last
+        await self._connection.send_headers(self.id, pairs, last=last)
+
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        """As fast as the other side takes it. Raises ``StreamGone``."""
+        view = memoryview(data)
+        while view:
+            room = await self._wait_for_room()
+            await self._connection.send_data(self.id, bytes(view[:room]), last=False)
+            view = view[room:]
+        if last:
+            self._must_live()
+            self.we_ended = True
+            await self._connection.send_data(self.id, b"", last=True)
+
+    async def reset(self, code: int = h2.errors.ErrorCodes.CANCEL) -> None:
+        """Ends the stream; nothing happens when it is over already."""
+        if self._gone is None and not (self.we_ended and self.they_ended):
+            self._gone = StreamGone("reset on our side", code)
+            await self._connection.send_reset(self.id, code)
+
+    async def _wait_for_room(self) -> int:
+        while True:
+            self._must_live()
+            room = self._connection.room(self.id)
+            if room:
+                return room
+            self._room.clear()
+            await self._room.wait()
+
+    def _must_live(self) -> None:
+        if self._gone is not None:
+            raise self._gone
+
+    # for the connection
+
+    def arrive(self, what: Headers | Body) -> None:
+        self._arrived.append(what)
+        self.they_ended = self.they_ended or what.last
+        self._changed.set()
+
+    def lose(self, gone: StreamGone) -> None:
+        if self._gone is None:
+            self._gone = gone
+        self.room_changed()
+        self._changed.set()
+
+    def room_changed(self) -> None:
+        self._room.set()
+
+
+class Http2Connection:
+    """One connection. ``run`` reads until it ends; everything else may be called meanwhile.
+
+    Args:
+        stream: the connection beneath; ``run`` closes it.
+        client: we open streams; otherwise the other side does.
+        on_request: called for each stream that the other side opens, with its headers.
+        idle_s: a connection without streams ends after this time; None: never.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        *,
+        client: bool,
+        on_request: Callable[[Http2Stream, Headers], None] | None = None,
+        idle_s: float | None = None,
+    ) -> None:
+        self._stream = stream
+        self._on_request = on_request
+        self._idle_s = idle_s
+        self._streams: dict[int, Http2Stream] = {}
+        self._writing = asyncio.Lock()
+        self._client = client
+        self._served = 0
+        self._resets = 0
+        self.closed = False
+        config = h2.config.H2Configuration(client_side=client, header_encoding=None)
+        self._h2 = h2.connection.H2Connection(config)
+        self._h2.local_settings = h2.settings.Settings(
+            client=client,
+            initial_values={
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADER_BYTES,
+                **({h2.settings.SettingCodes.ENABLE_PUSH: 0} if client else {}),
+            },
+        )
+
+    async def start(self) -> None:
+        """Sends the preface. Raises ``OSError``."""
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(_CONNECTION_WINDOW - 65_535)
+        await self._flush()
+
+    async def run(self) -> None:
+        """Reads until the connection ends, for whatever reason; never raises but ``CancelledError``."""
+        reason = "EOF"
+        try:
+            while True:
+                data = await self._read()
+                if not data:
+                    break
+                for event in self._h2.receive_data(data):
+                    self._take(event)
+                await self._flush()
+                if self._resets > _RESETS_SPARED + 2 * self._served:
+                    self._h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+                    break
+        except (h2.exceptions.ProtocolError, h2.exceptions.RFC1122Error) as error:
+            reason = f"HTTP/2: {type(error).__name__}"
+        except TimeoutError:
+            reason = "idle"
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                self._h2.close_connection()
+        except OSError as error:
+            reason = str(error) or "unexpected EOF"
+        finally:
+            self.closed = True
+            for stream in list(self._streams.values()):
+                stream.lose(StreamGone(f"error reading from server: {reason}"))
+            self._streams.clear()
+            with contextlib.suppress(OSError):
+                await self._flush()
+            self._stream.close()
+
+    async def open(self, pairs: Pairs) -> Http2Stream:
+        """Sends a request's headers. Raises ``StreamGone``: this connection takes none."""
+        if self.closed:
+            raise StreamGone("the connection is closed")
+        try:
+            number = self._h2.get_next_available_stream_id()
+            stream = self._streams[number] = Http2Stream(self, number)
+            self._h2.send_headers(number, pairs)
+        except h2.exceptions.ProtocolError as error:
+            raise StreamGone(f"no new stream: {type(error).__name__}") from None
+        await self._flush()
+        return stream
+
+    def close(self) -> None:
+        """Ends the connection at once."""
+        self._stream.close()
+
+    @property
+    def open_streams(self) -> int:
+        return len(self._streams)
+
+    # for streams
+
+    def room(self, number: int) -> int:
+        try:
+            return min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
+        except h2.exceptions.ProtocolError:
+            raise StreamGone("the stream is over") from None
+
+    async def send_headers(self, number: int, pairs: Pairs, *, last: bool) -> None:
+        with _as_gone():
+            self._h2.send_headers(number, pairs, end_stream=last)
+        await self._sent(number)
+
+    async def send_data(self, number: int, data: bytes, *, last: bool) -> None:
+        with _as_gone():
+            self._h2.send_data(number, data, end_stream=last)
+        await self._sent(number)
+
+    async def send_reset(self, number: int, code: int) -> None:
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            self._h2.reset_stream(number, code)
+        self._streams.pop(number, None)
+        with contextlib.suppress(OSError):
+            await self._flush()
+
+    async def acknowledge(self, number: int, credit: int) -> None:
+        if credit:
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                self._h2.acknowledge_received_data(credit, number)
+            await self._flush()
+
+    async def _sent(self, number: int) -> None:
+        self._tidy(number)
+        await self._flush()
+
+    # beneath
+
+    async def _read(self) -> bytes:
+        if self._idle_s is None:
+            return await self._stream.read()
+        while True:
+            try:
+                async with asyncio.timeout(self._idle_s):
+                    return await self._stream.read()
+            except TimeoutError:
+                if not self._streams:
+                    raise
+
+    async def _flush(self) -> None:
+        async with self._writing:
+            while data := self._h2.data_to_send(64 * 1024):
+                async with asyncio.timeout(_WRITE_S):
+                    await self._stream.write(data)
+
+    def _take(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                self._request(event)
+            case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                self._arrive(event.stream_id, Headers(_pairs(event.headers), event.stream_ended is not None))
+            case h2.events.DataReceived():
+                credit = event.flow_controlled_length or 0
+                if event.stream_id in self._streams:
+                    self._arrive(event.stream_id, Body(event.data or b"", credit, event.stream_ended is not None))
+                elif credit:  # reset on our side meanwhile
+                    with contextlib.suppress(h2.exceptions.ProtocolError):
+                        self._h2.acknowledge_received_data(credit, event.stream_id or 0)
+            case h2.events.StreamReset():
+                self._resets += bool(event.remote_reset)
+                gone = self._streams.pop(event.stream_id or 0, None)
+                if gone is not None:
+                    gone.lose(StreamGone(f"reset by the other side ({event.error_code})", int(event.error_code or 0)))
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                for stream in self._streams.values():
+                    stream.room_changed()
+            case h2.events.ConnectionTerminated():
+                raise ConnectionResetError("the server is going away")
+
+    def _request(self, event: h2.events.RequestReceived) -> None:
+        number = event.stream_id or 0
+        stream = self._streams[number] = Http2Stream(self, number)
+        headers = Headers(_pairs(event.headers), event.stream_ended is not None)
+        self._served += 1
+        stream.they_ended = headers.last
+        if self._on_request is not None:
+            self._on_request(stream, headers)
+
+    def _arrive(self, number: int | None, what: Headers | Body) -> None:
+        stream = self._streams.get(number or 0)
+        if stream is not None:
+            stream.arrive(what)
+            self._tidy(stream.id)
+
+    def _tidy(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None and stream.we_ended and stream.they_ended:
+            del self._streams[number]
+
+
+@contextlib.contextmanager
+def _as_gone() -> Iterator[None]:
+    try:
+        yield
+    except h2.exceptions.ProtocolError as error:
+        raise StreamGone(f"the stream is over: {type(error).__name__}") from None
+
+
+def _pairs(headers: object) -> Pairs:
+    """``h2`` gives tuples of its own kind, text or bytes."""
+    return [(bytes(name), bytes(value)) for name, value in headers or ()]  # type: ignore[attr-defined]

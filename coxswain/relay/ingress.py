@@ -1,0 +1,57 @@
+"""The ingress role: devices on one port, the controller's reverse tunnel on another (relay-contract.md 2 and 3).
+
+Beat: a tunnel counts when its TLS handshake is done and a ping was answered, not when somebody connects; so idle or foreign
+connections keep nobody out. Several tunnels may stand at once, and a call takes the newest that works: a controller that
+comes back need not wait until its old connection is noticed to be dead, and a stolen certificate displaces nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+
+from coxswain.relay.byte_stream import ByteStream, SocketStream
+from coxswain.relay.stream_tls import tls_over
+from coxswain.relay.yamux import Limits, Session, Timing
+
+__all__ = ["Tunnels"]
+
+_MAX_TUNNELS = 8
+_LIMITS = Limits(max_streams=16)
+"""The controller opens none; a relay that is asked to carry streams inwards has been mistaken for another."""
+
+
+class Tunnels:
+    """The tunnels that stand; ``serve`` is for ``Listener``, ``ways`` for ``Backend``."""
+
+    def __init__(self, context: ssl.SSLContext, log: logging.Logger, *, timing: Timing | None = None) -> None:
+        self._context = context
+        self._log = log
+        self._timing = timing
+        self._sessions: list[Session] = []
+
+    async def serve(self, stream: SocketStream) -> None:
+        """One connection of the controller, from the handshake to its end."""
+        over = await tls_over(stream, self._context, server_name=None)
+        async with Session(over, client=True, timing=self._timing, limits=_LIMITS) as session:
+            await session.ping()
+            while len(self._sessions) >= _MAX_TUNNELS:
+                self._sessions.pop(0).abort("newer tunnels took its place")
+            self._sessions.append(session)
+            self._log.info("[relay] coxswain tunnel connected")
+            try:
+                await session.wait_closed()
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._sessions.remove(session)
+                self._log.info("[relay] coxswain tunnel closed — awaiting reconnect")
+
+    def ways(self) -> list[Callable[[], Awaitable[ByteStream]]]:
+        """How to reach the controller, the newest tunnel first."""
+        return [session.open_stream for session in reversed(self._sessions)]
+
+    @property
+    def standing(self) -> int:
+        return len(self._sessions)

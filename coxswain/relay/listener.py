@@ -1,0 +1,90 @@
+"""A TCP listener of the relay program: bounded in how many connections it holds, graceful at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from coxswain.errors import CoxswainError, InvalidInput
+from coxswain.relay.byte_stream import SocketStream
+
+__all__ = ["Listener", "listen_address"]
+
+Handler = Callable[[SocketStream], Awaitable[None]]
+
+
+def listen_address(text: str) -> tuple[str | None, int]:
+    """``:8443``, ``host:8443`` or ``[v6]:8443``; host (None: all addresses) and port; 0: any. Raises ``InvalidInput``."""
+    host, colon, digits = text.rpartition(":")
+    if not (colon and digits.isascii() and digits.isdigit() and int(digits) <= 65535):
+        raise InvalidInput(f"address: {text[:80]!r} is not host:port or :port")
+    return host.removeprefix("[").removesuffix("]") or None, int(digits)
+
+
+class Listener:
+    """Accepts connections and runs ``handler`` for each, in a task of its own.
+
+    Args:
+        handler: gets the connection; whatever it raises ends this connection only. It is closed afterwards.
+        log: where failures that are bugs go.
+        limit: connections at once; further ones are closed at once, so that a flood costs no memory.
+        per_host: of them, from one address.
+    """
+
+    def __init__(self, handler: Handler, log: logging.Logger, *, limit: int = 4096, per_host: int = 256) -> None:
+        self._handler = handler
+        self._log = log
+        self._limit = limit
+        self._per_host = per_host
+        self._server: asyncio.Server | None = None
+        self._tasks: dict[asyncio.Task[None], SocketStream] = {}
+        self._hosts: Counter[str] = Counter()
+
+    async def start(self, address: str) -> str:
+        """Listens; returns ``host:port`` as it came to be. Raises ``OSError``, ``InvalidInput``."""
+        host, port = listen_address(address)
+        self._server = await asyncio.start_server(self._accept, host, port, backlog=512)
+        bound = self._server.sockets[0].getsockname()
+        return f"{address.rpartition(':')[0]}:{bound[1]}"
+
+    @property
+    def connections(self) -> int:
+        return len(self._tasks)
+
+    def stop_accepting(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def stop(self) -> None:
+        """Accepts nothing more and ends every connection."""
+        self.stop_accepting()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Asyncio runs this in a task of its own."""
+        stream = SocketStream(reader, writer)
+        host = stream.peer.rpartition(":")[0]
+        task = asyncio.current_task()
+        if task is None or len(self._tasks) >= self._limit or self._hosts[host] >= self._per_host:
+            stream.abort()
+            return
+        self._tasks[task] = stream
+        self._hosts[host] += 1
+        try:
+            await self._handler(stream)
+        except (OSError, ssl.SSLError, CoxswainError):
+            pass  # the other side's affair; whoever cares has logged it
+        except Exception:
+            self._log.exception("a connection from %s failed", stream.peer)
+        finally:
+            stream.close()
+            del self._tasks[task]
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]

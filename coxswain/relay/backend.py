@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from coxswain.relay.byte_stream import ByteStream
 from coxswain.relay.grpc_wire import Code, GrpcFailure
 from coxswain.relay.http2 import Http2Connection, Http2Stream, StreamGone
 from coxswain.relay.stream_tls import tls_over
 
-__all__ = ["Backend", "NoTunnel"]
+__all__ = ["Backend", "NoTunnel", "Way"]
 
 SERVER_NAME = "coxswain-grpc"
 _DIAL_S = 10.0
@@ -27,17 +27,28 @@ class NoTunnel(ConnectionError):
         super().__init__("relay: no coxswain tunnel connected")
 
 
+def _shrug() -> None:
+    """There is no other way that could be taken first."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to the controller. ``open`` raises ``OSError``; ``failed`` is told that it did not lead there."""
+
+    open: Callable[[], Awaitable[ByteStream]]
+    failed: Callable[[], None] = _shrug
+
+
 class Backend:
     """Hands out streams of one HTTP/2 connection that all calls of all devices share; a lost one is made anew by the next
     call. There is no back-off: without a tunnel an attempt costs nothing, and with one the first call must succeed.
 
     Args:
-        ways: says which ways to the controller there are, best first; each, when called, opens a byte stream or raises
-            ``OSError``. None at all: ``NoTunnel``.
+        ways: says which ways to the controller there are just now, best first.
         context: TLS client context with the relay's leaf, which trusts the Fleet CA.
     """
 
-    def __init__(self, ways: Callable[[], list[Callable[[], Awaitable[ByteStream]]]], context: ssl.SSLContext) -> None:
+    def __init__(self, ways: Callable[[], list[Way]], context: ssl.SSLContext) -> None:
         self._ways = ways
         self._context = context
         self._connection: Http2Connection | None = None
@@ -69,13 +80,14 @@ class Backend:
             return self._connection
 
     async def _dial(self) -> Http2Connection:
-        failure: OSError = NoTunnel()
+        text = f"transport: Error while dialing: {NoTunnel()}"
         for way in self._ways():
             try:
                 async with asyncio.timeout(_DIAL_S):
-                    stream = await way()
+                    stream = await way.open()
             except OSError as error:
-                failure = error
+                text = f"transport: Error while dialing: {error}"
+                way.failed()
                 continue
             try:
                 over = await tls_over(stream, self._context, server_name=SERVER_NAME)
@@ -83,15 +95,11 @@ class Backend:
                 await connection.start()
             except OSError as error:
                 stream.close()
-                text = f'connection error: desc = "transport: authentication handshake failed: {error}"'
-                raise GrpcFailure(Code.UNAVAILABLE, text) from None
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    stream.close()
-                raise
+                text = f"transport: authentication handshake failed: {error}"
+                way.failed()
+                continue
             task = asyncio.create_task(connection.run())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             return connection
-        text = f'connection error: desc = "transport: Error while dialing: {failure}"'
-        raise GrpcFailure(Code.UNAVAILABLE, text)
+        raise GrpcFailure(Code.UNAVAILABLE, f'connection error: desc = "{text}"')

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from enum import IntEnum
 from urllib.parse import quote
+
+from coxswain.pki import device_fingerprint as fingerprint_of_pem
 
 __all__ = [
     "CLAIM_PATH",
@@ -63,7 +64,7 @@ class GrpcFailure(Exception):
 
 def device_fingerprint(der: bytes) -> str:
     """What the controller knows a device by: a hash of the PEM text, not of the DER (1.5)."""
-    return "sha256:" + hashlib.sha256(ssl.DER_cert_to_PEM_cert(der).encode("ascii")).hexdigest()
+    return fingerprint_of_pem(ssl.DER_cert_to_PEM_cert(der).encode("ascii"))
 
 
 def certless_refusal(path: str) -> GrpcFailure | None:

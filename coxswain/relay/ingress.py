@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from functools import partial
 
-from coxswain.relay.byte_stream import ByteStream, SocketStream
+from coxswain.relay.backend import Way
+from coxswain.relay.byte_stream import SocketStream
 from coxswain.relay.stream_tls import tls_over
 from coxswain.relay.yamux import Limits, Session, Timing
 
@@ -48,9 +49,14 @@ class Tunnels:
                     self._sessions.remove(session)
                 self._log.info("[relay] coxswain tunnel closed — awaiting reconnect")
 
-    def ways(self) -> list[Callable[[], Awaitable[ByteStream]]]:
-        """How to reach the controller, the newest tunnel first."""
-        return [session.open_stream for session in reversed(self._sessions)]
+    def ways(self) -> list[Way]:
+        """How to reach the controller, the newest tunnel first, but those behind which it was not found last."""
+        return [Way(session.open_stream, partial(self._demote, session)) for session in reversed(self._sessions)]
+
+    def _demote(self, session: Session) -> None:
+        if session in self._sessions:
+            self._sessions.remove(session)
+            self._sessions.insert(0, session)
 
     @property
     def standing(self) -> int:

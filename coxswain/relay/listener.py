@@ -40,7 +40,7 @@ class Listener:
         self._limit = limit
         self._per_host = per_host
         self._server: asyncio.Server | None = None
-        self._tasks: dict[asyncio.Task[None], SocketStream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._hosts: Counter[str] = Counter()
 
     async def start(self, address: str) -> str:
@@ -66,15 +66,17 @@ class Listener:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Asyncio runs this in a task of its own."""
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream = SocketStream(reader, writer)
         host = stream.peer.rpartition(":")[0]
-        task = asyncio.current_task()
-        if task is None or len(self._tasks) >= self._limit or self._hosts[host] >= self._per_host:
+        if len(self._tasks) >= self._limit or self._hosts[host] >= self._per_host:
             stream.abort()
             return
-        self._tasks[task] = stream
+        task = asyncio.create_task(self._serve(stream, host))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, stream: SocketStream, host: str) -> None:
         self._hosts[host] += 1
         try:
             await self._handler(stream)
@@ -84,7 +86,6 @@ class Listener:
             self._log.exception("a connection from %s failed", stream.peer)
         finally:
             stream.close()
-            del self._tasks[task]
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]

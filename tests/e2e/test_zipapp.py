@@ -108,7 +108,7 @@ def built() -> Iterator[Path]:
     where.chmod(0o755)
     try:
         subprocess.run([ROOT / "tools/zipapp", "--output", where / "cox.pyz"], check=True, capture_output=True, timeout=300)
-        for name in ("cox-node", "node", "node.new"):
+        for name in ("cox-node", "node", "node.new", "cox-relay", "relay", "relay.new"):
             (where / name).symlink_to("cox.pyz")
         yield where
     finally:
@@ -133,10 +133,13 @@ def test_it_fits_and_is_the_same_whenever_it_is_made(built, tmp_path):
     assert again.read_bytes() == (built / "cox.pyz").read_bytes()
 
 
-def test_one_file_is_both_ends(box):
-    for name in ("cox-node", "node", "node.new"):  # as the last two onboarding installs it
+def test_one_file_is_all_ends(box):
+    # The names without cox- are those under which onboarding installs it.
+    for name in ("cox-node", "node", "node.new", "cox-relay", "relay", "relay.new"):
         assert box.run("--version").stdout == box.run("version", program=name).stdout
     assert "Serve until SIGTERM" in box.run("run", "--help", program="cox-node").stdout
+    assert "BEGIN CERTIFICATE REQUEST" in box.run("gen-csr", "--config-dir", "etc", program="cox-relay").stdout
+    assert "--tunnel-addr" in box.run("run", "--help", program="relay").stdout
 
 
 def test_a_fleet_lives_from_this_file_alone(box):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 from coxswain.relay.byte_stream import SocketStream
 
@@ -16,3 +17,8 @@ async def pipe() -> tuple[SocketStream, SocketStream]:
 
 async def _stream(end: socket.socket) -> SocketStream:
     return SocketStream(*await asyncio.open_unix_connection(sock=end))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - whoever makes it true knows nothing of us
+        await asyncio.sleep(0.005)

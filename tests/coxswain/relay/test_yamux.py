@@ -12,7 +12,7 @@ import pytest
 from coxswain.relay.byte_stream import ByteStream, SocketStream, splice
 from coxswain.relay.yamux import Limits, Session, SessionClosed, StreamReset, Timing
 from coxswain.relay.yamux_core import WINDOW, Flag, Kind, frame
-from tests.coxswain.relay.pipes import pipe
+from tests.coxswain.relay.pipes import pipe, until
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 
@@ -40,11 +40,6 @@ async def read_all(stream: ByteStream) -> bytes:
     while part := await stream.read():
         parts.append(part)
     return b"".join(parts)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - whoever makes it true knows nothing of us
-        await asyncio.sleep(0.005)
 
 
 def test_a_stream_carries_bytes_both_ways_and_half_closes() -> None:

@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 
 from actors.supervision import Actor, Context
 from coxswain.errors import NotFound, StoreUnavailable
-from coxswain.messages.sessions import GetSession, ListRecords, ListSessions, ListTotals, SessionView
+from coxswain.messages.sessions import (
+    GetSession,
+    LastRecord,
+    ListRecords,
+    ListSessions,
+    ListTotals,
+    RecordsAfter,
+    SessionView,
+)
 from coxswain.store import Durability, Store
 from coxswain.store import session_records as records
 from coxswain.store import session_totals as totals
@@ -58,6 +66,12 @@ class SessionArchive(Actor):
             case ListRecords():
                 with self._store.read() as tx:
                     return records.list_records(tx, _limited(message))
+            case LastRecord():
+                with self._store.read() as tx:
+                    return records.last_seq(tx)
+            case RecordsAfter(seq, limit):
+                with self._store.read() as tx:
+                    return records.records_after(tx, seq, min(limit, _MOST))
             case ListSessions():
                 with self._store.read() as tx:
                     return rows.list_sessions(tx, _limited(message))

@@ -24,7 +24,8 @@
     ├── accounts                 invites; how devices join and what they fetch
     ├── live_streams             who may go on watching; their sockets are on the I/O loop
     ├── web_server               the API on loopback TCP
-    └── control_socket           the API on a unix socket
+    ├── control_socket           the API on a unix socket
+    └── siem_stream              connects, disconnects and alerts for SIEMs over gRPC; only with siem.listen
 
 Started in that order, stopped in reverse.
 """
@@ -67,6 +68,7 @@ from actors.renewals import Renewals
 from actors.servers import Servers
 from actors.session_archive import SessionArchive
 from actors.session_tracker import SessionTracker
+from actors.siem import MonitorServer, SiemStream
 from actors.supervision import (
     ChildSpec,
     Harm,
@@ -99,6 +101,7 @@ from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
 from coxswain.onboarding.kinds import onboarding_kinds
 from coxswain.operations import Kind
+from coxswain.siem.tls import MonitorTls
 from coxswain.ssh.connection import Target, see_host_key
 from coxswain.ssh.dial import Dialer as HostDialer
 from coxswain.ssh.dial import DirectDialer
@@ -169,6 +172,16 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     io.on_start(fanout.reset)
     account_sync = SyncServer(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
     io.on_start(account_sync.reset)
+    monitor = _monitor(parts.settings, io, ring, clock)
+    wakes = [fanout.wake]
+    if monitor is not None:
+        io.on_start(monitor.reset)
+        wakes.append(monitor.wake)
+
+    def wake() -> None:
+        for each in wakes:
+            each()
+
     sightings: dict[str, Sighting] = {}
     links = LinkServices(io, dialer, funnel, sightings)
     store = {"store": parts.store}
@@ -188,7 +201,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     )
     rest_for_one = {"children": network, "strategy": Strategy.REST_FOR_ONE, "intensity": parts.intensity}
     children = (
-        spec("event_hub", EventHub, store | {"ring": ring, "wake": fanout.wake}),
+        spec("event_hub", EventHub, store | {"ring": ring, "wake": wake}),
         spec("audit_writer", AuditWriter, audit | {"settings": partial(audit_settings, parts.settings)}),
         spec("audit_reader", AuditReader, audit, hang_s=2 * parts.hang_s),
         spec("access", Access, store | {"keyring": parts.keyring, "rules": _access_rules(parts.settings)}),
@@ -233,6 +246,11 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
         *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())} | live),
+        *(
+            (spec("siem_stream", SiemStream, {"io": io, "server": monitor, "recheck_s": parts.live_recheck_s}),)
+            if monitor is not None
+            else ()
+        ),
     )
     system = System(
         children=children,
@@ -256,6 +274,17 @@ def audit_settings(settings: LiveConfig) -> AuditSettings:
         checkpoint_s=float(settings["audit.checkpoint_interval_seconds"]),
         retention_days=settings["retention.audit_days"],
     )
+
+
+def _monitor(settings: LiveConfig, io: IoLoop, ring: EventRing, clock: Clock) -> MonitorServer | None:
+    """None: there is no SIEM stream."""
+    listen, certificate, key = (settings[f"siem.{name}"] for name in ("listen", "tls_cert", "tls_key"))
+    if not listen:
+        return None
+    client_ca = settings["siem.client_ca"]
+    tls = MonitorTls(Path(certificate), Path(key), Path(client_ca) if client_ca else None) if certificate else None
+    keep_days = partial(settings.__getitem__, "retention.metrics_days")
+    return MonitorServer(io, ring, clock, listen=listen, tls=tls, keep_days=keep_days)
 
 
 def _access_rules(settings: LiveConfig) -> Rules:

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable
 
-__all__ = ["ID_PATTERN", "RandomBytes", "new_id", "ordered_id"]
+__all__ = ["ID_PATTERN", "RandomBytes", "new_id", "number_of", "ordered_id"]
 
 ID_PATTERN = re.compile(r"^[a-z]+_[a-z2-7]{16}$")
 
@@ -32,3 +32,11 @@ def ordered_id(prefix: str, number: int) -> str:
     if not 0 <= number < 2**80:
         raise OverflowError(f"{number} does not fit into an id")
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
+
+
+_BASE32 = bytes.maketrans(b"234567abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+
+
+def number_of(ordered: str) -> int:
+    """The number that an ``ordered_id`` stands for."""
+    return int.from_bytes(base64.b32decode(ordered.rpartition("_")[2].encode("ascii").translate(_BASE32)))

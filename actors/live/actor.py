@@ -13,8 +13,8 @@ from websockets.frames import CloseCode
 
 from actors.io_loop import IoLoop
 from actors.live.fanout import Fanout
+from actors.live.recheck import Due, check
 from actors.supervision import Actor, Context
-from coxswain.errors import CoxswainError, Refused, Unauthenticated
 from coxswain.live.start import LiveStart
 from coxswain.messages.access import WhoHolds
 from coxswain.messages.hub import GetLiveCounts
@@ -23,24 +23,10 @@ __all__ = ["LiveStreams"]
 
 _LOOK_S = 2.0
 _RECHECK_S = 60.0
-_UNKNOWN_S = 300.0
-_ASK_S = 5.0
-_AT_ONCE = 50
-"""Credentials that are looked at in one go; the others wait two seconds."""
-
-_MONITOR = frozenset({"monitor", "admin"})
 
 
 class _Look:
     """To itself: whose credential has to be looked at again?"""
-
-
-class _Due:
-    """To itself, from the loop."""
-
-    def __init__(self, found: dict[WhoHolds, float], now: float) -> None:
-        self.found = found
-        self.now = now
 
 
 class LiveStreams(Actor):
@@ -61,8 +47,8 @@ class LiveStreams(Actor):
             case _Look():
                 self._io.call(self._find_due)
                 self.context.after(self._look_s, message)
-            case _Due():
-                self._check(message)
+            case Due():
+                self._settle(*check(self.context, message, self._recheck_s))
             case GetLiveCounts():
                 return self._fanout.counts()
         return None
@@ -76,25 +62,7 @@ class LiveStreams(Actor):
         now = self._fanout.now()
         found = self._fanout.due(now - self._recheck_s, self._fanout.wall())
         if found:
-            self.context.tell_self(_Due(found, now))
-
-    def _check(self, due: _Due) -> None:
-        oldest_first = sorted(due.found.items(), key=lambda item: item[1])[:_AT_ONCE]
-        good: list[WhoHolds] = []
-        ended: list[WhoHolds] = []
-        for credential, checked_at in oldest_first:
-            try:
-                found = self.context.ask("access", credential, deadline=_ASK_S)
-            except (Unauthenticated, Refused):
-                ended.append(credential)
-            except CoxswainError as error:
-                if due.now - checked_at > self._recheck_s + _UNKNOWN_S:
-                    ended.append(credential)
-                self.context.log.warning("the credential of a live stream cannot be looked at just now: %s", error)
-                break  # the others would have to wait as long, for the same answer
-            else:
-                (good if found.scope in _MONITOR else ended).append(credential)
-        self._settle(good, ended)
+            self.context.tell_self(Due(found, now))
 
     def _settle(self, good: Iterable[WhoHolds], ended: Iterable[WhoHolds]) -> None:
         gone = frozenset(ended)

@@ -12,6 +12,7 @@ from prometheus_client.exposition import generate_latest
 from coxswain.api.services import Services
 from coxswain.errors import CoxswainError
 from coxswain.messages import audit, fleet, hub, sessions
+from coxswain.messages.siem import GetSiemCounts, SiemCounts
 
 __all__ = ["MEDIA_TYPE", "count_request", "exposition"]
 
@@ -63,7 +64,7 @@ class _System:
         uptime = max(0.0, self._now - identity.started_at)
         yield GaugeMetricFamily("coxswain_uptime_seconds", "Since the start.", value=uptime)
         yield from _actors(self._services.tree())
-        for questions in (self._fleet, self._sessions, self._live, self._audit):
+        for questions in (self._fleet, self._sessions, self._live, self._siem, self._audit):
             try:
                 found = list(questions())
             except CoxswainError:
@@ -101,6 +102,18 @@ class _System:
         yield CounterMetricFamily("coxswain_live_clients_served", "Since the start.", value=found.served)
         yield CounterMetricFamily("coxswain_live_clients_gone", "Given up, as nobody was there.", value=found.gone)
         yield CounterMetricFamily("coxswain_live_events_missed", "By clients that did not read.", value=found.missed)
+
+    def _siem(self) -> Iterator[Metric]:
+        """Nothing where there is none."""
+        if not self._services.setting("siem.listen"):
+            return
+        found: SiemCounts = self._ask("siem_stream", GetSiemCounts())
+        yield GaugeMetricFamily("coxswain_siem_listening", "1: consumers can subscribe.", value=found.listening)
+        yield GaugeMetricFamily("coxswain_siem_consumers", "Consumers of the SIEM stream.", value=found.consumers)
+        yield CounterMetricFamily("coxswain_siem_consumers_served", "Since the start.", value=found.served)
+        yield CounterMetricFamily("coxswain_siem_events", "Sent to consumers.", value=found.sent)
+        yield CounterMetricFamily("coxswain_siem_events_late", "Sent from the store.", value=found.late)
+        yield CounterMetricFamily("coxswain_siem_events_dropped", "Missed by consumers.", value=found.dropped)
 
     def _audit(self) -> Iterator[Metric]:
         state: audit.AuditState = self._ask("audit_writer", audit.DescribeAudit())

@@ -40,6 +40,8 @@ def together(values: Mapping[str, Any], refused: set[str]) -> list[str]:
     if sound("siem.tls_cert", "siem.tls_key") and bool(values["siem.tls_cert"]) != bool(values["siem.tls_key"]):
         missing = "siem.tls_key" if values["siem.tls_cert"] else "siem.tls_cert"
         problems.append(f"siem.tls_cert and siem.tls_key go together; {missing} is missing")
+    if sound("siem.tls_cert", "siem.client_ca") and values["siem.client_ca"] and not values["siem.tls_cert"]:
+        problems.append("siem.client_ca needs TLS; give siem.tls_cert and siem.tls_key, or leave it out")
     listen, encrypted = values["siem.listen"], values["siem.tls_cert"]
     if sound("siem.listen", "siem.tls_cert") and listen and not encrypted and not is_loopback(listen):
         problems.append(

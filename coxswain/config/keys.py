@@ -180,7 +180,6 @@ _SECONDS = _between(1, 86_400)
 _DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
 
 _RELAYS = "the relay tier"
-_SIEM = "the SIEM stream"
 _PORTS = "nodes that listen on many ports"
 
 KEYS: tuple[Key, ...] = (
@@ -306,9 +305,12 @@ KEYS: tuple[Key, ...] = (
         live=True),
     Key("retention.metrics_days", int, 0, "for how long sessions, time series and resolved alerts are kept", **_DAYS,
         personal=7, enterprise=90, live=True),
-    Key("siem.listen", str, "", "address of the SIEM stream", **_LISTEN_OR_OFF, waits_for=_SIEM),
-    Key("siem.tls_cert", str, "", "its certificate", "a path, or empty", path=True, waits_for=_SIEM),
-    Key("siem.tls_key", str, "", "its key", "a path, or empty", path=True, waits_for=_SIEM),
+    Key("siem.listen", str, "", "address of the SIEM stream; empty: there is none", **_LISTEN_OR_OFF),
+    Key("siem.tls_cert", str, "", "its certificate, with intermediates; read again when it changes", "a path, or empty",
+        path=True),
+    Key("siem.tls_key", str, "", "the certificate's key, of mode 0600", "a path, or empty", path=True),
+    Key("siem.client_ca", str, "", "consumers need a certificate of this CA, beside their token", "a path, or empty",
+        path=True),
     Key("geoip_db", str, "", "a GeoIP city database (MMDB); empty: one in the state directory", "a path, or empty",
         path=True),
     Key("control_location.city", str, "", "where the controller stands on the map (0, 0: nowhere)"),

@@ -7,7 +7,8 @@ run is the time in microseconds at which it began, so it is above all earlier on
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from coxswain.live.frames import class_of, render
@@ -62,6 +63,7 @@ class EventRing:
         self._capacity = capacity
         self._began = 0
         self._last = 0
+        self._of_kind: Counter[str] = Counter()
 
     @property
     def is_begun(self) -> bool:
@@ -83,6 +85,7 @@ class EventRing:
         with self._lock:
             for event in events:
                 self._last += 1
+                self._of_kind[event.kind] += 1
                 self._slots[self._last % self._capacity] = Numbered(self._last, event)
             return self._last
 
@@ -101,6 +104,17 @@ class EventRing:
             end = min(self._last, start + limit - 1)
             found = [self._slots[number % self._capacity] for number in range(start, end + 1)]
         return Stretch([event for event in found if event is not None], start, end, missed)
+
+    def count_up_to(self, seq: int, wanted: Callable[[str], bool]) -> int | None:
+        """How many events of the wanted kinds this run had up to the number ``seq``; so what a reader missed between two
+        places can be counted when it is no longer there. None: nobody knows, ``seq`` is no longer in reach.
+        """
+        with self._lock:
+            if not max(self._began, self._oldest() - 1) <= seq <= self._last:
+                return None
+            later = (self._slots[number % self._capacity] for number in range(seq + 1, self._last + 1))
+            kept = sum(1 for event in later if event is not None and wanted(event.event.kind))
+            return sum(count for kind, count in self._of_kind.items() if wanted(kind)) - kept
 
     def _oldest(self) -> int:
         return max(self._began + 1, self._last - self._capacity + 1)

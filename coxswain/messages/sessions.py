@@ -20,12 +20,14 @@ __all__ = [
     "GetActiveSessions",
     "GetSession",
     "GetSessionCounts",
+    "LastRecord",
     "ListRecords",
     "ListSessions",
     "ListTotals",
     "NodeEvent",
     "PeerCounters",
     "PeersSnapshot",
+    "RecordsAfter",
     "SessionCounts",
     "SessionRecord",
     "SessionView",
@@ -241,6 +243,21 @@ class SessionRecord:
     rx_bytes: int | None
     tx_bytes: int | None
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastRecord:
+    """Asked by ``siem_stream``, of ``session_archive``. Reply: the number of the newest record; 0: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsAfter:
+    """Asked by ``siem_stream``, of ``session_archive``. Reply: list of ``SessionRecord`` in the order in which they were
+    written, at most ``limit`` after the one with the number ``seq``.
+    """
+
+    seq: int
+    limit: int = 500
 
 
 @dataclass(frozen=True, slots=True)

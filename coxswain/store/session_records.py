@@ -16,7 +16,7 @@ from coxswain.model import Protocol
 from coxswain.sessions import Boundary, source_ip
 from coxswain.store.api import Row, Tx, Value
 
-__all__ = ["add", "kind_of", "last_seq", "list_records", "purge"]
+__all__ = ["add", "kind_of", "last_seq", "list_records", "purge", "records_after"]
 
 _PER_PROTOCOL = 32
 _CONNECT = 0
@@ -44,6 +44,12 @@ def last_seq(tx: Tx) -> int:
     """The number of the newest row, 0: there is none."""
     found: int = tx.execute("SELECT coalesce(max(seq), 0) FROM connection_events")[0][0]
     return found
+
+
+def records_after(tx: Tx, seq: int, limit: int) -> list[SessionRecord]:
+    """In the order in which they were written: those after the one with the number ``seq``."""
+    rows = tx.execute(f"SELECT {_LISTED} FROM connection_events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))  # noqa: S608
+    return [_record(row) for row in rows]
 
 
 def add(tx: Tx, boundaries: Iterable[Boundary]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from actors.supervision import Harm
 from tests.fleet import LiveFleet, live_fleet, peers_body
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 NODES = 50
 BASE_PORT = 14_000
@@ -38,6 +38,7 @@ WORKERS = (
     "live_streams",
     "web_server",
     "control_socket",
+    "siem_stream",
 )
 FALLS_WITH = {
     "io_loop": {"io_loop", "node_links", "reconcile_clock"},
@@ -49,7 +50,8 @@ FALLS_WITH = {
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     home: Path = tmp_path_factory.mktemp("crashes")
-    with live_fleet(home, NODES, BASE_PORT, web=True, before_start=lambda f: f.add_peers(2)) as running:
+    config = f"posture: personal\nstate_dir: ./state\nsiem: {{listen: '127.0.0.1:{free_port()}'}}\n"
+    with live_fleet(home, NODES, BASE_PORT, web=True, config=config, before_start=lambda f: f.add_peers(2)) as running:
         yield running
 
 

@@ -284,9 +284,9 @@ def test_every_value_knows_where_it_comes_from(read: Any) -> None:
 
 def test_what_has_no_effect_yet_or_could_be_safer_is_a_warning(read: Any) -> None:
     assert read(P).warnings() == [], "nobody is warned of presets"
-    text = P + "siem: {listen: '127.0.0.1:9'}\nadmin: {password: hunter2}\ndatabase: {dsn: 'postgres://u:hunter2@h/x'}\n"
+    text = P + "fleet: {idle_nodes: true}\nadmin: {password: hunter2}\ndatabase: {dsn: 'postgres://u:hunter2@h/x'}\n"
     warnings = read(text).warnings()
-    assert any(w.startswith("siem.listen (line 2): has no effect in this release") for w in warnings)
+    assert any(w.startswith("fleet.idle_nodes (line 2): has no effect in this release") for w in warnings)
     assert read(P + "node: {binary_path: absent}\n").warnings()[0].startswith("node.binary_path (line 2): there is no /")
     assert any("admin.password_hash" in w for w in warnings) and any(w.startswith("database.dsn") for w in warnings)
     assert "hunter2" not in repr(warnings)

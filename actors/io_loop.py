@@ -26,6 +26,7 @@ __all__ = ["IoLoop", "IoLoopActor"]
 T = TypeVar("T")
 
 _BEAT_S = 0.25
+_CLEAN_UP_S = 1.0
 
 
 class IoLoop:
@@ -41,10 +42,19 @@ class IoLoop:
         self._thread: threading.Thread | None = None
         self._beat_at = 0.0
         self._setups: list[Callable[[], None]] = []
+        self._cleanups: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     def on_start(self, setup: Callable[[], None]) -> None:
         """Registers what runs on the loop's thread, first thing, each time a loop starts."""
         self._setups.append(setup)
+
+    def on_stop(self, cleanup: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Registers what runs on a loop that stops, before its tasks are cancelled; it has a second.
+
+        A ``grpc.aio`` server has to be stopped here: when it shuts down, the core writes into the memory of the calls that
+        it waits for, and without their tasks that memory would be another's by then.
+        """
+        self._cleanups.append(cleanup)
 
     def start(self) -> None:
         ready = threading.Event()
@@ -54,12 +64,12 @@ class IoLoop:
             raise Unavailable("the I/O loop did not start within 10 s")
 
     def stop(self) -> None:
-        """Cancels what runs and ends the thread, within two seconds or not at all (it is a daemon)."""
+        """Cancels what runs and ends the thread, within three seconds or not at all (it is a daemon)."""
         loop, thread = self._loop, self._thread
         self._loop = self._entrance = None
         if loop is not None and thread is not None and thread.is_alive():
             loop.call_soon_threadsafe(loop.stop)
-            thread.join(2)
+            thread.join(3)
 
     @property
     def alive(self) -> bool:
@@ -107,9 +117,15 @@ class IoLoop:
         finally:
             if self._loop is loop:
                 self._loop = self._entrance = None
+            self._clean_up(loop)
             _cancel_all(loop)
             entrance.close()
             loop.close()
+
+    def _clean_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        tasks = [loop.create_task(cleanup()) for cleanup in self._cleanups]
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=_CLEAN_UP_S))
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._beat_at = self._clock.monotonic()

@@ -176,6 +176,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     wakes = [fanout.wake]
     if monitor is not None:
         io.on_start(monitor.reset)
+        io.on_stop(monitor.let_go)
         wakes.append(monitor.wake)
 
     def wake() -> None:

@@ -56,6 +56,9 @@ _OPTIONS = (
     ("grpc.max_connection_idle_ms", 300_000),
 )
 
+_ABANDONED: list[object] = []
+"""Servers whose loop ended without stopping them, as when it was stuck: their memory must not become another's."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -163,6 +166,8 @@ class MonitorServer:
 
     def reset(self) -> None:
         """A new loop: what was on the old one is gone; consumers come back, and resume."""
+        if self._server is not None:
+            _ABANDONED.append(self._server)
         self._server = self._starting = None
         self._consumers.clear()
         self._coming = 0
@@ -178,12 +183,16 @@ class MonitorServer:
     async def close(self) -> None:
         """Ends all streams, and listens no more. Returns within some seconds, whatever consumers do."""
         self._is_wanted = False
-        self.end_where(
-            lambda _consumer: True, grpc.StatusCode.UNAVAILABLE, "the controller stops; come back with the cursor"
-        )
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait([self._starting], timeout=2 * _STOP_S + 1.0)
+        await self.let_go()
+
+    async def let_go(self) -> None:
+        """The same, for this loop; on the next one it listens again."""
+        text = "the controller stops; come back with the cursor"
+        self.end_where(lambda _consumer: True, grpc.StatusCode.UNAVAILABLE, text)
+        serving = self._starting
+        if serving is not None:
+            serving.cancel()
+            await asyncio.wait([serving], timeout=2 * _STOP_S + 1.0)
 
     def now(self) -> float:
         return time.monotonic()

@@ -172,6 +172,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     io.on_start(fanout.reset)
     account_sync = SyncServer(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
     io.on_start(account_sync.reset)
+    io.on_stop(account_sync.let_go)
     monitor = _monitor(parts.settings, io, ring, clock)
     wakes = [fanout.wake]
     if monitor is not None:

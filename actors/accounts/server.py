@@ -84,6 +84,13 @@ class SyncServer:
             self._again = asyncio.ensure_future(self._serve(self._credentials, self._deliver))
             self._again.add_done_callback(_log_failure)
 
+    async def let_go(self) -> None:
+        """Before a loop ends, or the core writes into memory that is another's (``IoLoop.on_stop``)."""
+        async with self._turn:
+            server, self._server = self._server, None
+            if server is not None:
+                await server.stop(None)
+
     def serve(self, credentials: GrpcCredentials, deliver: Callable[[SyncCall], bool]) -> Future[None]:
         """Calls go to ``deliver`` from now on, which must not block; False: it could not be delivered. A server that runs is
         kept, and shows the new certificate to who connects from now on. Any thread.

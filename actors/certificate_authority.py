@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from actors.supervision import Actor, Context
@@ -25,15 +26,18 @@ from coxswain.pki import (
     issue_grpc_leaf,
     issue_node_leaf,
     issue_relay_leaf,
+    issued_by,
     read_csr,
     renewal_due_at,
 )
 from coxswain.pki.certificates import GRPC_NAME
+from coxswain.pki.succession import Line
 from coxswain.store import Durability, Store
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import pki as rows
 from coxswain.store import servers as server_rows
 from coxswain.store import service_certs as service_rows
+from coxswain.store import succession as successions
 
 __all__ = ["CertificateAuthority"]
 
@@ -52,17 +56,20 @@ class CertificateAuthority(Actor):
         self._store = store
         self._keyring = keyring
         self._authorities: dict[Role, Authority] = {}
+        self._lines: dict[Role, Line] = {}
         self._leaf: Leaf | None = None
         self._due_at = 0.0
         self._grpc: Leaf | None = None
         self._grpc_due_at = 0.0
 
     def started(self) -> None:
-        self._authorities = rows.ensure_authorities(self._store, self._keyring, self.context.clock)
+        rows.ensure_authorities(self._store, self._keyring, self.context.clock)
+        self._succeed()
         with self._store.read() as tx:
             leaf = rows.newest_controller_leaf(tx, self._keyring)
             self._grpc = service_rows.newest_service_leaf(tx, self._keyring, "grpc")
-        self._use(leaf) if leaf is not None else self._renew()
+        if leaf is not None:
+            self._use(leaf)
         self._grpc_due_at = self._due(self._grpc) if self._grpc is not None else 0.0
         self._check_renewal()
         self.context.tell("fleet", CertificatesChanged())
@@ -87,13 +94,42 @@ class CertificateAuthority(Actor):
                 self._check_renewal()
         return None
 
+    # -- intermediates
+
+    def _succeed(self) -> None:
+        """Takes what steps of their succession are due (``coxswain/pki/succession.py``), and reads who signs now."""
+        now = self._now()
+        with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            root, lines = successions.load_lines(tx, self._keyring, now)
+            taken = successions.advance(tx, self._keyring, root, lines, now)
+            for role, step, detail in taken:
+                system = Caller("certificate_authority", "system")
+                record(tx, system, f"ca.{step}", ("authority", role.value), detail, now=now)
+            if taken:
+                root, lines = successions.load_lines(tx, self._keyring, now)
+        self._lines = lines
+        self._authorities = {Role.ROOT: root} | {role: line.current for role, line in lines.items()}
+        for role, step, detail in taken:
+            self.context.log.info("the %s CA: %s; serial %s", role.value, step, detail["serial"])
+        if taken:
+            self.context.tell("audit_writer", OutboxGrew())
+
+    def _trusted(self, role: Role) -> bytes:
+        """What is handed out as trust in an intermediate: also its heir, and those from before that are not over."""
+        return self._lines[role].trusted_pem
+
+    def _is_by(self, leaf: Leaf | None, role: Role) -> bool:
+        """Whether there is one, and the one who signs now has issued it: what is shown behind it is that one's certificate."""
+        return leaf is not None and issued_by(leaf.certificate, self._authorities[role])
+
     # -- the controller's leaf
 
     def _check_renewal(self) -> None:
-        if self._now() >= self._due_at:
+        self._succeed()
+        if self._now() >= self._due_at or not self._is_by(self._leaf, Role.CONTROL):
             self._renew()
             self.context.tell("node_links", m.LinkCredentialsRenewed())
-        if self._now() >= self._grpc_due_at:
+        if self._now() >= self._grpc_due_at or not self._is_by(self._grpc, Role.FLEET):
             self._renew_grpc()
             self.context.tell("accounts", m.GrpcCredentialsRenewed())
         self.context.after(_RENEWAL_CHECK_S, _CheckRenewal())
@@ -142,10 +178,11 @@ class CertificateAuthority(Actor):
         self._grpc, self._grpc_due_at = leaf, self._due(leaf)
 
     def _grpc_credentials(self) -> m.GrpcCredentials:
-        leaf, fleet = self._grpc, self._authorities[Role.FLEET].pem
+        leaf = self._grpc
         if leaf is None:
             raise NotFound("AccountSync has no certificate yet")
-        return m.GrpcCredentials(leaf.pem + fleet, _key_pem(leaf), fleet, leaf.certificate.not_valid_after_utc.timestamp())
+        chain, trusted = leaf.pem + self._authorities[Role.FLEET].pem, self._trusted(Role.FLEET)
+        return m.GrpcCredentials(chain, _key_pem(leaf), trusted, leaf.certificate.not_valid_after_utc.timestamp())
 
     def _issue_device(self, message: m.IssueDeviceCertificate) -> m.IssuedDeviceCertificate:
         csr = read_csr(message.csr_pem)
@@ -157,7 +194,7 @@ class CertificateAuthority(Actor):
             fingerprint=device_fingerprint(leaf.pem),
             serial=leaf.serial,
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
-            fleet_ca_pem=self._authorities[Role.FLEET].pem,
+            fleet_ca_pem=self._trusted(Role.FLEET),
             root_fingerprint=fingerprint(self._authorities[Role.ROOT].certificate),
             ignored=csr.ignored,
         )
@@ -183,7 +220,7 @@ class CertificateAuthority(Actor):
             server_name=leaf.server_name,
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
             node_crt=leaf.pem + self._authorities[Role.FLEET].pem,
-            ca_crt=self._authorities[Role.CONTROL].pem,
+            ca_crt=self._trusted(Role.CONTROL),
             ignored=csr.ignored,
         )
         return Committed(issued, outbox_id)
@@ -199,15 +236,14 @@ class CertificateAuthority(Actor):
             detail = {"name": relay.name, "serial": leaf.serial}
             outbox_id = record(tx, caller, "relay.enroll", ("relay", relay_id), detail, now=self._now())
         self.context.tell("audit_writer", OutboxGrew())
-        fleet = self._authorities[Role.FLEET].pem
         issued = m.IssuedRelayCertificate(
             relay_id=relay_id,
             serial=leaf.serial,
             hostname=relay.hostname,
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
-            relay_crt=leaf.pem + fleet,
-            fleet_ca_crt=fleet,
-            device_ca_crt=self._authorities[Role.DEVICE].pem,
+            relay_crt=leaf.pem + self._authorities[Role.FLEET].pem,
+            fleet_ca_crt=self._trusted(Role.FLEET),
+            device_ca_crt=self._trusted(Role.DEVICE),
         )
         return Committed(issued, outbox_id)
 
@@ -231,17 +267,10 @@ class CertificateAuthority(Actor):
     # -- questions
 
     def _describe(self) -> m.CaView:
-        authorities = tuple(
-            m.AuthorityView(
-                role=role.value,
-                subject=authority.certificate.subject.rfc4514_string(),
-                serial=str(authority.certificate.serial_number),
-                not_before=authority.certificate.not_valid_before_utc.timestamp(),
-                not_after=authority.certificate.not_valid_after_utc.timestamp(),
-                fingerprint=fingerprint(authority.certificate),
-            )
-            for role, authority in sorted(self._authorities.items())
-        )
+        authorities = [_view(role, "signs", authority.certificate) for role, authority in sorted(self._authorities.items())]
+        for role, line in self._lines.items():
+            authorities += [_view(role, "heir", line.heir.certificate)] if line.heir is not None else []
+            authorities += [_view(role, "retired", certificate) for certificate in line.retired]
         leaves = []
         if self._leaf is not None:
             end = self._leaf.certificate.not_valid_after_utc.timestamp()
@@ -250,11 +279,12 @@ class CertificateAuthority(Actor):
         if self._grpc is not None:
             end = self._grpc.certificate.not_valid_after_utc.timestamp()
             leaves.append(m.LeafView("grpc", self._grpc.serial, GRPC_NAME, end, self._now() >= self._grpc_due_at, None))
+        handed_out = self._lines[Role.CONTROL].published_at  # a node that has an older one does not trust the heir yet
         with self._store.read() as tx:
             for c in rows.node_certs(tx, self._now()):
-                due = self._now() >= c.not_before + (c.not_after - c.not_before) * 2 / 3
+                due = self._now() >= c.not_before + (c.not_after - c.not_before) * 2 / 3 or c.not_before < handed_out
                 leaves.append(m.LeafView(c.node_id, c.serial, c.server_name, c.not_after, due, c.revoked_at))
-        return m.CaView(authorities, tuple(leaves), self._keyring.source.value)
+        return m.CaView(tuple(authorities), tuple(leaves), self._keyring.source.value)
 
     def _now(self) -> float:
         return self.context.clock.now()
@@ -265,4 +295,16 @@ def _key_pem(leaf: Leaf) -> bytes:
         raise NotFound("this leaf's key is elsewhere")
     return leaf.key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _view(role: Role, state: str, certificate: x509.Certificate) -> m.AuthorityView:
+    return m.AuthorityView(
+        role=role.value,
+        state=state,
+        subject=certificate.subject.rfc4514_string(),
+        serial=str(certificate.serial_number),
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        fingerprint=fingerprint(certificate),
     )

@@ -143,6 +143,9 @@ SHOWN = {
     "10.1-12": """
         test_a_leaf_never_outlives_its_issuer
         test_renewal_is_due_after_two_thirds_and_well_before_the_end
+        test_an_intermediate_hands_over_before_it_ends
+        test_a_node_that_was_given_both_is_driven_by_either
+        test_the_controller_keeps_its_issuer_while_a_node_does_not_trust_the_heir
         test_what_is_due_is_renewed_once""",
 }
 

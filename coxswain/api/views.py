@@ -294,6 +294,7 @@ def ca(view: CaView) -> dict[str, Any]:
         "authorities": [
             {
                 "role": a.role,
+                "state": a.state,
                 "subject": a.subject,
                 "serial": a.serial,
                 "not_before": stamp(a.not_before),

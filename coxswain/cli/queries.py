@@ -113,8 +113,8 @@ def show(config: str | None, *, as_json: bool) -> None:
         return
     click.echo(f"keys are sealed with a key from: {found['key_source']}\n")
     table(
-        ["AUTHORITY", "SUBJECT", "VALID UNTIL", "FINGERPRINT (SHA-256)"],
-        [[a["role"], a["subject"], a["not_after"][:10], a["fingerprint"]] for a in found["authorities"]],
+        ["AUTHORITY", "STATE", "SUBJECT", "VALID UNTIL", "FINGERPRINT (SHA-256)"],
+        [[a["role"], a["state"], a["subject"], a["not_after"][:10], a["fingerprint"]] for a in found["authorities"]],
     )
     names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
     click.echo()

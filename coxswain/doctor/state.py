@@ -15,6 +15,7 @@ from coxswain.config import Config
 from coxswain.doctor.finding import Finding, fail, ok, warn
 from coxswain.errors import CoxswainError, KeyUnavailable, Refused
 from coxswain.keyring import KeySource, load_secret, open_keyring
+from coxswain.pki import Role
 from coxswain.store import Store, Tx
 from coxswain.store.migrate import SCHEMA_VERSION, schema_of
 from coxswain.store.pki import load_authorities
@@ -148,9 +149,7 @@ def _certificates(tx: Tx, now: float) -> Iterator[Finding]:
                 "certificates", f"the {role} CA has expired", "See docs/pki.md, or file an issue: this is years away."
             )
         elif left < _CA_SOON_S:
-            yield warn(
-                "certificates", f"the {role} CA expires in {left / _DAY_S:.0f} days", "Plan a new CA, and enrol all nodes."
-            )
+            yield _ends_soon(tx, role, left / _DAY_S)
     leaf = tx.execute("SELECT max(not_after) FROM controller_certs")[0][0]
     if leaf is not None and leaf / 1e6 < now + _LEAF_SOON_S:
         yield warn(
@@ -170,6 +169,31 @@ def _certificates(tx: Tx, now: float) -> Iterator[Finding]:
         yield (fail if expired else warn)("certificates", text, "Enrol them again: cox nodes enroll NODE")
     elif ends:
         yield ok("certificates", "none ends soon")
+
+
+def _ends_soon(tx: Tx, role: str, days: float) -> Finding:
+    """An authority that ends, although it should have handed over long ago."""
+    text = f"the {role} CA expires in {days:.0f} days"
+    if role == Role.ROOT.value:
+        return warn("certificates", text, "Plan a new fleet: what is pinned to this root ends with it. See docs/pki.md.")
+    heirs = tx.execute(
+        "SELECT max(created_at) FROM authority_lines WHERE role = ? AND key_sealed IS NOT NULL HAVING count(*) > 0", (role,)
+    )
+    if not heirs:
+        return warn("certificates", text, "The daemon makes its heir in time while it runs: is it running?")
+    lacking = tx.execute(
+        "SELECT n.name FROM nodes n JOIN node_certs c ON c.node_id = n.id WHERE n.enabled = 1 AND c.revoked_at IS NULL "
+        "GROUP BY n.id, n.name HAVING max(c.created_at) < ? ORDER BY n.name",
+        (heirs[0][0],),
+    )
+    names = ", ".join(row[0] for row in lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+    if role != Role.CONTROL.value or not lacking:
+        return warn("certificates", f"{text}; its heir takes over", "The daemon does that while it runs: is it running?")
+    return warn(
+        "certificates",
+        f"{text}, and {len(lacking)} nodes were not given its heir to trust: {names}",
+        "Give them a new certificate: cox nodes renew NODE, or cox nodes enroll NODE. Without it they are cut off then.",
+    )
 
 
 def _clock(tx: Tx, now: float) -> Iterator[Finding]:

@@ -116,9 +116,12 @@ class DescribeCa:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityView:
-    """One authority. ``fingerprint``: lower hex SHA-256 of the DER (accounts-profiles.md 7.3)."""
+    """One authority. ``state``: it ``signs``; it is the ``heir``, which is trusted and signs later; it is ``retired`` and
+    trusted until it ends. ``fingerprint``: lower hex SHA-256 of the DER (accounts-profiles.md 7.3).
+    """
 
     role: str
+    state: str
     subject: str
     serial: str
     not_before: float

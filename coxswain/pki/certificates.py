@@ -36,6 +36,7 @@ __all__ = [
     "RandomInt",
     "Role",
     "create_authorities",
+    "create_heir",
     "device_fingerprint",
     "fingerprint",
     "issue_controller_leaf",
@@ -43,6 +44,7 @@ __all__ = [
     "issue_grpc_leaf",
     "issue_node_leaf",
     "issue_relay_leaf",
+    "issued_by",
     "renewal_due_at",
     "server_name_of",
 ]
@@ -122,6 +124,12 @@ def create_authorities(now: float, random_int: RandomInt = secrets.randbits) -> 
     for role in (Role.FLEET, Role.DEVICE, Role.CONTROL):
         made[role] = _authority(role, root, now, random_int)
     return made
+
+
+def create_heir(role: Role, root: Authority, now: float, random_int: RandomInt = secrets.randbits) -> Authority:
+    """A fresh intermediate beside the one of the same role; its life ends with the root's. Raises ``Refused``."""
+    _require(root, Role.ROOT, now)
+    return _authority(role, root, now, random_int)
 
 
 def issue_controller_leaf(control: Authority, now: float, random_int: RandomInt = secrets.randbits) -> Leaf:
@@ -246,6 +254,12 @@ def server_name_of(serial: int) -> str:
     return f"{serial:032x}.leaf.coxswain.internal"
 
 
+def issued_by(certificate: x509.Certificate, authority: Authority) -> bool:
+    """Whether it was, and not by another of the same name."""
+    theirs = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    return theirs == x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key()).digest
+
+
 def fingerprint(certificate: x509.Certificate) -> str:
     """Lower hex SHA-256 of the DER, as enrolment links pin the root (accounts-profiles.md 7.3)."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -261,7 +275,9 @@ def _authority(role: Role, parent: Authority | None, now: float, random_int: Ran
     key = ec.generate_private_key(ec.SECP384R1())
     subject = _name(ORGANIZATION, _COMMON_NAMES[role])
     start = _instant(now) - _BACKDATE
-    life = _ROOT_LIFE if parent is None else _INTERMEDIATE_LIFE
+    end = _instant(now) + (_ROOT_LIFE if parent is None else _INTERMEDIATE_LIFE)
+    if parent is not None:
+        end = min(end, parent.certificate.not_valid_after_utc)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -269,7 +285,7 @@ def _authority(role: Role, parent: Authority | None, now: float, random_int: Ran
         .public_key(key.public_key())
         .serial_number(_serial(random_int))
         .not_valid_before(start)
-        .not_valid_after(_instant(now) + life)
+        .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=True, path_length=1 if parent is None else 0), critical=True)
         .add_extension(_key_usage(ca=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

@@ -21,8 +21,11 @@ __all__ = [
     "load_authorities",
     "newest_controller_leaf",
     "node_certs",
+    "open_authority_key",
+    "put_authority",
     "revoke_node_certs",
     "save_controller_leaf",
+    "seal_authority_key",
 ]
 
 
@@ -33,20 +36,36 @@ def ensure_authorities(store: Store, keyring: Keyring, clock: Clock) -> dict[Rol
             return load_authorities(tx, keyring)
         made = create_authorities(clock.now())
         for authority in made.values():
-            certificate = authority.certificate
-            tx.execute(
-                "INSERT INTO authorities (role, cert_pem, key_sealed, serial, not_before, not_after, created_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    authority.role.value,
-                    authority.pem.decode(),
-                    _seal(keyring, authority.key, _authority_label(authority.role, certificate)),
-                    str(certificate.serial_number),
-                    *_validity(certificate),
-                    to_micros(clock.now()),
-                ),
-            )
+            put_authority(tx, keyring, authority, clock.now())
         return made
+
+
+def put_authority(tx: Tx, keyring: Keyring, authority: Authority, now: float) -> None:
+    """It is the one that signs; there is none of its role."""
+    certificate = authority.certificate
+    tx.execute(
+        "INSERT INTO authorities (role, cert_pem, key_sealed, serial, not_before, not_after, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            authority.role.value,
+            authority.pem.decode(),
+            seal_authority_key(keyring, authority),
+            str(certificate.serial_number),
+            *_validity(certificate),
+            to_micros(now),
+        ),
+    )
+
+
+def seal_authority_key(keyring: Keyring, authority: Authority) -> bytes:
+    return _seal(keyring, authority.key, _authority_label(authority.role, authority.certificate))
+
+
+def open_authority_key(
+    keyring: Keyring, sealed: bytes, role: Role, certificate: x509.Certificate
+) -> ec.EllipticCurvePrivateKey:
+    """Raises ``KeyUnavailable``."""
+    return _open(keyring, sealed, _authority_label(role, certificate))
 
 
 def load_authorities(tx: Tx, keyring: Keyring) -> dict[Role, Authority]:
@@ -55,8 +74,7 @@ def load_authorities(tx: Tx, keyring: Keyring) -> dict[Role, Authority]:
     for role_name, pem, sealed in tx.execute("SELECT role, cert_pem, key_sealed FROM authorities"):
         role = Role(role_name)
         certificate = x509.load_pem_x509_certificate(pem.encode())
-        key = _open(keyring, sealed, _authority_label(role, certificate))
-        found[role] = Authority(role, certificate, key)
+        found[role] = Authority(role, certificate, open_authority_key(keyring, sealed, role, certificate))
     missing = [role.value for role in Role if role not in found]
     if missing:
         raise KeyUnavailable(f"this state has no {', '.join(missing)} CA", remedy="Run: cox init")

@@ -7,7 +7,7 @@ from typing import Any
 from coxswain.api import views
 from coxswain.api.call import Call
 from coxswain.api.route import Route, Scope
-from coxswain.api.schema import BOOL, STAMP, TEXT, array, nullable, obj, shape
+from coxswain.api.schema import BOOL, STAMP, TEXT, array, choice, nullable, obj, shape
 from coxswain.messages import ca
 
 __all__ = ["ROUTES"]
@@ -15,6 +15,7 @@ __all__ = ["ROUTES"]
 _AUTHORITY = obj(
     {
         "role": TEXT,
+        "state": choice("signs", "heir", "retired"),
         "subject": TEXT,
         "serial": TEXT,
         "not_before": nullable(STAMP),

@@ -168,6 +168,15 @@ def test_certificates_that_end(config: Config) -> None:
     assert "ams" in found(state(config, now=now + 15 * DAY), "certificates", Level.WARN)
     assert "have expired" in found(state(config, now=now + 40 * DAY), "certificates", Level.FAIL)
     assert "CA expires in" in found(state(config, now=now + 5 * 365 * DAY - 30 * DAY), "certificates", Level.WARN)
+    ends = now + 5 * 365 * DAY - 30 * DAY
+    assert any("makes its heir in time" in finding.remedy for finding in state(config, now=ends))
+    with apsw.Connection(str(config.database)) as connection:
+        connection.execute(
+            "INSERT INTO authority_lines (serial, role, cert_pem, key_sealed, not_after, created_at) "
+            "VALUES ('7', 'control', '', x'00', ?, ?)",
+            (int((now + 9 * 365 * DAY) * 1e6), int((now + 4 * 365 * DAY) * 1e6)),
+        )
+    assert "1 nodes were not given its heir to trust: ams" in found(state(config, now=ends), "certificates", Level.WARN)
     assert "CA has expired" in found(state(config, now=now + 6 * 365 * DAY), "certificates", Level.FAIL)
 
 

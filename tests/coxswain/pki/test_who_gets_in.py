@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from coxswain.agent.fleet_sim import SimFleet
-from coxswain.pki import Authority, Role, create_authorities, issue_controller_leaf, issue_node_leaf, read_csr
+from coxswain.pki import Authority, Role, create_authorities, create_heir, issue_controller_leaf, issue_node_leaf, read_csr
 from coxswain.wire.node_control import Deadlines, NodeControl, RpcFailed, channel_options, is_foreign_certificate
 
 CAS = create_authorities(time.time())
@@ -131,6 +131,33 @@ def test_who_may_drive_a_node(who: str) -> None:
                 await ask(fleet[0].port, identity, name_of(issued[0]))
             assert refused.value.code is grpc.StatusCode.UNAVAILABLE
             assert not is_foreign_certificate(refused.value), "it was the node that refused"
+
+    asyncio.run(body())
+
+
+HEIR = create_heir(Role.CONTROL, CAS[Role.ROOT], time.time())
+
+
+@pytest.mark.parametrize("given_both", [True, False])
+@pytest.mark.parametrize("authority", [CAS[Role.CONTROL], HEIR], ids=["the present one", "its heir"])
+def test_a_node_that_was_given_both_is_driven_by_either(authority: Authority, given_both: bool) -> None:
+    """They have the same name. Whoever was not given the heir refuses it, so it must not sign before."""
+
+    async def body() -> None:
+        issued: list[bytes] = []
+
+        def signing(index: int, csr: bytes) -> tuple[bytes, bytes]:
+            chain, anchors = sign(index, csr)
+            issued.append(chain)
+            return chain, anchors + HEIR.pem if given_both else anchors
+
+        async with SimFleet(1, sign=signing) as fleet:
+            asking = ask(fleet[0].port, controller(authority), name_of(issued[0]))
+            if given_both or authority is not HEIR:
+                await asking
+                return
+            with pytest.raises(RpcFailed):
+                await asking
 
     asyncio.run(body())
 

@@ -119,7 +119,7 @@ class CertificateAuthority(Actor):
         return self._lines[role].trusted_pem
 
     def _is_by(self, leaf: Leaf | None, role: Role) -> bool:
-        """Whether there is one, and the one who signs now has issued it: what is shown behind it is that one's certificate."""
+        """Whether there is one, from whoever signs now: behind it, that one's certificate is shown."""
         return leaf is not None and issued_by(leaf.certificate, self._authorities[role])
 
     # -- the controller's leaf

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from actors.main import cli
+from coxswain.cli.accounts import every
+from coxswain.declare.apply import apply
+from coxswain.declare.compare import Action, compare
+from coxswain.declare.present import read_present
+from coxswain.declare.schema import read
 from tests.fleet import LiveFleet, live_fleet
 from tests.support import eventually
 
@@ -54,6 +64,108 @@ def cox(fleet: LiveFleet) -> Callable[..., Result]:
 
 def get(fleet: LiveFleet, path: str) -> Any:
     return fleet.controller.client.get(path)
+
+
+class Killed(BaseException):
+    """Instead of SIGKILL: ``cox apply`` keeps nothing that a kill could lose but what it did not ask for yet."""
+
+
+class Dying:
+    """A client that is killed at its first change: before it was asked for, or after it was made, before that was known."""
+
+    def __init__(self, client: Any, *, after: bool) -> None:
+        self._client = client
+        self._after = after
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        if self._after:
+            self._client.call(method, path, body)
+        raise Killed(f"{method} {path}")
+
+
+CROWD = (
+    FILE
+    + """\
+- name: Bob
+  phone: "+49301234567"
+  status: suspended
+  devices:
+  - {{name: tablet, platform: android, status: suspended, all_nodes: true}}
+  - name: watch
+    profiles: [{{name: x, node: n1, entry_ips: [198.51.100.2], protocol: both}}]
+"""
+)
+
+
+def killed_again_and_again(fleet: LiveFleet, text: str) -> int:
+    """Applies a file with a client that is killed at every one of its requests; returns how many changes that took."""
+    client = fleet.controller.client
+    wanted, spoken = read(text.encode())
+    for attempt in range(200):
+        present = read_present(partial(every, client)).items
+        changes = [c for c in compare(wanted, spoken, present, prune=True) if c.action is not Action.KEEP]
+        if not changes:
+            return attempt // 2
+        with pytest.raises(Killed):
+            apply(Dying(client, after=bool(attempt % 2)), changes, present, lambda _change: None)
+    raise AssertionError(f"still to do: {changes}")
+
+
+def test_an_apply_that_is_killed_at_every_change_is_finished_by_the_next(
+    fleet: LiveFleet, cox: Callable[..., Result]
+) -> None:
+    """Also between the requests of one change: a user that is there and not yet suspended, a device without its nodes."""
+    text = CROWD.format(isolation="true")
+    assert killed_again_and_again(fleet, text) >= 12
+    eventually(lambda: get(fleet, "/api/paths/over")["status"] == "active", timeout=30)
+    fleet.controller.all_in_sync(3)
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=text).stdout) == {"changes": [], "drift": []}
+    assert len(get(fleet, "/api/users")) == 2 and len(get(fleet, "/api/devices")) == 4, "nothing was made twice"
+    assert killed_again_and_again(fleet, "fleet: 1\nnodes: []\npaths: []\nusers: []\n") >= 6
+    assert get(fleet, "/api/nodes") == get(fleet, "/api/paths") == get(fleet, "/api/users") == []
+
+
+NODES = ("n0", "n1", "n2")
+_ROUTES = [list(hops) for count in (2, 3) for hops in itertools.permutations(NODES, count)]
+
+
+@st.composite
+def fleets_with_paths(draw: st.DrawFn) -> str:
+    """On three nodes that are there: paths over them, and devices that leave by paths, by nodes or everywhere."""
+    routes = draw(st.lists(st.sampled_from(_ROUTES), min_size=1, max_size=3, unique_by=tuple))
+    paths = [
+        {"name": "-".join(hops), "hops": hops, "color": draw(st.sampled_from(["#3366cc", "#cc3366"]))} for hops in routes
+    ]
+    exits = [{"path": path["name"]} for path in paths] + [{"node": name} for name in NODES]
+    devices = []
+    for number in range(draw(st.integers(1, 3))):
+        chosen = draw(st.lists(st.sampled_from(exits), max_size=3))
+        profiles = [{"name": f"f{i}", "protocol": "amneziawg", **leaves} for i, leaves in enumerate(chosen)]
+        device: dict[str, Any] = {"name": f"d{number}", "status": draw(st.sampled_from(["active", "suspended"]))}
+        devices.append(device | ({"profiles": profiles} if profiles else {"all_nodes": draw(st.booleans())}))
+    user = {"name": "Ann", "status": draw(st.sampled_from(["active", "suspended"])), "devices": devices}
+    return yaml.safe_dump({"fleet": 1, "paths": paths, "users": [user]})
+
+
+def test_random_fleets_with_paths_are_exported_as_they_are(fleet: LiveFleet, cox: Callable[..., Result]) -> None:
+    """One after the other, each onto the one before."""
+    nodes = FILE.format(isolation="false").partition("paths:")[0]
+    cox("apply", "-f", "-", "--yes", text=nodes)
+    fleet.controller.all_in_sync(3)
+
+    @settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
+    @given(text=fleets_with_paths())
+    def round_trip(text: str) -> None:
+        cox("apply", "-f", "-", "--prune", "--yes", text=text)
+        fleet.controller.all_in_sync(3)
+        assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=text).stdout) == {"changes": [], "drift": []}
+        exported = cox("export").stdout
+        assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=exported).stdout)["changes"] == []
+        assert sorted(path["name"] for path in yaml.safe_load(exported)["paths"]) == sorted(
+            path["name"] for path in yaml.safe_load(text)["paths"]
+        )
+
+    round_trip()
 
 
 def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callable[..., Result]) -> None:

@@ -24,6 +24,7 @@ from coxswain.pki import (
     issue_controller_leaf,
     issue_device_leaf,
     issue_grpc_leaf,
+    issue_hop_leaf,
     issue_node_leaf,
     issue_relay_leaf,
     issued_by,
@@ -61,6 +62,8 @@ class CertificateAuthority(Actor):
         self._due_at = 0.0
         self._grpc: Leaf | None = None
         self._grpc_due_at = 0.0
+        self._hop_leaf: Leaf | None = None
+        self._hop_due_at = 0.0
 
     def started(self) -> None:
         rows.ensure_authorities(self._store, self._keyring, self.context.clock)
@@ -82,6 +85,8 @@ class CertificateAuthority(Actor):
                 return self._grpc_credentials()
             case m.IssueDeviceCertificate():
                 return self._issue_device(message)
+            case m.GetHopCredentials():
+                return self._hop_credentials()
             case m.IssueNodeCertificate(caller, node_id, csr_pem):
                 return self._issue(caller, node_id, csr_pem)
             case m.IssueRelayCertificate(caller, relay_id, csr_pem):
@@ -129,6 +134,8 @@ class CertificateAuthority(Actor):
         if self._now() >= self._due_at or not self._is_by(self._leaf, Role.CONTROL):
             self._renew()
             self.context.tell("node_links", m.LinkCredentialsRenewed())
+        elif self._hop_leaf is not None and self._now() >= self._hop_due_at:
+            self.context.tell("node_links", m.LinkCredentialsRenewed())
         if self._now() >= self._grpc_due_at or not self._is_by(self._grpc, Role.FLEET):
             self._renew_grpc()
             self.context.tell("accounts", m.GrpcCredentialsRenewed())
@@ -162,6 +169,18 @@ class CertificateAuthority(Actor):
         return m.LinkCredentials(
             root_pem=self._authorities[Role.ROOT].pem,
             chain_pem=leaf.pem + self._authorities[Role.CONTROL].pem,
+            key_pem=_key_pem(leaf),
+            not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+        )
+
+    def _hop_credentials(self) -> m.HopCredentials:
+        leaf = self._hop_leaf
+        if leaf is None or self._now() >= self._hop_due_at:
+            leaf = self._hop_leaf = issue_hop_leaf(self._authorities[Role.FLEET], self._now())
+            self._hop_due_at = self._due(leaf)
+        return m.HopCredentials(
+            root_pem=self._authorities[Role.ROOT].pem,
+            chain_pem=leaf.pem + self._authorities[Role.FLEET].pem,
             key_pem=_key_pem(leaf),
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
         )

@@ -17,8 +17,12 @@ import grpc.aio
 from actors.event_funnel import EventFunnel
 from actors.node_change import Change, Changed, Look, carry_out
 from coxswain.clock import Clock
-from coxswain.errors import CoxswainError, NodeMisbehaved, NodeUnreachable, Unavailable
-from coxswain.messages.ca import LinkCredentials
+from coxswain.control_path.forward import Forwarder, Forwarders
+from coxswain.control_path.model import Route
+from coxswain.control_path.routes import Routes
+from coxswain.control_path.tls import client_context
+from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, Unavailable
+from coxswain.messages.ca import HopCredentials, LinkCredentials
 from coxswain.messages.sessions import NodeEvent, PeersSnapshot, StreamLost
 from coxswain.reconcile import codec
 from coxswain.wire.node_control import (
@@ -31,7 +35,7 @@ from coxswain.wire.node_control import (
 )
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
-__all__ = ["Dialer", "NodeConnection", "Target", "open_connection"]
+__all__ = ["Channel", "Dialer", "NodeConnection", "Target", "open_connection"]
 
 FIRST_TRY_LANES = 48
 RETRY_LANES = 16
@@ -55,11 +59,13 @@ class Target:
 
 
 class Dialer:
-    """Credentials and pacing that all links share."""
+    """Credentials, route and pacing that all links share."""
 
-    def __init__(self, deadlines: Deadlines, clock: Clock) -> None:
+    def __init__(self, deadlines: Deadlines, clock: Clock, routes: Routes, forwarders: Forwarders) -> None:
         self.deadlines = deadlines
         self.clock = clock
+        self.routes = routes
+        self._forwarders = forwarders
         self._credentials: grpc.ChannelCredentials | None = None
         self._first = asyncio.Semaphore(FIRST_TRY_LANES)
         self._retry = asyncio.Semaphore(RETRY_LANES)
@@ -73,32 +79,47 @@ class Dialer:
         self._knocks = asyncio.Semaphore(_KNOCKS)
         self._next_retry_at = 0.0
 
-    def use(self, credentials: LinkCredentials) -> None:
+    def use(self, credentials: LinkCredentials, for_hops: HopCredentials) -> None:
         """From now on new connections present these; running ones stay as they are. Any thread."""
+        self._forwarders.ways.use(client_context(for_hops.root_pem, for_hops.chain_pem, for_hops.key_pem))
         self._credentials = grpc.ssl_channel_credentials(
             root_certificates=credentials.root_pem,
             private_key=credentials.key_pem,
             certificate_chain=credentials.chain_pem,
         )
 
-    def channel(self, target: Target, server_name: str) -> grpc.aio.Channel:
+    async def channel(self, target: Target, server_name: str) -> Channel:
+        """Along the route in force. Raises ``Refused``, ``Unavailable``: there is none that may be taken just now."""
+        number, route = self.routes.current()
+        return await self.channel_by(target, server_name, route, number)
+
+    async def channel_by(
+        self, target: Target, server_name: str, route: Route, number: int | None, *, claimed: bool = False
+    ) -> Channel:
+        """A channel by this route. Name and authority are the node's own, whatever the socket is (relay-contract.md 5.6)."""
         if self._credentials is None:
             raise Unavailable("the certificate authority gave no credentials yet")
         host = target.address.rpartition(":")[0].strip("[]")
-        return grpc.aio.secure_channel(target.address, self._credentials, channel_options(host, server_name))
+        options = channel_options(host, server_name)
+        if route.is_direct:
+            return Channel(grpc.aio.secure_channel(target.address, self._credentials, options), number, None)
+        forwarder = await self._forwarders.start(route, target.address, number, claimed=claimed)
+        return Channel(grpc.aio.secure_channel(forwarder.target, self._credentials, options), number, forwarder)
 
     @asynccontextmanager
     async def lane(self, target: Target) -> AsyncIterator[None]:
         """A place among those who shake hands. A node that failed last time is knocked at first: a bare TCP connect costs
-        a tenth of a channel, and a thousand dead nodes must cost next to nothing.
+        a tenth of a channel, and a thousand dead nodes must cost next to nothing. Not so behind relays, where a failed
+        connection is a stream that ends.
         """
         if not target.retry:
             async with self._first:
                 yield
             return
         await self._pace()
-        async with self._knocks:  # not in a lane: an address that swallows packets holds its place for seconds
-            await _knock(target.address)
+        if self.routes.current()[1].is_direct:
+            async with self._knocks:  # not in a lane: an address that swallows packets holds its place for seconds
+                await _knock(target.address)
         async with self._retry:
             yield
 
@@ -111,15 +132,37 @@ class Dialer:
             await asyncio.sleep(at - now)
 
 
-class NodeConnection:
-    """One connection to one node. ``server_name`` is the certificate's name under which it was made."""
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel, the number of the route it takes, and what carries it there; None: it dials by itself."""
 
-    def __init__(self, node_id: str, server_name: str, channel: grpc.aio.Channel, dialer: Dialer) -> None:
+    grpc: grpc.aio.Channel
+    number: int | None
+    forwarder: Forwarder | None
+
+    async def close(self) -> None:
+        await self.grpc.close()
+        if self.forwarder is not None:
+            self.forwarder.close()
+
+    def explain(self, failure: RpcFailed) -> NodeFailure:
+        """What to tell the operator: what failed on the way, where that is known, and not that a socket was closed."""
+        on_the_way = self.forwarder.failure if self.forwarder is not None else ""
+        return NodeUnreachable(on_the_way) if on_the_way else explain(failure)
+
+
+class NodeConnection:
+    """One connection to one node. ``server_name`` is the certificate's name under which it was made, ``number`` that of the
+    route that it takes.
+    """
+
+    def __init__(self, node_id: str, server_name: str, channel: Channel, dialer: Dialer) -> None:
         self.node_id = node_id
         self.server_name = server_name
+        self.number = channel.number
         self._channel = channel
         self._clock = dialer.clock
-        self._control = NodeControl(channel, dialer.deadlines)
+        self._control = NodeControl(channel.grpc, dialer.deadlines)
         self._reader: asyncio.Task[None] | None = None
         self._heard_at = 0.0
         self._held_back = False
@@ -210,7 +253,8 @@ async def open_connection(
 
     Raises:
         NodeFailure: what to tell the operator.
-        Unavailable: there are no credentials yet.
+        Refused: the control path cannot be taken.
+        Unavailable: there are no credentials yet, or it is not known which path to take.
     """
     connection, status, asked_at = await _dial(dialer, target)
     try:
@@ -243,7 +287,7 @@ async def _dial(dialer: Dialer, target: Target) -> tuple[NodeConnection, pb.GetS
     names: Sequence[str] = target.server_names
     for position, name in enumerate(names):
         async with dialer.lane(target):
-            channel = dialer.channel(target, name)
+            channel = await dialer.channel(target, name)
             connection = NodeConnection(target.node_id, name, channel, dialer)
             asked_at = (dialer.clock.monotonic(), dialer.clock.now())
             try:
@@ -252,7 +296,7 @@ async def _dial(dialer: Dialer, target: Target) -> tuple[NodeConnection, pb.GetS
                 await connection.close()
                 # A host that was enrolled again may still present its earlier certificate, which is good until revoked.
                 if not is_foreign_certificate(failure) or position == len(names) - 1:
-                    raise explain(failure) from None
+                    raise channel.explain(failure) from None
             except BaseException:
                 await connection.close()
                 raise

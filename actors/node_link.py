@@ -28,8 +28,9 @@ from actors.link_report import Reporter
 from actors.node_change import Change, Changed, Look
 from actors.node_connection import Dialer, NodeConnection, Target, open_connection
 from actors.supervision import Actor, Context
-from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, NotFound, Unavailable
+from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, NotFound, Refused, Unavailable
 from coxswain.messages import links
+from coxswain.messages.control_paths import RouteChanged
 from coxswain.messages.fleet import Intent, Sighting
 from coxswain.model import LinkState, NodeStatus
 from coxswain.reconcile.pacing import heal_delay, reconnect_delay, verify_delay
@@ -144,6 +145,8 @@ class NodeLink(Actor):
                 self._on_intent_changed(intent)
             case links.CertificatesRenewed(server_names):
                 self._on_certificates(server_names)
+            case RouteChanged():
+                self._on_route_changed()
             case links.Look():
                 self._look()
             case links.ReportAgain():
@@ -230,6 +233,27 @@ class NodeLink(Actor):
             self._begin()
         else:
             self._knows.stale = True
+
+    def _on_route_changed(self) -> None:
+        """Comes over to the route in force: at once, or when a change that is under way is done."""
+        if self._operation is not None and self._operation.changes:
+            return  # ``_on_done`` looks
+        if self._connection is None and self._state is not LinkState.BACKING_OFF and self._operation is None:
+            return  # disabled
+        if self._connection is not None and self._connection.number == self._dialer.routes.number:
+            return
+        if self._operation is Operation.OPEN and self._future is not None:
+            self._future.cancel()  # it may just be dialling by the route that was left
+        self._disconnect()
+        self._lost_at = None
+        if self._knows.intent is None:
+            self._begin()
+        else:
+            self._obey()
+
+    @property
+    def _must_move(self) -> bool:
+        return self._connection is not None and self._connection.number != self._dialer.routes.number
 
     # -- connecting
 
@@ -454,6 +478,8 @@ class NodeLink(Actor):
             self._failed(done.operation, done.error)
         else:
             self._succeeded(done.operation, done.result)
+        if self._operation is None and self._must_move:
+            self._on_route_changed()
         # First what is wanted now: an operator's push must not carry what was wanted before under the newest number.
         if self._operation is None and self._connection is not None and self._knows.stale:
             self._on_intent_changed()
@@ -490,7 +516,7 @@ class NodeLink(Actor):
         self._unanswered = isinstance(error, NodeUnreachable)
         match operation:
             case Operation.OPEN:
-                status = None if isinstance(error, (NodeUnreachable, Unavailable)) else NodeStatus.ERROR
+                status = None if isinstance(error, (NodeUnreachable, Unavailable, Refused)) else NodeStatus.ERROR
                 self._lose(str(error), status)
             case _ if isinstance(error, NodeMisbehaved):
                 raise error

@@ -12,7 +12,14 @@ from actors.node_link import LinkServices, NodeLink, link_name
 from actors.ownership import Ownership
 from actors.supervision import Backoff, ChildSpec, Context, DynamicSupervisor
 from coxswain.errors import Unavailable
-from coxswain.messages.ca import GetLinkCredentials, LinkCredentials, LinkCredentialsRenewed
+from coxswain.messages.ca import (
+    GetHopCredentials,
+    GetLinkCredentials,
+    HopCredentials,
+    LinkCredentials,
+    LinkCredentialsRenewed,
+)
+from coxswain.messages.control_paths import RouteChanged
 from coxswain.messages.fleet import ListNodes, NodeView
 from coxswain.messages.links import NodeSetChanged
 
@@ -48,18 +55,23 @@ class NodeLinks(DynamicSupervisor):
             case NodeSetChanged() | _ReadAgain() | LinkCredentialsRenewed():
                 self._read()
                 return None
+            case RouteChanged():
+                for node_id in self._held:  # they wait for their turn in the dialler's lanes
+                    self.context.tell(link_name(node_id), message)
+                return None
             case _:
                 return super().receive(message)
 
     def _read(self) -> None:
         try:
             credentials: LinkCredentials = self.context.ask("certificate_authority", GetLinkCredentials(), deadline=_ASK_S)
+            for_hops: HopCredentials = self.context.ask("certificate_authority", GetHopCredentials(), deadline=_ASK_S)
             views: list[NodeView] = self.context.ask("fleet", ListNodes(), deadline=_ASK_S)
         except Unavailable as error:
             self.context.log.warning("the set of nodes is not to be had just now: %s", error)
             self.context.after(_RETRY_S, _ReadAgain())
             return
-        self._services.dialer.use(credentials)
+        self._services.dialer.use(credentials, for_hops)
         wanted = self._ownership.owned(view.node.id for view in views)
         for node_id in sorted(self._held - wanted):
             self.terminate_child(link_name(node_id))

@@ -1,4 +1,6 @@
-"""``servers``: machines and relays, and the controller's SSH key. Never speaks to a machine; operations do."""
+"""``servers``: machines, relays and control paths, and the controller's SSH key. Never speaks to a machine; operations
+do.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,10 @@ import dataclasses
 import socket
 from typing import Any
 
+from actors.control_paths import ControlPaths
 from actors.supervision import Actor, Context
 from coxswain.audit import record
+from coxswain.control_path.routes import Routes
 from coxswain.errors import AlreadyExists, Conflict, NotFound, StaleVersion
 from coxswain.ids import new_id
 from coxswain.inventory import check_name, check_region
@@ -27,13 +31,15 @@ __all__ = ["Servers"]
 class Servers(Actor):
     """See the module. Rows are few; all of them are read anew for each question, so nothing in memory can be out of date."""
 
-    def __init__(self, context: Context, *, store: Store, keyring: Keyring) -> None:
+    def __init__(self, context: Context, *, store: Store, keyring: Keyring, routes: Routes) -> None:
         super().__init__(context)
         self._store = store
         self._keyring = keyring
         self._identity: SshIdentity | None = None
+        self._paths = ControlPaths(context, store, routes)
 
     def started(self) -> None:
+        self._paths.refresh()
         self._identity = rows.ensure_ssh_identity(self._store, self._keyring, self._now())
 
     def receive(self, message: Any) -> Any:
@@ -66,6 +72,10 @@ class Servers(Actor):
                 return self._edit_relay(message)
             case m.RemoveRelay():
                 return self._remove_relay(message)
+            case m.CheckNoHop(key):
+                return self._paths.check_no_hop(self._relay(key))
+            case _ if self._paths.takes(message):
+                return self._paths.receive(message)
         return None
 
     # -- machines
@@ -227,14 +237,18 @@ class Servers(Actor):
     def _edit_relay(self, message: m.EditRelay) -> Committed[Relay]:
         relay = self._checked_relay(message.id, message.version)
         changed = dataclasses.replace(relay, **message.changes)
+        if relay.egress_endpoint and not changed.egress_endpoint:
+            self._paths.check_no_hop(relay)
         with self._store.write() as tx:
             changed = rows.update_relay(tx, changed, expected_version=relay.version, now=self._now())
             detail = {"name": relay.name, "changed": sorted(message.changes)}
             outbox_id = record(tx, message.caller, message.action, ("relay", relay.id), detail, now=self._now())
+        self._paths.refresh()
         return self._committed(changed, outbox_id)
 
     def _remove_relay(self, message: m.RemoveRelay) -> Committed[Relay]:
         relay = self._checked_relay(message.id, message.version)
+        self._paths.check_no_hop(relay)
         with self._store.write() as tx:
             rows.delete_relay(tx, relay.id)
             outbox_id = record(tx, message.caller, "relay.rm", ("relay", relay.id), {"name": relay.name}, now=self._now())

@@ -9,7 +9,7 @@
     ├── fleet                    the inventory and its intent
     ├── certificate_authority    the only holder of CA keys
     ├── geo_locator              the GeoIP database
-    ├── servers                  machines, relays, the controller's SSH key
+    ├── servers                  machines, relays, control paths, the controller's SSH key
     ├── session_tracker          node events in, sessions out
     ├── session_archive          questions about sessions; retention
     ├── meter                    what the fleet did over time
@@ -32,11 +32,13 @@ Started in that order, stopped in reverse.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,6 +67,7 @@ from actors.operations import OperationRuns, Operations
 from actors.ownership import SoloOwnership
 from actors.reconcile_clock import ReconcileClock
 from actors.renewals import Renewals
+from actors.route_probe import RouteProbe
 from actors.servers import Servers
 from actors.session_archive import SessionArchive
 from actors.session_tracker import SessionTracker
@@ -90,7 +93,11 @@ from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.cascade.operations import KINDS as PATH_KINDS
 from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
-from coxswain.errors import InvalidInput, NotFound, Refused
+from coxswain.control_path.forward import Forwarders
+from coxswain.control_path.model import Route
+from coxswain.control_path.routes import Routes
+from coxswain.control_path.ways import MOVE_S, Ways
+from coxswain.errors import CoxswainError, InvalidInput, NotFound, Refused
 from coxswain.geoip import candidates
 from coxswain.geoip_update import geoip_update
 from coxswain.keyring import Keyring
@@ -99,14 +106,17 @@ from coxswain.live.ring import EventRing
 from coxswain.messages.fleet import LinkFell, Sighting
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
+from coxswain.model import Node
 from coxswain.onboarding.kinds import onboarding_kinds
 from coxswain.operations import Kind
+from coxswain.servers import Relay
 from coxswain.siem.tls import MonitorTls
 from coxswain.ssh.connection import Target, see_host_key
 from coxswain.ssh.dial import Dialer as HostDialer
-from coxswain.ssh.dial import DirectDialer
+from coxswain.ssh.dial import RoutedDialer
 from coxswain.statedir import ACCOUNT_SYNC_SOCKET
 from coxswain.store import Store
+from coxswain.store.servers import list_relays
 from coxswain.web.table import PAGES
 from coxswain.wire.node_control import Deadlines
 
@@ -121,7 +131,6 @@ class Parts:
         reconcile_interval_s: seconds between two looks at a node; None: what ``settings`` say at the time.
         settings: the configuration; its values may change while the system runs.
         listen: where the API is served on TCP; empty: nowhere.
-        host_dialer: how machines are reached over SSH.
         live_recheck_s: after how many seconds the credential of a live stream is looked at again.
         kinds: of operations, beside those of ``operation_kinds``.
         audit_paths: None: in the state directory.
@@ -143,7 +152,6 @@ class Parts:
     live_recheck_s: float = 60.0
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     audit_paths: AuditPaths | None = None
-    host_dialer: HostDialer = field(default_factory=DirectDialer)
 
     def interval_s(self) -> float:
         given = self.reconcile_interval_s
@@ -154,9 +162,11 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     """Puts the system together; nothing runs until ``start`` or ``run``."""
     clock = clock or SystemClock()
     io = IoLoop(clock)
-    dialer = Dialer(parts.deadlines, clock)
+    routes, ways = Routes(), Ways()
+    dialer = Dialer(parts.deadlines, clock, routes, Forwarders(parts.state_dir / "run" / "ways", ways))
+    host_dialer = RoutedDialer(routes, ways, partial(_relays, parts.store), io.submit)
     ring = EventRing()
-    doors = _Doors(parts, clock, ring)
+    doors = _Doors(parts, clock, ring, RouteProbe(io, dialer, ways), host_dialer)
 
     def send(batch: EventBatch) -> object:
         return system.tell("session_tracker", batch)
@@ -167,6 +177,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         io.call(lambda: funnel.acknowledge(epoch, number))
 
     io.on_start(dialer.reset)
+    io.on_start(partial(_start_ways, routes, ways))
+    routes.on_change(lambda number, route: io.call(partial(_follow, ways, host_dialer, number, route)))
     fanout = Fanout(io, ring, clock)
     io.on_start(funnel.reset)
     io.on_start(fanout.reset)
@@ -211,7 +223,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings, "sightings": sightings}),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
         spec("geo_locator", GeoLocator, {"files": candidates(parts.settings["geoip_db"], parts.state_dir)}),
-        spec("servers", Servers, store | {"keyring": parts.keyring}),
+        spec("servers", Servers, store | {"keyring": parts.keyring, "routes": routes}),
         spec(
             "session_tracker",
             SessionTracker,
@@ -236,7 +248,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec(
             "operations",
             Operations,
-            store | {"kinds": operation_kinds(parts.host_dialer, parts.state_dir) | dict(parts.kinds)},
+            store | {"kinds": operation_kinds(host_dialer, parts.state_dir) | dict(parts.kinds)},
         ),
         spec("renewals", Renewals),
         spec(
@@ -276,6 +288,23 @@ def audit_settings(settings: LiveConfig) -> AuditSettings:
         checkpoint_s=float(settings["audit.checkpoint_interval_seconds"]),
         retention_days=settings["retention.audit_days"],
     )
+
+
+def _relays(store: Store) -> list[Relay]:
+    with store.read() as tx:
+        return list_relays(tx)
+
+
+def _start_ways(routes: Routes, ways: Ways) -> None:
+    """On a new loop. Which route is in force may not be known yet; then it follows."""
+    ways.reset()
+    with suppress(CoxswainError):
+        ways.follow(*routes.current())
+
+
+def _follow(ways: Ways, host_dialer: RoutedDialer, number: int, route: Route) -> None:
+    ways.follow(number, route)
+    asyncio.get_running_loop().call_later(MOVE_S, host_dialer.cut_before, number)
 
 
 def _monitor(settings: LiveConfig, io: IoLoop, ring: EventRing, clock: Clock) -> MonitorServer | None:
@@ -328,8 +357,10 @@ def _publisher(system: System) -> Callable[[LifecycleRecord], None]:
 class _Doors:
     """The running system as doors see it (``coxswain.api.services.Services``)."""
 
-    def __init__(self, parts: Parts, clock: Clock, ring: EventRing) -> None:
+    def __init__(self, parts: Parts, clock: Clock, ring: EventRing, probe: RouteProbe, host_dialer: HostDialer) -> None:
         self._parts = parts
+        self._probe = probe
+        self._host_dialer = host_dialer
         self._renderings = Renderings(lambda: ring.last)
         self._identity = Identity(
             __version__, os.getpid(), clock.now(), parts.store.kind, str(parts.state_dir), parts.allow_chaos
@@ -354,7 +385,10 @@ class _Doors:
         return self._parts.settings[name]
 
     def see_host_key(self, host: str, port: int, route: Sequence[str] = ()) -> str:
-        return see_host_key(Target(host, port, route=tuple(route)), self._parts.host_dialer)
+        return see_host_key(Target(host, port, route=tuple(route)), self._host_dialer)
+
+    def probe_route(self, route: Route, nodes: Sequence[Node]) -> str:
+        return self._probe.run(route, nodes)
 
     def check_harm(self, name: str, how: str) -> None:
         if not self._parts.allow_chaos:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from coxswain.control_path.model import Route
 from coxswain.live.renderings import Renderings
+from coxswain.model import Node
 
 __all__ = ["Identity", "Services"]
 
@@ -48,6 +50,12 @@ class Services(Protocol):
 
     def see_host_key(self, host: str, port: int, route: Sequence[str] = ()) -> str:
         """The key that a machine shows over SSH; blocks. Raises ``NodeFailure``, ``Refused`` (no such route)."""
+        ...
+
+    def probe_route(self, route: Route, nodes: Sequence[Node]) -> str:
+        """Whether every hop of a route answers, and one of these nodes through it, in one line; blocks. What is in force
+        stays in force. Raises ``NodeFailure``, which names the hop; ``Unavailable``.
+        """
         ...
 
     def check_harm(self, name: str, how: str) -> None:

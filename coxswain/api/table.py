@@ -9,6 +9,7 @@ from coxswain.api.areas import (
     auth,
     ca,
     configuration,
+    control_paths,
     deployment,
     devices,
     geo,
@@ -58,5 +59,6 @@ ROUTES: tuple[Route, ...] = (
     *static.ROUTES,
     *servers.ROUTES,
     *relays.ROUTES,
+    *control_paths.ROUTES,
     *deployment.ROUTES,
 )

@@ -25,6 +25,7 @@ class LazyGroup(click.Group):
         return [*self.lazy, *self.commands]
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in self.lazy:
             return self.commands.get(cmd_name)
         module, _, attribute = self.lazy[cmd_name][0].partition(":")
@@ -66,6 +67,9 @@ class LazyGroup(click.Group):
             fail(CoxswainError(f"{error.strerror or error}{where}"))
 
 
+_ALIASES = {"control-path": "control-paths", "cpaths": "control-paths"}
+"""Names of existing controllers (management-plane.md 2)."""
+
 _COMMANDS = {
     "init": ("coxswain.cli.init:init", "Make a configuration, a state directory and a CA."),
     "status": ("coxswain.cli.queries:status", "How the fleet and the daemon are."),
@@ -83,6 +87,7 @@ _COMMANDS = {
     "rollout": ("coxswain.cli.rollout:rollout", "Upgrade many agents: canaries first, then batches."),
     "servers": ("coxswain.cli.servers:servers", "Onboard, list, trust and remove machines."),
     "relays": ("coxswain.cli.relays:relays", "Onboard, list, upgrade and remove relays."),
+    "control-paths": ("coxswain.cli.control_paths:control_paths", "The relays by which the controller reaches its nodes."),
     "ssh-key": ("coxswain.cli.servers:ssh_key", "Print the controller's public SSH key."),
     "operations": ("coxswain.cli.operations:operations", "Show, follow, retry and cancel changes of several steps."),
     "sessions": ("coxswain.cli.sessions:sessions", "Who is, and was, connected, and what they moved."),

@@ -11,9 +11,11 @@ __all__ = [
     "CaView",
     "DescribeCa",
     "GetGrpcCredentials",
+    "GetHopCredentials",
     "GetLinkCredentials",
     "GrpcCredentials",
     "GrpcCredentialsRenewed",
+    "HopCredentials",
     "IssueDeviceCertificate",
     "IssueNodeCertificate",
     "IssueRelayCertificate",
@@ -45,8 +47,26 @@ class LinkCredentials:
 
 
 @dataclass(frozen=True, slots=True)
+class GetHopCredentials:
+    """Asked by ``node_links`` when it asks for the others. Reply: ``HopCredentials``."""
+
+
+@dataclass(frozen=True, slots=True)
+class HopCredentials:
+    """What the controller presents to relays that are hops of a control path. These trust the Fleet CA alone
+    (relay-contract.md 1.3), so it is another leaf than nodes get, with another key: what is shown to a relay is of no use
+    against a node. It is in memory only, and made anew by each incarnation.
+    """
+
+    root_pem: bytes
+    chain_pem: bytes
+    key_pem: bytes = field(repr=False)
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
 class LinkCredentialsRenewed:
-    """Told by ``certificate_authority`` to ``node_links``: new connections use the new leaf, running ones stay."""
+    """Told by ``certificate_authority`` to ``node_links``: new connections use the new leaves, running ones stay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from coxswain.servers import Relay, Server
 
 __all__ = [
     "AddRelay",
+    "CheckNoHop",
     "EditRelay",
     "FindServer",
     "GetRelay",
@@ -160,3 +161,10 @@ class RemoveRelay:
     caller: Caller
     id: str
     version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckNoHop:
+    """Asked before a relay is taken off its machine. Reply: None. Raises ``Conflict``: it is a hop of a control path."""
+
+    key: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,6 +75,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         on_host("live", "prove that it listens", _prove, deadline_s=_UP_S + 60),
     )
     removing = (
+        Step("hops", "see that it is no hop of a control path", _is_no_hop, deadline_s=30),
         on_host("uninstall", "stop the relay and remove it", lambda _w, h: uninstall(h, RELAY, *_UNITS)),
         Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
     )
@@ -169,6 +171,12 @@ def _take_in(work: Work) -> None:
 def _take_out(work: Work) -> None:
     if work.remembered.get("added") and work.data.get("relay_id"):
         _forget(work)
+
+
+def _is_no_hop(work: Work) -> None:
+    """Before anything is stopped: what goes through it could not be reached any more."""
+    with contextlib.suppress(NotFound):  # an earlier attempt took it out
+        work.ask("servers", m.CheckNoHop(_relay_of(work).id))
 
 
 def _forget(work: Work) -> None:

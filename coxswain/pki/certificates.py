@@ -42,6 +42,7 @@ __all__ = [
     "issue_controller_leaf",
     "issue_device_leaf",
     "issue_grpc_leaf",
+    "issue_hop_leaf",
     "issue_node_leaf",
     "issue_relay_leaf",
     "issued_by",
@@ -64,6 +65,7 @@ _BACKDATE = dt.timedelta(minutes=5)
 _ROOT_LIFE = 3650 * _DAY
 _INTERMEDIATE_LIFE = 1825 * _DAY
 _LEAF_LIFE = 365 * _DAY
+_HOP_LEAF_LIFE = 30 * _DAY
 
 RandomInt = Callable[[int], int]
 """A source of random integers: takes a number of bits."""
@@ -140,6 +142,18 @@ def issue_controller_leaf(control: Authority, now: float, random_int: RandomInt 
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     certificate = builder.add_extension(usage, critical=False).sign(control.key, hashes.SHA384())
     return Leaf(certificate, key=key)
+
+
+def issue_hop_leaf(fleet: Authority, now: float, random_int: RandomInt = secrets.randbits) -> Leaf:
+    """The certificate that the controller shows to relays as hops, which trust the Fleet CA (relay-contract.md 1.3, L4).
+    Nodes trust the Control CA, so it opens none of them. Raises ``Refused`` for a wrong or expired authority.
+    """
+    _require(fleet, Role.FLEET, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(ORGANIZATION, "coxswain-controller")
+    builder = _leaf(fleet, key.public_key(), subject, now, _serial(random_int), life=_HOP_LEAF_LIFE)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    return Leaf(builder.add_extension(usage, critical=False).sign(fleet.key, hashes.SHA384()), key=key)
 
 
 def issue_node_leaf(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import grpc
 
 from actors.event_funnel import EventFunnel
-from actors.node_connection import Dialer, NodeConnection
+from actors.node_connection import Channel, Dialer, NodeConnection
 from coxswain.clock import ManualClock
+from coxswain.control_path.forward import Forwarders
+from coxswain.control_path.routes import Routes
+from coxswain.control_path.ways import Ways
 from coxswain.wire.node_control import Deadlines
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
@@ -46,8 +50,10 @@ def test_a_node_whose_events_are_held_back_here_counts_as_heard():
 async def _held_back() -> None:
     clock = ManualClock()
     funnel = EventFunnel("epoch", lambda _batch: None, capacity=1, batch_size=1, linger_s=60.0)
-    channel = grpc.aio.insecure_channel("127.0.0.1:9")
-    connection = NodeConnection("nod_x", "name", channel, Dialer(Deadlines(), clock))
+    channel = Channel(grpc.aio.insecure_channel("127.0.0.1:9"), 1, None)
+    connection = NodeConnection(
+        "nod_x", "name", channel, Dialer(Deadlines(), clock, Routes(), Forwarders(Path("never"), Ways()))
+    )
     reader = asyncio.create_task(connection._read(Stream(), funnel, lambda _reason: None))
     await until(lambda: connection._held_back)
     clock.advance(100.0)

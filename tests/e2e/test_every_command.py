@@ -115,6 +115,11 @@ def _relays(w: World) -> None:
     run(w, "relays", "add", w.ids["host"], "--name", "ferry", "--egress", "--binary", w.relay())
 
 
+def _activate(w: World) -> None:
+    run(w, "control-paths", "add", "straight")
+    run(w, "control-paths", "activate", "straight", "--allow-direct")
+
+
 def _retry(w: World) -> None:
     w.ids["failed"] = w.failed_operation()
     run(w, "operations", "retry", w.ids["failed"], code=8)
@@ -185,6 +190,11 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox relays add": (_relays, "relay.add"),
     "cox relays list": (cox("relays list"), READS),
     "cox relays set-egress": (cox("relays set-egress ferry --hop 2"), "relay.egress"),
+    "cox control-paths add": (cox("control-paths add over --via ferry"), "control_path.add"),
+    "cox control-paths list": (cox("cpaths list"), READS),
+    "cox control-paths rm": (cox("control-path rm over --yes"), "control_path.rm"),
+    "cox control-paths activate": (_activate, "control_path.activate"),
+    "cox control-paths deactivate": (cox("control-paths deactivate --allow-direct"), "control_path.deactivate"),
     "cox relays update": (lambda w: run(w, "relays", "update", "ferry", "--binary", w.relay("0.5.0")), "relay.update-agent"),
     "cox relays remove": (cox("relays remove ferry --yes"), "relay.remove"),
     "cox servers list": (cox("servers list"), READS),

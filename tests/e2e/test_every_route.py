@@ -277,6 +277,10 @@ STORY: dict[str, Act] = {
     "POST /api/nodes/{key}/start": post("/api/nodes/deployed/start"),
     "POST /api/nodes/{key}/remove": post("/api/nodes/deployed/remove"),
     "POST /api/relays/{id}/egress": lambda w: (_relay(w), w.client.post(f"/api/relays/{w.ids['relay']}/egress", {"hop": 2})),
+    "POST /api/control-paths": add("control_path", "/api/control-paths", name="straight", hops=[]),
+    "POST /api/control-paths/{id}/activate": post("/api/control-paths/straight/activate", allow_direct=True),
+    "POST /api/control-paths/deactivate": post("/api/control-paths/deactivate", allow_direct=True),
+    "DELETE /api/control-paths/{id}": delete("/api/control-paths/{control_path}"),
     "POST /api/relays/{id}/update-agent": _update_relay,
     "POST /api/relays/{id}/remove": _remove_relay,
     "DELETE /api/relays/{id}": delete("/api/relays/{relay}"),
@@ -386,9 +390,11 @@ def test_no_reading_leaves_one_or_changes_anything(there: World) -> None:
     keys = {
         "/api/nodes/": "n0", "/api/users/": user, "/api/devices/": device, "/api/profiles/": profile, "/api/paths/": "read",
         "/api/admins/": "admin", "/api/operations/": operation, "/api/audit/proof/": "1", "/static/": "robots.txt",
-        "/api/sessions/history/": "nope", "/api/relays/": "nope", "/api/alerts/": "nope",
+        "/api/sessions/history/": "nope", "/api/relays/": "nope", "/api/alerts/": "nope", "/api/control-paths/": "nope",
     }  # fmt: skip
-    nothing_there = {"GET /api/sessions/history/{key}", "GET /api/relays/{id}", "GET /api/alerts/{id}"}
+    nothing_there = {
+        "GET /api/sessions/history/{key}", "GET /api/relays/{id}", "GET /api/alerts/{id}", "GET /api/control-paths/{id}"
+    }  # fmt: skip
     bodies: dict[str, Any] = {
         "POST /api/network-policy/preview": {"forwarding": True},
         "POST /api/paths/plan": {"node_ids": ["n1", "n2"]},

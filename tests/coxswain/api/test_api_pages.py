@@ -41,7 +41,7 @@ def test_the_pages_of_a_list_are_the_list(webbed: Controller, path: str, key: st
 
 def test_a_cursor_that_is_gone_is_said(webbed: Controller) -> None:
     web = Web(webbed.listen, token=token(webbed, "admin"))
-    for path in ("/api/tokens", "/api/admins", "/api/servers", "/api/relays", "/api/auth/sessions"):
+    for path in ("/api/tokens", "/api/admins", "/api/servers", "/api/relays", "/api/control-paths", "/api/auth/sessions"):
         assert web.get(f"{path}?after=nope").status == 404, path
 
 

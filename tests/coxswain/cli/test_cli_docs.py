@@ -68,7 +68,7 @@ def test_every_command_takes_json_and_a_configuration() -> None:
 
 def test_what_removes_answers_to_all_its_names() -> None:
     context = click.Context(cli)
-    for group in ("admins", "devices", "nodes", "paths", "profiles", "relays", "servers", "users"):
+    for group in ("admins", "control-paths", "devices", "nodes", "paths", "profiles", "relays", "servers", "users"):
         found = cli.get_command(context, group)
         assert isinstance(found, click.Group)
         removing = {found.get_command(click.Context(found), name) for name in ("rm", "remove", "delete")}

@@ -1,0 +1,120 @@
+"""Connections along a route, whatever kind it is of; what goes by a route that was left is cut after a while.
+
+Everything here is on the I/O loop, but for ``use``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from coxswain.control_path import onion
+from coxswain.control_path.egress import DIAL_S, EgressPool
+from coxswain.control_path.model import Hop, Route
+from coxswain.control_path.streams import OnionStream, dial_tcp
+from coxswain.errors import NodeUnreachable
+from coxswain.relay.byte_stream import CHUNK, ByteStream
+
+__all__ = ["MOVE_S", "Ways"]
+
+MOVE_S = 15.0
+"""For so long may a connection that was made by the route before still be used: a link that is just changing a node finishes
+that, and comes over. Then it is cut."""
+
+
+class Ways:
+    """Opens connections over relays."""
+
+    def __init__(self) -> None:
+        self.egress = EgressPool()
+        self._number = 0
+        self._passages: set[_Passage] = set()
+
+    def reset(self) -> None:
+        """A new loop: whatever was open was on the old one."""
+        self._passages = set()
+        self.egress.reset()
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """From now on relays are shown this certificate. Any thread."""
+        self.egress.use(context)
+
+    def follow(self, number: int, route: Route) -> None:
+        """The route in force is another one now."""
+        self._number = number
+        self.egress.keep(() if route.is_onion else route.hops)
+        asyncio.get_running_loop().call_later(MOVE_S, self._cut_before, number)
+
+    async def open(self, route: Route, target: str, number: int | None, *, claimed: bool = False) -> ByteStream:
+        """A connection to ``target`` (``host:port``) from the last relay of ``route``.
+
+        Whether anybody is there shows in what comes back: neither kind of relay says (relay-contract.md 5.2, 6.3).
+
+        Args:
+            number: of the route in force, if that is it; None: a route for this connection alone.
+            claimed: it belongs to a probe.
+
+        Raises:
+            NodeUnreachable: names the hop that does not answer.
+            Unavailable: there is no certificate yet.
+        """
+        if route.is_direct:
+            raise ValueError("nobody dials directly here")
+        if route.is_onion:
+            stream: ByteStream = await self._circuit(route.hops, target)
+        else:
+            stream = await self.egress.open(route.hops, target, precedence=number is not None or claimed)
+        passage = _Passage(stream, number, self._passages.discard)
+        self._passages.add(passage)
+        return passage
+
+    @property
+    def open_now(self) -> int:
+        """How many connections go over relays."""
+        return len(self._passages)
+
+    @staticmethod
+    async def _circuit(hops: tuple[Hop, ...], target: str) -> ByteStream:
+        setup, keys = onion.build([(hop.onion, onion.read_public_key(hop.onion_pubkey)) for hop in hops], target)
+        try:
+            stream = await dial_tcp(hops[0].onion, DIAL_S)
+        except NodeUnreachable as error:
+            raise NodeUnreachable(f"relay {hops[0].name} does not answer: {error}") from None
+        try:
+            await stream.write(setup)
+        except OSError as error:
+            stream.close()
+            raise NodeUnreachable(f"relay {hops[0].name}: {error.strerror or error}") from None
+        return OnionStream(stream, keys)
+
+    def _cut_before(self, number: int) -> None:
+        for passage in list(self._passages):
+            if passage.number is not None and passage.number < number:
+                passage.abort()
+
+
+class _Passage:
+    """An open connection over relays. Equal to itself alone."""
+
+    def __init__(self, inner: ByteStream, number: int | None, on_close: Callable[[_Passage], None]) -> None:
+        self._inner = inner
+        self.number = number
+        self._on_close = on_close
+
+    async def read(self, limit: int = CHUNK) -> bytes:
+        return await self._inner.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        await self._inner.write(data)
+
+    async def write_eof(self) -> None:
+        await self._inner.write_eof()
+
+    def close(self) -> None:
+        self._on_close(self)
+        self._inner.close()
+
+    def abort(self) -> None:
+        self._on_close(self)
+        self._inner.abort()

@@ -1,0 +1,98 @@
+"""Messages to ``servers`` about control paths, and what it tells ``node_links`` of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coxswain.control_path.model import ControlPath, Route
+from coxswain.messages.audit import Caller
+from coxswain.servers import Relay
+
+__all__ = [
+    "ActivateControlPath",
+    "AddControlPath",
+    "ControlPathView",
+    "DeactivateControlPath",
+    "GetControlPath",
+    "ListControlPaths",
+    "RemoveControlPath",
+    "RouteChanged",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPathView:
+    """A path with its relays, in order; None for one that is gone. ``route`` None: it cannot be taken just now, and
+    ``problem`` says why.
+    """
+
+    path: ControlPath
+    relays: tuple[Relay | None, ...] = ()
+    route: Route | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListControlPaths:
+    """Reply: list of ``ControlPathView``, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetControlPath:
+    """``key`` is an id or a name. Reply: ``ControlPathView``. Raises ``NotFound``."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddControlPath:
+    """A new path, not active. ``hops``: ids or names of relays, in order; none: a path that leads there directly. Reply:
+    ``Committed[ControlPathView]``. Raises ``InvalidInput`` (names the hop), ``AlreadyExists``.
+    """
+
+    caller: Caller
+    name: str
+    hops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ActivateControlPath:
+    """Everything goes by this path from now on. Asked by doors, after the probe; ``probed`` is what that found, for the
+    audit log. ``version`` None: whatever it is now. Reply: ``Committed[ControlPathView]``. Raises ``NotFound``,
+    ``StaleVersion``, ``Refused`` (a hop is not fit), ``Conflict`` (it leads there directly, and ``allow_direct`` was not
+    said).
+    """
+
+    caller: Caller
+    id: str
+    version: int | None = None
+    allow_direct: bool = False
+    probed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeactivateControlPath:
+    """Back to dialling directly, on purpose. Reply: ``Committed[ControlPathView | None]``: the path that was active. Raises
+    ``Conflict``: ``allow_direct`` was not said, or none is active.
+    """
+
+    caller: Caller
+    allow_direct: bool = False
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveControlPath:
+    """Reply: ``Committed[ControlPathView]`` (the removed one). Raises ``Conflict``: it is active, and ``allow_direct`` was
+    not said.
+    """
+
+    caller: Caller
+    id: str
+    version: int | None = None
+    allow_direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChanged:
+    """Told by ``servers`` to ``node_links``, and by that to each link: what is connected by an older route comes over."""

@@ -134,7 +134,7 @@ class CertificateAuthority(Actor):
         if self._now() >= self._due_at or not self._is_by(self._leaf, Role.CONTROL):
             self._renew()
             self.context.tell("node_links", m.LinkCredentialsRenewed())
-        elif self._hop_leaf is not None and self._now() >= self._hop_due_at:
+        elif self._hop_leaf is not None and self._hop_leaf_is_due():
             self.context.tell("node_links", m.LinkCredentialsRenewed())
         if self._now() >= self._grpc_due_at or not self._is_by(self._grpc, Role.FLEET):
             self._renew_grpc()
@@ -173,9 +173,12 @@ class CertificateAuthority(Actor):
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
         )
 
+    def _hop_leaf_is_due(self) -> bool:
+        return self._now() >= self._hop_due_at or not self._is_by(self._hop_leaf, Role.FLEET)
+
     def _hop_credentials(self) -> m.HopCredentials:
         leaf = self._hop_leaf
-        if leaf is None or self._now() >= self._hop_due_at:
+        if leaf is None or self._hop_leaf_is_due():
             leaf = self._hop_leaf = issue_hop_leaf(self._authorities[Role.FLEET], self._now())
             self._hop_due_at = self._due(leaf)
         return m.HopCredentials(

@@ -66,7 +66,7 @@ class Relay:
         async with self._slot:
             stream = SocketStream(reader, writer)
             try:
-                tls = await tls_over(stream, context, server_name=None, timeout=30)
+                tls = await tls_over(stream, context, server_name=None, within_s=30)
             except OSError:
                 return
             self.say(event="session", source=writer.get_extra_info("peername")[0])

@@ -34,7 +34,11 @@ SHOWN = {
         test_one_that_was_off_for_two_years_starts_with_a_fresh_certificate
         test_the_controllers_certificate_is_renewed_without_dropping_a_link
         test_revocation_is_honoured_at_once_and_a_new_enrolment_heals""",
-    "A3": "test_a_route_is_taken_or_refused_never_ignored",
+    "A3": """
+        test_a_route_is_taken_or_refused_never_ignored
+        test_a_database_that_does_not_answer_is_no_reason_to_go_directly
+        test_a_hop_that_is_not_fit_any_more_is_refused_and_not_gone_round
+        test_directly_again_only_where_that_is_said""",
     "A4": """
         test_nothing_is_sent_to_a_host_with_another_key
         test_an_unconfirmed_host_key_is_where_it_ends
@@ -104,6 +108,13 @@ SHOWN = {
         test_how_a_link_is_shows_at_both_of_its_ends
         test_the_order_of_everything_is_the_same_whatever_the_order_it_came_in""",
     "C26": "test_three_hops_in_both_families",
+    "D27": """
+        test_one_session_serves_all_nodes_and_what_changes_the_route_moves_all
+        test_a_relay_that_is_busy_by_another_way_is_taken_over""",
+    "D28": """
+        test_every_link_comes_over_and_nothing_goes_beside
+        test_a_path_that_does_not_work_is_not_taken_and_the_hop_is_named
+        test_what_can_be_no_path_is_refused_by_name""",
     "D29": """
         test_no_keepalive_that_an_agent_would_punish
         test_a_cut_stream_is_opened_again
@@ -152,8 +163,6 @@ SHOWN = {
 OPEN = {
     "A7": "egress and onion listeners are the relay's, which is a program of its own",
     "A8": "no firewall is set up: whoever has no certificate of the control CA is turned away, but at the handshake",
-    "D27": "there are no control paths yet: a route is refused, and nothing is dialled directly instead (A3)",
-    "D28": "as D27",
     "10.1-1": "joining by a link (AccountSync) is not there yet",
     "10.1-2": "as 10.1-1",
     "10.1-10": "as 10.1-1; a device that the API made is exported as a file",

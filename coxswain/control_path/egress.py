@@ -217,7 +217,7 @@ class EgressPool:
         else:
             stream = await self.open(way[:-1], hop.egress, precedence=precedence)
         try:
-            tls = await tls_over(stream, self._context, server_name=host_of(hop.egress), timeout=handshake_s)
+            tls = await tls_over(stream, self._context, server_name=host_of(hop.egress), within_s=handshake_s)
         except TimeoutError:
             raise _BusyError from None
         except ConnectionResetError:

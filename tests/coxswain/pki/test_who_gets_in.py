@@ -19,7 +19,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from coxswain.agent.fleet_sim import SimFleet
-from coxswain.pki import Authority, Role, create_authorities, create_heir, issue_controller_leaf, issue_node_leaf, read_csr
+from coxswain.pki import (
+    Authority,
+    Role,
+    create_authorities,
+    create_heir,
+    issue_controller_leaf,
+    issue_hop_leaf,
+    issue_node_leaf,
+    read_csr,
+)
 from coxswain.wire.node_control import Deadlines, NodeControl, RpcFailed, channel_options, is_foreign_certificate
 
 CAS = create_authorities(time.time())
@@ -44,6 +53,12 @@ def controller(authority: Authority = CAS[Role.CONTROL], *, with_intermediate: b
     leaf = issue_controller_leaf(authority, time.time())
     assert leaf.key is not None
     return Identity(leaf.pem + (authority.pem if with_intermediate else b""), pem(leaf.key))
+
+
+def for_hops() -> Identity:
+    leaf = issue_hop_leaf(CAS[Role.FLEET], time.time())
+    assert leaf.key is not None
+    return Identity(leaf.pem + CAS[Role.FLEET].pem, pem(leaf.key))
 
 
 def client(
@@ -83,6 +98,7 @@ DRIVERS = {
     "a relay": (client(CAS[Role.FLEET], BOTH), False),
     "another node": (client(CAS[Role.FLEET], SERVER), False),
     "a controller leaf of the Fleet CA, as existing controllers have it": (client(CAS[Role.FLEET]), False),
+    "what the controller shows to relays": (for_hops(), False),
     "an expired controller": (client(CAS[Role.CONTROL], days=(-400, -1)), False),
     "the controller of another fleet": (controller(FOREIGN[Role.CONTROL]), False),
     "a client of the Control CA without the right to be one": (client(CAS[Role.CONTROL], SERVER), False),

@@ -63,7 +63,7 @@ class ControlPaths:
 
     def refresh(self) -> None:
         """Takes over the route that the store says. Where that cannot be read, nobody dials until it can."""
-        before = self._routes.number
+        before, was_refused = self._routes.number, self._routes.is_refused
         try:
             with self._store.read() as tx:
                 active = next((p for p in rows.list_control_paths(tx) if p.is_active), None)
@@ -76,8 +76,8 @@ class ControlPaths:
             self._routes.refuse(Unavailable(f"the control path cannot be read: {error}; nothing is dialled"))
             self._context.log.warning("the control path cannot be read: %s", error)
             self._context.after(_RETRY_S, ReadRouteAgain())
-        if self._routes.number != before:
-            self._context.tell("node_links", m.RouteChanged())
+        if self._routes.number != before or (was_refused and not self._routes.is_refused):
+            self._context.tell("node_links", m.RouteChanged())  # of the same number: who waits for it dials at once
 
     def check_no_hop(self, relay: Relay) -> None:
         """Raises ``Conflict`` naming the paths of which a relay is a hop."""

@@ -147,8 +147,10 @@ class Channel:
 
     def explain(self, failure: RpcFailed) -> NodeFailure:
         """What to tell the operator: what failed on the way, where that is known, and not that a socket was closed."""
-        on_the_way = self.forwarder.failure if self.forwarder is not None else ""
-        return NodeUnreachable(on_the_way) if on_the_way else explain(failure)
+        told = explain(failure)
+        if self.forwarder is None:
+            return told
+        return NodeUnreachable(self.forwarder.failure) if self.forwarder.failure else self.forwarder.by_way(told)
 
 
 class NodeConnection:

@@ -13,11 +13,12 @@ import itertools
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from coxswain.control_path.model import Route
 from coxswain.control_path.ways import Ways
-from coxswain.errors import CoxswainError, NodeUnreachable
+from coxswain.errors import CoxswainError, NodeFailure, NodeUnreachable
 from coxswain.relay.byte_stream import CHUNK, ByteStream, SocketStream, splice
 
 __all__ = ["Forwarder", "Forwarders", "socket_over"]
@@ -58,6 +59,10 @@ class Forwarder:
         self._server: asyncio.Server | None = None
         self._work: asyncio.Task[None] | None = None
 
+    def by_way(self, failure: NodeFailure) -> NodeFailure:
+        """A failure, with the relays that were between."""
+        return type(failure)(f"{failure} (by way of {self._route})", remedy=failure.remedy)
+
     async def listen(self) -> None:
         self._server = await asyncio.start_unix_server(self._on_connection, self._path, backlog=1)
 
@@ -76,7 +81,7 @@ class Forwarder:
 
     async def _carry(self, near: ByteStream) -> None:
         try:
-            far = _Answering(await self._ways.open(self._route, self._address, self._number, claimed=self._claimed))
+            opened = await self._ways.open(self._route, self._address, self._number, claimed=self._claimed)
         except CoxswainError as error:
             self.failure = str(error)
             near.close()
@@ -84,9 +89,11 @@ class Forwarder:
         except BaseException:
             near.close()
             raise
-        await splice(near, far)
-        if not far.answered.is_set():
-            self.failure = _silent(self._route, self._address)
+        await splice(near, _Answering(opened, self._on_silence))
+
+    def _on_silence(self) -> None:
+        """Before the near end is closed: whoever dialled asks for it then."""
+        self.failure = _silent(self._route, self._address)
 
     def _stop_listening(self) -> None:
         server, self._server = self._server, None
@@ -147,15 +154,25 @@ async def _socket_over(ways: Ways, route: Route, target: str, number: int | None
 class _Answering:
     """A stream that knows whether anything ever came: an end before that is all that a failure looks like (5.2, 6.3)."""
 
-    def __init__(self, inner: ByteStream) -> None:
+    def __init__(self, inner: ByteStream, on_silence: Callable[[], None] = lambda: None) -> None:
         self._inner = inner
+        self._on_silence = on_silence
         self.answered = asyncio.Event()
 
     async def read(self, limit: int = CHUNK) -> bytes:
-        data = await self._inner.read(limit)
+        try:
+            data = await self._inner.read(limit)
+        except OSError:
+            self._heard(b"")
+            raise
+        self._heard(data)
+        return data
+
+    def _heard(self, data: bytes) -> None:
         if data:
             self.answered.set()
-        return data
+        elif not self.answered.is_set():
+            self._on_silence()
 
     async def write(self, data: bytes) -> None:
         await self._inner.write(data)

@@ -36,6 +36,11 @@ class Routes:
     def number(self) -> int:
         return self._number
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing may be dialled just now."""
+        return self._refusal is not None
+
     def current(self) -> tuple[int, Route]:
         """Number and route. Raises what says why there is none just now: ``Refused``, ``Unavailable``."""
         with self._lock:

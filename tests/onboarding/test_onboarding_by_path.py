@@ -1,0 +1,86 @@
+"""Onboarding over relays: what logs in, and what drives the agent, comes from the last of them and from nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.control_paths import Hop
+from tests.machines import Machine
+from tests.onboarding.conftest import Rig
+from tests.support import eventually
+
+
+@pytest.fixture
+def hop(rig: Rig) -> Iterator[Callable[..., Hop]]:
+    made: list[Hop] = []
+
+    def make(name: str, *, onion: bool = False) -> Hop:
+        made.append(Hop(rig.controller, rig.home / f"relay-{name}", name, onion=onion, ours=False).start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+
+
+def connections(machine: Machine) -> list[str]:
+    """From where sshd was connected to; first by the test, which waits for it."""
+    return re.findall(r"^Connection from (\S+) port", machine.log("sshd"), re.MULTILINE)
+
+
+def a_machine(rig: Rig) -> tuple[Machine, Callable[[], set[str]]]:
+    """With what tells from where it was connected to since."""
+    machine = rig.machine()
+    eventually(lambda: connections(machine), timeout=10)
+    before = len(connections(machine))
+    return machine, lambda: set(connections(machine)[before:])
+
+
+@pytest.mark.parametrize("onion", [False, True], ids=["egress", "onion"])
+def test_a_whole_life_over_relays(rig: Rig, hop: Callable[..., Hop], onion: bool) -> None:
+    first, last = hop("first", onion=onion), hop("last", onion=onion)
+    rig.client.post("/api/control-paths", {"name": "out", "hops": ["first", "last"]})
+    rig.client.post("/api/control-paths/out/activate", {})  # no nodes yet: its hops are enough
+    machine, logins = a_machine(rig)
+    shown = rig.client.post("/api/servers/host-key", {"ssh_host": machine.address})
+    assert shown["host_key"] == machine.fingerprint
+    node = rig.node_on(machine, rig.agent(version="0.3.1"))
+    assert node["link_state"] == "live"
+    rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": rig.agent("newer", version="0.3.2")})
+    rig.controller.until(node["id"], agent_version="0.3.2", link_state="live")
+    rig.client.post(f"/api/nodes/{node['id']}/remove", {})
+    assert logins() == {last.address}
+    targets = {event["target"] for event in last.events("dial")}
+    assert {f"{machine.address}:22", f"{machine.address}:8444"} <= targets
+    assert {event["source"] for event in first.events("circuit" if onion else "session")} == {"127.0.0.1"}
+
+
+def test_a_route_for_one_connection(rig: Rig, hop: Callable[..., Hop]) -> None:
+    only = hop("only")
+    machine, logins = a_machine(rig)
+    server = rig.add_server(machine, route=["only"])
+    assert logins() == {only.address}
+    node = rig.deploy(server, rig.agent(), route=["only"])
+    assert logins() == {only.address}
+    assert node["link_state"] == "live", "whose link takes the active path: none"
+    eventually(lambda: only.events("session"), timeout=5)
+
+
+def test_a_route_that_cannot_be_taken_is_refused_and_nobody_is_dialled(rig: Rig, hop: Callable[..., Hop]) -> None:
+    dead = hop("dead")
+    dead.kill()
+    machine, logins = a_machine(rig)
+    body: dict[str, Any] = {"ssh_host": machine.address, "accept_new_host_key": True}
+    assert "relay dead does not answer" in str(rig.fails("/api/servers", **body, route=["dead"]))
+    assert "no relay with the id or name 'nobody'" in str(rig.fails("/api/servers", **body, route=["nobody"]))
+    assert logins() == set()
+
+
+def test_nobody_at_home_behind_relays_is_said(rig: Rig, hop: Callable[..., Hop]) -> None:
+    hop("via")
+    refused = rig.fails("/api/servers", ssh_host="127.0.3.250", accept_new_host_key=True, route=["via"])
+    assert "127.0.3.250:22 was not reached by way of via" in str(refused)

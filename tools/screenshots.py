@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,8 +15,10 @@ import click
 from playwright.sync_api import Page, sync_playwright
 from rig import BASE_PORT, ROOT, Daemon, RigError, Simulator, end_at_sigterm, enrol, make_csrs, scratch, wait_until
 
+from coxswain.alerts.model import Alert, AlertStatus, Severity
 from coxswain.servers import Relay
 from coxswain.store import open_store
+from coxswain.store.alerts import insert as insert_alert
 from coxswain.store.servers import insert_relay
 
 NODES = ("fra-1", "fra-2", "ams-1", "hel-1", "lon-1", "nyc-1", "sfo-1", "sgp-1", "nrt-1", "syd-1")
@@ -48,6 +52,33 @@ def add_relays(home: Path) -> None:
     with closing(open_store(home / "state/app.db")) as store, store.write() as tx:
         for relay in RELAYS:
             insert_relay(tx, relay)
+
+
+def add_alerts(home: Path, ids: list[str], device: dict[str, Any]) -> None:
+    """What rules find within days, so that there is something to see; written beside the running daemon."""
+    now = time.time()
+    travel = {
+        "from": {"ip": "203.0.113.9", "city": "Oslo", "country": "NO", "at": "2026-03-01T10:00:00Z"},
+        "to": {"ip": "198.51.100.7", "city": "Sydney", "country": "AU", "at": "2026-03-01T11:00:00Z"},
+        "distance_km": 15_948.2, "minutes": 60, "implied_kmh": 16_218.51, "max_kmh": 900,
+    }  # fmt: skip
+    logins = {"source_ip": "198.51.100.99", "failure_count": 7, "window": "10m0s", "attempted_usernames": ["admin", "root"]}
+    about = {"device_id": device["id"], "user_id": device["user_id"], "node_id": ids[0]}
+    kinds: list[tuple[str, Severity, dict[str, Any], dict[str, str]]] = [
+        ("impossible_travel", Severity.CRITICAL, travel, about),
+        ("auth_failure_spike", Severity.WARNING, logins, {}),
+        ("new_geo", Severity.INFO, {"country_name": "Iceland", "city": "Reykjavik"}, about),
+    ]
+    rng = random.Random(3)  # noqa: S311 - pictures
+    with closing(open_store(home / "state/app.db")) as store, store.write() as tx:
+        for number in range(45):
+            kind, severity, detail, of = kinds[number if number < 3 else rng.choice((1, 1, 2, 2, 2))]
+            at = now - (60 * (number + 1) if number < 3 else rng.uniform(0.1, 6.9) * 86_400)
+            status = AlertStatus.OPEN if number < 3 else AlertStatus.RESOLVED
+            insert_alert(
+                tx, Alert(f"alr_screenshot{number:06d}", at, kind, severity, status, f"{kind}:{number}", at, **of,
+                          detail=detail, created_at=at, updated_at=at),
+            )  # fmt: skip
 
 
 def furnish(daemon: Daemon, ids: list[str]) -> dict[str, str]:
@@ -89,6 +120,7 @@ def furnish(daemon: Daemon, ids: list[str]) -> dict[str, str]:
         "device": f"/devices/{devices[0]['id']}",
         "operation": f"/operations/{operation['id']}",
         "relay": f"/relays/{RELAYS[0].id}",
+        "alert": "/alerts/alr_screenshot000000",
     }
 
 
@@ -107,6 +139,7 @@ def furnished(home: Path) -> Iterator[tuple[Daemon, dict[str, str]]]:
         ids = [node["id"] for node in enrol(daemon.client(), fleet, NODES, BASE_PORT)]
         simulator.start("--lively", "--seed", "11")
         pages = furnish(daemon, ids)
+        add_alerts(home, ids, daemon.client().get("/api/devices?limit=1")[0])
         simulator.command("connect", peers=40)
         simulator.command("stop", node=IN_TROUBLE)
         client, lost = daemon.client(), f"/api/nodes/{ids[IN_TROUBLE]}"

@@ -19,7 +19,7 @@ from coxswain.alerts.settings import RuleSettings, Values
 from coxswain.errors import CoxswainError, StoreUnavailable, Unavailable
 from coxswain.messages import alerts as m
 from coxswain.messages.fleet import ListNodes
-from coxswain.store import Store
+from coxswain.store import Store, alert_counts
 from coxswain.store import alerts as rows
 
 __all__ = ["AlertEngine"]
@@ -94,6 +94,12 @@ class AlertEngine(Actor):
                 return self._book.resolve(message)
             case m.SnoozeAlert():
                 return self._book.snooze(message)
+            case m.CountOpen():
+                with self._store.read() as tx:
+                    return alert_counts.open_now(tx)
+            case m.CountOpened(since, step):
+                with self._store.read() as tx:
+                    return alert_counts.opened(tx, since, step)
             case m.DescribeAnalytics():
                 return self._describe()
             case m.SweepNow():

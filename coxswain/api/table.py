@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coxswain.api.areas import (
     admins,
+    alert_counts,
     alerts,
     audit,
     auth,
@@ -48,6 +49,7 @@ ROUTES: tuple[Route, ...] = (
     *peers.ROUTES,
     *sessions.ROUTES,
     *series.ROUTES,
+    *alert_counts.ROUTES,
     *alerts.ROUTES,
     *live.ROUTES,
     *ca.ROUTES,

@@ -12,6 +12,8 @@ from coxswain.messages.fleet import NodeView
 __all__ = [
     "AckAlert",
     "AnalyticsState",
+    "CountOpen",
+    "CountOpened",
     "DescribeAnalytics",
     "GetAlert",
     "ListAlerts",
@@ -27,8 +29,8 @@ __all__ = [
 class ListAlerts:
     """Asked by doors. Reply: list of ``coxswain.alerts.model.Alert``, newest first, at most ``limit``.
 
-    Texts must be equal; empty ones let everything through. ``since``, ``until``: epoch microseconds. ``after``: time and id
-    of the last one of the page before.
+    Texts must be equal; empty ones and None let everything through. ``since``, ``until``: epoch microseconds. ``after``:
+    time and id of the last one of the page before.
     """
 
     status: str = ""
@@ -38,6 +40,7 @@ class ListAlerts:
     user_id: str = ""
     node_id: str = ""
     unresolved: bool = False
+    snoozed: bool | None = None
     since: int | None = None
     until: int | None = None
     after: tuple[int, str] | None = None
@@ -49,6 +52,19 @@ class GetAlert:
     """Asked by doors. Reply: the ``Alert``. Raises ``NotFound``."""
 
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountOpen:
+    """Asked by doors. Reply: how many alerts wait for somebody, by severity: open, and not snoozed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountOpened:
+    """Asked by doors: how many alerts were opened when. Reply: as ``coxswain.store.alert_counts.opened`` returns it."""
+
+    since: int
+    step: int
 
 
 @dataclass(frozen=True, slots=True)

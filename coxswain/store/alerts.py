@@ -95,6 +95,8 @@ def list_alerts(tx: Tx, query: ListAlerts) -> list[Alert]:
         if value:
             wheres.append(f"{column} = ?")
             values.append(value)
+    if query.snoozed is not None:
+        wheres.append("snoozed_until > 0" if query.snoozed else "snoozed_until = 0")
     if query.unresolved:
         wheres.append("status <> 'resolved'")
     if query.since is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from functools import cache
 from typing import Any
 
@@ -63,6 +64,16 @@ def _time(stamp: str | None, absent: str = "never") -> Markup:
     return Markup('<time datetime="{}" data-ago class="nowrap">{}</time>').format(stamp, stamp[:19].replace("T", " "))
 
 
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+def _times(text: str) -> str:
+    """A sentence with RFC 3339 times in it, as people write these; one that is nothing else, as ``_time`` shows it."""
+    if _STAMP.fullmatch(text):
+        return _time(text)
+    return _STAMP.sub(lambda stamp: stamp[0][:19].replace("T", " ") + " UTC", text)
+
+
 @cache
 def _badge(word: str | None) -> Markup:
     text = (word or "unknown").replace("_", " ")
@@ -110,7 +121,7 @@ def _environment() -> jinja2.Environment:
         auto_reload=False,
     )
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
-    made.filters["protocol"] = _protocol
+    made.filters |= {"protocol": _protocol, "times": _times}
     made.globals |= {"between": _between, "page_of": _page_of}
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coxswain.api.route import Route
 from coxswain.web.pages import (
     access,
+    alerts,
     audit,
     charts,
     choices,
@@ -36,6 +37,7 @@ PAGES: tuple[Route, ...] = (
     *relays.PAGES,
     *users.PAGES,
     *sessions.PAGES,
+    *alerts.PAGES,
     *audit.PAGES,
     *access.PAGES,
     *operations.PAGES,

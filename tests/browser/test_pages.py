@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,17 @@ from playwright.sync_api import Page, Response, expect
 
 from coxswain.web import page as page_module
 from coxswain.web.table import PAGES
+from tests.browser.found_alerts import some_alerts
 from tests.fleet import LiveFleet
 
 _WHOLE = [route.path for route in PAGES if not route.path.startswith("/ui/") and route.path != "/login"]
 _MOST_BYTES = 200_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alerts(fleet: LiveFleet) -> Iterator[None]:
+    with some_alerts(fleet):
+        yield
 
 
 def address(path: str, fleet: LiveFleet) -> str:
@@ -28,6 +35,8 @@ def address(path: str, fleet: LiveFleet) -> str:
         return "/devices/dev_0"
     if path == "/relays/{key}":
         return "/relays/harbour"
+    if path == "/alerts/{key}":
+        return f"/alerts/{client.get('/api/alerts?kind=impossible_travel')['alerts'][0]['id']}"
     if path == "/audit":
         return f"/audit?target_id={fleet.ids[0]}"  # axe takes its time over a hundred rows that are all alike
     if path == "/operations/{key}":

@@ -7,7 +7,7 @@ from pathlib import Path
 from coxswain.web.table import PAGES
 
 _ROOT = Path(__file__).resolve().parents[2]
-_ONE_OF = {f"/{kind}s/{{key}}": kind for kind in ("node", "user", "device", "operation", "relay")}
+_ONE_OF = {f"/{kind}s/{{key}}": kind for kind in ("node", "user", "device", "operation", "relay", "alert")}
 
 
 def test_each_page_has_a_picture_that_the_docs_show() -> None:

@@ -8,6 +8,7 @@ from coxswain.api.call import Call
 from coxswain.errors import CoxswainError
 from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page, tolerant
+from coxswain.web.pages.alerts import alerts_about
 from coxswain.web.pages.charts import over_time
 from coxswain.web.pages.sessions import recent_sessions
 
@@ -24,6 +25,7 @@ def _load(call: Call) -> dict[str, Any]:
         | {"title": node["name"], "here": "/", "plan": None, "reason": ""}
         | _links(call, node["id"])
         | _sessions(call)
+        | alerts_about(call, node=node["id"])
         | over_time(call, node["id"])
     )
 

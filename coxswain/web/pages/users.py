@@ -9,6 +9,7 @@ from coxswain.api.call import Call
 from coxswain.errors import NotFound
 from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page, row_keys
+from coxswain.web.pages.alerts import alerts_about
 from coxswain.web.pages.profiles import profiles_of
 from coxswain.web.pages.sessions import recent_sessions
 
@@ -50,7 +51,7 @@ def _user_head(call: Call) -> dict[str, Any]:
 
 def _user(call: Call) -> dict[str, Any]:
     found = _user_head(call)
-    around = {"title": found["user"]["name"], "here": "/users"}
+    around = {"title": found["user"]["name"], "here": "/users"} | alerts_about(call, user=found["user"]["id"])
     return found | around | _devices(call) | _invites(call) | _user_sessions(call)
 
 
@@ -104,7 +105,7 @@ def _device(call: Call) -> dict[str, Any]:
     found = _device_head(call)
     device = found["d"]
     profiles = profiles_of(call, device=device["id"])
-    sessions = _device_sessions(call)
+    sessions = _device_sessions(call) | alerts_about(call, device=device["id"])
     binding = _binding(call)
     names = profiles["names"] | sessions["names"] | binding["names"] | names_of(call, [device], "id")
     context = {"title": device["name"], "here": "/users"}

@@ -88,6 +88,8 @@ TABLE: dict[str, Row] = {
     "POST /api/config/reload": Row(ADMIN, 400),
     "GET /api/alerts": Row(MONITOR, 200),
     "GET /api/alerts/{id}": Row(MONITOR, 404),
+    "GET /api/alerts/series": Row(MONITOR, 200),
+    "GET /api/alerts/summary": Row(MONITOR, 200),
     "POST /api/alerts/{id}/ack": Row(ADMIN, 404),
     "POST /api/alerts/{id}/resolve": Row(ADMIN, 404),
     "POST /api/alerts/{id}/snooze": Row(ADMIN, 400),

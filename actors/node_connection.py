@@ -20,11 +20,11 @@ from coxswain.clock import Clock
 from coxswain.control_path.forward import Forwarder, Forwarders
 from coxswain.control_path.model import Route
 from coxswain.control_path.routes import Routes
-from coxswain.control_path.tls import client_context
 from coxswain.errors import CoxswainError, NodeFailure, NodeMisbehaved, NodeUnreachable, Unavailable
 from coxswain.messages.ca import HopCredentials, LinkCredentials
 from coxswain.messages.sessions import NodeEvent, PeersSnapshot, StreamLost
 from coxswain.reconcile import codec
+from coxswain.relay.contexts import Credentials, client_context
 from coxswain.wire.node_control import (
     Deadlines,
     NodeControl,
@@ -81,7 +81,7 @@ class Dialer:
 
     def use(self, credentials: LinkCredentials, for_hops: HopCredentials) -> None:
         """From now on new connections present these; running ones stay as they are. Any thread."""
-        self._forwarders.ways.use(client_context(for_hops.root_pem, for_hops.chain_pem, for_hops.key_pem))
+        self._forwarders.ways.use(client_context(Credentials(for_hops.chain_pem, for_hops.key_pem, for_hops.root_pem)))
         self._credentials = grpc.ssl_channel_credentials(
             root_certificates=credentials.root_pem,
             private_key=credentials.key_pem,

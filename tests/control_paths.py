@@ -28,6 +28,7 @@ from tests.fleet import ROOT, Controller, LiveFleet
 from tests.support import eventually, free_port
 
 ME = Caller("test", "local")
+OURS = (sys.executable, "-c", "from coxswain.relay.main import main; main()")
 _addresses = itertools.count(10)
 
 
@@ -68,7 +69,7 @@ class Hop:
     def _command(self, role: str, listen: str) -> list[str]:
         if self.ours:
             option = "--tunnel-addr" if role == "egress" else "--listen"
-            return [sys.executable, "-m", "coxswain.relay.main", role, option, listen, "--config-dir", str(self.directory)]
+            return [*OURS, role, option, listen, "--config-dir", str(self.directory)]
         more = ["--listen", listen, "--config-dir", str(self.directory), "--log", str(self.log)]
         return [sys.executable, "-m", "tests.existing_relay", role, *more]
 

@@ -17,14 +17,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from coxswain.control_path.onion import Keystream
-from coxswain.relay.byte_stream import CHUNK, ByteStream, SocketStream, splice
+from coxswain.errors import InvalidInput
+from coxswain.relay.byte_stream import ByteStream, SocketStream, splice
+from coxswain.relay.onion_layers import Keystream, VeiledStream, open_layer
 from coxswain.relay.stream_tls import tls_over
 from coxswain.relay.yamux import Session, SessionClosed
 
@@ -100,42 +97,18 @@ class Relay:
         try:
             (length,) = struct.unpack(">H", await reader.readexactly(2))
             setup = await reader.readexactly(length)
-            shared = private.exchange(X25519PublicKey.from_public_bytes(setup[:32]))
-            key = HKDF(SHA256(), 32, None, b"pharos-onion-v1 setup").derive(shared)
-            plain = ChaCha20Poly1305(key).decrypt(bytes(12), setup[32:], None)
-            flags, size = struct.unpack(">BH", plain[:3])
-            target, inner = plain[3 : 3 + size].decode(), plain[3 + size :]
-            self.say(event="circuit", source=writer.get_extra_info("peername")[0], exit=bool(flags & 1))
-            onward = await self.dial(target)
-            if not flags & 1:
-                await onward.write(struct.pack(">H", len(inner)) + inner)
-        except (OSError, ValueError, InvalidTag, EOFError):
+            layer = open_layer(private, setup)
+            self.say(event="circuit", source=writer.get_extra_info("peername")[0], exit=layer.exit)
+            onward = await self.dial(layer.address)
+            if not layer.exit:
+                await onward.write(struct.pack(">H", len(layer.inner)) + layer.inner)
+        except (OSError, ValueError, InvalidInput, EOFError):
             stream.close()
             return
-        await splice(_Peeled(stream, key), onward)
-
-
-class _Peeled:
-    """The controller's side of a circuit, with this relay's layer taken off."""
-
-    def __init__(self, inner: ByteStream, key: bytes) -> None:
-        self._inner = inner
-        self._forward, self._back = Keystream([key], forward=True), Keystream([key], forward=False)
-
-    async def read(self, limit: int = CHUNK) -> bytes:
-        return self._forward.apply(await self._inner.read(limit))
-
-    async def write(self, data: bytes) -> None:
-        await self._inner.write(self._back.apply(data))
-
-    async def write_eof(self) -> None:
-        await self._inner.write_eof()
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def abort(self) -> None:
-        self._inner.abort()
+        veiled = VeiledStream(
+            stream, reading=Keystream(layer.key, forward=True), writing=Keystream(layer.key, forward=False)
+        )
+        await splice(veiled, onward)
 
 
 async def _main() -> None:

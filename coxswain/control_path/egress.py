@@ -16,14 +16,13 @@ import ssl
 from collections.abc import Callable, Sequence
 
 from coxswain.control_path.model import Hop
-from coxswain.control_path.streams import dial_tcp
 from coxswain.errors import CoxswainError, NodeUnreachable, Unavailable
 from coxswain.inventory import host_of
-from coxswain.relay.byte_stream import CHUNK, ByteStream
+from coxswain.relay.byte_stream import CHUNK, ByteStream, SocketStream
 from coxswain.relay.stream_tls import TlsStream, tls_over
 from coxswain.relay.yamux import Session
 
-__all__ = ["EgressPool", "SharedSession", "connect_line"]
+__all__ = ["EgressPool", "SharedSession", "connect_line", "dial_tcp"]
 
 DIAL_S = 10.0
 """For TCP, and again for the TLS handshake of each hop (relay-contract.md 5.5)."""
@@ -285,6 +284,19 @@ class EgressPool:
         long_idle = asyncio.get_running_loop().time() - session.idle_since >= _IDLE_S / 2
         if not session.streams and long_idle and not self._is_wanted(session):
             self._drop(session)
+
+
+async def dial_tcp(endpoint: str, within: float) -> SocketStream:
+    """Connects to ``host:port``. Raises ``NodeUnreachable`` without saying what it was for."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        async with asyncio.timeout(within):
+            return SocketStream(*await asyncio.open_connection(host.strip("[]"), int(port)))
+    except TimeoutError:
+        raise NodeUnreachable(f"{endpoint}: no TCP connection within {within:g} s") from None
+    except OSError as error:
+        refused = isinstance(error, ConnectionRefusedError)
+        raise NodeUnreachable(f"{endpoint}: {'connection refused' if refused else error.strerror or error}") from None
 
 
 class _BusyError(Exception):

@@ -10,11 +10,11 @@ import ssl
 from collections.abc import Callable
 
 from coxswain.control_path import onion
-from coxswain.control_path.egress import DIAL_S, EgressPool
+from coxswain.control_path.egress import DIAL_S, EgressPool, dial_tcp
 from coxswain.control_path.model import Hop, Route
-from coxswain.control_path.streams import OnionStream, dial_tcp
 from coxswain.errors import NodeUnreachable
 from coxswain.relay.byte_stream import CHUNK, ByteStream
+from coxswain.relay.onion_layers import decode_key
 
 __all__ = ["MOVE_S", "Ways"]
 
@@ -76,7 +76,7 @@ class Ways:
 
     @staticmethod
     async def _circuit(hops: tuple[Hop, ...], target: str) -> ByteStream:
-        setup, keys = onion.build([(hop.onion, onion.read_public_key(hop.onion_pubkey)) for hop in hops], target)
+        setup, keys = onion.build([(hop.onion, decode_key(hop.onion_pubkey)) for hop in hops], target)
         try:
             stream = await dial_tcp(hops[0].onion, DIAL_S)
         except NodeUnreachable as error:
@@ -86,7 +86,7 @@ class Ways:
         except OSError as error:
             stream.close()
             raise NodeUnreachable(f"relay {hops[0].name}: {error.strerror or error}") from None
-        return OnionStream(stream, keys)
+        return onion.veil(stream, keys)
 
     def _cut_before(self, number: int) -> None:
         for passage in list(self._passages):

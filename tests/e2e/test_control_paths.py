@@ -9,7 +9,7 @@ import pytest
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
 from coxswain.wire.node_control import Deadlines
-from tests.control_paths import Sea, sea
+from tests.control_paths import Hop, Sea, sea
 from tests.fleet import live_fleet
 from tests.support import eventually
 
@@ -36,15 +36,33 @@ def _direct_again(there: Sea) -> Iterator[None]:
     there.fleet.controller.all_in_sync(NODES)
 
 
+@pytest.mark.parametrize("ours", [False, True], ids=["existing", "ours"])
 @pytest.mark.parametrize("onion", [False, True], ids=["egress", "onion"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_every_link_comes_over_and_nothing_goes_beside(there: Sea, count: int, onion: bool) -> None:
-    hops = [there.hop(f"{'o' if onion else 'e'}{count}{place}", onion=onion) for place in range(count)]
+def test_every_link_comes_over_and_nothing_goes_beside(there: Sea, count: int, onion: bool, ours: bool) -> None:
+    kind = f"{'o' if onion else 'e'}{'u' if ours else 'x'}{count}"
+    hops = [there.hop(f"{kind}{place}", onion=onion, ours=ours) for place in range(count)]
+    if ours:  # which do not dial from the address that they listen at: so they are told apart by what is killed
+        there.path("way", hops)
+        there.activate("way")
+        _only_by_way_of(there, hops)
+        return
     made = there.path("way", hops)
     assert (made["active"], made["route"]) == (False, "onion" if onion else "egress")
     assert there.activate("way")["active"]
     there.all_come_from(hops[-1])
     assert there.sources == {hops[-1].address}, "and from nobody else, since it was activated"
+
+
+def _only_by_way_of(there: Sea, hops: list[Hop]) -> None:
+    """All links are live, and end with one of the hops."""
+    there.fleet.controller.all_in_sync(NODES)
+    hop = hops[len(hops) // 2]
+    hop.kill()
+    for index in range(NODES):
+        there.fleet.controller.until(f"n{index}", link_state="backing_off")
+    hop.start()
+    there.fleet.controller.all_in_sync(NODES)
 
 
 def test_one_session_serves_all_nodes_and_what_changes_the_route_moves_all(there: Sea) -> None:

@@ -31,7 +31,8 @@ def _counters(call: Call) -> dict[str, Any]:
 
 
 def _map(call: Call) -> dict[str, Any]:
-    return {"map": fleet_map(ask(call, "/api/map").value, ask(call, "/api/paths").value)}
+    control = next((path for path in ask(call, "/api/control-paths").value if path["active"]), None)
+    return {"map": fleet_map(ask(call, "/api/map").value, ask(call, "/api/paths").value, control)}
 
 
 def _rows(call: Call) -> dict[str, Any]:

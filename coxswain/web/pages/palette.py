@@ -21,6 +21,7 @@ ACTIONS = (
     ("Add a server", "/servers#add-server"),
     ("Add a user", "/users#add-user"),
     ("Add an admin", "/admins#add-admin"),
+    ("Add a control path", "/relays#add-control-path"),
     ("Create an API token", "/tokens#add-token"),
     ("Verify the audit log", "/audit#verify"),
 )

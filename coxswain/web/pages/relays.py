@@ -15,6 +15,16 @@ def _relays(call: Call) -> dict[str, Any]:
     return {"relays": relays, "servers": _server_names(call) if relays else {}}
 
 
+def _control(call: Call) -> dict[str, Any]:
+    """By which relays the controller reaches nodes and machines; none active: directly."""
+    paths = ask(call, "/api/control-paths").value
+    return {"control": paths, "active": next((path for path in paths if path["active"]), None)}
+
+
+def _all(call: Call) -> dict[str, Any]:
+    return _relays(call) | _control(call)
+
+
 def _server_names(call: Call) -> dict[str, str]:
     return {server["id"]: server["name"] for server in tolerant(call, "/api/servers", [])}
 
@@ -33,9 +43,10 @@ def _relay(call: Call) -> dict[str, Any]:
 
 
 PAGES = (
-    page("/relays", "relays.html", _relays, title="Relays"),
+    page("/relays", "relays.html", _all, title="Relays"),
     page("/relays/{key}", "relay.html", _relay, title="Relay"),
     fragment("/ui/fragments/relays", "_relays.html", _relays),
+    fragment("/ui/fragments/control-paths", "_control_paths.html", _control),
     fragment("/ui/fragments/relays/{key}", "_relay_state.html", _state),
     fragment("/ui/fragments/relays/{key}/head", "_relay_head.html", _head),
 )

@@ -61,6 +61,11 @@ def test_a_newcomer_sees_a_fleet_that_heals(demo: subprocess.Popen[str], chromiu
         expect(page.locator(".feed").get_by_role("link", name=re.compile("device-"))).not_to_have_count(0)
         assert time.monotonic() - began < 60, "within a minute"
         eventually(lambda: page.evaluate("window.colours.includes(true)"), timeout=100, every=0.2)
+        expect(page.locator(".feed").get_by_role("link", name="Node is down").first).to_be_visible(timeout=60_000)
         eventually(lambda: page.evaluate("!window.colours.at(-1)"), timeout=60, every=0.2)
+        page.goto("/alerts?show=resolved")
+        healed = page.get_by_role("article", name="Node is down").first
+        expect(healed.get_by_text("resolved", exact=True)).to_be_visible(timeout=60_000)
+        expect(healed.get_by_text("system")).to_be_visible()
     finally:
         context.close()

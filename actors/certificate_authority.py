@@ -39,6 +39,7 @@ from coxswain.store import pki as rows
 from coxswain.store import servers as server_rows
 from coxswain.store import service_certs as service_rows
 from coxswain.store import succession as successions
+from coxswain.store.versions import expect
 
 __all__ = ["CertificateAuthority"]
 
@@ -87,12 +88,12 @@ class CertificateAuthority(Actor):
                 return self._issue_device(message)
             case m.GetHopCredentials():
                 return self._hop_credentials()
-            case m.IssueNodeCertificate(caller, node_id, csr_pem):
-                return self._issue(caller, node_id, csr_pem)
+            case m.IssueNodeCertificate():
+                return self._issue(message)
             case m.IssueRelayCertificate(caller, relay_id, csr_pem):
                 return self._issue_relay(caller, relay_id, csr_pem)
-            case m.RevokeNodeCertificates(caller, node_id, serial, reason):
-                return self._revoke(caller, node_id, serial, reason)
+            case m.RevokeNodeCertificates():
+                return self._revoke(message)
             case m.DescribeCa():
                 return self._describe()
             case _CheckRenewal():
@@ -223,9 +224,10 @@ class CertificateAuthority(Actor):
 
     # -- nodes' leaves
 
-    def _issue(self, caller: Caller, node_id: str, csr_pem: bytes) -> Committed[m.IssuedNodeCertificate]:
-        csr = read_csr(csr_pem)
+    def _issue(self, message: m.IssueNodeCertificate) -> Committed[m.IssuedNodeCertificate]:
+        csr, node_id = read_csr(message.csr_pem), message.node_id
         with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            expect(tx, message.seen)
             node = fleet_rows.get_node(tx, node_id, now=self._now())
             if node is None:
                 raise NotFound(f"node: there is no node with the id {node_id[:80]!r}", remedy="See: cox nodes list")
@@ -234,7 +236,7 @@ class CertificateAuthority(Actor):
             leaf = issue_node_leaf(self._authorities[Role.FLEET], csr.public_key, host_of(node.control_addr), self._now())
             rows.insert_node_cert(tx, node_id, leaf, self._now())
             detail = {"name": node.name, "serial": leaf.serial, "ignored": list(csr.ignored)}
-            outbox_id = record(tx, caller, "node.enroll", ("node", node_id), detail, now=self._now())
+            outbox_id = record(tx, message.caller, "node.enroll", ("node", node_id), detail, now=self._now())
         self._announce(node_id)
         issued = m.IssuedNodeCertificate(
             node_id=node_id,
@@ -269,8 +271,10 @@ class CertificateAuthority(Actor):
         )
         return Committed(issued, outbox_id)
 
-    def _revoke(self, caller: Caller, node_id: str, serial: str | None, reason: str) -> Committed[tuple[str, ...]]:
+    def _revoke(self, message: m.RevokeNodeCertificates) -> Committed[tuple[str, ...]]:
+        node_id, serial, reason = message.node_id, message.serial, message.reason
         with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            expect(tx, message.seen)
             if fleet_rows.get_node(tx, node_id, now=self._now()) is None:
                 raise NotFound(f"node: there is no node with the id {node_id[:80]!r}", remedy="See: cox nodes list")
             revoked = rows.revoke_node_certs(tx, node_id, serial, reason, self._now())
@@ -278,7 +282,7 @@ class CertificateAuthority(Actor):
                 which = "valid certificate" if serial is None else f"valid certificate with the serial {serial[:60]}"
                 raise NotFound(f"node {node_id} has no {which}", remedy="See: cox ca show")
             detail = {"serials": list(revoked), "reason": reason}
-            outbox_id = record(tx, caller, "node.revoke", ("node", node_id), detail, now=self._now())
+            outbox_id = record(tx, message.caller, "node.revoke", ("node", node_id), detail, now=self._now())
         self._announce(node_id)
         return Committed(revoked, outbox_id)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 __all__ = [
+    "MASKED",
     "Credential",
     "Device",
     "DeviceStatus",
@@ -135,6 +136,10 @@ class ProfileProtocol(StrEnum):
     AMNEZIAWG = "amneziawg"
     XRAY_REALITY = "xray-reality"
     BOTH = "both"
+
+
+MASKED = "***"
+"""In the place of an e-mail address or phone number, for whoever may not know it."""
 
 
 @dataclass(frozen=True, slots=True)

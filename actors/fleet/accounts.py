@@ -123,14 +123,18 @@ def _remove_user(fleet: FleetState, message: m.RemoveUser) -> Committed[m.Change
 def _get_user(fleet: FleetState, message: m.GetUser) -> User:
     with fleet.store.read() as tx:
         user = rows.find_user(tx, message.key)
-    if user is None:
-        raise NotFound(f"user: there is no user with the id or e-mail {message.key[:80]!r}", remedy="See: cox users list")
+    if user is None or not (message.by_contact or user.id == message.key):
+        keys = "id or e-mail" if message.by_contact else "id"
+        raise NotFound(f"user: there is no user with the {keys} {message.key[:80]!r}", remedy="See: cox users list")
     return user
 
 
 def _list_users(fleet: FleetState, message: m.ListUsers) -> list[User]:
     with fleet.store.read() as tx:
-        return rows.list_users(tx, role=message.role, after=message.after, limit=message.limit, wanted=message.wanted)
+        columns = ("name", "email", "phone") if message.by_contact else ("name",)
+        return rows.list_users(
+            tx, role=message.role, after=message.after, limit=message.limit, wanted=message.wanted, columns=columns
+        )
 
 
 # -- devices

@@ -24,6 +24,7 @@ from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.model import LinkState
 from coxswain.store import paths as rows
+from coxswain.store.versions import expect
 
 __all__ = ["CHANGES", "QUESTIONS"]
 
@@ -80,6 +81,7 @@ def _settle(fleet: FleetState, message: m.SettleBinding) -> Committed[m.BindingV
 
 def _note(fleet: FleetState, message: m.NoteBinding) -> Committed[None]:
     with fleet.changing() as tx:
+        expect(tx, message.seen)
         action = "path.bind" if message.path_id else "path.unbind"
         detail = {"path_id": message.path_id, "unchanged": True}
         outbox_id = record(tx, message.caller, action, ("device", message.device_id), detail, now=fleet.now())

@@ -15,11 +15,13 @@ from coxswain.ids import new_id
 from coxswain.messages import operations as m
 from coxswain.messages.audit import Caller, Committed, OutboxGrew
 from coxswain.messages.hub import Publish
+from coxswain.messages.versions import Seen
 from coxswain.operations.kinds import Kind
 from coxswain.operations.model import FINAL, Direction, Operation, OperationState, Secrets, StepRecord, StepState
 from coxswain.operations.moves import retry_direction
 from coxswain.store import Store, Tx
 from coxswain.store import operations as rows
+from coxswain.store.versions import expect
 
 __all__ = ["Operations"]
 
@@ -111,6 +113,7 @@ class Operations(Actor):
             steps=tuple(StepRecord(i, step.name, step.title) for i, step in enumerate(kind.steps(params))),
         )
         with self._store.write() as tx:
+            expect(tx, message.seen)
             rows.insert_operation(tx, operation)
             outbox_id = self._audit(tx, message.caller, "operation.start", operation)
         self._secrets[operation.id] = message.secrets
@@ -140,6 +143,7 @@ class Operations(Actor):
             notes=noted(operation, f"retried by {message.caller.actor}"),
         )
         with self._store.write() as tx:
+            expect(tx, self._seen(operation, message.version))
             changed = self._rewrite(tx, changed, ending=ending)
             for step in changed.steps:
                 if anew or step.attempts:
@@ -156,6 +160,7 @@ class Operations(Actor):
             raise Conflict(f"operation {operation.id} is {operation.state}; there is nothing to cancel")
         if operation.id in self._running and operation.state not in (OperationState.FAILED, OperationState.WAITING):
             with self._store.write() as tx:
+                expect(tx, self._seen(operation, message.version))
                 rows.set_ending(tx, operation.id, OperationState.CANCELLED)
                 outbox_id = self._audit(tx, message.caller, "operation.cancel", operation)
                 operation = rows.get_operation(tx, operation.id) or operation
@@ -174,6 +179,7 @@ class Operations(Actor):
             operation, state=state, direction=Direction.BACK, needs=(), notes=note, finished_at=over
         )
         with self._store.write() as tx:
+            expect(tx, self._seen(operation, message.version))
             changed = self._rewrite(tx, changed, ending=OperationState.CANCELLED)
             outbox_id = self._audit(tx, message.caller, "operation.cancel", changed)
         if nothing_done:
@@ -274,6 +280,11 @@ class Operations(Actor):
         if version is not None and version != found.version:
             raise StaleVersion(f"operation {found.id}: it has moved on since version {version}", current=found.version)
         return found
+
+    @staticmethod
+    def _seen(operation: Operation, version: int | None) -> Seen | None:
+        """Whoever runs it may have moved on since it was read here: compared once more, in the transaction."""
+        return None if version is None else Seen("operation", operation.id, version, operation.id)
 
     def _list(self, message: m.ListOperations) -> m.OperationsPage:
         if not 1 <= message.limit <= 1_000:

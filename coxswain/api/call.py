@@ -10,13 +10,15 @@ import falcon
 
 from coxswain.api.bodies import Body, instant, integer, one_line, word
 from coxswain.api.doors import Door
+from coxswain.api.route import Scope
 from coxswain.api.services import Services
 from coxswain.api.who import Who
 from coxswain.errors import InvalidInput, StaleVersion, Unavailable
-from coxswain.messages import audit, fleet, sessions
+from coxswain.messages import accounts, audit, fleet, sessions
 from coxswain.messages.audit import Caller, Committed
 from coxswain.messages.geo import Locate
-from coxswain.model import Node
+from coxswain.messages.versions import Seen
+from coxswain.model import Node, User
 
 if TYPE_CHECKING:
     from coxswain.geoip import Location
@@ -138,13 +140,37 @@ class Call:
     def node(self, key: str | None = None) -> Node:
         return self.view(key).node
 
-    def check_version(self, what: str, present: int) -> None:
-        """For changes that are about a record and do not go through its row: ``version``, in the body or the query, is the
-        one that its author saw. Raises ``StaleVersion``.
+    @property
+    def sees_contacts(self) -> bool:
+        """Whether who asks may know users' e-mail addresses and phone numbers: they are no business of a script that watches
+        (management-plane.md 13.4).
         """
-        seen = self.number("version") if self.request.method == "DELETE" else self.body.get("version", int)
-        if seen is not None and seen != present:
-            raise StaleVersion.of(what, seen, present)
+        return self.who.scope >= Scope.ADMIN
+
+    def user(self, key: str | None = None) -> User:
+        """A user by id or, for whoever may know those, by e-mail address; None: the one that the path names with ``{key}``.
+
+        Raises ``NotFound``.
+        """
+        wanted = self.path["key"] if key is None else key
+        found: User = self.ask("fleet", accounts.GetUser(wanted, self.sees_contacts))
+        return found
+
+    def seen(self, kind: str, record_id: str, name: str) -> Seen | None:
+        """For changes that are about a record and do not go through its row: ``version``, in the body or the query, is the
+        one that its author saw. It is compared in the transaction of the change. None: whatever it is.
+        """
+        version = self._version()
+        return None if version is None else Seen(kind, record_id, version, name)
+
+    def check_version(self, what: str, present: int) -> None:
+        """Early, before something that takes long; the change compares it again. Raises ``StaleVersion``."""
+        version = self._version()
+        if version is not None and version != present:
+            raise StaleVersion.of(what, version, present)
+
+    def _version(self) -> int | None:
+        return self.number("version") if self.request.method == "DELETE" else self.body.get("version", int)
 
     def active_sessions(self) -> dict[str, int] | None:
         """Node id to its open sessions; None: not known just now, as the tracker restarts."""

@@ -16,6 +16,7 @@ from coxswain.api.problems import dumps
 from coxswain.api.route import Reply
 from coxswain.errors import CoxswainError, DeadlineExceeded, NodeFailure
 from coxswain.messages import operations as m
+from coxswain.messages.versions import Seen
 from coxswain.operations.model import FINAL, Direction, Operation, OperationState, Secrets
 
 __all__ = ["run_operation"]
@@ -31,11 +32,12 @@ def run_operation(
     render: Callable[[Operation], Any],
     *,
     secrets: Secrets | None = None,
+    seen: Seen | None = None,
 ) -> Any:
     """Starts an operation. 202 with the operation if the client does not want to wait, or it takes very long; else what
-    ``render`` makes of it. Raises what it failed with.
+    ``render`` makes of it. Raises what it failed with. ``seen``: what must be as its author saw it when it starts.
     """
-    message = m.StartOperation(call.caller, kind, params, secrets or Secrets())
+    message = m.StartOperation(call.caller, kind, params, secrets or Secrets(), seen=seen)
     operation: Operation = call.change("operations", message)
     if _prefers_async(call):
         return _accepted(operation)

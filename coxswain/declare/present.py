@@ -8,7 +8,8 @@ from typing import Any
 
 from coxswain.declare.items import Item, Key
 from coxswain.declare.schema import user_key
-from coxswain.errors import Conflict
+from coxswain.errors import Conflict, Refused
+from coxswain.model import MASKED
 
 __all__ = ["Lister", "Present", "read_present"]
 
@@ -90,6 +91,11 @@ def _people(every: Lister, names: dict[str, str]) -> Iterator[Item]:
     profiles = list(every("/api/profiles"))
     keys: dict[str, Key] = {}
     with_profiles = {p["device_id"] for p in profiles}
+    if any(MASKED in (user["email"], user["phone"]) for user in users):
+        raise Refused(
+            "users: this credential may not see their e-mail addresses and phone numbers, which are part of the fleet",
+            remedy="Use a token of the scope admin.",
+        )
     for user in users:
         fields = {name: user[name] for name in ("name", "email", "phone", "status")}
         keys[user["id"]] = (user_key(fields),)

@@ -127,21 +127,23 @@ class RemoveUser:
 
 @dataclass(frozen=True, slots=True)
 class GetUser:
-    """``key`` is an id or e-mail address. Reply: ``User``. Raises ``NotFound``."""
+    """``key`` is an id or, ``by_contact``, an e-mail address. Reply: ``User``. Raises ``NotFound``."""
 
     key: str
+    by_contact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ListUsers:
     """Reply: list of ``User`` of that role, oldest first, the first ``limit`` after the id ``after``. ``wanted``: a part of
-    the name, e-mail or phone, in any case of its letters, or the id; empty: all.
+    the name or, ``by_contact``, e-mail or phone, in any case of its letters, or the id; empty: all.
     """
 
     after: str = ""
     limit: int = 100
     role: str = "user"
     wanted: str = ""
+    by_contact: bool = True
 
 
 # -- devices

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coxswain.messages.audit import Caller
+from coxswain.messages.versions import Seen
 
 __all__ = [
     "AuthorityView",
@@ -72,12 +73,13 @@ class LinkCredentialsRenewed:
 @dataclass(frozen=True, slots=True)
 class IssueNodeCertificate:
     """Asked by doors (``cox nodes enroll --csr``). Only the CSR's public key is used. Reply:
-    ``Committed[IssuedNodeCertificate]``. Raises ``InvalidInput`` (a malformed or weak CSR), ``NotFound``.
+    ``Committed[IssuedNodeCertificate]``. Raises ``InvalidInput`` (a malformed or weak CSR), ``NotFound``, ``StaleVersion``.
     """
 
     caller: Caller
     node_id: str
     csr_pem: bytes
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,15 @@ class IssuedRelayCertificate:
 
 @dataclass(frozen=True, slots=True)
 class RevokeNodeCertificates:
-    """Asked by doors. ``serial`` None: all of the node's. Reply: ``Committed[tuple[str, ...]]``, the revoked serials."""
+    """Asked by doors. ``serial`` None: all of the node's. Reply: ``Committed[tuple[str, ...]]``, the revoked serials. Raises
+    ``NotFound``, ``StaleVersion``.
+    """
 
     caller: Caller
     node_id: str
     serial: str | None = None
     reason: str = ""
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coxswain.messages.audit import Caller
+from coxswain.messages.versions import Seen
 from coxswain.operations.model import Operation, OperationState, Secrets
 
 __all__ = [
@@ -27,7 +28,8 @@ class StartOperation:
 
     With a ``parent`` the same kind and target is started once: repeated, the one that is there is the reply.
 
-    Raises ``InvalidInput`` (params), ``NotFound`` (no such kind), ``Conflict`` (another operation works on the same thing).
+    Raises ``InvalidInput`` (params), ``NotFound`` (no such kind), ``Conflict`` (another operation works on the same thing),
+    ``StaleVersion`` (what it is about is not as ``seen`` says).
     """
 
     caller: Caller
@@ -35,6 +37,7 @@ class StartOperation:
     params: Mapping[str, Any] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
     parent: str = ""
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.preview import Stage
 from coxswain.cascade.types import NodeLink, Path, PathStatus, Phase
 from coxswain.messages.audit import Caller
+from coxswain.messages.versions import Seen
 
 __all__ = [
     "AddPath",
@@ -206,11 +207,14 @@ class SettleBinding:
 
 @dataclass(frozen=True, slots=True)
 class NoteBinding:
-    """Asked by doors when a device is where somebody wants it to be: the audit record. Reply: ``Committed[None]``."""
+    """Asked by doors when a device is where somebody wants it to be: the audit record. Reply: ``Committed[None]``. Raises
+    ``StaleVersion``.
+    """
 
     caller: Caller
     device_id: str
     path_id: str
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,12 +59,20 @@ def find_user(tx: Tx, key: str) -> User | None:
     return _user(rows[0]) if rows else None
 
 
-def list_users(tx: Tx, *, role: str = "user", after: str = "", limit: int, wanted: str = "") -> list[User]:
+def list_users(
+    tx: Tx,
+    *,
+    role: str = "user",
+    after: str = "",
+    limit: int,
+    wanted: str = "",
+    columns: tuple[str, ...] = ("name", "email", "phone"),
+) -> list[User]:
     """Oldest first. ``after``: the id of the last one of the page before; ``NotFound`` if that is gone since. ``wanted``:
     what is in the name, e-mail or phone, or is the id; empty: all.
     """
     where, params = _page(tx, "users", after)
-    where, params = _search(("name", "email", "phone"), wanted, where, params)
+    where, params = _search(columns, wanted, where, params)
     rows = tx.execute(
         f"SELECT {_USER} FROM users WHERE role = ?{where} ORDER BY created_at, id LIMIT ?",  # noqa: S608
         (role, *params, limit),

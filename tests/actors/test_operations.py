@@ -440,3 +440,16 @@ def test_an_operation_of_another_release_is_not_guessed_at(store, place, script)
         failed = engine.over(operation, OperationState.FAILED)
         assert "knows no operation of the kind 'test.touch'" in failed.error
         assert failed.steps[0].state is StepState.RUNNING
+
+
+def test_what_moved_on_after_it_was_read_is_refused_in_the_transaction(store, place, script, monkeypatch):
+    """The version is compared where it counts, and not only before."""
+    script.do["b"] = "fail"
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
+        monkeypatch.setattr(Operations, "_checked", lambda self, operation_id, version: self._get(operation_id))
+        for message in (m.RetryOperation, m.CancelOperation):
+            with pytest.raises(StaleVersion) as caught:
+                engine.ask(message(CALLER, operation.id, operation.version - 1))
+            assert caught.value.current == operation.version
+        assert engine.get(operation) == operation

@@ -14,12 +14,13 @@ from coxswain.api.waiting import run_operation
 from coxswain.errors import Conflict
 from coxswain.messages import fleet
 from coxswain.model import Node
+from coxswain.operations import Operation
 
 __all__ = ["ROUTES"]
 
 _SOURCE = {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "force": BOOL}
 _SEEN = {"version": nullable(INT)}
-"""Of the node; see ``Call.check_version``."""
+"""Of the node; see ``Call.seen``."""
 
 
 def _on_machine(call: Call) -> Node:
@@ -44,12 +45,13 @@ def _source(call: Call) -> dict[str, str]:
 
 def _run(call: Call, kind: str, **params: Any) -> Any:
     node = _on_machine(call)
-    call.check_version(f"node {node.name}", node.version)
     gone = kind == "node.remove"
     last = views.node(call.view(), None) if gone else {}
-    return run_operation(
-        call, kind, _about(node) | params, lambda _operation: last if gone else views.node(call.view(node.id), None)
-    )
+
+    def render(_operation: Operation) -> Any:
+        return last if gone else views.node(call.view(node.id), None)
+
+    return run_operation(call, kind, _about(node) | params, render, seen=call.seen("node", node.id, node.name))
 
 
 def _update(call: Call) -> Any:

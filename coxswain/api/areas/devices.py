@@ -58,11 +58,11 @@ def device(value: Device) -> dict[str, Any]:
 
 def _list(call: Call) -> Any:
     key = call.word("user")
-    return _page(call, call.ask("fleet", accounts.GetUser(key)).id if key else "")
+    return _page(call, call.user(key).id if key else "")
 
 
 def _of_user(call: Call) -> Any:
-    return _page(call, call.ask("fleet", accounts.GetUser(call.path["key"])).id)
+    return _page(call, call.user().id)
 
 
 def _page(call: Call, user_id: str) -> Reply:
@@ -73,7 +73,7 @@ def _page(call: Call, user_id: str) -> Reply:
 
 
 def _add(call: Call) -> Any:
-    owner = call.ask("fleet", accounts.GetUser(call.path["key"]))
+    owner = call.user()
     body = call.body
     message = accounts.AddDevice(call.caller, owner.id, body.need("name", str), body.get("platform", str) or "")
     return device(call.change("fleet", message).value)

@@ -214,16 +214,15 @@ def _set_enabled(call: Call, *, enabled: bool) -> Any:
 
 def _enroll(call: Call) -> Any:
     csr, node = call.body.text("csr"), call.node()
-    call.check_version(f"node {node.name}", node.version)
-    message = ca.IssueNodeCertificate(call.caller, node.id, csr.encode())
+    message = ca.IssueNodeCertificate(call.caller, node.id, csr.encode(), call.seen("node", node.id, node.name))
     return views.issued(call.change("certificate_authority", message))
 
 
 def _revoke(call: Call) -> Any:
     serial, reason = call.body.get("serial", str), call.body.get("reason", str) or ""
     node = call.node()
-    call.check_version(f"node {node.name}", node.version)
-    message = ca.RevokeNodeCertificates(call.caller, node.id, serial, reason[:200])
+    seen = call.seen("node", node.id, node.name)
+    message = ca.RevokeNodeCertificates(call.caller, node.id, serial, reason[:200], seen)
     return {"revoked": list(call.change("certificate_authority", message))}
 
 

@@ -16,6 +16,7 @@ from coxswain.api.waiting import run_operation
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.types import PathStatus, Phase
 from coxswain.messages import paths as m
+from coxswain.operations import Operation
 
 __all__ = ["ROUTES"]
 
@@ -183,10 +184,12 @@ def _remove(call: Call) -> None:
 
 def _provision(call: Call) -> Any:
     path = _view(call).path
-    path_id = path.id
-    call.check_version(f"path {path.name}", path.version)
-    params = {"path_id": path_id} | _patience(call)
-    return run_operation(call, "path.provision", params, lambda _done: _path(call.ask("fleet", m.GetPath(path_id))))
+    params = {"path_id": path.id} | _patience(call)
+
+    def render(_done: Operation) -> Any:
+        return _path(call.ask("fleet", m.GetPath(path.id)))
+
+    return run_operation(call, "path.provision", params, render, seen=call.seen("path", path.id, path.name))
 
 
 def _plan(call: Call) -> Any:
@@ -230,13 +233,13 @@ def _unbind(call: Call) -> Any:
 def _move(call: Call, path_id: str) -> Any:
     device_id = _device(call)
     now: m.BindingView = call.ask("fleet", m.GetBinding(device_id))
-    call.check_version(f"binding of {device_id}", now.version)
+    seen = call.seen("binding", device_id, f"of {device_id}")
     if now.phase is Phase.SETTLED and now.route == path_id:
-        call.change("fleet", m.NoteBinding(call.caller, device_id, path_id))
+        call.change("fleet", m.NoteBinding(call.caller, device_id, path_id, seen))
         return Reply(status=204)
     call.ask("fleet", m.PlanBinding(device_id, path_id))
     params = {"device_id": device_id, "path_id": path_id} | _patience(call)
-    return run_operation(call, "path.switch", params, lambda _done: None)
+    return run_operation(call, "path.switch", params, lambda _done: None, seen=seen)
 
 
 def _plan_binding(call: Call) -> Any:

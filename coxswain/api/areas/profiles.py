@@ -39,7 +39,7 @@ def profile(value: Profile) -> dict[str, Any]:
 def _list(call: Call) -> Any:
     limit = call.limit(default=1_000, high=10_000)
     key = call.word("user")
-    owner = call.ask("fleet", accounts.GetUser(key)).id if key else ""
+    owner = call.user(key).id if key else ""
     message = accounts.ListProfiles(call.word("device") or "", owner, call.word("after") or "", limit + 1)
     found = call.ask("fleet", message)
     page = [profile(value) for value in found[:limit]]

@@ -105,14 +105,14 @@ def _delete(call: Call) -> None:
 
 def _remove(call: Call) -> Any:
     relay = _on_machine(call)
-    call.check_version(f"relay {relay.name}", relay.version)
+    seen = call.seen("relay", relay.id, relay.name)
     params = {"relay_id": relay.id, "server_id": relay.server_id, "name": relay.name}
-    return run_operation(call, "relay.remove", params, lambda _operation: relay_view(call, relay))
+    return run_operation(call, "relay.remove", params, lambda _operation: relay_view(call, relay), seen=seen)
 
 
 def _update(call: Call) -> Any:
     relay, body = _on_machine(call), call.body
-    call.check_version(f"relay {relay.name}", relay.version)
+    seen = call.seen("relay", relay.id, relay.name)
     given = {"path": body.get("binary_path", str), "url": body.get("url", str), "sha256": body.get("sha256", str)}
     params = {
         "relay_id": relay.id,
@@ -120,7 +120,7 @@ def _update(call: Call) -> Any:
         "name": relay.name,
         "source": _sources(call).relay(given).as_params(),
     }
-    return run_operation(call, "relay.update", params, lambda _operation: relay_view(call, relay.id))
+    return run_operation(call, "relay.update", params, lambda _operation: relay_view(call, relay.id), seen=seen)
 
 
 def _egress(call: Call) -> Any:

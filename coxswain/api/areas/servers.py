@@ -157,7 +157,7 @@ def _see(call: Call) -> Any:
 
 def _deploy(call: Call) -> Any:
     body, server = call.body, _server(call)
-    call.check_version(f"server {server.name}", server.version)
+    seen = call.seen("server", server.id, server.name)
     role = body.need("role", str)
     if role not in ("node", "relay"):
         raise InvalidInput(f"role: {role[:40]!r} is not node or relay")
@@ -181,9 +181,11 @@ def _deploy(call: Call) -> Any:
     }
     if role == "node":
         params = {**common, "source": sources(call).node(given).as_params()}
-        return run_operation(call, "node.add", params, lambda o: views.node(call.view(str(o.data["node_id"])), None))
+        return run_operation(
+            call, "node.add", params, lambda o: views.node(call.view(str(o.data["node_id"])), None), seen=seen
+        )
     params = {**common, **roles, "source": sources(call).relay(given).as_params()}
-    return run_operation(call, "relay.add", params, lambda o: relay_view(call, str(o.data["relay_id"])))
+    return run_operation(call, "relay.add", params, lambda o: relay_view(call, str(o.data["relay_id"])), seen=seen)
 
 
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))

@@ -12,7 +12,7 @@ from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
 from coxswain.messages import accounts
-from coxswain.model import User, UserStatus
+from coxswain.model import MASKED, User, UserStatus
 
 __all__ = ["ROUTES", "USER", "user"]
 
@@ -36,12 +36,14 @@ _AFTER = Param("after", "the cursor of the page before: an id")
 _LIMIT = Param("limit", "how many at most; 0 or absent: 1,000", limited(0, 10_000))
 
 
-def user(value: User) -> dict[str, Any]:
+def user(call: Call, value: User) -> dict[str, Any]:
+    """How to reach somebody is blotted out for credentials below admin; empty stays empty."""
+    is_shown = call.sees_contacts
     return {
         "id": value.id,
         "name": value.name,
-        "email": value.email,
-        "phone": value.phone,
+        "email": value.email if is_shown else value.email and MASKED,
+        "phone": value.phone if is_shown else value.phone and MASKED,
         "role": value.role,
         "status": value.status,
         "version": value.version,
@@ -49,15 +51,11 @@ def user(value: User) -> dict[str, Any]:
     }
 
 
-def _found(call: Call) -> User:
-    found: User = call.ask("fleet", accounts.GetUser(call.path["key"]))
-    return found
-
-
 def _list(call: Call) -> Any:
     limit = call.limit(default=1_000, high=10_000)
-    found = call.ask("fleet", accounts.ListUsers(call.word("after") or "", limit + 1, wanted=call.wanted()))
-    page = [user(value) for value in found[:limit]]
+    message = accounts.ListUsers(call.word("after") or "", limit + 1, wanted=call.wanted(), by_contact=call.sees_contacts)
+    found = call.ask("fleet", message)
+    page = [user(call, value) for value in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 
 
@@ -70,18 +68,18 @@ def _add(call: Call) -> Any:
         body.get("phone", str) or "",
         new_hash(call) if body.secret("password") else "",
     )
-    return user(call.change("fleet", message).value)
+    return user(call, call.change("fleet", message).value)
 
 
 def _show(call: Call) -> Any:
-    return user(_found(call))
+    return user(call, call.user())
 
 
 def _edit(call: Call) -> Any:
     body = call.body
     message = accounts.EditUser(
         call.caller,
-        _found(call).id,
+        call.user().id,
         body.need("version", int),
         body.get("name", str),
         body.get("email", str),
@@ -101,16 +99,16 @@ def _resume(call: Call) -> Any:
 
 def _set_status(call: Call, status: UserStatus, action: str) -> Any:
     version = call.body.get("version", int)
-    return _changed(call, accounts.EditUser(call.caller, _found(call).id, version, status=status, action=action))
+    return _changed(call, accounts.EditUser(call.caller, call.user().id, version, status=status, action=action))
 
 
 def _changed(call: Call, message: Any) -> Any:
     change = call.change("fleet", message)
-    return user(change.value) | arrived(call, change.revisions)
+    return user(call, change.value) | arrived(call, change.revisions)
 
 
 def _remove(call: Call) -> None:
-    change = call.change("fleet", accounts.RemoveUser(call.caller, _found(call).id, call.number("version")))
+    change = call.change("fleet", accounts.RemoveUser(call.caller, call.user().id, call.number("version")))
     arrived(call, change.revisions)
 
 
@@ -119,14 +117,19 @@ _STATUS_BODY = obj({}, {"version": nullable(INT)})
 
 ROUTES = (
     Route(
-        "GET", "/api/users", _READ, "All users of the VPN, oldest first.", _list, returns=array(USER), also=(404,),
-        query=(search("name, e-mail address or phone number"), _AFTER, _LIMIT),
+        "GET", "/api/users", _READ, "All users of the VPN, oldest first. E-mail and phone are *** for scopes below admin.",
+        _list, returns=array(USER), also=(404,),
+        query=(search("name or, for scope admin, e-mail address or phone number"), _AFTER, _LIMIT),
     ),
     Route(
         "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),
         obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT)}),
     ),
-    Route("GET", "/api/users/{key}", _READ, "One user, by id or e-mail address.", _show, returns=USER, also=(404,)),
+    Route(
+        "GET", "/api/users/{key}", _READ,
+        "One user, by id or, for scope admin, e-mail address. E-mail and phone are *** below that.", _show, returns=USER,
+        also=(404,),
+    ),
     Route(
         "PATCH", "/api/users/{key}", _ADMIN, "Changes what is given of a user.", _edit, "user.update", "user", USER_CHANGE,
         also=(404, 409), query=(WAIT,),

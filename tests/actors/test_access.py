@@ -17,7 +17,7 @@ from coxswain.access import totp
 from coxswain.access.passwords import check_hash, hash_password
 from coxswain.access.secrets import digest
 from coxswain.clock import ManualClock
-from coxswain.errors import (
+from coxswain.errors import AlreadyExists, (
     Conflict,
     InvalidInput,
     NotFound,
@@ -362,6 +362,10 @@ def test_there_is_always_one_who_can_log_in(world: World) -> None:
         world.ask(m.RemoveAdmin(CLI, "admin"))
     with pytest.raises(Refused, match="the built-in account cannot be disabled"):
         world.ask(m.EditAdmin(CLI, "admin", world.ask(m.GetAdmin("admin")).version, status="disabled"))
+    with pytest.raises(Refused, match="always called admin"):
+        world.ask(m.EditAdmin(CLI, "admin", world.ask(m.GetAdmin("admin")).version, email="root@example.net"))
+    with pytest.raises(AlreadyExists):
+        world.ask(m.AddAdmin(CLI, "Admin", HASH))
     with pytest.raises(Conflict, match="your own account"):
         world.ask(m.RemoveAdmin(CLI, eva.id, by_user=eva.id))
     with pytest.raises(StaleVersion):

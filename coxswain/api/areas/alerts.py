@@ -14,6 +14,7 @@ from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, l
 from coxswain.api.views import stamp
 from coxswain.errors import InvalidInput
 from coxswain.messages import alerts as m
+from coxswain.messages.siem import GetSiemCounts, SiemCounts
 
 __all__ = ["ALERT", "ROUTES"]
 
@@ -126,12 +127,20 @@ def _snooze(call: Call) -> Any:
     return alert_view(call.change("alert_engine", message))
 
 
+def _siem_dropped(call: Call) -> int:
+    """Events that consumers of the SIEM stream missed since the start."""
+    if not call.services.setting("siem.listen"):
+        return 0
+    counts: SiemCounts = call.ask("siem_stream", GetSiemCounts())
+    return counts.dropped
+
+
 def _status(call: Call) -> Any:
     state: m.AnalyticsState = call.ask("alert_engine", m.DescribeAnalytics())
     return {
         "backend": call.services.identity.store,
         "backend_warning": _warning(call),
-        "siem_events_dropped": 0,
+        "siem_events_dropped": _siem_dropped(call),
         "enabled": state.enabled,
         "sweeps": state.sweeps,
         "swept_at": stamp(state.swept_at),

@@ -17,7 +17,8 @@ from coxswain.access import totp
 from coxswain.access.passwords import check_hash, hash_password
 from coxswain.access.secrets import digest
 from coxswain.clock import ManualClock
-from coxswain.errors import AlreadyExists, (
+from coxswain.errors import (
+    AlreadyExists,
     Conflict,
     InvalidInput,
     NotFound,

@@ -76,6 +76,7 @@ class NodeLink(Actor):
     """See the module. Its supervisor restarts it with a backoff and never gives up on it."""
 
     mailbox_capacity = 1_000
+    rests_after_s = None  # it is looked at more often than a thread is worth starting
 
     def __init__(self, context: Context, *, node_id: str, services: LinkServices) -> None:
         super().__init__(context)

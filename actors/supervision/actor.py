@@ -7,6 +7,8 @@ Pykka gives threads, mailboxes and the loop. What it does not give, each with it
   may be half changed. An exception of either kind while nobody waits for an answer ends the actor.
 - A ``BaseException`` would stop all actors of the process. Here it ends the one that raised it.
 - A failure in ``on_start`` calls no hook. Here it is reported like any other.
+- A Pykka actor holds its thread for life. Here one that had nothing to do for a while rests without any, and the next
+  message brings it a new one: of the actors of a daemon, most hardly ever have anything to do.
 - What waits in the mailbox of a dead actor is lost. Here asks among it go on to the successor; tells are lost still.
 """
 
@@ -15,14 +17,14 @@ from __future__ import annotations
 import threading
 import traceback
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import pykka
 from pykka._envelope import Envelope
 
 from actors.supervision.context import Context
 from actors.supervision.directory import Asked, NotBegun
-from actors.supervision.mailbox import Mailbox, MailboxClosed
+from actors.supervision.mailbox import Mailbox, MailboxClosed, Rest
 from actors.supervision.signals import Chaos, Harm, How, Shutdown, Signal, Wake
 from coxswain.errors import CoxswainError, Refused, Unavailable
 
@@ -44,12 +46,14 @@ class Actor(pykka.ThreadingActor):
 
     Attributes:
         mailbox_capacity: how many messages may wait; beyond, tells are dropped and asks fail.
+        rests_after_s: after so many seconds without a message it goes without a thread until the next one; None: never.
         busy: what the actor works on, and since when (monotonic seconds); None: nothing. Read by the watch.
         excused: it is being stopped, and the deadline of that counts in place of ``hang_s``.
     """
 
     use_daemon_thread = True  # a hung actor must not keep the process from ending
     mailbox_capacity: ClassVar[int] = 10_000
+    rests_after_s: ClassVar[float | None] = 10.0
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -105,6 +109,13 @@ class Actor(pykka.ThreadingActor):
             return False
         return True
 
+    def has_vanished(self) -> bool:
+        """Whether its thread ended without a word; on any thread."""
+        if self.thread.is_alive() or self.mailbox.resting:
+            return False
+        with self.mailbox.unmoved():  # it may just have begun to rest, or have got a new thread
+            return not self.mailbox.resting and not self.thread.is_alive()
+
     def launch(self) -> None:
         """Starts the thread. Pykka's registry is left out: it is a list, and the directory knows all names."""
         self._start_actor_loop()
@@ -127,9 +138,27 @@ class Actor(pykka.ThreadingActor):
     # -- Pykka's hooks
 
     def _create_actor_inbox(self) -> Any:  # type: ignore[override]  # Pykka has a static method here
-        return Mailbox(self.mailbox_capacity)
+        return Mailbox(self.mailbox_capacity, rest_s=self.rests_after_s, rouse=self._rouse)
 
     def _start_actor_loop(self) -> None:
+        self.thread.start()
+
+    def _actor_loop(self) -> None:
+        self._actor_loop_setup()
+        self._attend()
+
+    @final
+    def _attend(self) -> None:
+        try:
+            self._actor_loop_running()
+        except Rest:
+            return
+        self._actor_loop_teardown()
+
+    @final
+    def _rouse(self) -> None:
+        """A new thread, after a rest. On the thread of whoever sends it a message."""
+        self.thread = threading.Thread(target=self._attend, name=self.context.name, daemon=True)
         self.thread.start()
 
     def stop(self) -> None:

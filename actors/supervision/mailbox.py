@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sized
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from pykka._envelope import Envelope
 
 from actors.supervision.signals import Wake
 
-__all__ = ["Mailbox", "MailboxClosed", "MailboxFull"]
+__all__ = ["Mailbox", "MailboxClosed", "MailboxFull", "Rest"]
 
 
 class MailboxFull(Exception):
     """The receiver does not keep up."""
+
+
+class Rest(Exception):
+    """To the reader: nothing came for so long that it may end its thread. Whoever puts something in starts a new one."""
 
 
 class MailboxClosed(Exception):
@@ -31,10 +36,17 @@ class Mailbox:
     Attributes:
         taken: how many were taken out, so that a watcher sees progress without touching the lock.
         waiting: what waits, for a watcher who wants to know whether anything does.
+        resting: the reader was told to rest, and nothing came since.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, rest_s: float | None = None, rouse: Callable[[], object] = lambda: None) -> None:
+        """``rest_s``: after so many seconds without anything the reader rests; None: never. ``rouse``: starts its thread;
+        called under the lock, by whoever puts the next thing in.
+        """
         self._capacity = capacity
+        self._rest_s = -1.0 if rest_s is None else rest_s
+        self._rouse = rouse
+        self.resting = False
         self._items: deque[Any] = deque()
         self.waiting: Sized = self._items
         self._lock = threading.Lock()
@@ -49,7 +61,7 @@ class Mailbox:
         """Appends an envelope; ``urgent`` ones get in whatever the depth.
 
         Raises:
-            MailboxFull: at capacity.
+            MailboxFull: at capacity, or the system has no thread for the reader.
             MailboxClosed: after ``close``.
         """
         with self._lock:
@@ -57,12 +69,14 @@ class Mailbox:
                 raise MailboxClosed
             if len(self._items) >= self._capacity and not urgent:
                 raise MailboxFull(f"{len(self._items)} messages wait")
+            if self.resting:
+                self._end_rest()
             self._items.append(item)
             self._ring()
 
     def get(self) -> Any:
         """Waits for the next one. Once closed there is only ``Wake``, which lets the actor's loop look around and end. Only
-        ever called by the thread of the actor.
+        ever called by the thread of the actor. Raises ``Rest``.
         """
         while True:
             with self._lock:
@@ -72,7 +86,8 @@ class Mailbox:
                 if self._closed:
                     return Envelope(Wake())
                 self._asleep = True
-            self._bell.acquire()
+            if not self._bell.acquire(timeout=self._rest_s):
+                self._rest()
 
     def close(self) -> list[Any]:
         """Lets nothing more in, and returns what was still waiting; nothing the second time."""
@@ -88,6 +103,28 @@ class Mailbox:
         if self._asleep:
             self._asleep = False
             self._bell.release()
+
+    @contextmanager
+    def unmoved(self) -> Iterator[None]:
+        """Meanwhile nothing is put in or taken out, and no rest begins or ends."""
+        with self._lock:
+            yield
+
+    def _rest(self) -> None:
+        """Nothing came for a while. Returns if something does after all."""
+        with self._lock:
+            if self._asleep:
+                self._asleep = False
+                self.resting = True
+                raise Rest
+        self._bell.acquire()  # it was rung just now
+
+    def _end_rest(self) -> None:
+        try:
+            self._rouse()
+        except RuntimeError as error:
+            raise MailboxFull(f"no thread can be started: {error}") from None
+        self.resting = False  # last: who sees this sees the new thread
 
     def empty(self) -> bool:
         return not self._items

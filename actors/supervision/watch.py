@@ -92,10 +92,10 @@ class Watch:
                     self._look_at_waiting(actor, hang_s, stuck.get(actor), now)
             elif not actor.excused and now - busy[1] > hang_s:
                 self._judge(actor, hang_s, busy, now)
-            if not actor.thread.is_alive():
+            if actor.has_vanished():
                 self._gone(actor)
         for actor in idle:
-            if not actor.thread.is_alive():
+            if actor.has_vanished():
                 self._gone(actor)
         self._forget_ended_threads()
 

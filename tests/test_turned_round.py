@@ -315,11 +315,11 @@ OPEN = {
     "M15": "as M14",
     "M16": "as M14",
     "M17": "as M14; refused logins are counted and throttled by account and by address",
-    "M18": "devices and users are revoked and suspended at once (B9); the rule about one that is active all the same is not there",
+    "M18": "devices and users are revoked at once (B9); the rule about one that is active all the same is not there yet",
     "M20": "as M14",
     "M21": "as M14",
     "M22": "as M14",
-    "M43": "certificates are renewed (A2), nobody is asked for the public address; relays are dialled for control paths only",
+    "M43": "certificates are renewed (A2); relays are dialled for control paths only",
 }
 """What is not turned round."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from actors.supervision import Context
@@ -49,6 +50,7 @@ class ControlPaths:
             m.ListControlPaths: lambda _: self._list(),
             m.GetControlPath: lambda message: self._get(message.key),
             m.AddControlPath: self._add,
+            m.EditControlPath: self._edit,
             m.ActivateControlPath: self._activate,
             m.DeactivateControlPath: self._deactivate,
             m.RemoveControlPath: self._remove,
@@ -120,6 +122,23 @@ class ControlPaths:
             outbox_id = self._record(tx, message.caller, "control_path.add", path, {"hops": list(hops)})
         return self._committed(path, relays, outbox_id)
 
+    def _edit(self, message: m.EditControlPath) -> Committed[m.ControlPathView]:
+        path, now = self._checked(message.id, message.version).path, self._context.clock.now()
+        with self._store.write() as tx:
+            relays = server_rows.list_relays(tx)
+            name = path.name if message.name is None else check_name(message.name)
+            hops = path.hops if message.hops is None else check_hops(message.hops, relays)
+            if path.is_active and hops != path.hops:
+                raise Conflict(
+                    f"control path {path.name}: it is the active one, and nobody has probed other hops",
+                    remedy="Make another path of them, and activate that: cox control-paths add NAME --via … --activate",
+                )
+            if any(other.name == name and other.id != path.id for other in rows.list_control_paths(tx)):
+                raise AlreadyExists(f"name: a control path named {name!r} exists already; choose another name")
+            path = rows.update_control_path(tx, replace(path, name=name, hops=hops), now)
+            outbox_id = self._record(tx, message.caller, "control_path.update", path, {"hops": list(hops)})
+        return self._committed(path, relays, outbox_id)
+
     def _activate(self, message: m.ActivateControlPath) -> Committed[m.ControlPathView]:
         path = self._checked(message.id, message.version).path
         if not path.hops and not message.allow_direct:
@@ -134,9 +153,9 @@ class ControlPaths:
             if active is not None and active.id == path.id:
                 raise Conflict(f"control path {path.name}: it is the active one already")
             if active is not None:
-                rows.set_control_path_active(tx, active, active=False, now=now)
+                rows.update_control_path(tx, replace(active, is_active=False), now)
                 detail["instead_of"] = active.name
-            path = rows.set_control_path_active(tx, path, active=True, now=now)
+            path = rows.update_control_path(tx, replace(path, is_active=True), now)
             outbox_id = self._record(tx, message.caller, "control_path.activate", path, detail)
         return self._committed(path, relays, outbox_id)
 
@@ -149,7 +168,7 @@ class ControlPaths:
         if not message.allow_direct:
             raise Conflict(f"without control path {active.name} everything is dialled directly", remedy=_SAY_DIRECT)
         with self._changing() as (tx, now):
-            active = rows.set_control_path_active(tx, active, active=False, now=now)
+            active = rows.update_control_path(tx, replace(active, is_active=False), now)
             outbox_id = self._record(tx, message.caller, "control_path.deactivate", active, {})
             relays = server_rows.list_relays(tx)
         return self._committed(active, relays, outbox_id)

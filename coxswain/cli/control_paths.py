@@ -29,9 +29,8 @@ def control_paths() -> None:
 @click.option("--activate", is_flag=True, help="Probe it, and take it at once.")
 def add(config: str | None, name: str, via: str, *, activate: bool, as_json: bool) -> None:
     """Make a control path. It is not active before it is activated."""
-    hops = [hop.strip() for hop in via.split(",") if hop.strip()]
     asking = client(config)
-    found = asking.post("/api/control-paths", {"name": name, "hops": hops})
+    found = asking.post("/api/control-paths", {"name": name, "hops": _relays(via)})
     if activate:
         try:
             found = asking.post(_path(found["id"], "activate"), {"version": found["version"]})
@@ -58,6 +57,29 @@ def list_(config: str | None, *, as_json: bool) -> None:
         table(["", "ID", "NAME", "ROUTE", "KIND"], rows, styles={})
     if not any(path["active"] for path in found):
         click.echo("No control path is active: the controller dials directly.")
+
+
+@control_paths.command("edit")
+@config_option
+@json_option
+@click.argument("path")
+@click.option("--name", help="Its new name.")
+@click.option("--via", metavar="RELAYS", help="Its relays from now on, in order, comma-separated; not of the active path.")
+def edit(config: str | None, path: str, name: str | None, via: str | None, *, as_json: bool) -> None:
+    """Rename a control path, or give one that is not active other relays."""
+    if name is None and via is None:
+        raise InvalidInput("name, via: one of them is needed")
+    asking = client(config)
+    body: dict[str, Any] = {"version": asking.get(_path(path))["version"]}
+    if name is not None:
+        body["name"] = name
+    if via is not None:
+        body["hops"] = _relays(via)
+    found = asking.call("PATCH", _path(path), body)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{clean(found['name'])}: {_chain(found)}")
 
 
 @control_paths.command("activate")
@@ -111,6 +133,10 @@ def remove(config: str | None, path: str, *, yes: bool, allow_direct: bool, as_j
     click.echo(f"{clean(found['name'])}: removed")
     if found["active"]:
         click.echo("It was the active one: the controller dials directly now.")
+
+
+def _relays(via: str) -> list[str]:
+    return [relay.strip() for relay in via.split(",") if relay.strip()]
 
 
 def _chain(path: dict[str, Any]) -> str:

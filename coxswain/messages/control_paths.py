@@ -13,6 +13,7 @@ __all__ = [
     "AddControlPath",
     "ControlPathView",
     "DeactivateControlPath",
+    "EditControlPath",
     "GetControlPath",
     "ListControlPaths",
     "RemoveControlPath",
@@ -53,6 +54,19 @@ class AddControlPath:
     caller: Caller
     name: str
     hops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EditControlPath:
+    """Another name, other hops; None: as it is. Reply: ``Committed[ControlPathView]``. Raises as ``AddControlPath``, and
+    ``NotFound``, ``StaleVersion``, ``Conflict``: other hops for the active path, which nobody has probed.
+    """
+
+    caller: Caller
+    id: str
+    name: str | None = None
+    hops: tuple[str, ...] | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from coxswain.control_path.model import ControlPath
 from coxswain.errors import NotFound, StaleVersion
 from coxswain.store.api import Row, Tx
 
-__all__ = ["delete_control_path", "insert_control_path", "list_control_paths", "set_control_path_active"]
+__all__ = ["delete_control_path", "insert_control_path", "list_control_paths", "update_control_path"]
 
 _COLUMNS = "id, name, hops, is_active, version, created_at, updated_at"
 
@@ -35,17 +35,17 @@ def insert_control_path(tx: Tx, path: ControlPath) -> None:
     )
 
 
-def set_control_path_active(tx: Tx, path: ControlPath, *, active: bool, now: float) -> ControlPath:
-    """Of the version that is at hand. The one that is active has to be set inactive first: the index holds one. Raises
+def update_control_path(tx: Tx, path: ControlPath, now: float) -> ControlPath:
+    """Over the version that is at hand. The one that is active has to be set inactive first: the index holds one. Raises
     ``StaleVersion``, ``NotFound``.
     """
     rows = tx.execute(
-        "UPDATE control_paths SET is_active = ?, version = version + 1, updated_at = ? WHERE id = ? AND version = ? "
-        "RETURNING version",
-        (int(active), to_micros(now), path.id, path.version),
+        "UPDATE control_paths SET name = ?, hops = ?, is_active = ?, version = version + 1, updated_at = ? "
+        "WHERE id = ? AND version = ? RETURNING version",
+        (path.name, ",".join(path.hops), int(path.is_active), to_micros(now), path.id, path.version),
     )
     if rows:
-        return dataclasses.replace(path, is_active=active, version=rows[0][0], updated_at=now)
+        return dataclasses.replace(path, version=rows[0][0], updated_at=now)
     present = tx.execute("SELECT version FROM control_paths WHERE id = ?", (path.id,))
     if not present:
         raise NotFound(f"control path: there is none with the id {path.id!r}")

@@ -192,6 +192,7 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox relays set-egress": (cox("relays set-egress ferry --hop 2"), "relay.egress"),
     "cox control-paths add": (cox("control-paths add over --via ferry"), "control_path.add"),
     "cox control-paths list": (cox("cpaths list"), READS),
+    "cox control-paths edit": (cox("control-paths edit over --name over"), "control_path.update"),
     "cox control-paths rm": (cox("control-path rm over --yes"), "control_path.rm"),
     "cox control-paths activate": (_activate, "control_path.activate"),
     "cox control-paths deactivate": (cox("control-paths deactivate --allow-direct"), "control_path.deactivate"),

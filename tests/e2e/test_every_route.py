@@ -278,6 +278,7 @@ STORY: dict[str, Act] = {
     "POST /api/nodes/{key}/remove": post("/api/nodes/deployed/remove"),
     "POST /api/relays/{id}/egress": lambda w: (_relay(w), w.client.post(f"/api/relays/{w.ids['relay']}/egress", {"hop": 2})),
     "POST /api/control-paths": add("control_path", "/api/control-paths", name="straight", hops=[]),
+    "PATCH /api/control-paths/{id}": patch("/api/control-paths/straight", name="straight"),
     "POST /api/control-paths/{id}/activate": post("/api/control-paths/straight/activate", allow_direct=True),
     "POST /api/control-paths/deactivate": post("/api/control-paths/deactivate", allow_direct=True),
     "DELETE /api/control-paths/{id}": delete("/api/control-paths/{control_path}"),

@@ -83,6 +83,19 @@ def _add(call: Call) -> Any:
     return control_path_view(call.change("servers", message))
 
 
+def _edit(call: Call) -> Any:
+    body = call.body
+    hops = body.texts("hops")
+    message = m.EditControlPath(
+        call.caller,
+        _path(call).path.id,
+        body.get("name", str),
+        None if hops is None else tuple(hops),
+        body.get("version", int),
+    )
+    return control_path_view(call.change("servers", message))
+
+
 def _activate(call: Call) -> Any:
     """The probe is on this worker's time, and holds nobody else up; what it was about is compared again with the change."""
     view, body = _path(call), call.body
@@ -147,6 +160,17 @@ ROUTES = (
         body=obj({"name": TEXT}, {"hops": array(TEXT)}),
     ),
     Route("GET", "/api/control-paths/{id}", Scope.READONLY, "One control path.", _show, returns=CONTROL_PATH),
+    Route(
+        "PATCH",
+        "/api/control-paths/{id}",
+        Scope.ADMIN,
+        "Renames a control path, or gives one that is not active other hops.",
+        _edit,
+        audit="control_path.update",
+        target="control_path",
+        returns=CONTROL_PATH,
+        body=obj({}, {"name": TEXT, "hops": array(TEXT), "version": nullable(INT)}),
+    ),
     Route(
         "POST",
         "/api/control-paths/deactivate",

@@ -169,6 +169,7 @@ TABLE: dict[str, Row] = {
     "GET /api/control-paths": Row(READONLY, 200),
     "POST /api/control-paths": Row(ADMIN, 400),
     "GET /api/control-paths/{id}": Row(READONLY, 404),
+    "PATCH /api/control-paths/{id}": Row(ADMIN, 404),
     "POST /api/control-paths/deactivate": Row(ADMIN, 409),
     "POST /api/control-paths/{id}/activate": Row(ADMIN, 404),
     "DELETE /api/control-paths/{id}": Row(ADMIN, 404),

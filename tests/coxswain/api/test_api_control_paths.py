@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from coxswain.cli.client import RemoteError
+from coxswain.live.frames import class_of
 from coxswain.messages.audit import Caller
 from coxswain.messages.servers import AddRelay, EditRelay
 from coxswain.servers import Relay, RelayKind
 from tests.fleet import Controller
+from tests.support import eventually
 
 ME = Caller("test", "local")
 _numbers = itertools.count(1)
@@ -148,13 +150,17 @@ def test_a_hop_is_neither_removed_nor_disarmed(there: Relays) -> None:
     there.client.call("DELETE", f"/api/relays/{hop.id}")
 
 
-def test_changes_are_told_as_inventory(there: Relays) -> None:
-    hop = there.relay()
-    made = there.path(hop.id)
+def test_changes_are_told_to_dashboards(there: Relays) -> None:
+    before = there.client.get("/api/events/recent?after=0&limit=1")["last_seq"]
+    made = there.path(there.relay().id)
     there.client.post(f"/api/control-paths/{made['id']}/activate", {"force": True})
-    told = [e for e in there.client.get("/api/events/recent?limit=50")["events"] if e.get("kind") == "control_path.changed"]
-    assert {e["type"] for e in told} == {"inventory"}
-    assert {e["active"] for e in told if e["control_path_id"] == made["id"]} == {False, True}
+
+    def told() -> list[dict[str, Any]]:
+        page = there.client.get(f"/api/events/recent?after={before}")["events"]
+        return [event for event in page if event.get("kind") == "control_path.changed"]
+
+    eventually(lambda: [(d["control_path_id"], d["active"]) for d in told()] == [(made["id"], False), (made["id"], True)])
+    assert class_of("control_path.changed") == "inventory"
 
 
 def test_a_hop_that_falls_ill_shows(there: Relays) -> None:

@@ -9,7 +9,6 @@ from coxswain.alerts.model import Severity
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import INT, STAMP, array, limited, obj, shape
-from coxswain.api.views import stamp
 from coxswain.errors import InvalidInput
 from coxswain.messages import alerts as m
 
@@ -45,10 +44,14 @@ def _series(call: Call) -> Any:
         raise InvalidInput(f"step: {step} s since then makes more than {_MOST_POINTS} points; take a longer one")
     found: dict[tuple[int, str], int] = call.ask("alert_engine", m.CountOpened(first * step * 1_000_000, step * 1_000_000))
     points = [
-        {"at": stamp(stretch * step), **{severity: found.get((stretch, severity), 0) for severity in _SEVERITIES}}
+        {"at": _at(stretch * step), **{severity: found.get((stretch, severity), 0) for severity in _SEVERITIES}}
         for stretch in range(first, last + 1)
     ]
-    return {"since": stamp(first * step), "step_seconds": step, "points": points}
+    return {"since": _at(first * step), "step_seconds": step, "points": points}
+
+
+def _at(seconds: int) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _step(seconds: float) -> int:

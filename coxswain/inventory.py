@@ -9,17 +9,22 @@ from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy
 
 __all__ = [
+    "AUTO",
     "CONTROL_PORT",
     "check_endpoint_ips",
     "check_name",
     "check_policy",
     "check_region",
     "host_of",
+    "is_source",
     "parse_control_addr",
 ]
 
 CONTROL_PORT = 8444
 """Where agents listen (node-contract.md 2.1)."""
+
+AUTO = "auto"
+"""In ``node.control_from``: the address from which a host sees this controller, or the last relay of its control path."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 _HOST_LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)$")
@@ -40,6 +45,14 @@ def check_region(region: str) -> str:
     if len(region) > 64 or not region.isprintable():
         raise InvalidInput(f"region: {region[:80]!r} is not a region: at most 64 printable characters")
     return region
+
+
+def is_source(text: str) -> bool:
+    """Whether it may stand in ``node.control_from``: ``auto``, an address or a network."""
+    try:
+        return text == AUTO or (ipaddress.ip_network(text) is not None and "%" not in text)
+    except ValueError:
+        return False
 
 
 def parse_control_addr(text: str) -> str:

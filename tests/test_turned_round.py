@@ -53,6 +53,10 @@ SHOWN = {
         test_no_private_key_lies_open_anywhere
         test_authorities_come_back_from_the_store_and_nothing_in_it_is_in_clear
         test_no_key_is_in_the_database_in_the_clear""",
+    "A8": """
+        test_the_control_port_is_reached_from_where_it_is_said_and_nothing_else_is_touched
+        test_it_is_as_configured_from_the_start_follows_and_is_removed
+        test_rules_that_shut_this_controller_out_are_taken_back""",
     "B9": """
         test_deleting_takes_peers_from_the_nodes_at_once
         test_whoever_falls_in_between_nobody_stays_on_who_was_revoked""",
@@ -304,7 +308,6 @@ SHOWN = {
 
 OPEN = {
     "A7": "egress and onion listeners are the relay's, which is a program of its own",
-    "A8": "no firewall is set up: whoever has no certificate of the control CA is turned away, but at the handshake",
     "10.1-1": "joining by a link (AccountSync) is not there yet",
     "10.1-2": "as 10.1-1",
     "10.1-10": "as 10.1-1; a device that the API made is exported as a file",

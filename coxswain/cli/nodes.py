@@ -412,6 +412,16 @@ def renew(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
     _operate(config, node, "renew", {}, wait=wait, as_json=as_json)
 
 
+@nodes.command("guard")
+@config_option
+@json_option
+@click.argument("node")
+@wait_option
+def guard(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
+    """Limit who reaches a node's control port to what node.control_from says. Taken back if this controller does not."""
+    _operate(config, node, "guard", {}, wait=wait, as_json=as_json)
+
+
 @nodes.command("start")
 @config_option
 @json_option

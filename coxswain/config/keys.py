@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from coxswain.alerts.model import KINDS
 from coxswain.alerts.settings import ALLOWED, is_allowance
+from coxswain.inventory import is_source
 
 __all__ = ["KEYS", "Key", "Posture", "is_loopback"]
 
@@ -218,6 +219,8 @@ KEYS: tuple[Key, ...] = (
     Key("node.node_binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
         live=True),
     Key("node.binary_path", str, "", "node agent to upload; wins over the URL", "a path, or empty", path=True, live=True),
+    Key("node.control_from", list, [], "from where the control ports of nodes are reached; empty: from everywhere",
+        "a list of addresses, networks or auto", lambda v: all(is_source(e) for e in v), live=True),
     Key("ui.listen", str, "127.0.0.1:8443", "address of the REST API and the dashboard", **_LISTEN),
     Key("ui.allow_remote", bool, False, "let ui.listen be no loopback address although what it serves is not encrypted"),
     Key("ui.behind_tls_proxy", bool, False, "a TLS proxy stands in front: believe its X-Forwarded-Proto"),

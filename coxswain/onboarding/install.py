@@ -11,6 +11,7 @@ from pathlib import Path
 
 from coxswain.errors import Conflict, NodeFailure, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.binary import HEAD_BYTES, check_binary, display_version, normalise_version
+from coxswain.onboarding.guard import UNGUARD
 from coxswain.onboarding.units import PREPARE, SYSCTL, Program
 from coxswain.operations import Work
 from coxswain.ssh import CommandFailed, Host
@@ -244,6 +245,7 @@ def uninstall(host: Host, program: Program, *units: str) -> None:
 def wipe(host: Host, program: Program) -> None:
     """Interfaces that only the program kept, its keys and itself."""
     if program.name == "node":
+        host.run(UNGUARD, what="opening the control port")
         host.run(
             'for f in /etc/amnezia/amneziawg/awg[0-9]*.conf; do [ -e "$f" ] || continue; i=$(basename "$f" .conf); '
             'ip link del "$i" 2>/dev/null || true; rm -f "$f"; done',

@@ -1,5 +1,5 @@
-"""Nodes over SSH: ``node.add``, ``node.update``, ``node.renew``, ``node.rollback``, ``node.start``, ``node.stop``,
-``node.remove``.
+"""Nodes over SSH: ``node.add``, ``node.update``, ``node.renew``, ``node.rollback``, ``node.guard``, ``node.start``,
+``node.stop``, ``node.remove``.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NotFound, Unavailable
-from coxswain.inventory import CONTROL_PORT, check_name, check_region
+from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
+from coxswain.inventory import CONTROL_PORT, check_name, check_region, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.onboarding.access import facts_of, open_host, server_of
 from coxswain.onboarding.binary import is_newer, normalise_version
+from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
     get_csr,
     install,
@@ -41,6 +42,7 @@ __all__ = ["node_kinds"]
 _UNIT = "node.service"
 _LIVE_S = 90.0
 _DRAIN_S = 60.0
+_REACH_S = 10.0
 
 Doing = Callable[[Work, Host], None]
 
@@ -69,6 +71,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         binary,
         on_host("certificate", "issue and push its certificate", _certify, _decertify, deadline_s=90),
         on_host("service", "start the service", _start_service, _stop_service, deadline_s=90),
+        on_host("guard", "limit who reaches the control port", _guard, unguard, deadline_s=60),
         on_host("live", "prove the link", _prove_new, deadline_s=_LIVE_S + 30),
     )
     updating = (
@@ -83,6 +86,11 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         on_host("swap", "put the previous agent back", _swap_back, deadline_s=60),
         on_host("restart", "restart the agent", _restart, deadline_s=90),
         live,
+    )
+    guarding = (
+        look,
+        on_host("guard", "limit who reaches the control port", _guard, unguard, deadline_s=60),
+        Step("reach", "reach the control port anew", lambda work: _reach(work, dialer), deadline_s=60),
     )
     starting = (
         on_host("start", "start the service", lambda _work, host: start_unit(host, _UNIT)),
@@ -103,6 +111,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         _kind("node.update", updating, on_failure=OnFailure.UNDO, action="node.update-agent"),
         _kind("node.renew", renewing),
         _kind("node.rollback", rolling_back),
+        _kind("node.guard", guarding, on_failure=OnFailure.UNDO),
         _kind("node.start", starting),
         _kind("node.stop", stopping),
         _kind("node.remove", removing),
@@ -141,7 +150,8 @@ def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
     name = str(params.get("name") or "") or (f"node-{region}-{short}" if region.isalnum() else f"node-{short}")
     if not params.get("server_id") or not params.get("source"):
         raise InvalidInput("server_id, source: are needed")
-    return {**params, "name": check_name(name), "region": region, "named": bool(params.get("name"))}
+    sources = check_sources(params.get("control_from") or ())
+    return {**params, "control_from": sources, "name": check_name(name), "region": region, "named": bool(params.get("name"))}
 
 
 # -- steps
@@ -280,6 +290,24 @@ def _restart(work: Work, host: Host) -> None:
 
 def _swap_back(work: Work, host: Host) -> None:
     swap_back(work, host, NODE)
+
+
+def _guard(work: Work, host: Host) -> None:
+    address = parse_control_addr(_view(work).node.control_addr)
+    guard(work, host, check_sources(work.params.get("control_from") or ()), int(address.rpartition(":")[2]))
+
+
+def _reach(work: Work, dialer: Dialer) -> None:
+    """Along the control path, as links are."""
+    address = parse_control_addr(_view(work).node.control_addr)
+    host, _, port = address.rpartition(":")
+    try:
+        dialer.dial(host.strip("[]"), int(port), timeout=_REACH_S).close()
+    except NodeUnreachable as error:
+        raise NodeUnreachable(
+            f"{error}: the new rules shut this controller out, and are taken back",
+            remedy="Put the address from which the host sees this controller into node.control_from, or auto.",
+        ) from None
 
 
 def _prove_new(work: Work, host: Host) -> None:

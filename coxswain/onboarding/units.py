@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "GUARD_FILE",
     "NODE",
     "PREPARE",
     "RELAY",
@@ -50,6 +51,10 @@ _INNER_LINKS = (
 (node-contract.md 12.1). Failures are ignored: the agent must start in any case.
 """
 
+GUARD_FILE = "/etc/node/control.nft"
+_GUARD = f"/bin/sh -c '[ ! -e {GUARD_FILE} ] || nft -f {GUARD_FILE}'"
+"""Who may reach the control port, after a reboot as well (``coxswain/onboarding/guard.py``)."""
+
 _SANDBOX = """\
 NoNewPrivileges=yes
 ProtectSystem=strict
@@ -87,6 +92,7 @@ def node_unit() -> str:
     it starts with. ``TimeoutStopSec``: a running call is waited for at a stop, and must not block it for 90 s.
     """
     service = f"""\
+ExecStartPre=-{_GUARD}
 ExecStartPre=-{_INNER_LINKS}
 ExecStart=/usr/local/bin/node run --config-dir /etc/node
 TimeoutStopSec=20

@@ -183,6 +183,7 @@ STORY: dict[str, tuple[Act, str]] = {
         lambda w: run(w, "rollout", "grown", "--binary", w.agent("0.3.3")), "rollout"
     ),
     "cox nodes renew": (cox("nodes renew grown"), "node.renew"),
+    "cox nodes guard": (cox("nodes guard grown"), "node.guard"),
     "cox nodes stop": (cox("nodes stop grown"), "node.stop"),
     "cox nodes start": (cox("nodes start grown"), "node.start"),
     "cox nodes remove": (_remove_node, "node.remove"),

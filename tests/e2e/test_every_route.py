@@ -273,6 +273,7 @@ STORY: dict[str, Act] = {
     "POST /api/nodes/{key}/rollback": post("/api/nodes/deployed/rollback"),
     "POST /api/rollouts": _roll_out,
     "POST /api/nodes/{key}/renew": post("/api/nodes/deployed/renew"),
+    "POST /api/nodes/{key}/guard": post("/api/nodes/deployed/guard"),
     "POST /api/nodes/{key}/stop": post("/api/nodes/deployed/stop"),
     "POST /api/nodes/{key}/start": post("/api/nodes/deployed/start"),
     "POST /api/nodes/{key}/remove": post("/api/nodes/deployed/remove"),

@@ -81,6 +81,9 @@ class Machine:
             (directory / f"bin/{standin}").chmod(0o755)
         for trivial in ("awg", "modprobe", "sysctl"):
             (directory / f"bin/{trivial}").write_text("#!/bin/sh\nexit 0\n")
+        nft = f'#!/bin/sh\necho "$*" >> {directory}/log/nft\ncase $1 in -f) exec {shutil.which("nft")} -c -f "$2" ;; esac\n'
+        (directory / "bin/nft").write_text(nft)  # checks rules and loads none: hosts share the network of the tests
+        (directory / "bin/nft").chmod(0o755)
         shutil.copy(_HERE / "systemctl.template", directory / "bin/systemctl")
         (directory / "bin/systemctl").chmod(0o755)
         shell = (_HERE / "shell.template").read_text().replace("@PYTHON@", sys.executable, 1)

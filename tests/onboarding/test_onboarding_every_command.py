@@ -20,7 +20,7 @@ from tests.support import eventually
 
 KINDS = {kind.name: kind for kind in onboarding_kinds(DirectDialer())}
 
-NOT_ON_THE_HOST = {"inventory", "drain", "enable", "disable"}
+NOT_ON_THE_HOST = {"inventory", "drain", "enable", "disable", "reach"}
 """Steps that run no command there. Of any other step, each command is broken off."""
 
 ROUNDS = 60
@@ -98,6 +98,7 @@ SCENES: dict[str, Callable[[Scene], Begin]] = {
     "node.update": _node_update,
     "node.renew": _on_node("renew"),
     "node.rollback": _on_node("rollback"),
+    "node.guard": _on_node("guard"),
     "node.start": _on_node("start"),
     "node.stop": _on_node("stop"),
     "node.remove": _on_node("remove"),

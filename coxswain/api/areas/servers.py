@@ -180,7 +180,8 @@ def _deploy(call: Call) -> Any:
         "hostname": body.get("hostname", str) or server.ssh_host,
     }
     if role == "node":
-        params = {**common, "source": sources(call).node(given).as_params()}
+        allowed = list(call.services.setting("node.control_from"))
+        params = {**common, "source": sources(call).node(given).as_params(), "control_from": allowed}
         return run_operation(
             call, "node.add", params, lambda o: views.node(call.view(str(o.data["node_id"])), None), seen=seen
         )

@@ -176,6 +176,7 @@ TABLE: dict[str, Row] = {
     "POST /api/nodes/{key}/update-agent": Row(ADMIN, 400),
     "POST /api/nodes/{key}/rollback": Row(ADMIN, 404),
     "POST /api/nodes/{key}/renew": Row(ADMIN, 404),
+    "POST /api/nodes/{key}/guard": Row(ADMIN, 404),
     "POST /api/nodes/{key}/start": Row(ADMIN, 404),
     "POST /api/nodes/{key}/stop": Row(ADMIN, 404),
     "POST /api/nodes/{key}/remove": Row(ADMIN, 404),

@@ -242,7 +242,12 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             store | {"keep_days": lambda: int(parts.settings["retention.metrics_days"])},
             hang_s=2 * parts.hang_s,
         ),
-        spec("alert_engine", AlertEngine, store | {"settings": parts.settings}, hang_s=2 * parts.hang_s),
+        spec(
+            "alert_engine",
+            AlertEngine,
+            store | {"settings": parts.settings, "state_dir": parts.state_dir},
+            hang_s=2 * parts.hang_s,
+        ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
         spec("operation_runs", OperationRuns, shutdown_s=10.0),
         spec(

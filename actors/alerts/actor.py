@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from actors.alerts.book import AlertBook
 from actors.alerts.nodes import NODE_KINDS, NodeWatch
+from actors.alerts.sweep import Sweeper
 from actors.supervision import Actor, Context
 from coxswain.alerts.model import KINDS
 from coxswain.alerts.settings import RuleSettings, Values
@@ -52,18 +55,21 @@ class AlertEngine(Actor):
         context: its place in the system.
         store: where alerts are.
         settings: the configuration; asked again before each sweep.
+        state_dir: whose disk must not be full; None: not looked at.
     """
 
     mailbox_capacity = 20_000
 
-    def __init__(self, context: Context, *, store: Store, settings: Values) -> None:
+    def __init__(self, context: Context, *, store: Store, settings: Values, state_dir: Path | None = None) -> None:
         super().__init__(context)
         self._store = store
         self._settings = settings
         self._book = AlertBook(context, store)
         self._nodes = NodeWatch()
+        self._sweeper = Sweeper(context, store, self._book, state_dir)
         self._steps: Iterator[None] | None = None
         self._waiting: list[Future[None]] = []
+        self._next: list[Future[None]] = []
         self._judging = False
         self._timer: Any = None
         self._sweeps = 0
@@ -121,8 +127,9 @@ class AlertEngine(Actor):
     # -- sweeps
 
     def _sweep_now(self) -> Future[None]:
+        """One that is under way may have looked already at what the asker wants seen: then the next one counts."""
         done: Future[None] = Future()
-        self._waiting.append(done)
+        (self._next if self._steps is not None else self._waiting).append(done)
         self._begin()
         return done
 
@@ -145,9 +152,11 @@ class AlertEngine(Actor):
         self._steps = None
         self._sweeps += 1
         self._swept_at, self._took_s = self.context.clock.now(), self._working_s
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._next = self._waiting, self._next, []
         for done in waiting:
             done.set_result(None)
+        if self._waiting:
+            self._begin()
 
     def _sweep(self) -> Iterator[None]:
         """One slice of work between two yields."""
@@ -158,6 +167,32 @@ class AlertEngine(Actor):
             return
         self._guard("fleet_health", self._look_at_fleet)
         yield
+        settings = RuleSettings.of(self._settings)
+        sweeper = self._sweeper
+        for name, rule in (
+            ("auth_failure_spike", sweeper.logins),
+            ("unknown_peer", sweeper.strangers),
+            ("certificate_expiring", sweeper.expiring),
+            ("audit_broken", sweeper.audit),
+            ("storage_low", sweeper.storage),
+        ):
+            self._guard(name, partial(rule, settings))
+            yield
+        yield from self._guarded("histories", sweeper.absorb(settings))
+        yield from self._guarded("devices", sweeper.devices(settings))
+
+    def _guarded(self, name: str, slices: Iterator[None]) -> Iterator[None]:
+        """As ``_guard``, for what takes more than one slice."""
+        over = False
+
+        def go_on() -> None:
+            nonlocal over
+            over = True
+            over = next(slices, self) is self
+
+        while not over:
+            self._guard(name, go_on)
+            yield
 
     def _guard(self, name: str, work: Callable[[], object]) -> None:
         """A rule that fails stops no other one (management-plane.md 7.1), and is tried again with the next sweep."""

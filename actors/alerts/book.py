@@ -22,6 +22,7 @@ from coxswain.messages import alerts as m
 from coxswain.messages.audit import Caller, Committed, OutboxGrew
 from coxswain.messages.hub import PublishAll
 from coxswain.store import Durability, Store, Tx
+from coxswain.store import alert_reads as reads
 from coxswain.store import alerts as rows
 
 __all__ = ["AlertBook"]
@@ -127,8 +128,11 @@ class AlertBook:
         self._publish((alert, True) for alert in woken)
 
     def purge(self, before: float) -> int:
-        """Forgets resolved alerts from before ``before`` (epoch seconds); returns how many."""
+        """Forgets resolved alerts from before ``before`` (epoch seconds), and what was kept of devices that are gone;
+        returns how many alerts.
+        """
         with self._store.write(Durability.BATCHED) as tx:
+            reads.forget_histories(tx)
             return rows.purge(tx, before)
 
     # -- inside

@@ -7,7 +7,12 @@
 | ``facts`` | evidence as lines that people read |
 | ``view`` | an alert as the API and the live stream show it |
 | ``settings`` | which rules are on, their thresholds, whom they leave alone |
-| ``fleet_health`` | nodes that are down, wrong or cannot be mended, with hysteresis |
+| ``fleet_health`` | rules about nodes that are down, wrong or cannot be mended, with hysteresis |
+| ``device_rules`` | rules about one device |
+| ``stays`` | for how long a device was where, and what was at the same time |
+| ``history`` | what is kept of a device when its events are gone |
+| ``login_rules`` | rules about logins, admins and tokens |
+| ``estate_rules`` | rules about certificates, the audit log, the disk, peers that nobody made |
 
 A rule of a kind in ``model.CONDITIONS`` says what *is*, and its alerts end by themselves when that is over. All others say
 what *happened*; their alerts stay until somebody resolves them.

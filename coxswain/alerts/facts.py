@@ -28,7 +28,6 @@ TITLES = {
     "certificate_expiring": "Certificate ends soon",
     "token_expiring": "API token ends soon",
     "audit_broken": "Audit log is not intact",
-    "events_missed": "Events were dropped",
     "storage_low": "Disk is nearly full",
 }
 
@@ -134,7 +133,6 @@ _LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "free_percent": ("Free", _with("%")),
     "free_bytes": ("Free space", _bytes),
     "database_bytes": ("Database", _bytes),
-    "missed": ("Events", _plain),
     "last_seen": ("Last seen", _plain),
 }
 

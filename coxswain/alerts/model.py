@@ -51,14 +51,12 @@ KINDS = (
     "certificate_expiring",
     "token_expiring",
     "audit_broken",
-    "events_missed",
     "storage_low",
 )
 """Every rule; the first ten are those of management-plane.md 7.3."""
 
 CONDITIONS = frozenset(
     {
-        "revoked_profile_active",
         "fleet_health",
         "node_degraded",
         "unknown_peer",

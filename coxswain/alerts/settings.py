@@ -32,6 +32,10 @@ class RuleSettings:
         window_s: how far back rules look.
         recovery_s: for how long a node must be well until its alert ends.
         error_s: for how long a node may be wrong while it is being healed.
+        leaked_returns: how often a device comes back to a network that it left, within ``leaked_window_s``.
+        linger_s: a session ends so long after the last handshake (management-plane.md 6.1).
+        skew_s: clocks of two nodes may differ by so much.
+        history_connects: of a device whose places nobody knows, connects before a country is called new.
         degraded_s: after how long a node that cannot be mended is told of.
         allow: subjects (ids and networks) that a rule leaves alone, by kind; ``""``: every rule.
         proxies: addresses that many people share.
@@ -44,6 +48,8 @@ class RuleSettings:
     degraded_s: float = 300.0
     leaked_window_s: float = 600.0
     leaked_networks: int = 2
+    leaked_returns: int = 6
+    linger_s: float = 180.0
     travel_kmh: float = 900.0
     travel_km: float = 100.0
     skew_s: float = 60.0
@@ -66,10 +72,13 @@ class RuleSettings:
 
     @staticmethod
     def of(values: Values) -> RuleSettings:
-        """From the configuration (``analytics.*``)."""
+        """From the configuration (``analytics.*``). The window is never as long as events are kept: what leaves it has to be
+        put into histories before retention takes it.
+        """
+        window_s, kept_s = values["analytics.window_hours"] * 3600.0, values["retention.metrics_days"] * 86_400.0
         return RuleSettings(
             off=frozenset(values["analytics.rules_off"]),
-            window_s=values["analytics.window_hours"] * 3600.0,
+            window_s=min(window_s, 0.9 * kept_s) if kept_s > 0 else window_s,
             recovery_s=float(values["analytics.recovery_seconds"]),
             error_s=float(values["analytics.error_seconds"]),
             degraded_s=values["analytics.degraded_minutes"] * 60.0,

@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 
 from coxswain.api.services import Services
 from coxswain.errors import CoxswainError
-from coxswain.messages import audit, fleet, hub, sessions
+from coxswain.messages import alerts, audit, fleet, hub, sessions
 from coxswain.messages.siem import GetSiemCounts, SiemCounts
 
 __all__ = ["MEDIA_TYPE", "count_request", "exposition"]
@@ -64,7 +64,7 @@ class _System:
         uptime = max(0.0, self._now - identity.started_at)
         yield GaugeMetricFamily("coxswain_uptime_seconds", "Since the start.", value=uptime)
         yield from _actors(self._services.tree())
-        for questions in (self._fleet, self._sessions, self._live, self._siem, self._audit):
+        for questions in (self._fleet, self._sessions, self._live, self._siem, self._audit, self._alerts):
             try:
                 found = list(questions())
             except CoxswainError:
@@ -123,6 +123,22 @@ class _System:
         )
         yield GaugeMetricFamily(
             "coxswain_audit_findings", "What is wrong with the log; 0: nothing.", value=len(state.findings)
+        )
+
+    def _alerts(self) -> Iterator[Metric]:
+        state: alerts.AnalyticsState = self._ask("alert_engine", alerts.DescribeAnalytics())
+        there = GaugeMetricFamily("coxswain_alerts", "Not resolved, by status and severity.", labels=("status", "severity"))
+        for (status, severity), count in sorted(state.counts.items()):
+            there.add_metric((status, severity), count)
+        yield there
+        opened = CounterMetricFamily("coxswain_alerts_opened", "Since the start.", labels=("kind",))
+        for kind, count in sorted(state.opened.items()):
+            opened.add_metric((kind,), count)
+        yield opened
+        yield CounterMetricFamily("coxswain_alert_sweeps", "Runs of the rules, since the start.", value=state.sweeps)
+        yield GaugeMetricFamily("coxswain_alert_sweep_seconds", "CPU time of the last run.", value=state.took_s)
+        yield GaugeMetricFamily(
+            "coxswain_alert_rules_failing", "Rules whose last run came to nothing.", value=len(state.failing)
         )
 
 

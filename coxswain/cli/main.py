@@ -86,6 +86,7 @@ _COMMANDS = {
     "export": ("coxswain.cli.declare:export", "Write the present fleet as a file."),
     "rollout": ("coxswain.cli.rollout:rollout", "Upgrade many agents: canaries first, then batches."),
     "servers": ("coxswain.cli.servers:servers", "Onboard, list, trust and remove machines."),
+    "alerts": ("coxswain.cli.alerts:alerts", "What the rules found; acknowledge, resolve, snooze."),
     "relays": ("coxswain.cli.relays:relays", "Onboard, list, upgrade and remove relays."),
     "control-paths": ("coxswain.cli.control_paths:control_paths", "The relays by which the controller reaches its nodes."),
     "ssh-key": ("coxswain.cli.servers:ssh_key", "Print the controller's public SSH key."),

@@ -49,6 +49,11 @@ _COLOURS = {
     "unreachable": "red",
     "error": "red",
     "failed": "red",
+    "warning": "yellow",
+    "critical": "red",
+    "open": "red",
+    "acknowledged": "yellow",
+    "resolved": "green",
     "disabled": "bright_black",
     "stopped": "bright_black",
 }

@@ -16,7 +16,7 @@ from coxswain.model import Protocol
 from coxswain.sessions import Boundary, source_ip
 from coxswain.store.api import Row, Tx, Value
 
-__all__ = ["add", "kind_of", "last_seq", "list_records", "purge", "records_after"]
+__all__ = ["KINDS", "add", "kind_of", "last_seq", "list_records", "purge", "reason_of", "records_after"]
 
 _PER_PROTOCOL = 32
 _CONNECT = 0
@@ -25,6 +25,9 @@ _OF_KIND = {
     for protocol in Protocol
     for code, reason in enumerate((None, *REASONS))
 }
+KINDS = tuple(_OF_KIND)
+"""Every kind there is."""
+
 _COLUMNS = (
     *("seq", "at", "received_at", "kind", "session_id", "node_id", "peer_key", "device_id", "user_id"),
     *("source_ip", "source_endpoint", "rx_bytes", "tx_bytes"),
@@ -38,6 +41,11 @@ _BEYOND = 2**62
 def kind_of(protocol: Protocol, reason: str | None) -> int:
     """The number that stands for a protocol and a reason (None: a connect)."""
     return int(protocol) * _PER_PROTOCOL + (_CONNECT if reason is None else 1 + REASONS.index(reason))
+
+
+def reason_of(kind: int) -> str | None:
+    """Of an event of this kind; None: it is a connect."""
+    return _OF_KIND[kind][1]
 
 
 def last_seq(tx: Tx) -> int:

@@ -18,6 +18,7 @@ from actors.main import cli
 from tests.coxswain.cli.test_cli_recorded import WITHOUT_DAEMON, leaves
 from tests.every_action import ME, World, csr, one_time_code, served_database, world
 from tests.machines import PASSWORD
+from tests.support import eventually
 
 READS = ""
 
@@ -161,6 +162,21 @@ def _backup(w: World) -> None:
     run(w, "backup", "create", "--key-file", key, "--make-key", "--out", file, "--fast")
 
 
+def _alert(w: World) -> None:
+    """A node is killed, and that is an alert."""
+    w.fleet.nodes.do("kill", node=2)
+    query = "/api/alerts?kind=fleet_health&unresolved=true"
+    (alert,) = eventually(lambda: w.client.get(query)["alerts"], timeout=30)
+    w.keep("alert", alert)
+    run(w, "alerts")
+
+
+def _resolve(w: World) -> None:
+    run(w, "alerts", "resolve", w.ids["alert"])
+    w.fleet.nodes.do("start", node=2)
+    w.fleet.controller.until("n2", link_state="live")
+
+
 STORY: dict[str, tuple[Act, str]] = {
     "cox status": (cox("status"), READS),
     "cox tree": (cox("tree"), READS),
@@ -247,6 +263,12 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox operations retry": (_retry, "operation.retry"),
     "cox operations show": (cox("operations show {failed}"), READS),
     "cox operations cancel": (_cancel, "operation.cancel"),
+    "cox alerts": (_alert, READS),
+    "cox alerts list": (cox("alerts list --severity warning --all"), READS),
+    "cox alerts show": (cox("alerts show {alert}"), READS),
+    "cox alerts snooze": (cox("alerts snooze {alert} 4h"), "alert.snooze"),
+    "cox alerts ack": (cox("alerts ack {alert}"), "alert.ack"),
+    "cox alerts resolve": (_resolve, "alert.resolve"),
     "cox sessions": (cox("sessions"), READS),
     "cox sessions events": (cox("sessions events"), READS),
     "cox sessions totals": (cox("sessions totals"), READS),

@@ -9,8 +9,10 @@ import click
 import pytest
 
 from actors.main import cli
+from coxswain.alerts.model import KINDS
 from coxswain.api.table import ROUTES
 from coxswain.api.views import node
+from coxswain.config import KEYS as CONFIG_KEYS
 from coxswain.errors import DOORS
 from coxswain.messages.fleet import NodeView
 from coxswain.model import LinkState, Node
@@ -91,3 +93,10 @@ def test_every_field_of_a_node_is_on_the_page(api_page: str, controller: Control
         found = controller.client.get(place)
         for field in found[0] if isinstance(found, list) else found:
             assert f"`{field}`" in api_page, (place, field)
+
+
+def test_every_rule_and_every_threshold_is_on_the_page_about_alerts() -> None:
+    page = (DOCS / "alerts.md").read_text()
+    assert set(re.findall(r"^\| `([a-z_]+)`", page, re.MULTILINE)) == set(KINDS)
+    told = set(re.findall(r"analytics\.[a-z_]+", page)) | {"analytics.rules_off", "analytics.allow"}
+    assert told >= {key.name for key in CONFIG_KEYS if key.name.startswith("analytics.")} - {"analytics.disabled"}

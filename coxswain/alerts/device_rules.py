@@ -1,0 +1,435 @@
+"""The rules about one device (management-plane.md 7.3). Pure: events, places and history in, findings out.
+
+``evaluate`` runs them all, in the contract's order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coxswain.alerts.history import Event, History, Place, median_volume
+from coxswain.alerts.model import Finding, Severity
+from coxswain.alerts.settings import RuleSettings
+from coxswain.alerts.stays import OpenStay, Stay, network_of, overlapping, stays_of
+from coxswain.clock import rfc3339
+
+__all__ = ["DeviceCase", "evaluate", "needs_another_look"]
+
+_EARTH_KM = 6_371.0
+_MOST_TIMES = 32
+_HOUR_S = 3_600
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCase:
+    """All that is known of one device.
+
+    Attributes:
+        events: its boundary events in the window, by time.
+        still_open: its open sessions.
+        history: what was before the window.
+        places: of source addresses, where known.
+        status: of the device, or of its user where that is what keeps it out; ``active``; empty: it was deleted.
+        status_since: since when, at the latest; epoch seconds.
+        handled: until when evidence under a key was handled, where it was.
+    """
+
+    device_id: str
+    events: Sequence[Event]
+    still_open: Sequence[OpenStay] = ()
+    history: History = field(default_factory=History)
+    places: Mapping[str, Place] = field(default_factory=dict)
+    status: str = "active"
+    status_since: float = 0.0
+    handled: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def user_id(self) -> str:
+        return next((event.user_id for event in reversed(self.events) if event.user_id), "")
+
+    @property
+    def connects(self) -> list[Event]:
+        return [event for event in self.events if event.is_connect]
+
+
+def evaluate(case: DeviceCase, now: float, settings: RuleSettings) -> list[Finding]:
+    """Everything that is to be said of a device now."""
+    stays = _stays(case, now, settings)
+    found: list[Finding] = []
+    for kind, rule in _RULES.items():
+        if settings.is_on(kind):
+            found += rule(case, stays, now, settings)
+    return [finding for finding in found if settings.lets_pass(finding)]
+
+
+def needs_another_look(case: DeviceCase, now: float, settings: RuleSettings) -> bool:
+    """Whether the same events may say more a little later: two stays are not over for long enough."""
+    settled = now - settings.linger_s - 2 * settings.skew_s
+    recent = [stay for stay in _stays(case, now, settings) if stay.is_open or stay.end > settled]
+    return any(stay.start > settled for stay in recent) and len({stay.session_id for stay in recent}) > 1
+
+
+def _stays(case: DeviceCase, now: float, settings: RuleSettings) -> list[Stay]:
+    return stays_of(case.events, case.still_open, since=now - settings.window_s, now=now, linger_s=settings.linger_s)
+
+
+def _leaked(case: DeviceCase, stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    """Two networks at the same time; or one session that keeps jumping between two, as happens when two devices have one
+    key. A device that goes from Wi-Fi to a mobile network does neither; addresses of both IP versions, or of one provider's
+    pool, are no two places.
+    """
+    together = _simultaneous(stays, settings) or _jumping(case.connects, settings)
+    if len({network_of(stay.source_ip) for stay in together}) < settings.leaked_networks:
+        return
+    together.sort(key=lambda stay: stay.start)
+    addresses = sorted({stay.source_ip for stay in together})
+    yield _finding(
+        "leaked_profile",
+        case,
+        Severity.WARNING,
+        at=together[0].start,
+        evidence=together[-1].start,
+        source_ips=tuple(addresses),
+        detail={
+            "distinct_ips": len(addresses),
+            "source_ips": addresses,
+            "networks": sorted({network_of(address)[1] for address in addresses}),
+            "nodes": sorted({stay.node_id for stay in together}),
+            "window": _duration(settings.leaked_window_s),
+            "first_seen": rfc3339(together[0].start),
+            "times": [rfc3339(stay.start) for stay in together[-_MOST_TIMES:]],
+        },
+    )
+
+
+def _simultaneous(stays: Sequence[Stay], settings: RuleSettings) -> list[Stay]:
+    """The latest stays that were alive together in comparable, different networks."""
+    newest: list[Stay] = []
+    for one, other, _start, _end in overlapping([s for s in stays if s.source_ip], settings.skew_s):
+        first, second = network_of(one.source_ip), network_of(other.source_ip)
+        if first[0] == second[0] and first != second:
+            near = [stay for stay in newest if stay.alive_until > other.start]
+            newest = list(dict.fromkeys([*near, one, other]))
+    return newest
+
+
+def _jumping(connects: Sequence[Event], settings: RuleSettings) -> list[Stay]:
+    """The latest window in which one session came back to networks that it had left, too often for anybody who moves."""
+    by_session: dict[int, list[Event]] = {}
+    for event in connects:
+        if event.source_ip:
+            by_session.setdefault(event.session_id, []).append(event)
+    best: list[Event] = []
+    for events in by_session.values():
+        start = 0
+        for end in range(len(events)):
+            while events[end].at - events[start].at > settings.leaked_window_s:
+                start += 1
+            part = events[start : end + 1]
+            if len(part) > settings.leaked_returns and _returns(part) >= settings.leaked_returns:
+                best = part if not best or part[-1].at >= best[-1].at else best
+    return [Stay(e.session_id, e.node_id, e.source_ip, e.at, e.at, e.at) for e in best]
+
+
+def _returns(events: Sequence[Event]) -> int:
+    seen: set[tuple[int, str]] = set()
+    last: dict[int, tuple[int, str]] = {}
+    count = 0
+    for event in events:
+        network = network_of(event.source_ip)
+        before = last.get(network[0])
+        if before is not None and network != before and network in seen:
+            count += 1
+        seen.add(network)
+        last[network[0]] = network
+    return count
+
+
+def _travel(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    key = f"impossible_travel:{case.device_id}"
+    handled = case.handled.get(key, 0.0)
+    fastest: tuple[float, float, Event, Event] | None = None
+    newest = 0.0
+    previous_ip = ""
+    last: Event | None = None
+    for event in case.connects:
+        if not event.source_ip:
+            continue
+        same, previous_ip = event.source_ip == previous_ip, event.source_ip
+        if same or event.source_ip not in case.places:
+            continue
+        before, last = last, event
+        if before is None or before.source_ip == event.source_ip or event.at <= handled:
+            continue
+        distance = _distance_km(case.places[before.source_ip], case.places[event.source_ip])
+        taken = event.at - before.at
+        if distance < settings.travel_km or taken <= settings.skew_s:
+            continue
+        speed = distance / ((taken - settings.skew_s) / _HOUR_S)
+        if speed > settings.travel_kmh:
+            newest = event.at
+            if fastest is None or speed > fastest[0]:
+                fastest = speed, distance, before, event
+    if fastest is None:
+        return
+    speed, distance, before, event = fastest
+    yield _finding(
+        "impossible_travel",
+        case,
+        Severity.CRITICAL,
+        at=event.at,
+        evidence=newest,
+        node_id=event.node_id,
+        source_ips=(before.source_ip, event.source_ip),
+        detail={
+            "from": _end_of_travel(before, case.places[before.source_ip]),
+            "to": _end_of_travel(event, case.places[event.source_ip]),
+            "distance_km": round(distance, 2),
+            "minutes": round((event.at - before.at) / 60, 2),
+            "implied_kmh": round(speed, 2),
+            "max_kmh": settings.travel_kmh,
+        },
+    )
+
+
+def _concurrent(case: DeviceCase, stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    newest: tuple[Stay, Stay, float, float] | None = None
+    for pair in overlapping([stay for stay in stays if stay.node_id], settings.skew_s):
+        if pair[0].node_id != pair[1].node_id and (newest is None or pair[2] >= newest[2]):
+            newest = pair
+    if newest is None:
+        return
+    one, other, start, end = newest
+    yield _finding(
+        "concurrent_sessions",
+        case,
+        Severity.WARNING,
+        at=start,
+        evidence=start,
+        node_id=other.node_id,
+        detail={
+            "nodes": sorted((one.node_id, other.node_id)),
+            "overlap_start": rfc3339(start),
+            "overlap_end": rfc3339(end),
+            "overlap_minutes": round((end - start) / 60, 2),
+        },
+    )
+
+
+def _new_geo(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    """A country in which it never was, of a device whose places are known: its very first country is none."""
+    known = set(case.history.countries)
+    before = case.history.connects
+    for event in case.connects:
+        place = case.places.get(event.source_ip)
+        if place is not None and place.code and place.code not in known:
+            if known or before >= settings.history_connects:
+                yield _finding(
+                    "new_geo",
+                    case,
+                    Severity.INFO,
+                    at=event.at,
+                    about=place.code,
+                    node_id=event.node_id,
+                    source_ips=(event.source_ip,),
+                    detail={
+                        "country": place.code,
+                        "country_name": place.country,
+                        "city": place.city,
+                        "source_ip": event.source_ip,
+                        "first_seen": rfc3339(event.at),
+                        "known_countries": sorted(known)[:_MOST_TIMES],
+                    },
+                )
+            known.add(place.code)
+        before += 1
+
+
+def _revoked(case: DeviceCase, stays: Sequence[Stay], now: float, settings: RuleSettings) -> Iterator[Finding]:
+    """It connected, or is still connected, although it must not, and the nodes had time to throw it out."""
+    if case.status in ("active", ""):
+        return
+    allowed_until = case.status_since + settings.skew_s
+    connects = [event for event in case.connects if event.at > allowed_until]
+    lingering = [stay for stay in stays if stay.is_open] if now > allowed_until + settings.unknown_s else []
+    if not connects and not lingering:
+        return
+    at = connects[-1].at if connects else allowed_until
+    node_id = connects[-1].node_id if connects else lingering[-1].node_id
+    address = connects[-1].source_ip if connects else lingering[-1].source_ip
+    yield _finding(
+        "revoked_profile_active",
+        case,
+        Severity.CRITICAL,
+        at=at,
+        node_id=node_id,
+        source_ips=(address,) if address else (),
+        detail={
+            "device_status": case.status,
+            "last_connect": rfc3339(connects[-1].at if connects else lingering[-1].start),
+            "last_connect_node": node_id,
+            "source_ip": address,
+            "still_connected": bool(lingering),
+        },
+    )
+
+
+def _dormant(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    before = case.history.last_connect
+    for event in case.connects:
+        gap = event.at - before
+        if before and gap > settings.dormant_s:
+            yield _finding(
+                "dormant_then_active",
+                case,
+                Severity.INFO,
+                at=event.at,
+                node_id=event.node_id,
+                source_ips=(event.source_ip,) if event.source_ip else (),
+                detail={
+                    "dormant_days": int(gap // _DAY_S),
+                    "dormant_duration": f"{round(gap / _HOUR_S)}h0m0s",
+                    "prior_connect": rfc3339(before),
+                    "new_connect": rfc3339(event.at),
+                    "source_ip": event.source_ip,
+                },
+            )
+        before = max(before, event.at)
+
+
+def _off_hours(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    history = case.history
+    if history.connects < settings.off_hours_connects or history.days < settings.off_hours_days:
+        return
+    told: set[str] = set()
+    for event in case.connects:
+        hour = int(event.at % _DAY_S // _HOUR_S)
+        share = history.hours[hour] / history.connects
+        date = dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat()
+        if share > settings.off_hours_share or date in told:
+            continue
+        told.add(date)
+        typical = [h for h, count in enumerate(history.hours) if count / history.connects > settings.off_hours_share]
+        yield _finding(
+            "off_hours_access",
+            case,
+            Severity.INFO,
+            at=event.at,
+            about=date,
+            node_id=event.node_id,
+            source_ips=(event.source_ip,) if event.source_ip else (),
+            detail={
+                "hour_utc": hour,
+                "hour_share": round(share, 4),
+                "typical_hours_utc": typical,
+                "baseline_connects": history.connects,
+                "baseline_days": history.days,
+                "connect_at": rfc3339(event.at),
+            },
+        )
+
+
+def _volume(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    """Unknown bytes are not 0, and count nowhere."""
+    if case.history.sessions < settings.volume_sessions:
+        return
+    median = median_volume(case.history)
+    told: set[str] = set()
+    for event in case.events:
+        rx = event.rx_bytes
+        if event.is_connect or rx is None or rx < settings.volume_floor or rx <= settings.volume_factor * median:
+            continue
+        date = dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat()
+        if date in told:
+            continue
+        told.add(date)
+        yield _finding(
+            "data_volume_exfil",
+            case,
+            Severity.WARNING,
+            at=event.at,
+            about=date,
+            node_id=event.node_id,
+            source_ips=(event.source_ip,) if event.source_ip else (),
+            detail={
+                "rx_bytes": rx,
+                "median_rx_bytes": median,
+                "factor_over_median": round(rx / median, 4) if median else 0,
+                "factor_threshold": settings.volume_factor,
+                "floor_bytes": settings.volume_floor,
+                "baseline_sessions": case.history.sessions,
+                "node_id": event.node_id,
+                "source_ip": event.source_ip,
+                "session_end": rfc3339(event.at),
+            },
+        )
+
+
+_Rule = Callable[[DeviceCase, Sequence[Stay], float, RuleSettings], Iterator[Finding]]
+_RULES: dict[str, _Rule] = {
+    "leaked_profile": _leaked,
+    "impossible_travel": _travel,
+    "concurrent_sessions": _concurrent,
+    "new_geo": _new_geo,
+    "revoked_profile_active": _revoked,
+    "dormant_then_active": _dormant,
+    "off_hours_access": _off_hours,
+    "data_volume_exfil": _volume,
+}
+
+
+def _finding(
+    kind: str,
+    case: DeviceCase,
+    severity: Severity,
+    *,
+    at: float,
+    evidence: float | None = None,
+    about: str = "",
+    node_id: str = "",
+    source_ips: tuple[str, ...] = (),
+    detail: dict[str, Any],
+) -> Finding:
+    key = f"{kind}:{case.device_id}" + (f":{about}" if about else "")
+    return Finding(
+        kind,
+        key,
+        severity,
+        at,
+        at if evidence is None else evidence,
+        device_id=case.device_id,
+        user_id=case.user_id,
+        node_id=node_id,
+        source_ips=source_ips,
+        detail=detail,
+    )
+
+
+def _end_of_travel(event: Event, place: Place) -> dict[str, Any]:
+    return {
+        "ip": event.source_ip,
+        "city": place.city,
+        "country": place.code,
+        "lat": place.latitude,
+        "lon": place.longitude,
+        "at": rfc3339(event.at),
+    }
+
+
+def _distance_km(one: Place, other: Place) -> float:
+    """Along the surface (haversine)."""
+    lat1, lon1, lat2, lon2 = map(math.radians, (one.latitude, one.longitude, other.latitude, other.longitude))
+    h = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(h)))
+
+
+def _duration(seconds: float) -> str:
+    """As Go writes it: ``10m0s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"

@@ -1,0 +1,216 @@
+"""The rules about nodes, logins and the controller itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coxswain.alerts.estate_rules import Expiring, Stranger, audit_broken, expiring, storage_low, strangers
+from coxswain.alerts.fleet_health import Health, Judgement, Watched, judge, judge_degraded
+from coxswain.alerts.login_rules import AuditFact, judge_log
+from coxswain.alerts.model import Finding, Severity
+from coxswain.alerts.settings import RuleSettings
+from coxswain.messages.fleet import NodeView
+from coxswain.model import LinkState, Node, NodeStatus
+
+NOW = 1_767_225_600.0
+SETTINGS = RuleSettings()
+DAY = 86_400.0
+
+# -- nodes
+
+
+def view(status: NodeStatus, link: LinkState, *, enabled: bool = True) -> NodeView:
+    return NodeView(Node("nod_1", "ams", region="nl", status=status, enabled=enabled), link, "because")
+
+
+LIVE = view(NodeStatus.ACTIVE, LinkState.LIVE)
+DOWN = view(NodeStatus.UNREACHABLE, LinkState.BACKING_OFF)
+WRONG = view(NodeStatus.ERROR, LinkState.DEGRADED)
+MISSED = view(NodeStatus.ACTIVE, LinkState.BACKING_OFF)
+
+
+def look(seen: NodeView, before: Watched = Watched(), at: float = NOW) -> Judgement:
+    return judge(seen, before, at, SETTINGS)
+
+
+def test_a_node_that_is_down_is_told_at_once_and_one_that_is_wrong_after_a_while() -> None:
+    down = look(DOWN)
+    assert down.health is Health.BAD and down.finding is not None
+    assert (down.finding.severity, down.finding.key) == (Severity.WARNING, "fleet_health:nod_1")
+    assert down.finding.detail["node_status"] == "unreachable" and down.finding.detail["region"] == "nl"
+    wrong = look(WRONG)
+    assert wrong.health is Health.UNSURE and wrong.due == SETTINGS.error_s
+    later = look(WRONG, wrong.watched, NOW + SETTINGS.error_s)
+    assert later.finding is not None and later.finding.severity is Severity.CRITICAL and later.finding.at == NOW
+
+
+def test_a_missed_poll_is_no_alarm() -> None:
+    for link in (LinkState.BACKING_OFF, LinkState.CONNECTING, LinkState.SYNCING):
+        assert look(view(NodeStatus.ACTIVE, link)).health is Health.UNSURE
+
+
+def test_what_the_store_remembers_of_a_node_that_was_not_dialled_yet_is_no_alarm() -> None:
+    assert look(view(NodeStatus.UNREACHABLE, LinkState.CONNECTING)).health is Health.UNSURE
+
+
+def test_a_node_that_is_not_meant_to_be_up_is_nobodys_alarm() -> None:
+    assert look(view(NodeStatus.UNREACHABLE, LinkState.DISABLED, enabled=False)).health is Health.WELL
+    for status in (NodeStatus.STOPPED, NodeStatus.PENDING, NodeStatus.PROVISIONING, NodeStatus.ENROLLING):
+        assert look(view(status, LinkState.BACKING_OFF)).health is Health.WELL
+
+
+def test_recovery_takes_longer_for_each_time_that_it_fell() -> None:
+    watched, at, waits = Watched(), NOW, []
+    for _ in range(5):
+        fell = look(DOWN, watched, at)
+        assert fell.health is Health.BAD
+        up = look(LIVE, fell.watched, at + 1)
+        assert up.health is Health.UNSURE and up.due is not None
+        waits.append(up.due)
+        assert look(LIVE, up.watched, at + 1 + up.due).health is Health.WELL
+        watched, at = up.watched, at + 2
+    assert waits == [3, 6, 12, 24, 48]
+    assert look(DOWN, look(LIVE, watched, at + 3_600).watched, at + 3_601).watched.falls == (at + 3_601,)
+
+
+def test_evidence_of_one_outage_does_not_move() -> None:
+    first = look(DOWN)
+    second = look(DOWN, first.watched, NOW + 500)
+    assert first.finding is not None and second.finding is not None
+    assert first.finding.evidence == second.finding.evidence and first.watched.falls == second.watched.falls
+
+
+def test_drift_that_cannot_be_mended() -> None:
+    degraded = view(NodeStatus.ACTIVE, LinkState.DEGRADED)
+    first = judge_degraded(degraded, Watched(), NOW, SETTINGS)
+    assert (first.health, first.due) == (Health.UNSURE, 300.0)
+    later = judge_degraded(degraded, first.watched, NOW + 300, SETTINGS)
+    assert later.finding is not None and later.finding.kind == "node_degraded" and later.finding.at == NOW
+    assert judge_degraded(LIVE, later.watched, NOW + 400, SETTINGS).health is Health.WELL
+
+
+_VIEWS = st.sampled_from([LIVE, DOWN, WRONG, MISSED, view(NodeStatus.STOPPED, LinkState.DISABLED, enabled=False)])
+
+
+@given(st.lists(st.tuples(_VIEWS, st.floats(0, 100)), max_size=30))
+def test_however_it_goes_a_node_is_well_in_the_end_and_memory_is_bounded(way: list[tuple[NodeView, float]]) -> None:
+    watched, at = Watched(), NOW
+    for seen, wait in way:
+        at += wait
+        made = look(seen, watched, at)
+        watched = made.watched
+        assert (made.finding is not None) == (made.health is Health.BAD)
+        assert len(watched.falls) <= 16 and (made.due is None or 0 < made.due <= 300)
+    watched = look(LIVE, watched, at).watched
+    assert look(LIVE, watched, at + 301).health is Health.WELL
+
+
+# -- logins
+
+_SEQ = iter(range(1, 10**6))
+
+
+def fact(
+    action: str, at: float, actor: str = "anonymous", ip: str = "192.0.2.1", target: str = "", **detail: Any
+) -> AuditFact:
+    return AuditFact(next(_SEQ), at, actor, action, target, ip, detail, ok=action != "auth.login_failed")
+
+
+def failed(at: float, username: str = "admin", ip: str = "192.0.2.1") -> AuditFact:
+    return fact("auth.login_failed", at, ip=ip, username=username)
+
+
+def keys(facts: list[AuditFact], settings: RuleSettings = SETTINGS) -> dict[str, Finding]:
+    return {finding.key: finding for finding in judge_log(facts, settings)}
+
+
+def test_five_failures_of_one_address_within_ten_minutes() -> None:
+    found = keys([failed(NOW + 100 * n, f"user{n}") for n in range(5)])
+    assert found.keys() == {"auth_failure_spike:192.0.2.1"}
+    finding = found["auth_failure_spike:192.0.2.1"]
+    assert (finding.at, finding.detail["failure_count"], finding.detail["window"]) == (NOW + 400, 5, "10m0s")
+    assert finding.detail["attempted_usernames"] == [f"user{n}" for n in range(5)]
+    assert keys([failed(NOW + 200 * n, f"user{n}") for n in range(5)]) == {}
+
+
+def test_slow_tries_from_everywhere_show_by_account() -> None:
+    found = keys([failed(NOW + 100 * n, "Admin", f"198.51.100.{n}") for n in range(5)])
+    assert found.keys() == {"auth_failure_spike:user:admin"}
+    assert len(found["auth_failure_spike:user:admin"].source_ips) == 5
+
+
+def test_tries_at_many_accounts_from_everywhere_show_in_the_sum() -> None:
+    assert keys([failed(NOW + n, f"user{n}", f"198.51.100.{n}") for n in range(50)]).keys() == {"auth_failure_spike:*"}
+
+
+def test_an_address_that_many_share_counts_for_nothing_by_itself() -> None:
+    facts = [failed(NOW + n, f"user{n}") for n in range(10)]
+    assert keys(facts, RuleSettings(proxies=("192.0.2.1",))) == {}
+
+
+def test_failures_that_were_only_counted_count() -> None:
+    what = {"401 auth.login_failed": 40, "401 GET /api/nodes": 9}
+    facts = [failed(NOW), fact("auth.refused_many", NOW + 60, count=49, what=what)]
+    assert keys(facts)["auth_failure_spike:192.0.2.1"].detail["failure_count"] == 41
+
+
+def test_the_newest_spike_is_told() -> None:
+    facts = [failed(at + n) for at in (NOW, NOW + 7_200) for n in range(5)]
+    assert keys(facts)["auth_failure_spike:192.0.2.1"].evidence == NOW + 7_204
+
+
+def test_a_login_after_many_failures() -> None:
+    login = fact("auth.login", NOW + 60, "admin", target="usr_admin", session="ses_1")
+    found = keys([*(failed(NOW + n) for n in range(5)), login])
+    finding = found["login_after_failures:usr_admin"]
+    assert (finding.severity, finding.user_id, finding.detail["failure_count"]) == (Severity.WARNING, "usr_admin", 5)
+    assert "login_after_failures:usr_admin" not in keys([*(failed(NOW + n) for n in range(4)), login])
+
+
+def test_new_admins_and_tokens() -> None:
+    found = keys([
+        fact("admin.add", NOW, "ann", target="usr_2", email="bob"),
+        fact("token.create", NOW, "ann", target="tok_1", name="ci", scope="readonly"),
+        fact("token.create", NOW, "ann", target="tok_2", name="all", scope="admin"),
+    ])  # fmt: skip
+    assert {key: finding.severity.value for key, finding in found.items()} == {
+        "admin_created:usr_2": "warning", "token_created:tok_1": "info", "token_created:tok_2": "warning",
+    }  # fmt: skip
+    assert found["token_created:tok_1"].detail == {"by": "ann", "source_ip": "192.0.2.1", "name": "ci", "scope": "readonly"}
+
+
+# -- the controller itself
+
+
+def test_what_ends_soon() -> None:
+    def told(days: float, life: float = 90, kind: str = "certificate_expiring") -> list[str]:
+        until = NOW + days * DAY
+        thing = Expiring(kind, "x", "node ams", until - life * DAY, until)
+        return [finding.severity.value for finding in expiring([thing], NOW, SETTINGS)]
+
+    assert told(8) == [] and told(6) == ["warning"] and told(2) == told(-1) == ["critical"]
+    assert told(2, life=14) == ["warning"] and told(3, life=14) == [], "short-lived ones are renewed late"
+    assert told(6, kind="token_expiring") == ["info"] and told(-1, kind="token_expiring") == []
+
+
+def test_a_log_that_is_not_intact() -> None:
+    (finding,) = audit_broken(["record 7 is missing"], NOW)
+    assert finding.severity is Severity.CRITICAL and finding.detail["findings"] == ["record 7 is missing"]
+    assert list(audit_broken([], NOW)) == []
+
+
+def test_a_full_disk() -> None:
+    def told(free: int) -> list[str]:
+        return [finding.severity.value for finding in storage_low(free, 100, 5, NOW, SETTINGS)]
+
+    assert told(10) == [] and told(9) == ["warning"] and told(2) == ["critical"]
+
+
+def test_peers_that_nobody_made() -> None:
+    one = Stranger("nod_1", "AMNEZIAWG", "key=", "192.0.2.1:5", "192.0.2.1", NOW)
+    assert list(strangers([one], NOW + 119, SETTINGS)) == [], "a reconcile takes it away"
+    (finding,) = strangers([one], NOW + 120, SETTINGS)
+    assert (finding.key, finding.evidence) == ("unknown_peer:nod_1:key=", NOW)

@@ -12,7 +12,7 @@ from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
-from coxswain.errors import InvalidInput, Unavailable
+from coxswain.errors import InvalidInput
 from coxswain.messages import alerts as m
 from coxswain.messages.siem import GetSiemCounts, SiemCounts
 
@@ -152,17 +152,6 @@ def _status(call: Call) -> Any:
             for (status, severity), count in sorted(state.counts.items())
         ],
     }
-
-
-def _siem_dropped(call: Call) -> int:
-    """What consumers of the SIEM stream missed since the start; it may not be there, or restart just now."""
-    if not call.services.setting("siem.listen"):
-        return 0
-    try:
-        counts: SiemCounts = call.ask("siem_stream", GetSiemCounts())
-    except Unavailable:
-        return 0
-    return counts.dropped
 
 
 def _id(call: Call) -> str:

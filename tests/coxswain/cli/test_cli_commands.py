@@ -214,8 +214,8 @@ def test_the_configuration_of_a_running_daemon(cox: Cox, controller: Controller)
     path = controller.home.parent / "cox.yaml"
     before = path.read_text()
     try:
-        path.write_text(before + "retention: {audit_days: 8}\nsiem: {listen: '127.0.0.1:1'}\n")
-        assert "siem.listen (line 4): has no effect in this release" in cox("config", "check").stdout
+        path.write_text(before + "retention: {audit_days: 8}\nsiem: {listen: '127.0.0.1:1'}\nfleet: {idle_nodes: true}\n")
+        assert "fleet.idle_nodes (line 5): has no effect in this release" in cox("config", "check").stdout
         pending = cox("config", "show", "--pending").stdout
         assert re.search(r"^retention.audit_days +30 +8 +cox config reload$", pending, re.MULTILINE)
         assert re.search(r"^siem.listen +- +127.0.0.1:1 +the next start$", pending, re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,13 +18,15 @@ from coxswain.accounts.identity import DeviceIdentity
 from coxswain.accounts.invites import parse_link
 from coxswain.accounts.primitives import random_bytes, x25519_public_key
 from coxswain.accounts.sealed import open_sealed, read_sealed
+from coxswain.keyring import Keyring
 from coxswain.pki import Role, device_fingerprint, issue_relay_leaf
 from coxswain.statedir import ACCOUNT_SYNC_SOCKET
+from coxswain.store import Store
 from coxswain.store import pki as pki_rows
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
 from tests.fleet import Controller
 
-__all__ = ["Caravel", "Door", "RelayLeg", "claim_request", "csr_of", "relay_leg"]
+__all__ = ["Caravel", "Door", "RelayLeg", "claim_request", "csr_of", "leg_on", "pem_of", "relay_leg"]
 
 SERVICE = "/pharos.account.v1.AccountSync"
 RESPONSES = {
@@ -32,7 +35,7 @@ RESPONSES = {
     "GetProfile": pb.GetProfileResponse,
     "ClaimEnrollment": pb.ClaimEnrollmentResponse,
 }
-_CALL_S = 20.0
+_CALL_S = 10.0
 
 
 class Door(Protocol):
@@ -74,12 +77,17 @@ class RelayLeg:
 
 def relay_leg(controller: Controller, hostname: str = "relay.example") -> RelayLeg:
     """With a relay's leaf, as the certificate authority issues them."""
-    with controller.store.read() as tx:
-        authorities = pki_rows.load_authorities(tx, controller.keyring)
+    return leg_on(controller.store, controller.keyring, controller.home, hostname)
+
+
+def leg_on(store: Store, keyring: Keyring, state: Path, hostname: str = "relay.example") -> RelayLeg:
+    """The same, for whatever serves that state, now or later."""
+    with store.read() as tx:
+        authorities = pki_rows.load_authorities(tx, keyring)
     key = ec.generate_private_key(ec.SECP256R1())
     fleet = authorities[Role.FLEET]
-    leaf = issue_relay_leaf(fleet, key.public_key(), hostname, controller.system.clock.now())
-    return RelayLeg(controller.home / ACCOUNT_SYNC_SOCKET, fleet.pem, leaf.pem, pem_of(key))
+    leaf = issue_relay_leaf(fleet, key.public_key(), hostname, time.time())
+    return RelayLeg(state / ACCOUNT_SYNC_SOCKET, fleet.pem, leaf.pem, pem_of(key))
 
 
 class Caravel:

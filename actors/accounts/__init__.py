@@ -5,6 +5,7 @@
 | ``actor`` | the actor: life, timers, which module answers which message |
 | ``state`` | what all modules share |
 | ``invites`` | invitations |
+| ``issuing`` | identities that are handed out as files |
 | ``server`` | AccountSync on the I/O loop; decides nothing |
 | ``sync`` | what its calls do |
 """

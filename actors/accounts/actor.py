@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
-from actors.accounts import invites, sync
+from actors.accounts import invites, issuing, sync
 from actors.accounts.server import SyncCall, SyncServer
 from actors.accounts.state import AccountsState
 from actors.supervision import Actor, Context
@@ -75,6 +75,8 @@ class Accounts(Actor):
                 return invites.list_(self._state, message)
             case m.RevokeInvite():
                 return invites.revoke(self._state, message)
+            case m.IssueIdentity():
+                return issuing.issue(self._state, message)
             case GrpcCredentialsRenewed() | _Serve():
                 self._serve()
             case _Served():
@@ -110,7 +112,7 @@ class Accounts(Actor):
     def _answer(self, call: SyncCall) -> None:
         """Whatever happens, the caller hears of it; what is not expected ends this incarnation as everywhere."""
         try:
-            call.answer(sync.CALLS[call.method](self._state, call))
+            call.answer(sync.answer(self._state, call))
         except CoxswainError as error:
             call.answer(error)
         except Exception:

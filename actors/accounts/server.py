@@ -50,7 +50,7 @@ _REQUESTS: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class SyncCall:
-    """One call, for the actor. ``relay``: serial number of the relay's certificate.
+    """One call, for the actor. ``relay``: serial number of the relay's certificate; then what operators call it.
 
     ``answer`` takes the response, or the error; on any thread, once.
     """

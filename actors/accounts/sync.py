@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,7 @@ from coxswain.store import tickets as ticket_rows
 from coxswain.store.api import UniqueViolation
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
 
-__all__ = ["CALLS", "NO_SUCH_TICKET"]
+__all__ = ["answer"]
 
 NO_SUCH_TICKET = "this invitation is unknown, used, revoked or expired; ask for a new one"
 """One text for all of them (accounts-profiles.md 5.2)."""
@@ -46,6 +47,15 @@ _SESSION_S = 600.0
 
 _TOKEN_BYTES = 32
 _SIGN_S, _FLEET_S, _AUDIT_S = 3.0, 6.0, 4.0
+
+
+def answer(state: AccountsState, call: SyncCall) -> Any:
+    """The response. Raises ``CoxswainError``; ``coxswain.accounts.requests.status_of`` makes a status of it."""
+    with state.store.read() as tx:
+        relay = rows.relay_name(tx, call.relay)
+    if relay is None:
+        raise Unauthenticated("this relay was removed")
+    return _CALLS[call.method](state, dataclasses.replace(call, relay=relay))
 
 
 def _authenticate(state: AccountsState, call: SyncCall) -> pb.AuthenticateResponse:
@@ -139,13 +149,13 @@ def _claim(state: AccountsState, call: SyncCall) -> pb.ClaimEnrollmentResponse:
             ticket = ticket_rows.find_ticket(tx, hash_token(asked.token))
         if ticket is None:
             raise Unauthenticated(NO_SUCH_TICKET)
-        answer = _redeem(state, call, asked, ticket)
+        made = _redeem(state, call, asked, ticket)
     except CoxswainError as error:
         _note_refusal(state, call, ticket, error)
         raise
     state.claims.give_back(call.relay, now)
     state.all_claims.give_back("everybody", now)
-    return answer
+    return made
 
 
 def _readable(request: pb.ClaimEnrollmentRequest) -> ClaimRequest:
@@ -235,7 +245,7 @@ def _check(device: m.DeviceRecord) -> None:
         raise Refused(f"this device is {device.device_status}")
 
 
-CALLS: dict[str, Callable[[AccountsState, SyncCall], Any]] = {
+_CALLS: dict[str, Callable[[AccountsState, SyncCall], Any]] = {
     "Authenticate": _authenticate,
     "EnrollKeys": _enroll_keys,
     "GetProfile": _get_profile,

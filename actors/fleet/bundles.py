@@ -87,5 +87,10 @@ def _fetch(fleet: FleetState, message: m.FetchBundle) -> m.Bundle:
     return m.Bundle(bundle.ciphertext, bundle.revision, bundle.signer, wrapped)
 
 
+def _identity(fleet: FleetState, message: m.GetIdentity) -> m.DeviceRecord | None:
+    with fleet.store.read() as tx:
+        return identity_rows.identity_of(tx, message.device_id)
+
+
 CHANGES: dict[type, Handler] = {m.FetchBundle: _fetch}
-QUESTIONS: dict[type, Handler] = {}
+QUESTIONS: dict[type, Handler] = {m.GetIdentity: _identity}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
+from coxswain.cli.files import file_stem, refuse_present, write_private
 from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 
 __all__ = ["devices"]
@@ -30,6 +34,45 @@ def add(config: str | None, user: str, name: str, platform: str, *, as_json: boo
     facts([("id", device["id"]), ("name", device["name"]), ("user", device["user_id"])])
     click.echo(f"\nNext, for all nodes: cox devices provision {device['id']}")
     click.echo(f"Or for one node:     cox profiles create NAME --device {device['id']} --node NODE")
+
+
+@devices.command("issue")
+@config_option
+@json_option
+@wait_option
+@click.argument("user")
+@click.option("--name", default="caravel device", show_default=True)
+@click.option("--path", metavar="PATH", help="With a profile over this path: name or id.")
+@click.option("--relay", metavar="HOST:PORT", help="Where it finds a relay; default: relay.public_endpoint.")
+@click.option("--server-name", metavar="NAME", help="The name in the relay's certificate; default: the relay's host.")
+@click.option("--out", metavar="FILE", help="Where to write it, 0600; default: USER.pharosid, here.")
+def issue(config: str | None, user: str, wait: int, *, as_json: bool, **given: str | None) -> None:
+    """Make a device of a user, and a file with all that it needs to sync. Whoever has the file is that device.
+
+    For devices that cannot use a link (cox enroll), whose keys never leave them; these are made here.
+    """
+    path = Path(given["out"] or f"{file_stem(user)}.pharosid")
+    if not as_json:
+        refuse_present(path)
+    api = client(config)
+    body = {"name": given["name"], "relay": given["relay"], "server_name": given["server_name"]}
+    body["path_id"] = api.get(place("paths", given["path"]))["id"] if given["path"] else None
+    made = api.post(with_query(place("users", user, "devices/issue"), wait=wait), body)
+    if as_json:
+        print_json(made)
+        return
+    write_private(path, made["text"])
+    facts(
+        [
+            ("device", made["device_id"]),
+            ("file", f"{path} (mode 0600; it holds private keys)"),
+            ("relay", made["relay"]),
+            ("address", made["tunnel_ip"]),
+            ("peers", made["peer_count"]),
+            ("revision", made["profile_revision"]),
+        ]
+    )
+    say_arrival(made)
 
 
 @devices.command("list")
@@ -69,6 +112,7 @@ def show(config: str | None, device: str, *, as_json: bool) -> None:
             ("status", paint(found["status"])),
             ("peers", found["peer_count"]),
             ("profile revision", found["profile_revision"]),
+            *_identity(found["identity"]),
         ]
     )
     if found["credentials"]:
@@ -141,6 +185,15 @@ def remove(config: str | None, device: str, wait: int, *, yes: bool, as_json: bo
         click.confirm(clean(f"Remove {found['name']} ({found['id']})?"), abort=True)
     api.call("DELETE", with_query(place("devices", device), version=found["version"], wait=wait))
     print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
+
+
+def _identity(known: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    if known is None:
+        return [("enrolled", "never")]
+    fetched = (
+        f"revision {known['last_sync_revision']}, {ago(known['last_sync_at'])} ago" if known["last_sync_at"] else "nothing"
+    )
+    return [("enrolled", known["enrolled_at"]), ("certificate until", known["not_after"]), ("fetched", fetched)]
 
 
 def _set_status(config: str | None, device: str, action: str, wait: int, *, as_json: bool) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from coxswain.errors import InvalidInput
 
-__all__ = ["refuse_present", "write_private"]
+__all__ = ["file_stem", "refuse_present", "write_private"]
+
+
+def file_stem(user: str) -> str:
+    """What a user (an id or e-mail address) is called in the name of a file."""
+    return re.sub(r"[^A-Za-z0-9@._-]+", "-", user).strip(".-") or "user"
 
 
 def write_private(path: Path, content: str | bytes) -> None:

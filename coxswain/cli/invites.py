@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from coxswain.cli.accounts import every, place, yes_option
-from coxswain.cli.files import refuse_present, write_private
+from coxswain.cli.files import file_stem, refuse_present, write_private
 from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 
 __all__ = ["enroll", "invites"]
@@ -30,7 +29,7 @@ __all__ = ["enroll", "invites"]
 @click.option("--device", metavar="DEVICE", help="Enrol this device of the user anew, with the profiles that it has.")
 def enroll(config: str | None, user: str, *, as_json: bool, **given: Any) -> None:
     """Make a join link for a user (an id or e-mail address), and a picture of it. Whoever has it first is that user."""
-    path = Path(given["out"] or f"{re.sub(r'[^A-Za-z0-9@._-]+', '-', user).strip('.-') or 'user'}-enroll.png")
+    path = Path(given["out"] or f"{file_stem(user)}-enroll.png")
     if not as_json:
         refuse_present(path)
     body = {"ttl_seconds": given["ttl"], "device_id": given["device"], "relay": given["relay"]}

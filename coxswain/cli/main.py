@@ -78,6 +78,7 @@ _COMMANDS = {
     "users": ("coxswain.cli.users:users", "Add, show, edit, suspend, resume and remove users."),
     "devices": ("coxswain.cli.devices:devices", "Add, provision, suspend, revoke and remove devices."),
     "profiles": ("coxswain.cli.profiles:profiles", "What devices can connect to; export it for a client."),
+    "profile": ("coxswain.cli.profiles:profile", "Export what a user's device is given, sealed."),
     "enroll": ("coxswain.cli.invites:enroll", "Make a join link for a user, with its QR code."),
     "invites": ("coxswain.cli.invites:invites", "List and revoke join links."),
     "paths": ("coxswain.cli.paths:paths", "Paths over two or three nodes, and who goes over which."),

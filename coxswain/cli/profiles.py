@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import device_of, every, place, say_arrival, wait_option, with_query, yes_option
-from coxswain.cli.files import write_private
+from coxswain.cli.files import file_stem, refuse_present, write_private
 from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, node_path, print_json, table
 
-__all__ = ["profiles"]
+__all__ = ["profile", "profiles"]
 
 _PROTOCOLS = click.Choice(["amneziawg", "xray-reality", "both"])
 
@@ -129,10 +129,10 @@ def remove(config: str | None, profile: str, wait: int, *, yes: bool, as_json: b
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["conf", "pharos", "vless"]),
+    type=click.Choice(["conf", "pharos", "vless", "sealed"]),
     default="conf",
     show_default=True,
-    help="For AmneziaWG clients, PharosVPN clients, XRay clients.",
+    help="For AmneziaWG clients, PharosVPN clients, XRay clients; sealed: only that device can open it.",
 )
 @click.option("--out", metavar="FILE", help="Where to write it, 0600; default: named after the device, here.")
 def export(config: str | None, device: str, *, as_json: bool, **given: Any) -> None:
@@ -156,3 +156,29 @@ def _say(changed: dict[str, Any], *, as_json: bool) -> None:
     egress = changed.get("path_id") or changed.get("node_id")
     facts([("id", changed["id"]), ("name", changed["name"]), ("egress", egress), ("protocol", changed["protocol"])])
     say_arrival(changed)
+
+
+@click.group(cls=Group)
+def profile() -> None:
+    """Export what a user's device is given, sealed; cox profiles has the rest."""
+
+
+@profile.command("export")
+@config_option
+@json_option
+@click.argument("user")
+@click.option("--device", default="", help="Id or name; a user's only device needs none.")
+@click.option("--out", metavar="FILE", help="Where to write it, 0600; default: USER.pharos, here.")
+def export_sealed(config: str | None, user: str, device: str, out: str | None, *, as_json: bool) -> None:
+    """Write what a user's device is given to a file that only this device, once it has enrolled, can open."""
+    path = Path(out or f"{file_stem(user)}.pharos")
+    if not as_json:
+        refuse_present(path)
+    api = client(config)
+    found = device_of(api, device, user)
+    exported = api.post(place("devices", found["id"], "export"), {"format": "sealed"})
+    if as_json:
+        print_json(exported)
+        return
+    write_private(path, exported["text"])
+    facts([("revision", exported["revision"]), ("user", found["user_id"]), ("file", f"{path} (mode 0600)")])

@@ -17,9 +17,12 @@ __all__ = [
     "Claimed",
     "DeviceRecord",
     "FetchBundle",
+    "GetIdentity",
     "Invite",
     "IssueDevice",
+    "IssueIdentity",
     "IssueInvite",
+    "IssuedIdentity",
     "ListInvites",
     "NewIdentity",
     "RevokeInvite",
@@ -208,3 +211,40 @@ class Bundle:
     revision: int
     signer: bytes
     wrapped_private_key: bytes = field(default=b"", repr=False)
+
+
+# -- identities that are handed out as files
+
+
+@dataclass(frozen=True, slots=True)
+class IssueIdentity:
+    """Asked by doors of ``accounts``: a new device, all of whose keys are made here and handed out as one file. Reply:
+    ``Committed[IssuedIdentity]``.
+
+    ``relay`` empty: ``relay.public_endpoint``; ``server_name`` empty: the relay's host. ``path_id``: with a profile over
+    this path. Raises as ``IssueDevice`` does; ``Conflict``: there is no relay to name.
+    """
+
+    caller: Caller
+    user: str
+    name: str
+    platform: str = ""
+    path_id: str = ""
+    relay: str = ""
+    server_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedIdentity:
+    """``text``: a ``.pharosid``, with private keys that are told this once and stored nowhere."""
+
+    claimed: Claimed
+    relay: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GetIdentity:
+    """Asked by doors of ``fleet``. Reply: ``DeviceRecord``; None: the device never enrolled, or is not there."""
+
+    device_id: str

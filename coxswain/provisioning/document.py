@@ -70,7 +70,7 @@ def client_mtu(obfuscation: Obfuscation) -> int:
 
 def document(device: Device, grants: Sequence[Grant], offer: Offer, now: float) -> dict[str, Any]:
     """The whole document of a device; it holds private keys."""
-    return {
+    found: dict[str, Any] = {
         "fleet_id": "",
         "user": device.user_id,
         "revision": device.profile_revision,
@@ -78,6 +78,12 @@ def document(device: Device, grants: Sequence[Grant], offer: Offer, now: float) 
         "expires_at": _NEVER,
         "profiles": [profile for grant in grants for profile in _profiles(grant, offer)],
     }
+    place = offer.place
+    if place is not None:
+        label = f"Controller · {place.city}" if place.city else "Controller"
+        city = {"city": place.city} if place.city else {}
+        found["control"] = {"label": label, **city, "lat": place.latitude, "lon": place.longitude}
+    return found
 
 
 def _profiles(grant: Grant, offer: Offer) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from coxswain.errors import Conflict
 
-__all__ = ["Offer", "Rotation", "Settings", "decoy"]
+__all__ = ["Offer", "Place", "Rotation", "Settings", "decoy"]
 
 _FIRST = 2
 """The lowest tunnel address is network + 2 (accounts-profiles.md 6.1)."""
@@ -30,14 +30,26 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where the controller stands on clients' maps, as its operator says. Degrees."""
+
+    city: str
+    latitude: float
+    longitude: float
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
-    """See the module. ``subnet``: tunnel addresses. ``decoy_site``: whom REALITY pretends to be, with a port or without."""
+    """See the module. ``subnet``: tunnel addresses. ``decoy_site``: whom REALITY pretends to be, with a port or without.
+    ``place`` None: nobody is told.
+    """
 
     subnet: ipaddress.IPv4Network = ipaddress.IPv4Network("10.86.0.0/16")
     amneziawg: bool = True
     xray: bool = False
     decoy_site: str = "www.microsoft.com"
     rotation: Rotation = Rotation()
+    place: Place | None = None
 
     @property
     def first(self) -> int:
@@ -69,7 +81,15 @@ class Offer:
                 settings["fleet.rotation.interval_seconds"],
                 settings["fleet.rotation.jitter_seconds"],
             ),
+            _place(settings),
         )
+
+
+def _place(settings: Settings) -> Place | None:
+    latitude, longitude = settings["control_location.lat"], settings["control_location.lon"]
+    if not latitude and not longitude:
+        return None
+    return Place(settings["control_location.city"], float(latitude), float(longitude))
 
 
 def decoy(site: str) -> tuple[str, str]:

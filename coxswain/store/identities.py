@@ -18,6 +18,7 @@ __all__ = [
     "password_hash_of",
     "purge_sessions",
     "put_identity",
+    "relay_name",
     "session_of",
 ]
 
@@ -87,6 +88,20 @@ def insert_account_key(tx: Tx, user_id: str, key: AccountKey, now: float) -> Non
         "INSERT INTO account_keys (user_id, public_key, wrapped_private_key, created_at) VALUES (?, ?, ?, ?)",
         (user_id, key.public_key, key.wrapped_private_key, to_micros(now)),
     )
+
+
+# -- relays
+
+
+def relay_name(tx: Tx, serial: str) -> str | None:
+    """Whose certificate this is, as operators call it; one that we did not keep goes by its serial. None: it is revoked."""
+    rows = tx.execute(
+        "SELECT r.name, c.revoked_at FROM relay_certs c JOIN relays r ON r.id = c.relay_id WHERE c.serial = ?", (serial,)
+    )
+    if rows:
+        return rows[0][0] if rows[0][1] is None else None
+    own = tx.execute("SELECT 1 FROM service_certs WHERE serial = ? AND role = 'relay'", (serial,))
+    return "embedded" if own else serial
 
 
 # -- sessions

@@ -87,6 +87,15 @@ def _invite(w: World) -> None:
     w.ids["invite"] = re.findall(r"tkt_\w+", done.output)[0]
 
 
+def _issue(w: World) -> None:
+    out = ("--out", str(w.home / "box.pharosid"))
+    run(w, "devices", "issue", w.ids["user"], "--name", "box", "--relay", "relay.example:443", *out)
+
+
+def _export_sealed(w: World) -> None:
+    run(w, "profile", "export", w.ids["user"], "--device", "box", "--out", str(w.home / "box.pharos"))
+
+
 def _add_server(w: World) -> None:
     machine = w.machine()
     w.ids["host"] = machine.address
@@ -239,6 +248,8 @@ STORY: dict[str, tuple[Act, str]] = {
         lambda w: run(w, "profiles", "export", w.ids["device"], "--out", str(w.home / "p.conf")), "profile.export"
     ),
     "cox enroll": (_invite, "enroll.invite"),
+    "cox devices issue": (_issue, "device.issue"),
+    "cox profile export": (_export_sealed, "profile.export"),
     "cox invites list": (cox("invites list {user}"), READS),
     "cox invites revoke": (cox("invites revoke {invite} --yes"), "enroll.revoke"),
     "cox profiles remove": (cox("profiles remove {profile} --yes"), "profile.rm"),

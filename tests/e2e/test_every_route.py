@@ -250,6 +250,7 @@ STORY: dict[str, Act] = {
     "DELETE /api/profiles/{key}": delete("/api/profiles/{profile}"),
     "POST /api/users/{key}/invite": _invite,
     "DELETE /api/invites/{key}": delete("/api/invites/{invite}"),
+    "POST /api/users/{key}/devices/issue": post("/api/users/{user}/devices/issue", name="box", relay="relay.example:443"),
     "POST /api/devices/{key}/suspend": post("/api/devices/{device}/suspend"),
     "POST /api/devices/{key}/resume": post("/api/devices/{device}/resume"),
     "POST /api/devices/{key}/revoke": post("/api/devices/{device}/revoke"),
@@ -305,6 +306,7 @@ WITHOUT_A_VERSION = {
     "POST /api/users/{key}/devices": "makes a record of its own",
     "POST /api/devices/{key}/export": "changes no record",
     "POST /api/users/{key}/invite": "makes a record of its own",
+    "POST /api/users/{key}/devices/issue": "makes a record of its own",
     "DELETE /api/invites/{key}": "an invite never changes, it only ends",
 }
 """Routes about one thing that may change something, and why nobody can overwrite another's change with them."""

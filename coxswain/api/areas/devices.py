@@ -11,7 +11,7 @@ from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
 from coxswain.errors import InvalidInput
-from coxswain.messages import accounts
+from coxswain.messages import accounts, enrolment
 from coxswain.model import Device, DeviceStatus
 
 __all__ = ["DEVICE", "ROUTES", "device"]
@@ -28,14 +28,38 @@ _KEYS = {
 }
 _CREDENTIAL = obj({"profile_id": TEXT, "tunnel_ip": TEXT, "wg_public_key": TEXT})
 DEVICE = shape("Device", obj(_KEYS))
+_IDENTITY = obj(
+    {
+        "serial": TEXT,
+        "not_after": STAMP,
+        "enrolled_at": STAMP,
+        "own_key": BOOL,
+        "last_sync_at": nullable(STAMP),
+        "last_sync_revision": nullable(INT),
+        "last_sync_relay": nullable(TEXT),
+    }
+)
 DEVICE_DETAIL = shape(
-    "DeviceDetail", obj(_KEYS | {"profile_revision": INT, "peer_count": INT, "credentials": array(_CREDENTIAL)})
+    "DeviceDetail",
+    obj(
+        _KEYS
+        | {"profile_revision": INT, "peer_count": INT, "credentials": array(_CREDENTIAL), "identity": nullable(_IDENTITY)}
+    ),
 )
 DEVICE_CHANGE = shape("DeviceChange", obj(_KEYS | ARRIVAL))
 PROVISION_RESULT = shape(
     "ProvisionResult", obj({"device_id": TEXT, "tunnel_ip": TEXT, "peer_count": INT, "profile_revision": INT} | GIVEN)
 )
-EXPORTED = shape("ExportedProfile", obj({"name": TEXT, "text": TEXT}))
+EXPORTED = shape("ExportedProfile", obj({"name": TEXT, "text": TEXT}, {"revision": INT}))
+ISSUED = shape(
+    "IssuedDevice",
+    obj(
+        {
+            "device_id": TEXT, "user_id": TEXT, "relay": TEXT, "text": TEXT, "tunnel_ip": TEXT, "peer_count": INT,
+            "profile_revision": INT,
+        } | ARRIVAL
+    ),
+)  # fmt: skip
 
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _AFTER = Param("after", "the cursor of the page before: an id")
@@ -87,6 +111,22 @@ def _show(call: Call) -> Any:
         "credentials": [
             {"profile_id": c.profile_id, "tunnel_ip": c.address, "wg_public_key": c.wg_public_key} for c in credentials
         ],
+        "identity": _identity(call.ask("fleet", enrolment.GetIdentity(found.id))),
+    }
+
+
+def _identity(record: enrolment.DeviceRecord | None) -> dict[str, Any] | None:
+    """How it is known to AccountSync, and what it has fetched; null: it never enrolled."""
+    if record is None:
+        return None
+    return {
+        "serial": record.serial,
+        "not_after": stamp(record.not_after),
+        "enrolled_at": stamp(record.enrolled_at),
+        "own_key": bool(record.encryption_key),
+        "last_sync_at": stamp(record.last_sync_at),
+        "last_sync_revision": record.last_sync_revision,
+        "last_sync_relay": record.last_sync_relay or None,
     }
 
 
@@ -140,7 +180,33 @@ def _export(call: Call) -> Any:
         call.caller, call.path["key"], body.get("profile", str) or "", body.get("node", str) or "", kind
     )
     exported = call.change("fleet", message)
-    return Reply({"name": exported.name, "text": exported.text}, headers=(("Cache-Control", "no-store"),))
+    more = {"revision": exported.revision} if exported.revision else {}
+    return Reply({"name": exported.name, "text": exported.text} | more, headers=(("Cache-Control", "no-store"),))
+
+
+def _issue(call: Call) -> Any:
+    body = call.body
+    message = enrolment.IssueIdentity(
+        call.caller,
+        call.path["key"],
+        body.need("name", str),
+        body.get("platform", str) or "caravel",
+        body.get("path_id", str) or "",
+        body.get("relay", str) or "",
+        body.get("server_name", str) or "",
+    )
+    made: enrolment.IssuedIdentity = call.change("accounts", message)
+    now = made.claimed
+    answer = {
+        "device_id": now.device_id,
+        "user_id": now.user_id,
+        "relay": made.relay,
+        "text": made.text,
+        "tunnel_ip": now.tunnel_ip,
+        "peer_count": now.peer_count,
+        "profile_revision": now.profile_revision,
+    } | arrived(call, now.revisions)
+    return Reply(answer, headers=(("Cache-Control", "no-store"),))
 
 
 def _one_of(text: str) -> str:
@@ -164,6 +230,17 @@ ROUTES = (
     Route(
         "POST", "/api/users/{key}/devices", _ADMIN, "Adds a device of a user.", _add, "device.add", "device", DEVICE, 201,
         (404, 409), obj({"name": TEXT}, {"platform": nullable(TEXT)}),
+    ),
+    Route(
+        "POST", "/api/users/{key}/devices/issue", _ADMIN, "Makes a device, and a file with all that it needs to sync.",
+        _issue, "device.issue", "user", ISSUED, 201, (404, 409), query=(WAIT,),
+        body=obj(
+            {"name": TEXT},
+            {
+                "platform": nullable(TEXT), "path_id": nullable(TEXT), "relay": nullable(TEXT),
+                "server_name": nullable(TEXT),
+            },
+        ),
     ),
     Route("GET", "/api/devices/{key}", _READ, "One device, with what it has.", _show, returns=DEVICE_DETAIL, also=(404,)),
     Route(

@@ -117,6 +117,7 @@ TABLE: dict[str, Row] = {
     "POST /api/devices/{key}/provision": Row(ADMIN, 404),
     "POST /api/devices/{key}/export": Row(ADMIN, 404),
     "POST /api/users/{key}/invite": Row(ADMIN, 404),
+    "POST /api/users/{key}/devices/issue": Row(ADMIN, 400),
     "GET /api/users/{key}/invites": Row(READONLY, 404),
     "DELETE /api/invites/{key}": Row(ADMIN, 404),
     "GET /api/profiles": Row(READONLY, 200),

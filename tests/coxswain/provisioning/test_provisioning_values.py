@@ -31,6 +31,9 @@ SETTINGS = {
     "fleet.rotation.enabled": True,
     "fleet.rotation.interval_seconds": 600,
     "fleet.rotation.jitter_seconds": 120,
+    "control_location.city": "",
+    "control_location.lat": 0.0,
+    "control_location.lon": 0.0,
 }
 NODE = Node(
     "nod_a2b3c4d5e6f7g2h3",
@@ -190,6 +193,15 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [leaf for item in value.values() for leaf in _leaves(item)]
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, list) else [value]
+
+
+def test_the_controllers_place_is_told_where_it_is_known() -> None:
+    """accounts-profiles.md 4.2."""
+    assert "control" not in document(DEVICE, [], Offer.of(SETTINGS), 0.0)
+    there = SETTINGS | {"control_location.lat": 59.91, "control_location.lon": 10.75}
+    assert document(DEVICE, [], Offer.of(there), 0.0)["control"] == {"label": "Controller", "lat": 59.91, "lon": 10.75}
+    named = document(DEVICE, [], Offer.of(there | {"control_location.city": "Oslo"}), 0.0)["control"]
+    assert named == {"label": "Controller · Oslo", "city": "Oslo", "lat": 59.91, "lon": 10.75}
 
 
 def test_a_device_without_profiles_has_one_for_each_protocol() -> None:

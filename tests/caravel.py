@@ -45,7 +45,12 @@ class Door(Protocol):
 
 
 class RelayLeg:
-    """Speaks to the controller as a relay does: mutual TLS on the socket, the device's fingerprint as metadata."""
+    """Speaks to the controller as a relay does: mutual TLS on the socket, the device's fingerprint as metadata.
+
+    ``patient``: calls wait for a server that is not there just now.
+    """
+
+    patient = True
 
     def __init__(self, path: Path, root: bytes, chain: bytes, key: bytes) -> None:
         credentials = grpc.ssl_channel_credentials(root, key or None, chain or None)
@@ -58,13 +63,15 @@ class RelayLeg:
         )
         self._channel = grpc.secure_channel(f"unix:{path}", credentials, options)
 
-    def raw(self, method: str, request: Any, metadata: Sequence[tuple[str, str]] = (), *, ready: bool = True) -> Any:
+    def raw(self, method: str, request: Any, metadata: Sequence[tuple[str, str]] = (), *, ready: bool | None = None) -> Any:
         call = self._channel.unary_unary(
             f"{SERVICE}/{method}",
             request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),
             response_deserializer=RESPONSES[method].FromString,
         )
-        return call(request, timeout=_CALL_S, metadata=tuple(metadata), wait_for_ready=ready)
+        return call(
+            request, timeout=_CALL_S, metadata=tuple(metadata), wait_for_ready=self.patient if ready is None else ready
+        )
 
     def call(self, method: str, request: Any, *, certificate: bytes = b"", session: str = "") -> Any:
         metadata = [("x-pharos-device-fp", device_fingerprint(certificate))] if certificate else []

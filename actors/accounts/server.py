@@ -75,11 +75,13 @@ class SyncServer:
         self._deliver: Callable[[SyncCall], bool] = _nobody
         self._turn = asyncio.Lock()
         self._again: asyncio.Future[None] | None = None
+        self._waiting: set[asyncio.Future[Any]] = set()
 
     def reset(self) -> None:
         """A new loop: the server that stood on the old one is gone with it; what was served, is served again."""
         self._server = None
         self._turn = asyncio.Lock()
+        self._waiting = set()
         if self._credentials is not None:
             self._again = asyncio.ensure_future(self._serve(self._credentials, self._deliver))
             self._again.add_done_callback(_log_failure)
@@ -105,11 +107,19 @@ class SyncServer:
 
     async def _serve(self, credentials: GrpcCredentials, deliver: Callable[[SyncCall], bool]) -> None:
         async with self._turn:
-            self._deliver = deliver
+            if deliver != self._deliver:
+                self._deliver = deliver
+                self._give_up()
             self._credentials = credentials
             self._fresh = _configuration(credentials)
             if self._server is None:
                 self._server = await self._start(self._fresh)
+
+    def _give_up(self) -> None:
+        """What an earlier incarnation was asked, nobody answers any more."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(Unavailable("it was replaced"))
 
     async def _halt(self) -> None:
         async with self._turn:
@@ -178,12 +188,15 @@ class SyncServer:
             relay=relay,
             answer=lambda value: self._io.call(lambda: settle(value)),
         )
-        if not self._deliver(call):
-            raise Unavailable("nobody answers just now")
+        self._waiting.add(answered)
         try:
+            if not self._deliver(call):
+                raise Unavailable("nobody answers just now")
             return await asyncio.wait_for(answered, _ANSWER_S)
         except TimeoutError:
             raise Unavailable("no answer in time") from None
+        finally:
+            self._waiting.discard(answered)
 
 
 def _relay_serial(auth: Any) -> str:

@@ -28,9 +28,13 @@ from tests.support import eventually
 
 Code = grpc.StatusCode
 _numbers = itertools.count(1)
-CONFIG = (
-    "posture: personal\nstate_dir: ./state\nrelay: {public_endpoint: 'relay.example:8443'}\naccounts: {legacy_login: true}\n"
-)
+CONFIG = """
+posture: personal
+state_dir: ./state
+relay: {public_endpoint: 'relay.example:8443'}
+accounts: {legacy_login: true}
+"""
+NO_CSR = b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -172,10 +176,7 @@ def test_nothing_is_ever_compressed(running: Controller, user: dict[str, Any], l
         (Code.INVALID_ARGUMENT, {"token": ""}),
         (Code.INVALID_ARGUMENT, {"token": "x" * 300}),
         (Code.INVALID_ARGUMENT, {"csr_pem": b""}),
-        (
-            Code.INVALID_ARGUMENT,
-            {"csr_pem": NO_CSR},
-        ),
+        (Code.INVALID_ARGUMENT, {"csr_pem": NO_CSR}),
         (Code.INVALID_ARGUMENT, {"csr_pem": b"x" * 20_000}),
         (Code.INVALID_ARGUMENT, {"encryption_pubkey": b""}),
         (Code.INVALID_ARGUMENT, {"encryption_pubkey": b"\x01" * 31}),
@@ -188,7 +189,7 @@ def test_a_claim_that_is_refused_burns_nothing(
     running: Controller, user: dict[str, Any], leg: RelayLeg, code: grpc.StatusCode, change: dict[str, Any]
 ) -> None:
     url, device = invite(running, user), Caravel()
-    request = claim_request(token_of(url), device, **change)
+    request = claim_request(change.get("token", token_of(url)), device, **{k: v for k, v in change.items() if k != "token"})
     text = refused(code, lambda: leg.call("ClaimEnrollment", request))
     assert token_of(url) not in text
     assert running.client.get(f"/api/users/{user['id']}/devices") == []
@@ -256,7 +257,6 @@ def test_a_session_is_for_its_device_and_for_ten_minutes(running: Controller, us
             "SELECT max(expires_at) - max(created_at) FROM account_sessions WHERE user_id = ?", (user["id"],)
         )
         assert left == 600_000_000
-        assert tx.execute("SELECT 1 FROM sessions WHERE 1 = 0") == [], "sessions of VPN peers are elsewhere"
     with running.store.write() as tx:
         tx.execute("UPDATE account_sessions SET expires_at = 1 WHERE user_id = ?", (user["id"],))
     refused(Code.UNAUTHENTICATED, lambda: leg.call("GetProfile", pb.GetProfileRequest(), session=session))
@@ -452,7 +452,7 @@ def works(act: Callable[[], object]) -> bool:
         act()
     except grpc.RpcError as failed:
         error: Any = failed
-        if error.code() in (Code.UNAVAILABLE, Code.INTERNAL):
+        if error.code() in (Code.UNAVAILABLE, Code.INTERNAL, Code.CANCELLED):
             return False
         raise
     return True

@@ -358,6 +358,7 @@ def test_every_action_that_takes_away_is_applied_or_needs_not_be() -> None:
     harmless = {
         ("path", "rm"),  # its devices then leave at their node; nothing can be used that could not before
         ("server", "rm"),
+        ("control_path", "rm"),  # which relays the controller dials over; whoever is let in by it, is by certificates
         ("node", "remove"),  # an operation; node.rm is its end
         ("relay", "remove"),
     }

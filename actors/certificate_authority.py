@@ -15,18 +15,21 @@ from coxswain.keyring import Keyring
 from coxswain.messages import ca as m
 from coxswain.messages.audit import Caller, Committed, OutboxGrew
 from coxswain.messages.fleet import CertificatesChanged
+from coxswain.messages.relays import RelayCredentialsRenewed
 from coxswain.pki import (
     Authority,
     Leaf,
     Role,
     device_fingerprint,
     fingerprint,
+    hosts_of,
     issue_controller_leaf,
     issue_device_leaf,
     issue_grpc_leaf,
     issue_hop_leaf,
     issue_node_leaf,
     issue_relay_leaf,
+    issue_relay_service_leaf,
     issued_by,
     read_csr,
     renewal_due_at,
@@ -65,6 +68,8 @@ class CertificateAuthority(Actor):
         self._grpc_due_at = 0.0
         self._hop_leaf: Leaf | None = None
         self._hop_due_at = 0.0
+        self._relay: Leaf | None = None
+        self._relay_due_at = 0.0
 
     def started(self) -> None:
         rows.ensure_authorities(self._store, self._keyring, self.context.clock)
@@ -72,9 +77,11 @@ class CertificateAuthority(Actor):
         with self._store.read() as tx:
             leaf = rows.newest_controller_leaf(tx, self._keyring)
             self._grpc = service_rows.newest_service_leaf(tx, self._keyring, "grpc")
+            self._relay = service_rows.newest_service_leaf(tx, self._keyring, "relay")
         if leaf is not None:
             self._use(leaf)
         self._grpc_due_at = self._due(self._grpc) if self._grpc is not None else 0.0
+        self._relay_due_at = self._due(self._relay) if self._relay is not None else 0.0
         self._check_renewal()
         self.context.tell("fleet", CertificatesChanged())
 
@@ -84,6 +91,8 @@ class CertificateAuthority(Actor):
                 return self._credentials()
             case m.GetGrpcCredentials():
                 return self._grpc_credentials()
+            case m.GetRelayCredentials(host):
+                return self._relay_credentials(host)
             case m.IssueDeviceCertificate():
                 return self._issue_device(message)
             case m.GetHopCredentials():
@@ -140,6 +149,9 @@ class CertificateAuthority(Actor):
         if self._now() >= self._grpc_due_at or not self._is_by(self._grpc, Role.FLEET):
             self._renew_grpc()
             self.context.tell("accounts", m.GrpcCredentialsRenewed())
+        if self._relay is not None and self._now() >= self._relay_due_at:
+            self._renew_relay(hosts_of(self._relay))
+            self.context.tell("relays", RelayCredentialsRenewed())
         self.context.after(_RENEWAL_CHECK_S, _CheckRenewal())
 
     def _renew(self) -> None:
@@ -206,6 +218,31 @@ class CertificateAuthority(Actor):
             raise NotFound("AccountSync has no certificate yet")
         chain, trusted = leaf.pem + self._authorities[Role.FLEET].pem, self._trusted(Role.FLEET)
         return m.GrpcCredentials(chain, _key_pem(leaf), trusted, leaf.certificate.not_valid_after_utc.timestamp())
+
+    # -- the leaf with which the controller is a relay itself: issued when it is first asked for
+
+    def _renew_relay(self, hosts: tuple[str, ...]) -> Leaf:
+        """Without an audit record, as that of AccountSync."""
+        leaf = issue_relay_service_leaf(self._authorities[Role.FLEET], hosts, self._now())
+        with self._store.write(Durability.ACKNOWLEDGED) as tx:
+            service_rows.save_service_leaf(tx, self._keyring, "relay", leaf, self._now())
+            service_rows.purge_service_leaves(tx, self._now())
+        self.context.log.info("the controller has a new certificate as a relay; serial %s", leaf.serial)
+        self._relay, self._relay_due_at = leaf, self._due(leaf)
+        return leaf
+
+    def _relay_credentials(self, host: str) -> m.RelayCredentials:
+        leaf = self._relay
+        if leaf is None or (host and host not in hosts_of(leaf)):
+            leaf = self._renew_relay((host,) if host else ())
+        fleet = self._authorities[Role.FLEET].pem
+        return m.RelayCredentials(
+            chain_pem=leaf.pem + fleet,
+            key_pem=_key_pem(leaf),
+            fleet_ca_pem=fleet,
+            device_ca_pem=self._authorities[Role.DEVICE].pem,
+            not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+        )
 
     def _issue_device(self, message: m.IssueDeviceCertificate) -> m.IssuedDeviceCertificate:
         csr = read_csr(message.csr_pem)
@@ -306,6 +343,9 @@ class CertificateAuthority(Actor):
             end = self._grpc.certificate.not_valid_after_utc.timestamp()
             leaves.append(m.LeafView("grpc", self._grpc.serial, GRPC_NAME, end, self._now() >= self._grpc_due_at, None))
         handed_out = self._lines[Role.CONTROL].published_at  # a node that has an older one does not trust the heir yet
+        if self._relay is not None:
+            end, due = self._relay.certificate.not_valid_after_utc.timestamp(), self._now() >= self._relay_due_at
+            leaves.append(m.LeafView("relay", self._relay.serial, ", ".join(hosts_of(self._relay)), end, due, None))
         with self._store.read() as tx:
             for c in rows.node_certs(tx, self._now()):
                 due = self._now() >= c.not_before + (c.not_after - c.not_before) * 2 / 3 or c.not_before < handed_out

@@ -19,6 +19,7 @@ from coxswain.keyring import Keyring
 from coxswain.messages import servers as m
 from coxswain.messages.audit import Caller, Committed, OutboxGrew
 from coxswain.messages.hub import Publish
+from coxswain.messages.relays import RelaySetChanged
 from coxswain.servers import Relay, Server, check_ssh_host, check_ssh_port, check_ssh_user
 from coxswain.ssh import SshIdentity, fingerprint_of
 from coxswain.store import Store
@@ -275,6 +276,8 @@ class Servers(Actor):
     def _committed(self, value: Any, outbox_id: int) -> Committed[Any]:
         self.context.tell("audit_writer", OutboxGrew())
         kind = "server" if isinstance(value, Server) else "relay"
+        if kind == "relay":
+            self.context.tell("relays", RelaySetChanged())
         data = {f"{kind}_id": value.id, "name": value.name, "status": value.status}
         self.context.tell("event_hub", Publish(f"{kind}.changed", self._now(), data))
         return Committed(value, outbox_id)

@@ -22,6 +22,7 @@
     ├── operations               the journal of operations, and whose turn it is
     ├── renewals                 starts the renewal of nodes' certificates
     ├── accounts                 invites; how devices join and what they fetch
+    ├── relays                   dynamic: one relay_tunnel per remote relay; the embedded relay
     ├── live_streams             who may go on watching; their sockets are on the I/O loop
     ├── web_server               the API on loopback TCP
     ├── control_socket           the API on a unix socket
@@ -66,6 +67,7 @@ from actors.node_links import NodeLinks
 from actors.operations import OperationRuns, Operations
 from actors.ownership import SoloOwnership
 from actors.reconcile_clock import ReconcileClock
+from actors.relays import Relays, RelayServices
 from actors.renewals import Renewals
 from actors.route_probe import RouteProbe
 from actors.servers import Servers
@@ -184,6 +186,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     io.on_start(fanout.reset)
     account_sync = SyncServer(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
     io.on_start(account_sync.reset)
+    relays = RelayServices(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
+    io.on_start(relays.reset)
     io.on_stop(account_sync.let_go)
     monitor = _monitor(parts.settings, io, ring, clock)
     wakes = [fanout.wake]
@@ -262,6 +266,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
             store | {"keyring": parts.keyring, "settings": parts.settings, "server": account_sync},
             hang_s=2 * parts.hang_s,
         ),
+        spec("relays", Relays, {"services": relays, "settings": parts.settings}, shutdown_s=10.0, hang_s=2 * parts.hang_s),
         spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
         *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
         spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())} | live),

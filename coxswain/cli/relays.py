@@ -96,10 +96,17 @@ def list_(config: str | None, *, as_json: bool) -> None:
         click.echo("There are no relays yet. Onboard one with: cox relays add --server SERVER")
         return
     rows = [
-        [r["id"], r["name"], r["kind"], r["status"], r["endpoint"], _egress(r), r["onion_endpoint"], r["version_display"]]
+        [
+            *(r[key] for key in ("id", "name", "kind", "status", "endpoint")),
+            _tunnel(r),
+            _egress(r),
+            r["onion_endpoint"],
+            r["version_display"],
+        ]
         for r in found
     ]
-    table(["ID", "NAME", "KIND", "STATUS", "ENDPOINT", "EGRESS", "ONION", "VERSION"], rows, styles={3: paint})
+    head = ["ID", "NAME", "KIND", "STATUS", "ENDPOINT", "TUNNEL", "EGRESS", "ONION", "VERSION"]
+    table(head, rows, styles={3: paint})
 
 
 @relays.command("set-egress")
@@ -159,6 +166,11 @@ def remove(config: str | None, relay: str, *, yes: bool, forget: bool, wait: boo
         print_json({"removed": found["id"]})
     else:
         click.echo(f"{clean(found['name'])}: removed")
+
+
+def _tunnel(r: dict[str, Any]) -> str:
+    """How it stands, and why it does not."""
+    return f"{r['tunnel']}: {r['tunnel_error']}" if r["tunnel_error"] else str(r["tunnel"])
 
 
 def _egress(r: dict[str, Any]) -> str:

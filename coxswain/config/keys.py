@@ -180,7 +180,6 @@ _PORT = _between(1, 65535)
 _SECONDS = _between(1, 86_400)
 _DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
 
-_RELAYS = "the relay tier"
 _PORTS = "nodes that listen on many ports"
 
 KEYS: tuple[Key, ...] = (
@@ -238,12 +237,12 @@ KEYS: tuple[Key, ...] = (
         **_between(1, 1_825), live=True),
     Key("accounts.legacy_login", bool, False,
         "let devices without a key of their own use the password of their account; relays see it"),
-    Key("relay.embedded", bool, True, "run a relay inside the daemon", waits_for=_RELAYS),
-    Key("relay.remote", bool, False, "dial relay.remote_endpoints", enterprise=True, waits_for=_RELAYS),
+    Key("relay.embedded", bool, True, "let the daemon be a relay itself, if relay.client_listen says where"),
+    Key("relay.remote", bool, False, "dial relay.remote_endpoints, beside the relays of the inventory", enterprise=True),
     Key("relay.remote_endpoints", list, [], "addresses of remote relays", "a list of host:port",
-        lambda v: all(_endpoint(e) and e for e in v), waits_for=_RELAYS),
+        lambda v: all(_endpoint(e) and e for e in v)),
     Key("relay.public_endpoint", str, "", "where clients reach the relay", "host:port, or empty", _endpoint),
-    Key("relay.client_listen", str, ":443", "address of the embedded relay", **_LISTEN, waits_for=_RELAYS),
+    Key("relay.client_listen", str, "", "address of the embedded relay", **_LISTEN_OR_OFF),
     Key("relay.binary_url", str, "", "where hosts fetch the relay", **_URL, live=True),
     Key("relay.binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
         live=True),

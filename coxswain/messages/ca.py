@@ -14,6 +14,7 @@ __all__ = [
     "GetGrpcCredentials",
     "GetHopCredentials",
     "GetLinkCredentials",
+    "GetRelayCredentials",
     "GrpcCredentials",
     "GrpcCredentialsRenewed",
     "HopCredentials",
@@ -26,6 +27,7 @@ __all__ = [
     "LeafView",
     "LinkCredentials",
     "LinkCredentialsRenewed",
+    "RelayCredentials",
     "RevokeNodeCertificates",
 ]
 
@@ -190,6 +192,29 @@ class GrpcCredentials:
     chain_pem: bytes
     key_pem: bytes = field(repr=False)
     fleet_ca_pem: bytes
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class GetRelayCredentials:
+    """Asked by ``relays``. ``host``: the name or address under which devices reach the embedded relay, or empty; the leaf is
+    issued anew when it lacks it. Reply: ``RelayCredentials``.
+    """
+
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayCredentials:
+    """What the controller shows as a relay: to devices, to remote relays, to its own AccountSync. PEM bytes.
+
+    ``chain_pem`` is the leaf and the Fleet intermediate; ``fleet_ca_pem`` and ``device_ca_pem`` are anchors.
+    """
+
+    chain_pem: bytes
+    key_pem: bytes = field(repr=False)
+    fleet_ca_pem: bytes
+    device_ca_pem: bytes
     not_after: float
 
 

@@ -17,7 +17,7 @@ import hashlib
 import ipaddress
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -39,12 +39,14 @@ __all__ = [
     "create_heir",
     "device_fingerprint",
     "fingerprint",
+    "hosts_of",
     "issue_controller_leaf",
     "issue_device_leaf",
     "issue_grpc_leaf",
     "issue_hop_leaf",
     "issue_node_leaf",
     "issue_relay_leaf",
+    "issue_relay_service_leaf",
     "issued_by",
     "renewal_due_at",
     "server_name_of",
@@ -210,6 +212,39 @@ def issue_relay_leaf(
         .sign(fleet.key, hashes.SHA384())
     )
     return Leaf(certificate, hostname)
+
+
+def issue_relay_service_leaf(
+    fleet: Authority, hosts: Sequence[str], now: float, random_int: RandomInt = secrets.randbits
+) -> Leaf:
+    """The certificate with which the controller itself is a relay: to devices, and to remote relays (relay-contract.md 1.2).
+
+    Args:
+        fleet: the Fleet intermediate.
+        hosts: under which devices reach it, beside ``localhost``.
+        now: epoch seconds.
+        random_int: source of the serial.
+
+    Raises:
+        Refused: wrong or expired authority.
+    """
+    _require(fleet, Role.FLEET, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _leaf(fleet, key.public_key(), _name(RELAY_ORGANIZATION, RELAY_ORGANIZATION), now, _serial(random_int))
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    names = [_host_name(host) for host in dict.fromkeys(("localhost", "127.0.0.1", *hosts))]
+    certificate = (
+        builder.add_extension(usage, critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(fleet.key, hashes.SHA384())
+    )
+    return Leaf(certificate, key=key)
+
+
+def hosts_of(leaf: Leaf) -> tuple[str, ...]:
+    """The names and addresses that a leaf is for."""
+    found = leaf.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return (*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress)))
 
 
 def issue_grpc_leaf(fleet: Authority, now: float, random_int: RandomInt = secrets.randbits) -> Leaf:

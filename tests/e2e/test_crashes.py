@@ -35,6 +35,7 @@ WORKERS = (
     "operations",
     "renewals",
     "accounts",
+    "relays",
     "live_streams",
     "web_server",
     "control_socket",

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from coxswain import __version__
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
 from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
-from coxswain.api.schema import BOOL, INT, TEXT, array, limited, nullable, obj, shape
+from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.views import stamp
 from coxswain.api.waiting import run_operation
-from coxswain.errors import Conflict
+from coxswain.errors import Conflict, NotFound, Unavailable
 from coxswain.messages import servers as m
+from coxswain.messages.relays import EMBEDDED, DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.binary import display_version, is_newer
 from coxswain.onboarding.candidate import candidate_version
 from coxswain.onboarding.sources import Sources
-from coxswain.servers import Relay, relay_host
+from coxswain.servers import Relay, RelayKind, relay_host
 
 __all__ = ["RELAY", "ROUTES", "relay_view"]
+
+_TUNNELS_S = 2.0
 
 RELAY = shape(
     "Relay",
@@ -41,6 +46,9 @@ RELAY = shape(
             "onion_endpoint": TEXT,
             "onion_pubkey": TEXT,
             "server_id": TEXT,
+            "tunnel": choice("", *(state.value for state in TunnelState)),
+            "tunnel_since": nullable(STAMP),
+            "tunnel_error": TEXT,
             "version": INT,
         }
     ),
@@ -50,6 +58,10 @@ RELAY = shape(
 def relay_view(call: Call, relay: Relay | str) -> dict[str, Any]:
     """A relay by id, or as it is at hand."""
     r: Relay = call.ask("servers", m.GetRelay(relay)) if isinstance(relay, str) else relay
+    return _view(call, r, _tunnels(call).get(r.id))
+
+
+def _view(call: Call, r: Relay, tunnel: TunnelView | None) -> dict[str, Any]:
     candidate = candidate_version(_sources(call).path_of("relay"))
     return {
         "id": r.id,
@@ -70,8 +82,29 @@ def relay_view(call: Call, relay: Relay | str) -> dict[str, Any]:
         "onion_endpoint": r.onion_endpoint,
         "onion_pubkey": r.onion_pubkey,
         "server_id": r.server_id,
+        "tunnel": "" if tunnel is None else tunnel.state.value,
+        "tunnel_since": None if tunnel is None else stamp(tunnel.since),
+        "tunnel_error": "" if tunnel is None else tunnel.error,
         "version": r.version,
     }
+
+
+def _tunnels(call: Call) -> dict[str, TunnelView]:
+    """By relay id. None at all while the actor is being replaced: the inventory can be looked at all the same."""
+    try:
+        views: tuple[TunnelView, ...] = call.ask("relays", DescribeTunnels(), _TUNNELS_S)
+    except Unavailable:
+        return {}
+    return {view.relay_id: view for view in views}
+
+
+def _embedded(tunnels: dict[str, TunnelView]) -> list[Relay]:
+    """The relay inside the daemon, when there is one; it is in no table."""
+    view = tunnels.get(EMBEDDED)
+    if view is None:
+        return []
+    kind = RelayKind.EMBEDDED
+    return [Relay(EMBEDDED, EMBEDDED, kind, endpoint=view.endpoint, agent_version=__version__, status="active")]
 
 
 def _sources(call: Call) -> Sources:
@@ -91,12 +124,21 @@ def _on_machine(call: Call) -> Relay:
 
 
 def _list(call: Call) -> Any:
-    found = call.ask("servers", m.ListRelays())
-    return page_of(call, found, lambda relay: str(relay.id), lambda relay: relay_view(call, relay))
+    tunnels = _tunnels(call)
+    found = [*call.ask("servers", m.ListRelays()), *_embedded(tunnels)]
+    return page_of(call, found, lambda relay: str(relay.id), lambda relay: _view(call, relay, tunnels.get(relay.id)))
 
 
 def _show(call: Call) -> Any:
-    return relay_view(call, _relay(call))
+    tunnels = _tunnels(call)
+    try:
+        relay = _relay(call)
+    except NotFound:
+        inside = _embedded(tunnels) if call.path["id"] == EMBEDDED else []
+        if not inside:
+            raise
+        relay = inside[0]
+    return _view(call, relay, tunnels.get(relay.id))
 
 
 def _delete(call: Call) -> None:
@@ -140,7 +182,7 @@ ROUTES = (
         "GET",
         "/api/relays",
         Scope.READONLY,
-        "All relays, oldest first.",
+        "All relays, oldest first, and how their tunnels stand; last the one inside the daemon, if it listens.",
         _list,
         returns=array(RELAY),
         query=PAGE,

@@ -16,7 +16,7 @@ from coxswain.model import Protocol
 from coxswain.wire.pharos.monitor.v1 import monitor_pb2 as pb
 from tests.fleet import Controller
 
-__all__ = ["ALERT", "Consumer", "connect", "disconnect", "existing_event", "publish", "refusal"]
+__all__ = ["ALERT", "METHOD", "Consumer", "connect", "disconnect", "existing_event", "publish", "refusal"]
 
 METHOD = "/pharos.monitor.v1.MonitorStream/Subscribe"
 ALERT = {

@@ -144,3 +144,42 @@ def test_a_call_that_fails_does_not_hurt_the_others(io: IoLoop, caplog: pytest.L
     free.set()
     assert after.result(10) == 3
     assert "no address" in caplog.text or "illegal IP" in caplog.text
+
+
+def test_cleanups_come_before_what_runs_is_cancelled_each_time_a_loop_stops(io: IoLoop) -> None:
+    """A grpc.aio server must be stopped while its tasks still are there."""
+    order: list[str] = []
+    begun = threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await forever()
+        finally:
+            order.append("cancelled")
+
+    async def cleanup() -> None:
+        await asyncio.sleep(0)
+        order.append("cleaned up")
+
+    async def broken() -> None:
+        raise NodeUnreachable("a cleanup that fails")
+
+    io.on_stop(broken)
+    io.on_stop(cleanup)
+    for _ in range(2):
+        begun.clear()
+        io.submit(work())
+        assert begun.wait(5)
+        io.stop()
+        assert order == ["cleaned up", "cancelled"]
+        order.clear()
+        io.start()
+
+
+def test_a_cleanup_that_hangs_holds_no_loop_up(io: IoLoop) -> None:
+    io.on_stop(forever)
+    io.stop()
+    assert not io.alive
+    io.start()
+    assert io.submit(value(7)).result(5) == 7

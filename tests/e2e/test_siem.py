@@ -22,7 +22,7 @@ from coxswain.messages.sessions import GetSessionCounts
 from coxswain.messages.siem import GetSiemCounts, SiemCounts
 from tests.file_server import make_certificate
 from tests.fleet import Controller, Daemon
-from tests.siem import ALERT, Consumer, connect, disconnect, existing_event, publish, refusal
+from tests.siem import ALERT, METHOD, Consumer, connect, disconnect, existing_event, publish, refusal
 from tests.support import eventually, free_port
 from tests.web import Web
 
@@ -159,6 +159,21 @@ def test_a_typing_error_is_no_silent_empty_stream(controller: Controller) -> Non
     code, text = refusal(address(controller), token(controller)[1], cursor="7")
     assert code is grpc.StatusCode.INVALID_ARGUMENT and "cursor" in text
     assert audited(controller) == [], "nothing began"
+
+
+def test_bytes_that_are_no_request_are_refused_and_hurt_nobody(controller: Controller) -> None:
+    metadata = (("authorization", f"Bearer {token(controller)[1]}"),)
+    with grpc.insecure_channel(address(controller)) as channel:
+        for method, code in ((METHOD, grpc.StatusCode.INVALID_ARGUMENT), ("/x/Y", grpc.StatusCode.UNIMPLEMENTED)):
+            call = channel.unary_stream(method, request_serializer=bytes, response_deserializer=bytes)
+            for content in (b"\xff", b"\x0a\xff", b"\x0a\x02\xc3\x28", b"\xa2\x06\x01x"):
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(call(content, metadata=metadata, timeout=10))
+                assert caught.value.code() is code  # type: ignore[attr-defined]  # a Call as well
+            with pytest.raises(grpc.RpcError) as caught:
+                next(call(bytes(100_000), metadata=metadata, timeout=10))
+    with consumer(controller) as siem:
+        siem.ready()
 
 
 # -- who may

@@ -191,7 +191,9 @@ def _identity(known: dict[str, Any] | None) -> list[tuple[str, Any]]:
     if known is None:
         return [("enrolled", "never")]
     fetched = (
-        f"revision {known['last_sync_revision']}, {ago(known['last_sync_at'])} ago" if known["last_sync_at"] else "nothing"
+        f"revision {known['last_sync_revision']}, {ago(known['last_sync_at'])} ago"
+        if known["last_sync_at"]
+        else "nothing yet"
     )
     return [("enrolled", known["enrolled_at"]), ("certificate until", known["not_after"]), ("fetched", fetched)]
 

@@ -25,6 +25,7 @@ __all__ = ["check_state"]
 _DAY_S = 86_400.0
 _CA_SOON_S = 90 * _DAY_S
 _LEAF_SOON_S = 20 * _DAY_S
+_DEVICE_SOON_S = 30 * _DAY_S
 _BACKUP_OLD_S = 7 * _DAY_S
 _AHEAD_S = 300.0
 _LARGE_WAL = 512 * 1024**2
@@ -169,6 +170,27 @@ def _certificates(tx: Tx, now: float) -> Iterator[Finding]:
         yield (fail if expired else warn)("certificates", text, "Enrol them again: cox nodes enroll NODE")
     elif ends:
         yield ok("certificates", "none ends soon")
+    yield from _device_certificates(tx, now)
+
+
+def _device_certificates(tx: Tx, now: float) -> Iterator[Finding]:
+    """No existing client renews its own (accounts-profiles.md 10.1, 11): somebody has to invite the device once more."""
+    rows = tx.execute(
+        "SELECT d.id, i.not_after FROM device_identities i JOIN devices d ON d.id = i.device_id "
+        "WHERE d.status = 'active' AND i.not_after < ? ORDER BY i.not_after, d.id",
+        (int((now + _DEVICE_SOON_S) * 1e6),),
+    )
+    if not rows:
+        return
+    first, end = rows[0]
+    days = (end / 1e6 - now) / _DAY_S
+    when = f"ends in {days:.0f} days" if days > 0 else "has ended"
+    more = f", and those of {len(rows) - 1} more within 30 days" if len(rows) > 1 else ""
+    yield warn(
+        "certificates",
+        f"the certificate of device {first} {when}{more}; without it, it fetches no profile",
+        f"Have it enrol anew, with its profiles kept: cox enroll USER --device {first}",
+    )
 
 
 def _ends_soon(tx: Tx, role: str, days: float) -> Finding:

@@ -95,3 +95,45 @@ def test_mistakes(cox: Cox) -> None:
     assert json.loads(cox("users", "show", "bob@example.org", "--json").stdout)["devices"] == []
     cox("users", "remove", "bob@example.org", text="n\n", code=1)
     cox("users", "remove", "bob@example.org", "--yes")
+
+
+def test_links_and_files_are_private_and_never_written_over(
+    cox: Cox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cox("users", "add", "Cem", "--email", "cem@example.org")
+    assert "relay.public_endpoint" in cox("enroll", "cem@example.org", code=5).stderr
+    relay = ("--relay", "relay.example:443")
+    out = cox("enroll", "cem@example.org", *relay, "--ttl", "600").stdout
+    link = re.search(r"pharosvpn://enroll\?\S+", out)
+    ticket = re.search(r"tkt_\w+", out)
+    assert link is not None and ticket is not None
+    picture = tmp_path / "cem@example.org-enroll.png"
+    assert picture.read_bytes().startswith(b"\x89PNG") and stat.S_IMODE(picture.stat().st_mode) == 0o600
+    before = cox("invites", "list", "cem@example.org", "--json").stdout
+    assert "is there already" in cox("enroll", "cem@example.org", *relay, code=2).stderr
+    assert cox("invites", "list", "cem@example.org", "--json").stdout == before, "no ticket for a picture that is not kept"
+    assert "open" in cox("invites", "list", "cem@example.org").stdout
+    assert link[0].rpartition("token=")[2] not in before
+    cox("invites", "revoke", ticket[0], code=1, text="n\n")
+    cox("invites", "revoke", ticket[0], "--yes")
+    assert "revoked" in cox("invites", "list", "cem@example.org").stdout
+
+    out = cox("devices", "issue", "cem@example.org", "--name", "box", *relay).stdout
+    identity = tmp_path / "cem@example.org.pharosid"
+    assert stat.S_IMODE(identity.stat().st_mode) == 0o600
+    assert json.loads(identity.read_text())["relay_server_name"] == "relay.example"
+    assert "PRIVATE KEY" not in out
+    assert "is there already" in cox("devices", "issue", "cem@example.org", *relay, code=2).stderr
+    device = re.search(r"dev_\w+", out)
+    assert device is not None
+    assert "nothing yet" in cox("devices", "show", device[0]).stdout
+    cox("profile", "export", "cem@example.org")
+    sealed = tmp_path / "cem@example.org.pharos"
+    assert json.loads(sealed.read_text())["enc"] == "account" and stat.S_IMODE(sealed.stat().st_mode) == 0o600
+    assert "is there already" in cox("profile", "export", "cem@example.org", code=2).stderr
+    other = cox("devices", "add", "cem@example.org", "phone", "--json").stdout
+    never = cox("profile", "export", "cem@example.org", "--device", "phone", "--out", "x.pharos", code=5)
+    assert f"cox enroll {json.loads(other)['user_id']} --device" in never.stderr
+    assert "never" in cox("devices", "show", json.loads(other)["id"]).stdout
+    cox("users", "remove", "cem@example.org", "--yes")

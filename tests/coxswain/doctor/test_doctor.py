@@ -180,6 +180,26 @@ def test_certificates_that_end(config: Config) -> None:
     assert "CA has expired" in found(state(config, now=now + 6 * 365 * DAY), "certificates", Level.FAIL)
 
 
+def test_certificates_of_devices_that_end_soon(config: Config) -> None:
+    import time  # noqa: PLC0415
+
+    now = time.time()
+    with apsw.Connection(str(config.database)) as connection:
+        connection.execute("INSERT INTO users (id, created_at, updated_at) VALUES ('usr_a', 1, 1)")
+        for name, days in (("dev_long", 200.0), ("dev_soon", 9.4), ("dev_later", 20.4)):
+            connection.execute(
+                "INSERT INTO devices (id, user_id, name, created_at, updated_at) VALUES (?, 'usr_a', 'x', 1, 1)", (name,)
+            )
+            connection.execute(
+                "INSERT INTO device_identities (device_id, fingerprint, serial, not_after, enrolled_at) "
+                "VALUES (?, ?, '1', ?, 1)",
+                (name, name, int((now + days * DAY) * 1e6)),
+            )
+    text = found(state(config, now=now), "certificates", Level.WARN)
+    assert "device dev_soon ends in 9 days, and those of 1 more within 30 days" in text
+    assert "dev_soon has ended" in found(state(config, now=now + 10 * DAY), "certificates", Level.WARN)
+
+
 def test_backups_and_the_audit_log(config: Config) -> None:
     import time  # noqa: PLC0415
 

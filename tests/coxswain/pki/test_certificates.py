@@ -20,8 +20,11 @@ from coxswain.pki import (
     Authority,
     Role,
     create_authorities,
+    device_fingerprint,
     fingerprint,
     issue_controller_leaf,
+    issue_device_leaf,
+    issue_grpc_leaf,
     issue_node_leaf,
     renewal_due_at,
     server_name_of,
@@ -160,3 +163,58 @@ def test_fingerprint_is_of_the_der(cas: dict[Role, Authority]) -> None:
 def test_renewal_is_due_after_two_thirds_and_well_before_the_end(start: float, life: float, seed: int) -> None:
     due = renewal_due_at(start, start + life, random.Random(seed))
     assert start + life * 2 / 3 - 1 <= due <= start + life * 0.71
+
+
+def test_a_devices_leaf(cas: dict[Role, Authority], node_key: ec.EllipticCurvePrivateKey) -> None:
+    """accounts-profiles.md 7.2; for as long as is asked, and never longer than its issuer."""
+    leaf = issue_device_leaf(cas[Role.DEVICE], node_key.public_key(), "Ann's phone", NOW)
+    assert name(leaf.certificate) == ("PharosVPN Device", "Ann's phone")
+    usage = leaf.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    with pytest.raises(x509.ExtensionNotFound):
+        leaf.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert leaf.certificate.not_valid_after_utc == at(NOW + 365 * DAY)
+    short = issue_device_leaf(cas[Role.DEVICE], node_key.public_key(), "x", NOW, days=30)
+    assert short.certificate.not_valid_after_utc == at(NOW + 30 * DAY)
+    late = issue_device_leaf(cas[Role.DEVICE], node_key.public_key(), "x", NOW + 1_800 * DAY)
+    assert late.certificate.not_valid_after_utc == cas[Role.DEVICE].certificate.not_valid_after_utc
+    with pytest.raises(Refused):
+        issue_device_leaf(cas[Role.FLEET], node_key.public_key(), "x", NOW)
+
+
+@pytest.mark.parametrize(
+    ("given_name", "wanted"), [("ü" * 80, "ü" * 32), ("x" * 80, "x" * 64), ("", "-"), ("\n", "-"), ("€" * 30, "€" * 21)]
+)
+def test_a_name_that_a_certificate_does_not_hold_is_cut(
+    cas: dict[Role, Authority], node_key: ec.EllipticCurvePrivateKey, given_name: str, wanted: str
+) -> None:
+    leaf = issue_device_leaf(cas[Role.DEVICE], node_key.public_key(), given_name, NOW)
+    assert name(leaf.certificate)[1] == wanted
+
+
+def test_the_leaf_of_account_sync(cas: dict[Role, Authority]) -> None:
+    """Only a server, and only under its name: it cannot pose as a relay, nor a relay as it."""
+    leaf = issue_grpc_leaf(cas[Role.FLEET], NOW)
+    assert name(leaf.certificate) == ("PharosVPN", "coxswain-grpc")
+    extensions = leaf.certificate.extensions
+    assert list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(names) == [x509.DNSName("coxswain-grpc")]
+
+
+FP_VECTOR = """-----BEGIN CERTIFICATE-----
+MIHUMIGHoAMCAQICAQcwBQYDK2VwMBQxEjAQBgNVBAMMCWZwLXZlY3RvcjAeFw0y
+NjAxMDEwMDAwMDBaFw0zNjAxMDEwMDAwMDBaMBQxEjAQBgNVBAMMCWZwLXZlY3Rv
+cjAqMAUGAytlcAMhAOpKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIsMAUG
+AytlcANBAA0K4mceDkjs+HUOo6OoYQp6dyUOhHOoREEcAIfSs8FeLYIzbAp22Km/
+hljh1HfF9fxX5N1pzet3UK2GowMUmAA=
+-----END CERTIFICATE-----
+"""
+
+
+def test_the_fingerprint_of_a_device() -> None:
+    """relay-contract.md 1.5: of the PEM's text; and as we write PEM, it is the same."""
+    wanted = "sha256:0a1ea3ad92f5fb6c82ab4e35f533efa42359cb2e659ecf9715de0152494aca3a"
+    assert device_fingerprint(FP_VECTOR.encode()) == wanted
+    certificate = x509.load_pem_x509_certificate(FP_VECTOR.encode())
+    assert device_fingerprint(certificate.public_bytes(Encoding.PEM)) == wanted

@@ -149,7 +149,7 @@ class CertificateAuthority(Actor):
         if self._now() >= self._grpc_due_at or not self._is_by(self._grpc, Role.FLEET):
             self._renew_grpc()
             self.context.tell("accounts", m.GrpcCredentialsRenewed())
-        if self._relay is not None and self._now() >= self._relay_due_at:
+        if self._relay is not None and (self._now() >= self._relay_due_at or not self._is_by(self._relay, Role.FLEET)):
             self._renew_relay(hosts_of(self._relay))
             self.context.tell("relays", RelayCredentialsRenewed())
         self.context.after(_RENEWAL_CHECK_S, _CheckRenewal())
@@ -235,12 +235,11 @@ class CertificateAuthority(Actor):
         leaf = self._relay
         if leaf is None or (host and host not in hosts_of(leaf)):
             leaf = self._renew_relay((host,) if host else ())
-        fleet = self._authorities[Role.FLEET].pem
         return m.RelayCredentials(
-            chain_pem=leaf.pem + fleet,
+            chain_pem=leaf.pem + self._authorities[Role.FLEET].pem,
             key_pem=_key_pem(leaf),
-            fleet_ca_pem=fleet,
-            device_ca_pem=self._authorities[Role.DEVICE].pem,
+            fleet_ca_pem=self._trusted(Role.FLEET),
+            device_ca_pem=self._trusted(Role.DEVICE),
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
         )
 

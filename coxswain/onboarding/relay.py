@@ -12,6 +12,7 @@ from coxswain.errors import Conflict, InvalidInput, NodeMisbehaved, NotFound
 from coxswain.inventory import check_region, host_of, parse_control_addr
 from coxswain.messages import ca
 from coxswain.messages import servers as m
+from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.access import facts_of, open_host, server_of
 from coxswain.onboarding.install import (
     get_csr,
@@ -39,6 +40,7 @@ TUNNEL_PORT = 8444
 _INGRESS, _EGRESS, _ONION = "relay.service", "relay-egress.service", "relay-onion.service"
 _UNITS = (_INGRESS, _EGRESS, _ONION)
 _UP_S = 30.0
+_TUNNEL_S = 10.0
 
 
 def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
@@ -261,6 +263,29 @@ def _prove(work: Work, host: Host) -> None:
             work.say(what)
     changes = {"status": "active", "agent_version": str(work.data.get("agent_version", ""))}
     work.change("servers", m.EditRelay(work.caller, relay.id, changes))
+    if relay.endpoint:
+        _see_tunnel(work, relay)
+
+
+def _see_tunnel(work: Work, relay: Relay) -> None:
+    """Waits a moment for the controller's tunnel. The relay is as it should be without it: what is between them may open
+    later, and the controller dials until it does. So this is said, and is no failure.
+    """
+    seen: list[TunnelView] = []
+
+    def stands() -> bool:
+        views: tuple[TunnelView, ...] = work.ask("relays", DescribeTunnels())
+        seen[:] = [view for view in views if (view.relay_id, view.endpoint) == (relay.id, relay.endpoint)]
+        return bool(seen) and seen[0].state is TunnelState.CONNECTED
+
+    try:
+        work.wait_for(stands, f"the tunnel to {relay.endpoint}", timeout=_TUNNEL_S, every=0.1)
+    except Exception:
+        work.check()  # cancelled, or cut off: that counts
+        why = seen[0].error if seen else "accounts.sync is off"
+        work.say(f"the tunnel to {relay.endpoint} does not stand yet ({why or 'no answer'}); it will be dialled on")
+    else:
+        work.say(f"the tunnel to {relay.endpoint} stands")
 
 
 def _mark_failed(work: Work) -> None:

@@ -338,7 +338,21 @@ def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0, w
 
 
 def relay_file(path: Path, *, version: str = "0.4.0") -> Path:
-    """A ``relay`` binary: the commands of relay-contract.md that onboarding uses, listening where it is told to."""
-    text = (_HERE / "relay.template").read_text().replace("@PYTHON@", sys.executable, 1)
-    path.write_text(text.replace("@ROOT@", str(ROOT)).replace("@VERSION@", version))
+    """``cox-relay``, which says it is of this version, and listens at the address in ``/etc/relay/address`` only: many hosts
+    share the network of the tests.
+    """
+    text = f"""\
+        #!{sys.executable}
+        import os
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        import coxswain
+        coxswain.__version__ = {version!r}
+        if os.path.exists("/etc/relay/address"):
+            host = open("/etc/relay/address").read().strip()
+            sys.argv = [host + a if a.startswith(":") and a[1:].isdigit() else a for a in sys.argv]
+        from coxswain.relay.main import main
+        main()
+        """
+    path.write_text(textwrap.dedent(text))
     return path

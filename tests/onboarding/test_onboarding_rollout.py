@@ -103,9 +103,11 @@ def test_a_relay_with_all_its_roles(rig):
     assert {"relay.key", "relay.crt", "fleet-ca.crt", "device-ca.crt", "onion.key"} <= set(machine.files("/etc/relay"))
     again = rig.client.post(f"/api/servers/{server['id']}/deploy", body)
     assert again["id"] == relay["id"]
+    assert rig.client.get(f"/api/relays/{relay['id']}")["tunnel"] == "connected"
     newer = str(relay_file(rig.home / "relay2", version="0.5.0"))
     updated = rig.client.post(f"/api/relays/{relay['id']}/update-agent", {"binary_path": newer})
     assert updated["agent_version"] == "v0.5.0"
+    eventually(lambda: rig.client.get(f"/api/relays/{relay['id']}")["tunnel"] == "connected", timeout=30)
     hop = rig.client.post(f"/api/relays/{relay['id']}/egress", {"hop": 3})
     assert hop["egress_hop"] == 3
     rig.client.post(f"/api/relays/{relay['id']}/remove")

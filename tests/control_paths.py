@@ -35,9 +35,11 @@ _addresses = itertools.count(10)
 class Hop:
     """A relay in the inventory, and its programs. ``command``: what runs a role; see ``existing`` and ``ours``."""
 
-    def __init__(self, controller: Controller, directory: Path, name: str, *, onion: bool, ours: bool) -> None:
+    def __init__(
+        self, controller: Controller, directory: Path, name: str, *, onion: bool, ours: bool, address: str = ""
+    ) -> None:
         self.name = name
-        self.address = f"127.0.5.{next(_addresses)}"
+        self.address = address or f"127.0.5.{next(_addresses)}"
         self.directory = directory
         self.ours = ours
         self.log = directory / "relay.log"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from actors import tree
+from coxswain.control_path import ways
 from tests.control_paths import Hop
 from tests.machines import Machine
 from tests.onboarding.conftest import Rig
@@ -18,9 +20,10 @@ from tests.support import eventually
 def hop(rig: Rig) -> Iterator[Callable[..., Hop]]:
     made: list[Hop] = []
 
-    def make(name: str, *, onion: bool = False) -> Hop:
-        made.append(Hop(rig.controller, rig.home / f"relay-{name}", name, onion=onion, ours=False).start())
-        return made[-1]
+    def make(name: str, *, onion: bool = False, address: str = "") -> Hop:
+        one = Hop(rig.controller, rig.home / f"relay-{name}", name, onion=onion, ours=False, address=address)
+        made.append(one.start())
+        return one
 
     yield make
     for one in made:
@@ -32,9 +35,9 @@ def connections(machine: Machine) -> list[str]:
     return re.findall(r"^Connection from (\S+) port", machine.log("sshd"), re.MULTILINE)
 
 
-def a_machine(rig: Rig) -> tuple[Machine, Callable[[], set[str]]]:
+def a_machine(rig: Rig, **options: Any) -> tuple[Machine, Callable[[], set[str]]]:
     """With what tells from where it was connected to since."""
-    machine = rig.machine()
+    machine = rig.machine(**options)
     eventually(lambda: connections(machine), timeout=10)
     before = len(connections(machine))
     return machine, lambda: set(connections(machine)[before:])
@@ -84,3 +87,36 @@ def test_nobody_at_home_behind_relays_is_said(rig: Rig, hop: Callable[..., Hop])
     hop("via")
     refused = rig.fails("/api/servers", ssh_host="127.0.3.250", accept_new_host_key=True, route=["via"])
     assert "127.0.3.250:22 was not reached by way of via" in str(refused)
+
+
+def test_a_machine_that_is_a_hop_is_reached_by_the_hops_before_it(rig: Rig, hop: Callable[..., Hop]) -> None:
+    """So that its relay can be restarted by an upgrade that comes over that very path."""
+    machine, logins = a_machine(rig)
+    first, last = hop("before"), hop("itself", address=machine.address)
+    rig.client.post("/api/control-paths", {"name": "out", "hops": ["before", "itself"]})
+    rig.client.post("/api/control-paths/out/activate", {})
+    rig.add_server(machine)
+    assert logins() == {first.address}
+    assert last.events("dial") == [], "not through itself"
+
+
+def test_ssh_by_a_path_that_was_left_is_cut(rig: Rig, hop: Callable[..., Hop], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directly as well: who activates a path does not want to be seen any more."""
+    monkeypatch.setattr(ways, "MOVE_S", 0.5)
+    monkeypatch.setattr(tree, "MOVE_S", 0.5)
+    machine, logins = a_machine(rig, faults=True)
+    new = hop("new")
+    rig.client.post("/api/control-paths", {"name": "out", "hops": ["new"]})
+    server = rig.add_server(machine)
+    machine.hold("os-release")
+    operation = rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent())
+    eventually(machine.held, timeout=20)
+    assert logins() == {"127.0.0.1"}
+    rig.client.post("/api/control-paths/out/activate", {})
+    over = rig.over(operation)
+    assert over["state"] == "failed" and "the connection broke" in over["error"], over
+    machine.go_on()
+    rig.client.post(f"/api/operations/{operation['id']}/retry", {})
+    assert rig.over(operation)["state"] == "done"
+    assert logins() == {"127.0.0.1", new.address}
+    rig.controller.until(rig.client.get("/api/nodes")[0]["id"], link_state="live")

@@ -44,7 +44,6 @@ RELAY = shape(
             "egress_hop": INT,
             "onion": BOOL,
             "onion_endpoint": TEXT,
-            "onion_pubkey": TEXT,
             "server_id": TEXT,
             "tunnel": choice("", *(state.value for state in TunnelState)),
             "tunnel_since": nullable(STAMP),
@@ -56,7 +55,7 @@ RELAY = shape(
 
 
 def relay_view(call: Call, relay: Relay | str) -> dict[str, Any]:
-    """A relay by id, or as it is at hand."""
+    """A relay by id, or as it is at hand. Without its onion key: who knows that has a proxy (relay-contract.md 6.6)."""
     r: Relay = call.ask("servers", m.GetRelay(relay)) if isinstance(relay, str) else relay
     return _view(call, r, _tunnels(call).get(r.id))
 
@@ -80,7 +79,6 @@ def _view(call: Call, r: Relay, tunnel: TunnelView | None) -> dict[str, Any]:
         "egress_hop": r.egress_hop,
         "onion": bool(r.onion_endpoint and r.onion_pubkey),
         "onion_endpoint": r.onion_endpoint,
-        "onion_pubkey": r.onion_pubkey,
         "server_id": r.server_id,
         "tunnel": "" if tunnel is None else tunnel.state.value,
         "tunnel_since": None if tunnel is None else stamp(tunnel.since),

@@ -48,6 +48,7 @@ SHOWN = {
         test_a_changed_host_key_is_refused_until_the_operator_says_otherwise""",
     "A5": """
         test_what_is_behind_a_url_needs_its_digest
+        test_only_what_the_release_key_signed_is_installed
         test_units_are_sandboxed_and_start_inner_links_first
         test_a_user_who_may_not_become_root""",
     "A6": """
@@ -378,8 +379,8 @@ PARTLY = {
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "A5": "the agent is root, with few capabilities and a sandbox: what it runs (awg-quick, sysctl) wants that",
-    "C26": "what existing agents do with policy and marks is IPv4; ours does both. Devices have no address of IPv6 in the tunnel",
-    "E33": "ports of endpoints, regions and a reserve of nodes have no effect, and the configuration says so; no exit failover",
+    "C26": "existing agents filter, mark and masquerade IPv4 only; ours does both. Devices have no IPv6 in the tunnel",
+    "E33": "ports of endpoints, regions, a reserve of nodes have no effect, as the configuration says; no exit failover",
     "M11": "no CSV export, and no filter by country",
     "M31": "one role of admins; no WebAuthn",
     "M33": "names of users and addresses of machines are still for whoever may read",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable
@@ -99,6 +100,17 @@ def _address(value: str) -> bool:
         return ipaddress.ip_address(value) is not None
     except ValueError:
         return False
+
+
+_MINISIGN = "a minisign public key (56 characters), or empty"
+
+
+def _release_key(value: str) -> bool:
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except ValueError:
+        return False
+    return value == "" or (len(raw) == 42 and raw[:2] == b"Ed")
 
 
 def _cidr(value: str) -> bool:
@@ -218,6 +230,8 @@ KEYS: tuple[Key, ...] = (
     Key("node.node_binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
         live=True),
     Key("node.binary_path", str, "", "node agent to upload; wins over the URL", "a path, or empty", path=True, live=True),
+    Key("node.release_key", str, "", "minisign key; only node agents signed with it are installed", _MINISIGN, _release_key,
+        live=True),
     Key("node.control_from", list, [], "from where the control ports of nodes are reached; empty: from everywhere",
         "a list of addresses, networks or auto", lambda v: all(is_source(e) for e in v), live=True),
     Key("ui.listen", str, "127.0.0.1:8443", "address of the REST API and the dashboard", **_LISTEN),
@@ -247,6 +261,8 @@ KEYS: tuple[Key, ...] = (
     Key("relay.binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
         live=True),
     Key("relay.binary_path", str, "", "relay to upload; wins over the URL", "a path, or empty", path=True, live=True),
+    Key("relay.release_key", str, "", "minisign key; only relays signed with it are installed", _MINISIGN, _release_key,
+        live=True),
     Key("analytics.disabled", bool, False, "switch the alert rules off", live=True),
     Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", zero_is_default=True, live=True,
         **_SECONDS),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from coxswain.errors import InvalidInput
+from coxswain.errors import InvalidInput, Refused
+from coxswain.onboarding.signature import signed_digest
 from coxswain.ssh.host import digest_of
 
 __all__ = ["Source", "Sources", "source_from"]
@@ -44,10 +45,12 @@ class Sources:
 
     def node(self, given: Mapping[str, Any]) -> Source:
         """For node agents: what the request gives, else the configured one."""
-        return self._pick(given, "node.binary_path", "node.node_binary_url", "node.node_binary_sha256")
+        found = self._pick(given, "node.binary_path", "node.node_binary_url", "node.node_binary_sha256")
+        return _signed(found, self._value("node.release_key"))
 
     def relay(self, given: Mapping[str, Any]) -> Source:
-        return self._pick(given, "relay.binary_path", "relay.binary_url", "relay.binary_sha256")
+        found = self._pick(given, "relay.binary_path", "relay.binary_url", "relay.binary_sha256")
+        return _signed(found, self._value("relay.release_key"))
 
     def ssh_user(self) -> str:
         return self._value("node.ssh_user") or "root"
@@ -67,6 +70,18 @@ class Sources:
         if configured:  # a file wins over the URL (configuration.md)
             return source_from(configured, "", "", path)
         return source_from("", self._value(url), self._value(digest), f"{path}, {url}")
+
+
+def _signed(source: Source, key: str) -> Source:
+    """Where there is a release key, only what was signed with it is installed. Raises ``InvalidInput`` and ``Refused``."""
+    if not key:
+        return source
+    if not source.path:
+        raise Refused(
+            "what is behind a URL is not installed while there is a release key: its signature cannot be checked here",
+            remedy="Download it with its .minisig, and give the file.",
+        )
+    return Source(path=source.path, sha256=signed_digest(Path(source.path), key))
 
 
 def source_from(path: str, url: str, sha256: str, where: str) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from coxswain.store import pki as pki_rows
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
 from tests.fleet import Controller
 
-__all__ = ["Caravel", "Door", "RelayLeg", "claim_request", "csr_of", "leg_on", "pem_of", "relay_leg"]
+__all__ = ["Caravel", "Door", "PublicPort", "RelayLeg", "claim_request", "csr_of", "leg_on", "pem_of", "relay_leg"]
 
 SERVICE = "/pharos.account.v1.AccountSync"
 RESPONSES = {
@@ -39,9 +40,9 @@ _CALL_S = 10.0
 
 
 class Door(Protocol):
-    """How a device reaches AccountSync. ``certificate``: its leaf in PEM; empty: it has none."""
+    """How a device reaches AccountSync. ``certificate``, ``key``: its leaf and key in PEM; empty: it has none."""
 
-    def call(self, method: str, request: Any, *, certificate: bytes = b"", session: str = "") -> Any: ...
+    def call(self, method: str, request: Any, *, certificate: bytes = b"", key: bytes = b"", session: str = "") -> Any: ...
 
 
 class RelayLeg:
@@ -73,7 +74,8 @@ class RelayLeg:
             request, timeout=_CALL_S, metadata=tuple(metadata), wait_for_ready=self.patient if ready is None else ready
         )
 
-    def call(self, method: str, request: Any, *, certificate: bytes = b"", session: str = "") -> Any:
+    def call(self, method: str, request: Any, *, certificate: bytes = b"", key: bytes = b"", session: str = "") -> Any:
+        del key  # the relay has seen that the device has it
         metadata = [("x-pharos-device-fp", device_fingerprint(certificate))] if certificate else []
         metadata += [("pharos-session", session)] if session else []
         return self.raw(method, request, metadata)
@@ -95,6 +97,31 @@ def leg_on(store: Store, keyring: Keyring, state: Path, hostname: str = "relay.e
     fleet = authorities[Role.FLEET]
     leaf = issue_relay_leaf(fleet, key.public_key(), hostname, time.time())
     return RelayLeg(state / ACCOUNT_SYNC_SOCKET, fleet.pem, leaf.pem, pem_of(key))
+
+
+class PublicPort:
+    """A relay's port for devices, as they see it: TLS to ``host:port``, their certificate if they have one."""
+
+    def __init__(self, address: str, fleet_ca: bytes) -> None:
+        self._address = address
+        self._fleet_ca = fleet_ca
+
+    def call(self, method: str, request: Any, *, certificate: bytes = b"", key: bytes = b"", session: str = "") -> Any:
+        credentials = grpc.ssl_channel_credentials(self._fleet_ca, key or None, certificate or None)
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+        with grpc.secure_channel(self._address, credentials, options) as channel:
+            call = channel.unary_unary(
+                f"{SERVICE}/{method}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=RESPONSES[method].FromString,
+            )
+            metadata = (("pharos-session", session),) if session else ()
+            return call(request, timeout=_CALL_S, metadata=(*metadata, ("x-pharos-device-fp", "sha256:" + "0" * 64)))
+
+    def leaf(self) -> x509.Certificate:
+        """What it presents, unverified: as a client sees it before it knows anything."""
+        host, _, port = self._address.rpartition(":")
+        return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port)), timeout=10).encode())
 
 
 class Caravel:
@@ -138,10 +165,10 @@ class Caravel:
         """Authenticates by certificate alone, fetches, verifies, opens. Returns the profile document."""
         own = identity or self.identity
         assert own is not None
-        leaf = own.device_cert.encode()
-        session = door.call("Authenticate", pb.AuthenticateRequest(), certificate=leaf)
+        leaf, key = own.device_cert.encode(), own.device_key.encode()
+        session = door.call("Authenticate", pb.AuthenticateRequest(), certificate=leaf, key=key)
         assert session.session_token and not session.keys_enrolled
-        reply = door.call("GetProfile", pb.GetProfileRequest(), certificate=leaf, session=session.session_token)
+        reply = door.call("GetProfile", pb.GetProfileRequest(), certificate=leaf, key=key, session=session.session_token)
         assert reply.wrapped_private_key == b""
         plain = open_sealed(read_sealed(reply.ciphertext), own.encryption_key, reply.signing_public_key)
         self.document, self.revision, self.signer = json.loads(plain), reply.revision, reply.signing_public_key

@@ -67,7 +67,7 @@ def _redeem(fleet: FleetState, tx: Tx, ticket: m.Ticket, message: m.ClaimDevice)
     if device is None:
         raise Unauthenticated(NO_SUCH_TICKET)
     redeemed = ticket_rows.redeem_ticket(tx, message.token_hash, device.id, fleet.now())
-    if redeemed is None and before == ticket.used_by_device_id:
+    if redeemed is None and before and before == ticket.used_by_device_id:
         redeemed = ticket_rows.redeem_again(tx, message.token_hash, fleet.now())
     if redeemed is None:
         raise Unauthenticated(NO_SUCH_TICKET)

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.alerts.book import AlertBook
 from actors.supervision import Context
-from coxswain.alerts.device_rules import DeviceCase, evaluate, needs_another_look
+from coxswain.alerts.device_rules import DeviceCase, evaluate
 from coxswain.alerts.estate_rules import audit_broken, expiring, storage_low, strangers
 from coxswain.alerts.history import Event, History, Place
 from coxswain.alerts.login_rules import judge_log
@@ -30,8 +30,8 @@ from coxswain.store import alerts as rows
 __all__ = ["Sweeper"]
 
 _ASK_S = 5.0
-_DEVICES = 100
-"""In one slice: some ten milliseconds."""
+_DEVICES = 50
+"""In one slice: some ten milliseconds, with ten sessions each."""
 
 _EVENTS = 20_000
 _SLICE_US = 300 * 1_000_000
@@ -158,8 +158,9 @@ class Sweeper:
                 since,
                 handled,
             )
-            findings += evaluate(case, now, settings)
-            if needs_another_look(case, now, settings):
+            found, again = evaluate(case, now, settings)
+            findings += found
+            if again:
                 self._again.add(device_id)
         self._book.apply(findings)
 
@@ -171,7 +172,9 @@ class Sweeper:
 
     def _places(self, events: Iterable[Sequence[Event]]) -> dict[str, Place]:
         """Where addresses are, as far as anybody knows."""
-        addresses = sorted({event.source_ip for part in events for event in part if event.source_ip and event.is_connect})
+        addresses = sorted(
+            {event.source_ip for part in events for event in part if event.reason is None and event.source_ip}
+        )
         if not addresses:
             return {}
         found: dict[str, Any] = self._context.ask("geo_locator", Locate(tuple(addresses)), deadline=_ASK_S)

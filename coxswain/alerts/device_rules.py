@@ -9,7 +9,7 @@ import datetime as dt
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from coxswain.alerts.history import Event, History, Place, median_volume
 from coxswain.alerts.model import Finding, Severity
@@ -17,7 +17,7 @@ from coxswain.alerts.settings import RuleSettings
 from coxswain.alerts.stays import OpenStay, Stay, network_of, overlapping, stays_of
 from coxswain.clock import rfc3339
 
-__all__ = ["DeviceCase", "evaluate", "needs_another_look"]
+__all__ = ["DeviceCase", "evaluate"]
 
 _EARTH_KM = 6_371.0
 _MOST_TIMES = 32
@@ -52,38 +52,40 @@ class DeviceCase:
     def user_id(self) -> str:
         return next((event.user_id for event in reversed(self.events) if event.user_id), "")
 
-    @property
-    def connects(self) -> list[Event]:
-        return [event for event in self.events if event.is_connect]
+
+class _Seen(NamedTuple):
+    """What all rules make of the events. PERF: once for all of them."""
+
+    connects: list[Event]
+    stays: list[Stay]
 
 
-def evaluate(case: DeviceCase, now: float, settings: RuleSettings) -> list[Finding]:
-    """Everything that is to be said of a device now."""
-    stays = _stays(case, now, settings)
+def evaluate(case: DeviceCase, now: float, settings: RuleSettings) -> tuple[list[Finding], bool]:
+    """Everything that is to be said of a device now, and whether the same events may say more a little later: two of its
+    stays are not over for long enough.
+    """
+    stays = stays_of(case.events, case.still_open, since=now - settings.window_s, now=now, linger_s=settings.linger_s)
+    seen = _Seen([event for event in case.events if event.reason is None], stays)
     found: list[Finding] = []
     for kind, rule in _RULES.items():
         if settings.is_on(kind):
-            found += rule(case, stays, now, settings)
-    return [finding for finding in found if settings.lets_pass(finding)]
+            found += rule(case, seen, now, settings)
+    return [finding for finding in found if settings.lets_pass(finding)], _is_unsettled(stays, now, settings)
 
 
-def needs_another_look(case: DeviceCase, now: float, settings: RuleSettings) -> bool:
-    """Whether the same events may say more a little later: two stays are not over for long enough."""
+def _is_unsettled(stays: Sequence[Stay], now: float, settings: RuleSettings) -> bool:
     settled = now - settings.linger_s - 2 * settings.skew_s
-    recent = [stay for stay in _stays(case, now, settings) if stay.is_open or stay.end > settled]
-    return any(stay.start > settled for stay in recent) and len({stay.session_id for stay in recent}) > 1
+    if not stays or stays[-1].start <= settled:
+        return False
+    return len({stay.session_id for stay in stays if stay.is_open or stay.end > settled}) > 1
 
 
-def _stays(case: DeviceCase, now: float, settings: RuleSettings) -> list[Stay]:
-    return stays_of(case.events, case.still_open, since=now - settings.window_s, now=now, linger_s=settings.linger_s)
-
-
-def _leaked(case: DeviceCase, stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _leaked(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     """Two networks at the same time; or one session that keeps jumping between two, as happens when two devices have one
     key. A device that goes from Wi-Fi to a mobile network does neither; addresses of both IP versions, or of one provider's
     pool, are no two places.
     """
-    together = _simultaneous(stays, settings) or _jumping(case.connects, settings)
+    together = _simultaneous(seen.stays, settings) or _jumping(seen.connects, settings)
     if len({network_of(stay.source_ip) for stay in together}) < settings.leaked_networks:
         return
     together.sort(key=lambda stay: stay.start)
@@ -150,14 +152,14 @@ def _returns(events: Sequence[Event]) -> int:
     return count
 
 
-def _travel(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _travel(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     key = f"impossible_travel:{case.device_id}"
     handled = case.handled.get(key, 0.0)
     fastest: tuple[float, float, Event, Event] | None = None
     newest = 0.0
     previous_ip = ""
     last: Event | None = None
-    for event in case.connects:
+    for event in seen.connects:
         if not event.source_ip:
             continue
         same, previous_ip = event.source_ip == previous_ip, event.source_ip
@@ -197,9 +199,9 @@ def _travel(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: Rul
     )
 
 
-def _concurrent(case: DeviceCase, stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _concurrent(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     newest: tuple[Stay, Stay, float, float] | None = None
-    for pair in overlapping([stay for stay in stays if stay.node_id], settings.skew_s):
+    for pair in overlapping([stay for stay in seen.stays if stay.node_id], settings.skew_s):
         if pair[0].node_id != pair[1].node_id and (newest is None or pair[2] >= newest[2]):
             newest = pair
     if newest is None:
@@ -221,11 +223,11 @@ def _concurrent(case: DeviceCase, stays: Sequence[Stay], _now: float, settings: 
     )
 
 
-def _new_geo(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _new_geo(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     """A country in which it never was, of a device whose places are known: its very first country is none."""
     known = set(case.history.countries)
     before = case.history.connects
-    for event in case.connects:
+    for event in seen.connects:
         place = case.places.get(event.source_ip)
         if place is not None and place.code and place.code not in known:
             if known or before >= settings.history_connects:
@@ -250,13 +252,13 @@ def _new_geo(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: Ru
         before += 1
 
 
-def _revoked(case: DeviceCase, stays: Sequence[Stay], now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _revoked(case: DeviceCase, seen: _Seen, now: float, settings: RuleSettings) -> Iterator[Finding]:
     """It connected, or is still connected, although it must not, and the nodes had time to throw it out."""
     if case.status in ("active", ""):
         return
     allowed_until = case.status_since + settings.skew_s
-    connects = [event for event in case.connects if event.at > allowed_until]
-    lingering = [stay for stay in stays if stay.is_open] if now > allowed_until + settings.unknown_s else []
+    connects = [event for event in seen.connects if event.at > allowed_until]
+    lingering = [stay for stay in seen.stays if stay.is_open] if now > allowed_until + settings.unknown_s else []
     if not connects and not lingering:
         return
     at = connects[-1].at if connects else allowed_until
@@ -279,9 +281,9 @@ def _revoked(case: DeviceCase, stays: Sequence[Stay], now: float, settings: Rule
     )
 
 
-def _dormant(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _dormant(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     before = case.history.last_connect
-    for event in case.connects:
+    for event in seen.connects:
         gap = event.at - before
         if before and gap > settings.dormant_s:
             yield _finding(
@@ -302,12 +304,12 @@ def _dormant(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: Ru
         before = max(before, event.at)
 
 
-def _off_hours(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _off_hours(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     history = case.history
     if history.connects < settings.off_hours_connects or history.days < settings.off_hours_days:
         return
     told: set[str] = set()
-    for event in case.connects:
+    for event in seen.connects:
         hour = int(event.at % _DAY_S // _HOUR_S)
         share = history.hours[hour] / history.connects
         date = dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat()
@@ -334,7 +336,7 @@ def _off_hours(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: 
         )
 
 
-def _volume(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _volume(case: DeviceCase, _seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     """Unknown bytes are not 0, and count nowhere."""
     if case.history.sessions < settings.volume_sessions:
         return
@@ -342,7 +344,7 @@ def _volume(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: Rul
     told: set[str] = set()
     for event in case.events:
         rx = event.rx_bytes
-        if event.is_connect or rx is None or rx < settings.volume_floor or rx <= settings.volume_factor * median:
+        if event.reason is None or rx is None or rx < settings.volume_floor or rx <= settings.volume_factor * median:
             continue
         date = dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat()
         if date in told:
@@ -370,7 +372,7 @@ def _volume(case: DeviceCase, _stays: Sequence[Stay], _now: float, settings: Rul
         )
 
 
-_Rule = Callable[[DeviceCase, Sequence[Stay], float, RuleSettings], Iterator[Finding]]
+_Rule = Callable[[DeviceCase, _Seen, float, RuleSettings], Iterator[Finding]]
 _RULES: dict[str, _Rule] = {
     "leaked_profile": _leaked,
     "impossible_travel": _travel,

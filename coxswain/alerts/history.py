@@ -36,10 +36,6 @@ class Event(NamedTuple):
     reason: str | None
     rx_bytes: int | None
 
-    @property
-    def is_connect(self) -> bool:
-        return self.reason is None
-
 
 class Place(NamedTuple):
     """Where an address is. Degrees."""
@@ -75,7 +71,7 @@ class History:
     def absorb(self, events: Iterable[Event], places: Mapping[str, Place]) -> None:
         """Adds what left the window. ``places``: of source addresses, where known."""
         for event in events:
-            if event.is_connect:
+            if event.reason is None:
                 self._note_connect(event, places.get(event.source_ip))
             elif event.rx_bytes is not None and event.reason != "roamed":  # a part of a session says nothing of the whole
                 bucket = _bucket(event.rx_bytes)

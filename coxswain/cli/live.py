@@ -35,6 +35,7 @@ _KIND_STYLES = {
     "PEER_DISCONNECTED": "bright_black",
     "ERROR": "bold red",
     "alert": "bold red",
+    "alert_updated": "yellow",
     "dropped": "yellow",
     "node.link": "cyan",
     "node.status": "magenta",
@@ -134,6 +135,11 @@ def _kind(event: dict[str, Any]) -> str:
     return str(event.get("kind") or event["type"])
 
 
+def _alert_state(alert: dict[str, Any]) -> str:
+    status = str(alert.get("status", ""))
+    return f"{alert.get('severity', '')}, {status}" if status == "open" else status
+
+
 def _tell(event: dict[str, Any], names: dict[str, str]) -> str:
     node = names.get(event.get("node_id", ""), event.get("name") or event.get("node_id", ""))
     who = event.get("device_id") or event.get("peer_id", "")[:8]
@@ -146,7 +152,8 @@ def _tell(event: dict[str, Any], names: dict[str, str]) -> str:
             return f"{node}: {event.get('message') or 'error'}"
         case "alert" | "alert_updated":
             alert = event.get("alert") or {}
-            return f"{alert.get('severity', '')} {alert.get('kind', '')}: {alert.get('status', '')}"
+            about = names.get(alert.get("node_id", "")) or alert.get("device_id", "")
+            return f"{alert.get('title') or alert.get('kind', '')}{about and ': ' + about}, {_alert_state(alert)}"
         case "node.link":
             return f"{node}: {event['link_state'].replace('_', ' ')}{': ' + event['reason'] if event['reason'] else ''}"
         case "node.status":

@@ -34,6 +34,7 @@ __all__ = [
 
 _KINDS = ", ".join(str(kind) for kind in KINDS)
 _EVENT = "seq, at, session_id, node_id, device_id, user_id, source_ip, kind, rx_bytes"
+_REASONS = {kind: reason_of(kind) for kind in KINDS}
 _MOST_FACTS = 20_000
 _MOST_STRANGERS = 200
 
@@ -206,7 +207,8 @@ def expirings(tx: Tx, before: float) -> list[Expiring]:
 
 def _event(row: Row) -> Event:
     seq, at, session_id, node_id, device_id, user_id, ip, kind, rx_bytes = row
-    return Event(seq, at / 1e6, session_id, node_id, device_id or "", user_id or "", ip or "", reason_of(kind), rx_bytes)
+    reason = _REASONS[kind]
+    return Event(seq, at / 1e6, session_id, node_id, device_id, user_id or "", ip or "", reason, rx_bytes)
 
 
 def _here_since(endpoints: str, opened_at: float) -> float:

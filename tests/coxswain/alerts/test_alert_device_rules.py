@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coxswain.alerts.device_rules import DeviceCase, evaluate, needs_another_look
+from coxswain.alerts.device_rules import DeviceCase, evaluate
 from coxswain.alerts.history import Event, History, Place, decode, encode, median_volume
 from coxswain.alerts.model import Finding, Severity
 from coxswain.alerts.settings import RuleSettings
@@ -38,7 +38,7 @@ def off(
 
 def found(kind: str, *events: Event, now: float = NOW, settings: RuleSettings = SETTINGS, **more: Any) -> list[Finding]:
     case = DeviceCase("dev_1", sorted(events, key=lambda e: e.at), **more)
-    return [finding for finding in evaluate(case, now, settings) if finding.kind == kind]
+    return [finding for finding in evaluate(case, now, settings)[0] if finding.kind == kind]
 
 
 def only(kind: str, *events: Event, **more: Any) -> Finding:
@@ -174,10 +174,10 @@ def test_an_open_session_from_before_the_window_counts() -> None:
 def test_what_is_not_sure_yet_is_looked_at_again() -> None:
     events = [on(NOW - HOUR, session=1), on(NOW - 100, node="nod_b", session=2)]
     case = DeviceCase("dev_1", events)
-    assert evaluate(case, NOW, SETTINGS) == [] and needs_another_look(case, NOW, SETTINGS)
-    assert [f.kind for f in evaluate(case, NOW + 200, SETTINGS)] == ["concurrent_sessions"]
-    assert not needs_another_look(case, NOW + DAY, SETTINGS)
-    assert not needs_another_look(DeviceCase("dev_1", events[1:]), NOW, SETTINGS)
+    assert evaluate(case, NOW, SETTINGS) == ([], True)
+    assert [f.kind for f in evaluate(case, NOW + 200, SETTINGS)[0]] == ["concurrent_sessions"]
+    assert not evaluate(case, NOW + DAY, SETTINGS)[1]
+    assert not evaluate(DeviceCase("dev_1", events[1:]), NOW, SETTINGS)[1]
 
 
 # -- new_geo
@@ -313,8 +313,8 @@ def _events(draw: st.DrawFn) -> list[Event]:
 def test_whatever_happened_findings_are_about_it(events: list[Event], status: str) -> None:
     """None of any order of events breaks a rule; evidence is never newer than now; looking twice says the same."""
     case = DeviceCase("dev_1", events, history=office(), places=PLACES, status=status, status_since=NOW - HOUR)
-    once = evaluate(case, NOW, SETTINGS)
-    assert once == evaluate(case, NOW, SETTINGS)
+    once, again = evaluate(case, NOW, SETTINGS)
+    assert (once, again) == evaluate(case, NOW, SETTINGS)
     assert len({finding.key for finding in once}) == len(once)
     for finding in once:
         assert finding.evidence <= NOW and finding.key.startswith(f"{finding.kind}:dev_1")

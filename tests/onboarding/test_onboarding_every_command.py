@@ -20,7 +20,7 @@ from tests.support import eventually
 
 KINDS = {kind.name: kind for kind in onboarding_kinds(DirectDialer())}
 
-NOT_ON_THE_HOST = {"inventory", "drain", "enable", "disable", "reach"}
+NOT_ON_THE_HOST = {"inventory", "drain", "enable", "disable", "reach", "hops"}
 """Steps that run no command there. Of any other step, each command is broken off."""
 
 ROUNDS = 60

@@ -255,7 +255,7 @@ document.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  const element = event.target.closest("[data-api], [data-open], [data-load], [data-plan], [data-fetch], [data-close], [data-copy], #theme, #menu");
+  const element = event.target.closest("[data-api], [data-open], [data-load], [data-plan], [data-fetch], [data-close], [data-copy], [data-dismiss], #theme, #menu");
   if (!element || element instanceof HTMLFormElement) return;
   if (element.dataset.api) press(element);
   else if (element.dataset.open) openDialog($(element.dataset.open), JSON.parse(element.dataset.set || "{}"));
@@ -264,6 +264,7 @@ document.addEventListener("click", (event) => {
   else if (element.dataset.plan) showPlan(element);
   else if (element.dataset.fetch) fillIn(element);
   else if (element.dataset.copy) copy(element);
+  else if (element.dataset.dismiss !== undefined) dismiss(element.closest("[data-dismissible]"));
   else if (element.id === "theme") nextTheme();
   else if (element.id === "menu") toggleMenu(element);
 });
@@ -367,6 +368,12 @@ async function copy(button) {
   const text = $(button.dataset.copy).textContent;
   await navigator.clipboard.writeText(text.trim());
   toast("Copied.");
+}
+
+/** What somebody has read and does not want to read again, in this browser, until it says something else. */
+function dismiss(notice) {
+  localStorage.setItem("dismissed", notice.dataset.dismissible);
+  notice.hidden = true;
 }
 
 // -- theme and menu
@@ -476,6 +483,7 @@ function fromAddress() {
 }
 
 window.addEventListener("hashchange", fromAddress);
+for (const notice of $$("[data-dismissible]")) notice.hidden = localStorage.getItem("dismissed") === notice.dataset.dismissible;
 startPalette();
 fromAddress();
 showTimes();

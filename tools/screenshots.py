@@ -107,6 +107,8 @@ def furnish(daemon: Daemon, ids: list[str]) -> dict[str, str]:
             client.post(f"/api/devices/{device['id']}/provision")
     client.post(f"/api/devices/{devices[4]['id']}/suspend")
     client.post(f"/api/devices/{devices[0]['id']}/bind", {"path_id": paths[0]["id"]})
+    for name, hops in (("over-the-north-sea", RELAYS), ("by-amsterdam", RELAYS[:1])):
+        client.post("/api/control-paths", {"name": name, "hops": [relay.id for relay in hops]})
     client.post("/api/tokens", {"name": "grafana", "scope": "monitor", "expires": "2160h"})
     client.post("/api/tokens", {"name": "inventory export", "scope": "readonly", "expires": "720h"})
     gone = client.post("/api/tokens", {"name": "old laptop", "scope": "admin", "expires": "720h"})

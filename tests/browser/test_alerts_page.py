@@ -12,6 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
+from coxswain.messages.alerts import SweepNow
 from tests.browser.actions import acts
 from tests.browser.conftest import confirm
 from tests.browser.found_alerts import some_alerts
@@ -211,3 +212,32 @@ def test_alerts_of_a_device_lead_to_the_list_of_them(browser_page: Page, alerts:
         page.wait_for_url("**/alerts?show=all&*")
         expect(card(page, "Impossible travel")).to_be_visible()
         expect(card(page, "Many failed logins")).to_have_count(0)
+
+
+def test_the_word_about_the_database_is_read_once(open_browser: Callable[..., Page]) -> None:
+    page = open_browser()
+    page.goto("/alerts")
+    notice = page.get_by_text("SQLite serves one controller")
+    expect(notice).to_be_visible()
+    page.get_by_role("button", name="Do not say so again").click()
+    expect(notice).not_to_be_visible()
+    page.reload()
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(notice).not_to_be_visible()
+
+
+def test_a_rule_that_fails_is_said(browser_page: Page, fleet: LiveFleet) -> None:
+    """What a page shows of the engine's own troubles; the engine is asked, and finds its table gone."""
+    page = browser_page
+    with fleet.controller.store.write() as tx:
+        tx.execute("ALTER TABLE alert_handled RENAME TO alert_handled_gone")
+    try:
+        fleet.controller.system.ask("alert_engine", SweepNow(), deadline=30)
+        page.goto("/alerts")
+        expect(page.get_by_text("came to nothing, and is tried again").first).to_be_visible()
+    finally:
+        with fleet.controller.store.write() as tx:
+            tx.execute("ALTER TABLE alert_handled_gone RENAME TO alert_handled")
+        fleet.controller.system.ask("alert_engine", SweepNow(), deadline=30)
+    page.reload()
+    expect(page.get_by_text("came to nothing, and is tried again")).to_have_count(0)

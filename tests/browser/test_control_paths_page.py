@@ -12,8 +12,10 @@ from playwright.sync_api import Locator, Page, expect
 from coxswain.messages.servers import EditRelay
 from tests.browser.actions import acts
 from tests.browser.conftest import confirm
+from tests.browser.test_machines_page import finished
 from tests.control_paths import ME, Hop
 from tests.fleet import LiveFleet
+from tests.machines import PASSWORD, Machine
 from tests.support import eventually
 
 _SLOW_MS = 60_000
@@ -145,3 +147,27 @@ def test_a_path_that_somebody_else_took_meanwhile_is_said(
     page.locator("#activate").get_by_role("button", name="Not now").click()
     expect(row(page, "wanted").get_by_text("active", exact=True)).to_be_visible()
     complaints.clear()  # the 409
+
+
+def test_a_machine_is_reached_over_a_relay_for_this_once(
+    browser_page: Page, fleet: LiveFleet, hops: list[Hop], machine: Machine
+) -> None:
+    client, page = fleet.controller.client, browser_page
+    page.goto("/servers")
+    page.get_by_role("button", name="Add a server").click()
+    dialog = page.locator("#add-server")
+    dialog.get_by_label("Address").fill(machine.address)
+    dialog.get_by_label("Name").fill("far-side")
+    dialog.get_by_label("Over the relay").select_option(label="north-hop (hel1)")
+    dialog.get_by_role("button", name="Ask the host").click()
+    expect(dialog.get_by_label("Host key")).to_have_value(machine.fingerprint, timeout=_SLOW_MS)
+    dialog.get_by_label("One-time password").fill(PASSWORD)
+    dialog.get_by_role("button", name="The key is right").click()
+    finished(page)
+    expect(page.get_by_role("link", name="north-hop")).to_be_visible()
+    operation = client.get(f"/api/operations/{page.url.rpartition('/')[2]}")
+    assert operation["params"]["route"] == [hops[0].id]
+    record = next(each for each in client.get("/api/audit?limit=50") if each["action"] == "server.host-key")
+    assert record["detail"]["route"] == [hops[0].id]
+    (server,) = [server for server in client.get("/api/servers") if server["name"] == "far-side"]
+    client.call("DELETE", f"/api/servers/{server['id']}")

@@ -52,7 +52,18 @@ def alerts_about(call: Call, **of: str) -> dict[str, Any]:
 
 
 def _load(call: Call) -> dict[str, Any]:
-    return _list(call) | _chart(call) | {"views": [(name, title) for name, title, _ in _VIEWS], "kinds": TITLES}
+    rules = tolerant(call, "/api/analytics/status", None)
+    warning = rules["backend_warning"] if rules else ""
+    return (
+        _list(call)
+        | _chart(call)
+        | {
+            "rules": rules,
+            "warning": warning,
+            "views": [(name, title) for name, title, _ in _VIEWS],
+            "kinds": TITLES,
+        }
+    )
 
 
 def _one(call: Call) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def _list(call: Call) -> dict[str, Any]:
 
 def _show(call: Call) -> dict[str, Any]:
     found = ask(call, f"/api/operations/{call.path['key']}").value
-    names = names_of(call, [found], "target_id") | names_of(call, [found["params"]], *found["params"])
+    given = [each for value in found["params"].values() for each in (value if isinstance(value, list) else [value])]
+    names = names_of(call, [found, *({"target_id": each} for each in given)], "target_id")
     return {"o": found, "names": names, "here": "/operations"}
 
 

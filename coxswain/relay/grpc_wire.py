@@ -178,11 +178,6 @@ class MessageGate:
                 self._begin(self._prefix[0], int.from_bytes(self._prefix[1:]))
                 self._prefix.clear()
 
-    @property
-    def whole(self) -> bool:
-        """No message is cut off here."""
-        return not self._left and not self._prefix
-
     def _begin(self, flag: int, length: int) -> None:
         if flag == 1:
             raise _compressed(self._compressed, self._encoding)

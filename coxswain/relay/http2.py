@@ -30,7 +30,9 @@ _CONNECTION_WINDOW = 4 * 1024 * 1024
 _MAX_STREAMS = 100
 _MAX_HEADER_BYTES = 64 * 1024
 _WRITE_S = 30.0
+_PREFACE_S = 20.0
 _RESETS_SPARED = 200
+"""Streams that a peer may open and drop, beside twice as many as it sees through (the flood of CVE-2023-44487)."""
 
 
 class StreamGone(ConnectionError):
@@ -169,8 +171,9 @@ class Http2Connection:
         self._streams: dict[int, Http2Stream] = {}
         self._writing = asyncio.Lock()
         self._client = client
-        self._served = 0
+        self._answered = 0
         self._resets = 0
+        self._greeted = False
         self.closed = False
         config = h2.config.H2Configuration(client_side=client, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
@@ -201,7 +204,7 @@ class Http2Connection:
                 for event in self._h2.receive_data(data):
                     self._take(event)
                 await self._flush()
-                if self._resets > _RESETS_SPARED + 2 * self._served:
+                if self._resets > _RESETS_SPARED + 2 * self._answered:
                     self._h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
                     break
         except (h2.exceptions.ProtocolError, h2.exceptions.RFC1122Error) as error:
@@ -233,14 +236,6 @@ class Http2Connection:
             raise StreamGone(f"no new stream: {type(error).__name__}") from None
         await self._flush()
         return stream
-
-    def close(self) -> None:
-        """Ends the connection at once."""
-        self._stream.close()
-
-    @property
-    def open_streams(self) -> int:
-        return len(self._streams)
 
     # for streams
 
@@ -280,6 +275,11 @@ class Http2Connection:
     # beneath
 
     async def _read(self) -> bytes:
+        if not self._greeted:
+            async with asyncio.timeout(_PREFACE_S):
+                data = await self._stream.read()
+            self._greeted = True
+            return data
         if self._idle_s is None:
             return await self._stream.read()
         while True:
@@ -324,7 +324,6 @@ class Http2Connection:
         number = event.stream_id or 0
         stream = self._streams[number] = Http2Stream(self, number)
         headers = Headers(_pairs(event.headers), event.stream_ended is not None)
-        self._served += 1
         stream.they_ended = headers.last
         if self._on_request is not None:
             self._on_request(stream, headers)
@@ -338,6 +337,7 @@ class Http2Connection:
     def _tidy(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is not None and stream.we_ended and stream.they_ended:
+            self._answered += 1
             del self._streams[number]
 
 

@@ -39,6 +39,10 @@ T = TypeVar("T")
 
 _AGENT = f"coxswain-relay/{coxswain.__version__}"
 _HANDSHAKE_S = 20.0
+_CLAIMS_AT_ONCE = 32
+_CLAIM_S = 60.0
+"""Calls without a certificate are bounded in number and time, so that strangers cannot keep devices from the controller."""
+
 _IDLE_S = 1_800.0
 _REFUSED_STREAM, _NO_ERROR = 7, 0
 
@@ -58,6 +62,7 @@ class DeviceProxy:
         self._log = log
         self._calls: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._claims = 0
 
     async def serve(self, stream: SocketStream) -> None:
         """One device's connection, from the handshake to its end."""
@@ -94,7 +99,15 @@ class DeviceProxy:
             if self._draining:
                 await device.reset(_REFUSED_STREAM)  # a client tries that again elsewhere, by itself
                 return
-            await _Call(device, headers, fingerprint, self._backend).run()
+            call = _Call(device, headers, fingerprint, self._backend)
+            if fingerprint:
+                await call.run()
+                return
+            self._claims += 1
+            try:
+                await call.run(claims=self._claims)
+            finally:
+                self._claims -= 1
         except (StreamGone, OSError):
             return  # the device is gone
         except Exception:
@@ -114,7 +127,8 @@ class _Call:
         self._backend = backend
         self._started = False
 
-    async def run(self) -> None:
+    async def run(self, *, claims: int = 0) -> None:
+        """``claims``: how many calls without certificate there are, with this one."""
         if self._named.get(b":method") != b"POST" or not self._named.get(b"content-type", b"").startswith(
             b"application/grpc"
         ):
@@ -122,18 +136,22 @@ class _Call:
             await self._finish_device()
             return
         try:
-            await self._within_deadline()
+            await self._within_deadline(claims)
         except GrpcFailure as failure:
             await self._device.send_headers(failure_headers(failure, started=self._started), last=True)
             await self._finish_device()
 
-    async def _within_deadline(self) -> None:
+    async def _within_deadline(self, claims: int) -> None:
         path = self._named.get(b":path", b"")
         refusal = None if self._fingerprint else certless_refusal(path.decode("utf-8", "replace"))
         if refusal is not None:
             raise refusal
         given = self._named.get(b"grpc-timeout")
         timeout_s = None if given is None else parse_timeout(given)
+        if claims:
+            timeout_s = min(timeout_s or _CLAIM_S, _CLAIM_S)
+        if claims > _CLAIMS_AT_ONCE:
+            raise GrpcFailure(Code.RESOURCE_EXHAUSTED, "relay: too many devices are joining at once; try again")
         try:
             async with asyncio.timeout(timeout_s):
                 await self._forward(path, timeout_s)

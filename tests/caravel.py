@@ -19,15 +19,15 @@ from coxswain.accounts.identity import DeviceIdentity
 from coxswain.accounts.invites import parse_link
 from coxswain.accounts.primitives import random_bytes, x25519_public_key
 from coxswain.accounts.sealed import open_sealed, read_sealed
-from coxswain.keyring import Keyring
+from coxswain.keyring import Keyring, KeySource, load_secret, open_keyring
 from coxswain.pki import Role, device_fingerprint, issue_relay_leaf
 from coxswain.statedir import ACCOUNT_SYNC_SOCKET
-from coxswain.store import Store
+from coxswain.store import Store, open_store
 from coxswain.store import pki as pki_rows
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
-from tests.fleet import Controller
+from tests.fleet import Controller, Daemon
 
-__all__ = ["Caravel", "Door", "PublicPort", "RelayLeg", "claim_request", "csr_of", "leg_on", "pem_of", "relay_leg"]
+__all__ = ["Caravel", "Door", "PublicPort", "RelayLeg", "claim_request", "csr_of", "leg_on", "leg_to", "pem_of", "relay_leg"]
 
 SERVICE = "/pharos.account.v1.AccountSync"
 RESPONSES = {
@@ -97,6 +97,18 @@ def leg_on(store: Store, keyring: Keyring, state: Path, hostname: str = "relay.e
     fleet = authorities[Role.FLEET]
     leaf = issue_relay_leaf(fleet, key.public_key(), hostname, time.time())
     return RelayLeg(state / ACCOUNT_SYNC_SOCKET, fleet.pem, leaf.pem, pem_of(key))
+
+
+def leg_to(daemon: Daemon) -> RelayLeg:
+    """To a daemon that does not run just now: while it does, its state is its own."""
+    secret = load_secret(KeySource.FILE, key_file=daemon.state / "ca.key", environ={})
+    store = open_store(daemon.store)
+    try:
+        with store.write() as tx:
+            keyring = open_keyring(tx, secret)
+        return leg_on(store, keyring, daemon.state)
+    finally:
+        store.close()
 
 
 class PublicPort:

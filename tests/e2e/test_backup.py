@@ -13,11 +13,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from coxswain.backup.revocations import read_file
 from coxswain.cli.client import RemoteError
 from coxswain.store import open_store
+from tests.caravel import Caravel, leg_to
 from tests.every_action import one_time_code
 from tests.fleet import Daemon, Nodes, peers_body
 from tests.postgres import PostgresServer
@@ -181,6 +183,60 @@ def test_nor_is_what_was_taken_away_by_hand_or_used_up(fleet: Fleet, dsns: tuple
         assert json.loads(new.cox("audit", "verify", "--json"))["ok"]
     finally:
         new.kill()
+
+
+def test_links_that_were_used_or_revoked_are_not_good_again(dsns: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    old = Daemon(tmp_path / "old", dsn=dsns[0])
+    old.start()
+    client = old.client()
+    user = client.post("/api/users", {"name": "Ann"})["id"]
+
+    def link(**body: Any) -> tuple[str, str]:
+        made = client.post(f"/api/users/{user}/invite", {"relay": "r.example:443", **body})
+        return made["ticket_id"], made["url"]
+
+    (_, used), (revoked_id, revoked), (_, still_open), (_, first) = (link() for _ in range(4))
+    phone, other, successor = Caravel(), Caravel(), Caravel()
+    old.stop()
+    leg = leg_to(old)
+    old.start()
+    phone.enroll(leg, first)
+    device = client.get(f"/api/users/{user}/devices")[0]["id"]
+    _, again = link(device_id=device)
+    backup = tmp_path / "b.coxbak"
+    old.cox("backup", "create", "--out", str(backup))
+    other.enroll(leg, used)
+    client.call("DELETE", f"/api/invites/{revoked_id}")
+    successor.enroll(leg, again)
+    old.kill()
+    leg.close()
+
+    new, told = restore(tmp_path / "new", dsns[1], backup, "--beside", str(old.state))
+    assert len(told["revoked_again"]) == 3
+    leg = leg_to(new)
+    new.start()
+    try:
+        for url in (used, revoked, again):
+            with pytest.raises(grpc.RpcError) as refused:
+                Caravel().claim(leg, url)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        for known in (phone, other, successor):
+            with pytest.raises(grpc.RpcError) as refused:
+                known.sync(leg)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        Caravel().enroll(leg, still_open)
+        _, fresh = link_of(new, user, device)
+        assert phone.enroll(leg, fresh)["user"] == user
+    finally:
+        new.kill()
+        leg.close()
+
+
+def link_of(daemon: Daemon, user: str, device: str) -> tuple[str, str]:
+    body = {"relay": "r.example:443", "device_id": device}
+    made = daemon.client().post(f"/api/users/{user}/invite", body)
+    return made["ticket_id"], made["url"]
 
 
 def test_without_the_file_beside_it_says_what_is_not_known(fleet: Fleet, dsns: tuple[str, str], tmp_path: Path) -> None:

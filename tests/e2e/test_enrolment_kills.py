@@ -12,9 +12,7 @@ import grpc
 import pytest
 
 from coxswain.errors import CoxswainError
-from coxswain.keyring import KeySource, load_secret, open_keyring
-from coxswain.store import open_store
-from tests.caravel import Caravel, RelayLeg, leg_on
+from tests.caravel import Caravel, leg_to
 from tests.fleet import Daemon
 
 KILLS = 3
@@ -28,18 +26,6 @@ def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
     daemon.start()
     yield daemon
     daemon.kill()
-
-
-def leg_to(daemon: Daemon) -> RelayLeg:
-    """While it is down: its state is its own otherwise."""
-    secret = load_secret(KeySource.FILE, key_file=daemon.state / "ca.key", environ={})
-    store = open_store(daemon.store)
-    try:
-        with store.write() as tx:
-            keyring = open_keyring(tx, secret)
-        return leg_on(store, keyring, daemon.state)
-    finally:
-        store.close()
 
 
 def test_a_ticket_is_unused_or_its_device_is_whole(daemon: Daemon) -> None:

@@ -315,6 +315,11 @@ class MonitorServer:
             task.uncancel()
             code, text = consumer.ending
             await context.abort(code, text)
+        except Exception:
+            if context.done():
+                return  # it went away in the middle of a write
+            _log.exception("SIEM stream: a consumer's stream failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "the stream failed; come back with the cursor")
         finally:
             self._consumers.discard(consumer)
 

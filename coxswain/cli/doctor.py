@@ -58,7 +58,7 @@ def _print(findings: list[Finding]) -> None:
 
 def _here(config: str | None, *, quick: bool) -> Iterator[Finding]:
     from coxswain.config import ConfigProblems, load  # noqa: PLC0415 - the rest is only needed here
-    from coxswain.doctor import files  # noqa: PLC0415
+    from coxswain.doctor import extras, files  # noqa: PLC0415
     from coxswain.doctor.daemon import check_daemon  # noqa: PLC0415
     from coxswain.doctor.finding import fail  # noqa: PLC0415
     from coxswain.doctor.state import check_state  # noqa: PLC0415
@@ -79,6 +79,8 @@ def _here(config: str | None, *, quick: bool) -> Iterator[Finding]:
     yield from files.check_key(loaded, os.environ)
     yield from files.check_disk(loaded)
     yield from files.check_clock()
+    yield from extras.check_siem(loaded, now=time.time())
+    yield from extras.check_geoip(loaded, now=time.time())
     if loaded.state_dir.is_dir():
         yield from check_state(loaded, os.environ, now=time.time(), quick=quick)
     asking = Client(loaded.socket, timeout=20.0)

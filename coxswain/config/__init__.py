@@ -35,7 +35,7 @@ _FOREIGN_ENV = frozenset({
 })  # fmt: skip
 """Variables that begin with COX_ and are no configuration keys."""
 
-_FILES_TO_READ = ("node.binary_path", "relay.binary_path", "siem.tls_cert", "siem.tls_key", "geoip_db")
+_FILES_TO_READ = ("node.binary_path", "relay.binary_path", "siem.tls_cert", "siem.tls_key", "siem.client_ca", "geoip_db")
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list of texts"}
 

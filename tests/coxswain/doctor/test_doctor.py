@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from click.testing import CliRunner, Result
 from actors.main import cli
 from coxswain.audit import append_outbox, record
 from coxswain.config import Config, load
-from coxswain.doctor import Finding, Level, files
+from coxswain.doctor import Finding, Level, extras, files
 from coxswain.doctor.daemon import check_daemon
 from coxswain.doctor.state import check_state
 from coxswain.errors import DaemonNotRunning, DeadlineExceeded
+from coxswain.geoip import UPDATED
 from coxswain.messages.audit import Caller
 from coxswain.store import open_store
+from tests.file_server import make_certificate
 from tests.fleet import Controller
+from tests.mmdb import city, write_mmdb
 
 DAY = 86_400.0
 
@@ -42,8 +46,6 @@ def run(config: Config, *arguments: str, code: int = 0) -> Result:
 
 
 def state(config: Config, *, now: float | None = None, **options: Any) -> list[Finding]:
-    import time  # noqa: PLC0415
-
     return list(check_state(config, {}, now=time.time() if now is None else now, **options))
 
 
@@ -153,9 +155,40 @@ def test_another_schema(config: Config) -> None:
     assert "has schema 9999" in found(state(config), "schema", Level.FAIL)
 
 
-def test_certificates_that_end(config: Config) -> None:
-    import time  # noqa: PLC0415
+def test_the_certificate_of_the_siem_stream(config: Config, tmp_path: Path) -> None:
+    assert list(extras.check_siem(config, now=0)) == [], "there is no stream"
+    certificate, key = make_certificate(tmp_path / "pki")
+    text = f"\nsiem:\n  listen: ':9443'\n  tls_cert: {certificate}\n  tls_key: {key}\n"
+    config.path.write_text(config.path.read_text() + text)
 
+    def look(days: float = 0) -> list[Finding]:
+        return list(extras.check_siem(load(config.path, {}), now=time.time() + days * DAY))
+
+    key.chmod(0o640)
+    assert "siem.tls_key: others may read" in found(look(), "SIEM stream", Level.FAIL)
+    key.chmod(0o600)
+    assert "expires in" in found(look(), "SIEM stream", Level.WARN), "it is good for a day"
+    assert "good for" in found(look(-60), "SIEM stream", Level.OK)
+    assert "expired 2 days ago" in found(look(3), "SIEM stream", Level.FAIL)
+    key.unlink()
+    assert "cannot be read" in found(look(), "SIEM stream", Level.FAIL)
+    assert "siem.tls_key" in run(config, "--quick", code=1).stdout
+
+
+def test_the_geoip_database(config: Config) -> None:
+    def look(days: float = 0) -> list[Finding]:
+        return list(extras.check_geoip(config, now=time.time() + days * DAY))
+
+    assert look() == [], "there need not be one"
+    path = config.state_dir / UPDATED
+    path.write_bytes(b"nonsense")
+    assert "no MMDB file" in found(look(), "GeoIP", Level.FAIL)
+    write_mmdb(path, {"8.8.8.0/24": city(1.0, 2.0, "Somewhere")})
+    assert "0 days old" in found(look(), "GeoIP", Level.OK)
+    assert "100 days old" in found(look(100), "GeoIP", Level.WARN)
+
+
+def test_certificates_that_end(config: Config) -> None:
     now = time.time()
     with apsw.Connection(str(config.database)) as connection:
         connection.execute("INSERT INTO nodes (id, name, created_at, updated_at) VALUES ('nod_a', 'ams', 1, 1)")
@@ -201,8 +234,6 @@ def test_certificates_of_devices_that_end_soon(config: Config) -> None:
 
 
 def test_backups_and_the_audit_log(config: Config) -> None:
-    import time  # noqa: PLC0415
-
     now = time.time()
     assert "no record" in found(state(config, now=now), "backups", Level.WARN)
     store = open_store(config.database)

@@ -40,6 +40,17 @@ def told(store: Store) -> list[Boundary]:
     return made
 
 
+def test_records_after_one_come_in_the_order_in_which_they_were_written(store: Store, told: list[Boundary]) -> None:
+    with store.read() as tx:
+        assert records.last_seq(tx) == 600
+        seen, after = [], 0
+        while page := records.records_after(tx, after, 97):
+            seen += page
+            after = page[-1].seq
+        assert [(r.seq, r.reason, r.rx_bytes) for r in seen] == [(b.seq, b.reason, b.rx_bytes) for b in told]
+        assert records.records_after(tx, 600, 10) == []
+
+
 def find(store: Store, query: ListRecords) -> list[SessionRecord]:
     with store.read() as tx:
         return records.list_records(tx, query)

@@ -105,8 +105,9 @@ class RouteProbe:
                         raise error
                     failures[tries[one]] = str(error)
         finally:
-            for one in waiting:
+            for one in tries:
                 one.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
         which = await self._broken_hop(route, targets[0][1]) if route.is_onion else ""
         told = "; ".join(f"{name}: {why}" for name, why in failures.items())
         raise NodeUnreachable(

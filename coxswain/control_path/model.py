@@ -40,7 +40,7 @@ class Hop:
     """
 
     relay_id: str
-    name: str
+    name: str = field(compare=False)  # another name is no other way
     egress: str
     onion: str = ""
     onion_pubkey: str = field(default="", repr=False)

@@ -236,3 +236,15 @@ def test_directly_again_only_where_that_is_said(there: Sea) -> None:
     there.all_come_from(None)
     assert there.sources == {"127.0.0.1"}
     eventually(lambda: hop.events("session ended"), timeout=10)
+
+
+def test_a_controller_that_starts_again_takes_the_path_from_the_first_dial_on(there: Sea) -> None:
+    hop = there.hop("anew")
+    there.path("way", [hop])
+    there.activate("way")
+    there.all_come_from(hop)
+    there.fleet.controller.stop()
+    there.forget_sources()
+    there.fleet.controller.start()
+    there.all_come_from(hop)
+    assert there.sources == {hop.address}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from actors.accounts import invites, issuing, sync
@@ -62,7 +62,7 @@ class Accounts(Actor):
     def stopping(self) -> None:
         try:
             self._server.halt().result(2.0)
-        except (CoxswainError, TimeoutError) as error:
+        except (CoxswainError, TimeoutError, CancelledError) as error:
             self.context.log.warning("AccountSync did not end in an orderly way: %s", error)
 
     def receive(self, message: Any) -> Any:

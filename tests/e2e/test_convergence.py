@@ -4,28 +4,18 @@ else, and who is only idle is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.cascade import CascadeFleet, cascade_fleet
+from tests.cascade import CascadeFleet
 from tests.support import eventually
 
 NODES = 3
 BASE_PORT = 13_380
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CascadeFleet]:
-    with cascade_fleet(tmp_path_factory.mktemp("convergence"), NODES, BASE_PORT) as running:
-        yield running
-
-
 @pytest.fixture
-def fleet(shared: CascadeFleet) -> Iterator[CascadeFleet]:
-    shared.fleet.controller.all_in_sync(NODES)
-    yield shared
-    shared.tidy_up()
+def fleet(cascade: CascadeFleet) -> CascadeFleet:
+    return cascade
 
 
 def calls(fleet: CascadeFleet, index: int, method: str) -> int:

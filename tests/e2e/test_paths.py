@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
-from tests.cascade import DROPPED, CascadeFleet, cascade_fleet
+from tests.cascade import DROPPED, CascadeFleet
 from tests.support import eventually
 
 NODES = 5
 BASE_PORT = 13_300
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CascadeFleet]:
-    with cascade_fleet(tmp_path_factory.mktemp("paths"), NODES, BASE_PORT) as running:
-        yield running
-
-
 @pytest.fixture
-def fleet(shared: CascadeFleet) -> Iterator[CascadeFleet]:
-    """Everything is well before each test; afterwards there are neither bindings nor paths, and nodes have nothing."""
-    shared.fleet.controller.all_in_sync(NODES)
-    yield shared
-    shared.tidy_up()
+def fleet(cascade: CascadeFleet) -> CascadeFleet:
+    return cascade
 
 
 # -- building

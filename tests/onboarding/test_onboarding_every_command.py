@@ -46,7 +46,7 @@ class Scene:
         return self.rig.agent("newer", version="0.3.2", **more)
 
     def relay(self) -> dict[str, Any]:
-        body = {"role": "relay", "binary_path": self.relay_file("relay"), "egress": True, "onion": True}
+        body = {"role": "relay", "binary_path": self.relay_file("relay"), "egress": True}
         relay: dict[str, Any] = self.rig.client.post(f"/api/servers/{self.server['id']}/deploy", body)
         return relay
 

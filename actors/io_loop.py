@@ -26,7 +26,7 @@ __all__ = ["IoLoop", "IoLoopActor"]
 T = TypeVar("T")
 
 _BEAT_S = 0.25
-_CLEAN_UP_S = 1.0
+_CLEAN_UP_S = 2.0
 
 
 class IoLoop:
@@ -49,7 +49,7 @@ class IoLoop:
         self._setups.append(setup)
 
     def on_stop(self, cleanup: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Registers what runs on a loop that stops, before its tasks are cancelled; it has a second.
+        """Registers what runs on a loop that stops, before its tasks are cancelled; it has two seconds.
 
         A ``grpc.aio`` server has to be stopped here: when it shuts down, the core writes into the memory of the calls that
         it waits for, and without their tasks that memory would be another's by then.

@@ -36,7 +36,7 @@ _NUMBERS = itertools.count(1)
 
 
 class Consumer:
-    """One subscription; iterates over its events. Gives up after 30 seconds."""
+    """One subscription; iterates over its events. Gives up after a minute."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Consumer:
         )
         request = pb.SubscribeRequest(kinds=kinds, cursor=cursor, marks=marks)
         metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
-        self._call: Any = subscribe(request, metadata=metadata, timeout=30)
+        self._call: Any = subscribe(request, metadata=metadata, timeout=60)
 
     def __enter__(self) -> Self:
         return self

@@ -571,7 +571,7 @@ def test_sigterm_ends_open_streams_and_the_daemon(tmp_path: Path) -> None:
             idle.ready()
             began = time.monotonic()
             assert daemon.stop() in (0, 128 + signal.SIGTERM)
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 30
             code, text = reading.end()
             assert code is grpc.StatusCode.UNAVAILABLE and "come back" in text
         client.close()

@@ -1,38 +1,51 @@
 """The entry point of ``cox``: the library's commands, and ``serve``, which needs the actors.
 
 Under the name ``cox-node``, or ``node``, as which it is installed on hosts (node-contract.md 3.1), the same program is the
-node agent; under ``cox-relay`` or ``relay`` (relay-contract.md 7.2) it is the relay. So one file serves all ends.
+node agent, so that one file serves both ends.
 """
 
 from __future__ import annotations
 
+import os.path
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from coxswain.cli.main import cli
+from coxswain import __version__
+
+if TYPE_CHECKING:
+    from coxswain.cli.main import LazyGroup
 
 __all__ = ["main"]
 
-cli.lazy = {"init": cli.lazy["init"], "serve": ("actors.serve_command:serve_command", "Run the daemon."), **cli.lazy}
-
 _AGENT = ("cox-node", "node")
-_RELAY = ("cox-relay", "relay")
+
+
+def __getattr__(name: str) -> LazyGroup:
+    """``cli``: the whole command line."""
+    if name != "cli":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _command_line()
+
+
+def _command_line() -> LazyGroup:
+    from coxswain.cli.main import cli  # noqa: PLC0415 - two thirds of what ``--version`` would take
+
+    if "serve" not in cli.lazy:
+        serve = ("actors.serve_command:serve_command", "Run the daemon.")
+        cli.lazy = {"init": cli.lazy["init"], "serve": serve, **cli.lazy}
+    return cli
 
 
 def main() -> None:
-    """Runs ``cox``, or the node agent or the relay when called by its name."""
-    name = Path(sys.argv[0]).name.removesuffix(".pyz").removesuffix(".new")
-    if name in _RELAY:
-        from coxswain.relay.main import main as relay  # noqa: PLC0415 - another program
-
-        relay()
-        return
-    if name in _AGENT:
+    """Runs ``cox``, or the node agent when called by its name."""
+    if os.path.basename(sys.argv[0]).removesuffix(".pyz").removesuffix(".new") in _AGENT:  # noqa: PTH119 - as above
         from coxswain.agent.main import main as agent  # noqa: PLC0415 - the other program
 
         agent()
-        return
-    cli(prog_name="cox")
+    elif sys.argv[1:] == ["--version"]:  # what installers and monitors ask
+        print(__version__)  # noqa: T201
+    else:
+        _command_line()(prog_name="cox")
 
 
 if __name__ == "__main__":

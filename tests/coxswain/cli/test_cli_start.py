@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from actors.main import cli
+from coxswain import __version__
 from tests.fleet import Controller
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,6 +40,13 @@ def imported(*arguments: str) -> tuple[list[str], str]:
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("version",)])
 def test_what_needs_nothing_loads_nothing(arguments: tuple[str, ...]) -> None:
     assert imported(*arguments)[0] == []
+
+
+def test_the_version_is_told_without_the_command_line() -> None:
+    code = "import sys; from actors.main import main; sys.argv = ['cox', '--version']; main(); print('click' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == [__version__, "False"]
+    assert CliRunner().invoke(cli, ["--version"]).output == f"{__version__}\n", "the command line says the same"
 
 
 @pytest.mark.parametrize("line", ["nodes list", "nodes show light", "status", "tree", "sessions", "ca show", "audit"])

@@ -1,7 +1,7 @@
 """The entry point of ``cox``: the library's commands, and ``serve``, which needs the actors.
 
 Under the name ``cox-node``, or ``node``, as which it is installed on hosts (node-contract.md 3.1), the same program is the
-node agent, so that one file serves both ends.
+node agent; under ``cox-relay`` or ``relay`` (relay-contract.md 7.2) it is the relay. So one file serves all ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _AGENT = ("cox-node", "node")
+_RELAY = ("cox-relay", "relay")
 
 
 def __getattr__(name: str) -> LazyGroup:
@@ -37,8 +38,13 @@ def _command_line() -> LazyGroup:
 
 
 def main() -> None:
-    """Runs ``cox``, or the node agent when called by its name."""
-    if os.path.basename(sys.argv[0]).removesuffix(".pyz").removesuffix(".new") in _AGENT:  # noqa: PTH119 - as above
+    """Runs ``cox``, or the node agent or the relay when called by its name."""
+    name = os.path.basename(sys.argv[0]).removesuffix(".pyz").removesuffix(".new")  # noqa: PTH119 - as above
+    if name in _RELAY:
+        from coxswain.relay.main import main as relay  # noqa: PLC0415 - another program
+
+        relay()
+    elif name in _AGENT:
         from coxswain.agent.main import main as agent  # noqa: PLC0415 - the other program
 
         agent()

@@ -3,16 +3,18 @@
 It says in a sentence what would otherwise be a stack trace (the wrong Python), and chooses where the packages are
 unpacked: native extensions cannot be loaded from inside a zip file. Whoever can write there can run code as this user,
 so the directory belongs to this user or to root, and nobody else may write to it. ``tools/zipapp`` puts this file into
-the archive as ``__main__.py`` and fills in the two names in ``@``. It imports little: every command waits for it.
+the archive as ``__main__.py`` and fills in the names in ``@``. It imports little: every command waits for it. For the same
+reason it hands over to shiv's bootstrap only where there is something to unpack; what is unpacked it starts itself.
 """
 
 import contextlib
 import os
+import site
 import stat
 import sys
 from typing import NoReturn
 
-PYTHON, MACHINE = "@PYTHON@", "@MACHINE@"
+PYTHON, MACHINE, BUILD = "@PYTHON@", "@MACHINE@", "@BUILD@"
 
 
 def refuse(sentence: str) -> NoReturn:
@@ -65,6 +67,24 @@ def cache() -> str:
     refuse(f"there is no place to unpack: {path} is not this user's alone; set SHIV_ROOT to a directory that is")
 
 
+def use_unpacked(root: str) -> bool:
+    """Whether an earlier run unpacked this very build (its directory gets its name when it is complete); then its packages
+    can be imported, before those of this Python and after its standard library, as shiv has it.
+    """
+    if any(name.startswith("SHIV_") and name != "SHIV_ROOT" for name in os.environ):
+        return False  # somebody wants something of shiv
+    name = os.path.basename(os.path.realpath(sys.argv[0]))
+    packages = os.path.join(root, f"{name}_{BUILD}", "site-packages")
+    if not os.path.isdir(packages):
+        return False
+    known = len(sys.path)
+    others = (i for i, path in enumerate(sys.path) if os.path.basename(path) in ("site-packages", "dist-packages"))
+    place = next(others, known)
+    site.addsitedir(packages)
+    sys.path[:] = sys.path[:place] + sys.path[known:] + sys.path[place:known]
+    return True
+
+
 def start() -> None:
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     machine = os.uname().machine
@@ -73,7 +93,11 @@ def start() -> None:
             f"this file is for Python {PYTHON} on {MACHINE}, and this is {version} on {machine}: "
             f"call it with python{PYTHON}, or build one with tools/zipapp --for {version}"
         )
-    os.environ["SHIV_ROOT"] = cache()
+    root = os.environ["SHIV_ROOT"] = cache()
+    if use_unpacked(root):
+        from actors.main import main  # noqa: PLC0415 - it was not to be found before
+
+        sys.exit(main())  # type: ignore[func-returns-value]
     from _bootstrap import bootstrap  # noqa: PLC0415 - nothing of the archive before the checks
 
     bootstrap()

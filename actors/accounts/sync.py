@@ -88,11 +88,13 @@ def _by_password(state: AccountsState, call: SyncCall) -> str:
     state.passwords.take("everybody", now)
     state.passwords_of_one.take(email, now)
     with state.store.read() as tx:
-        user = account_rows.find_user(tx, email)
+        user = account_rows.find_user(tx, email) if email.isprintable() else None
         user = user if user is not None and user.email == email and user.role == "user" else None
         stored = rows.password_hash_of(tx, user.id) if user is not None else ""
     right = check_hash(request.password[:1_000], stored)
     if user is None or not right or user.status != UserStatus.ACTIVE:
+        who = user.id if user is not None else "account"
+        _note_refusal(state, call, "account.login_failed", who=who, target=("user", user.id if user else ""), error=_WRONG)
         raise Unauthenticated(_WRONG)
     state.passwords.give_back("everybody", now)
     state.passwords_of_one.give_back(email, now)
@@ -151,7 +153,9 @@ def _claim(state: AccountsState, call: SyncCall) -> pb.ClaimEnrollmentResponse:
             raise Unauthenticated(NO_SUCH_TICKET)
         made = _redeem(state, call, asked, ticket)
     except CoxswainError as error:
-        _note_refusal(state, call, ticket, error)
+        if not isinstance(error, Unavailable):
+            who, ticket_id = (ticket.user_id, ticket.id) if ticket is not None else ("enrollment-ticket", "")
+            _note_refusal(state, call, "enroll.claim", who=who, target=("ticket", ticket_id), error=str(error))
         raise
     state.claims.give_back(call.relay, now)
     state.all_claims.give_back("everybody", now)
@@ -189,25 +193,23 @@ def _redeem(state: AccountsState, call: SyncCall, asked: ClaimRequest, ticket: m
     )
 
 
-def _note_refusal(state: AccountsState, call: SyncCall, ticket: m.Ticket | None, error: CoxswainError) -> None:
+def _note_refusal(
+    state: AccountsState, call: SyncCall, action: str, *, who: str, target: tuple[str, str], error: str
+) -> None:
     """So many are recorded; a flood of them is only counted, so that strangers cannot fill the audit log."""
-    if isinstance(error, Unavailable):
-        return
     try:
         state.refusals.take("everybody", state.context.clock.monotonic())
     except Unavailable:
         state.not_recorded += 1
         return
-    who = ticket.user_id if ticket is not None else "enrollment-ticket"
-    target = ("ticket", ticket.id if ticket is not None else "")
     detail: dict[str, Any] = {"relay": call.relay}
     if state.not_recorded:
         detail["not_recorded_before"] = state.not_recorded
     try:
         with state.store.write(Durability.BATCHED) as tx:
-            record(tx, Caller(who, "token"), "enroll.claim", target, detail, now=state.now(), error=str(error)[:200])
+            record(tx, Caller(who, "token"), action, target, detail, now=state.now(), error=error[:200])
     except StoreUnavailable as failure:
-        state.context.log.warning("a refused claim is in no audit record: %s", failure)
+        state.context.log.warning("a refusal (%s) is in no audit record: %s", action, failure)
         return
     state.not_recorded = 0
     state.outbox_grew()

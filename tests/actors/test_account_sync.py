@@ -326,9 +326,13 @@ def test_passwords_that_are_not_right(running: Controller, member: dict[str, Any
             ("nobody@example.org", "correct horse"),
             (member["id"], "correct horse"),
             ("admin", "correct horse"),
+            ("\x00@example.org", "correct\x00horse"),
+            ("x" * 5_000, "y" * 5_000),
         )
     }
     assert len(texts) == 1
+    found = eventually(lambda: running.client.get(f"/api/audit?action=account.login_failed&actor={member['id']}"))
+    assert found[0]["target_id"] == member["id"] and "wrong" in found[0]["error"]
     login(leg, member["email"], "correct horse")
     running.client.post(f"/api/users/{member['id']}/suspend")
     assert refused(Code.UNAUTHENTICATED, lambda: login(leg, member["email"], "correct horse")) in texts

@@ -208,7 +208,7 @@ def main(*, out: Path, theme: tuple[str, ...], width: tuple[int, ...], only: tup
                     if not only or name in only:
                         page.goto(path, wait_until="networkidle")
                         if name == "fleet":
-                            page.locator(".feed li:nth-child(4)").wait_for()
+                            page.locator(".feed li:nth-child(4)").wait_for(timeout=120_000)
                         file = out / f"dashboard-{name}{f'-{scheme}-{across}' if several else ''}.png"
                         shoot(page, file, whole=several)
                         click.echo(f"{file.name}: {file.stat().st_size // 1000} kB")

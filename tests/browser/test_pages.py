@@ -100,6 +100,30 @@ def test_on_a_phone_nothing_sticks_out(open_browser: Callable[..., Page], fleet:
             assert page.evaluate(_TABLES_CUT) == [], path
 
 
+def test_a_long_name_stays_on_a_phone(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
+    """Names have up to 64 letters and need no blank, on pages and in the dialogs that ask about them."""
+    client, name = fleet.controller.client, "W" * 64
+    user = client.post("/api/users", {"name": name})
+    device = client.post(f"/api/users/{user['id']}/devices", {"name": name})
+    node = client.post("/api/nodes", {"name": name[:63], "control_addr": "127.0.0.1:9"})
+    page = open_browser(viewport={"width": 390, "height": 844})
+    try:
+        for path in ("/users", f"/users/{user['id']}", f"/devices/{device['id']}", "/", f"/nodes/{node['id']}"):
+            page.goto(path)
+            page.get_by_text("Live", exact=True).wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            if path.count("/") < 2:
+                continue
+            page.get_by_role("button", name="Remove", exact=True).first.click()
+            dialog = page.locator("#confirm")
+            expect(dialog).to_contain_text(name[:63])
+            assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth"), path
+            page.get_by_role("button", name="Keep it as it is").click()
+    finally:
+        client.call("DELETE", f"/api/users/{user['id']}")
+        client.call("DELETE", f"/api/nodes/{node['id']}")
+
+
 @pytest.mark.parametrize("path", ["/relays", "/", "/users"])
 def test_what_is_a_card_on_a_phone_is_a_table_to_those_who_hear_it(open_browser: Callable[..., Page], path: str) -> None:
     page = open_browser(viewport={"width": 390, "height": 844})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,10 +189,11 @@ def test_the_menu_of_a_phone_opens_and_closes(open_browser: Callable[..., Page])
 
 @acts("/users/{key}", "POST /api/users/*/invite", "COPY #invitation-url", "DELETE /api/invites/*")
 def test_somebody_is_invited_with_a_link_and_its_picture_and_the_invite_is_revoked(
-    open_browser: Callable[..., Page], fleet: LiveFleet, user: dict[str, Any]
+    open_browser: Callable[..., Page], fleet: LiveFleet, user: dict[str, Any], pictures: Path
 ) -> None:
     """The link is shown once, and the list of invites follows on all dashboards."""
-    page, other = open_browser(), open_browser()
+    page = open_browser(color_scheme="dark", viewport={"width": 390, "height": 844})
+    other = open_browser()
     for each in (page, other):
         each.goto(f"/users/{user['id']}")
         expect(each.locator("#live")).to_have_text("Live")
@@ -209,6 +211,7 @@ def test_somebody_is_invited_with_a_link_and_its_picture_and_the_invite_is_revok
     eventually(lambda: picture.evaluate("image => image.complete && image.naturalWidth") == 512)
     expect(shown.get_by_text("in 24 hours").or_(shown.get_by_text("tomorrow"))).to_be_visible()
     assert Axe().run(page, context="#invitation").violations_count == 0
+    page.screenshot(path=pictures / "invitation.png")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     shown.get_by_role("button", name="Copy the link").click()
     eventually(lambda: page.evaluate("navigator.clipboard.readText()") == link)

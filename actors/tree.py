@@ -249,7 +249,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec(
             "alert_engine",
             AlertEngine,
-            store | {"settings": parts.settings, "state_dir": parts.state_dir},
+            store | {"settings": parts.settings, "state_dir": parts.state_dir, "io": io},
             hang_s=2 * parts.hang_s,
         ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),

@@ -410,7 +410,7 @@ PARTLY = {
     "C26": "existing agents filter, mark and masquerade IPv4 only; ours does both. Devices have no IPv6 in the tunnel",
     "E33": "ports of endpoints, regions, a reserve of nodes have no effect, as the configuration says; no exit failover",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
-    "M21": "nobody is notified by mail, webhook or syslog; the live stream and the SIEM stream carry alerts",
+    "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
     "M22": "no rule about events that were dropped on their way; they are counted in /metrics",
     "M11": "no CSV export, and no filter by country",
     "M31": "one role of admins; no WebAuthn",

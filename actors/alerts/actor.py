@@ -15,10 +15,13 @@ from typing import Any
 
 from actors.alerts.book import AlertBook
 from actors.alerts.nodes import NODE_KINDS, NodeWatch
+from actors.alerts.notifier import Delivered, Notifier, TryAgain
 from actors.alerts.sweep import Sweeper
+from actors.io_loop import IoLoop
 from actors.supervision import Actor, Context
-from coxswain.alerts.model import KINDS
+from coxswain.alerts.model import KINDS, Severity
 from coxswain.alerts.settings import RuleSettings, Values
+from coxswain.alerts.webhook import Hook
 from coxswain.errors import CoxswainError, StoreUnavailable, Unavailable
 from coxswain.messages import alerts as m
 from coxswain.messages.fleet import ListNodes
@@ -56,15 +59,19 @@ class AlertEngine(Actor):
         store: where alerts are.
         settings: the configuration; asked again before each sweep.
         state_dir: whose disk must not be full; None: not looked at.
+        io: on which alerts are sent out; None: they are not.
     """
 
     mailbox_capacity = 20_000
 
-    def __init__(self, context: Context, *, store: Store, settings: Values, state_dir: Path | None = None) -> None:
+    def __init__(
+        self, context: Context, *, store: Store, settings: Values, state_dir: Path | None = None, io: IoLoop | None = None
+    ) -> None:
         super().__init__(context)
         self._store = store
         self._settings = settings
-        self._book = AlertBook(context, store)
+        self._notifier = Notifier(context, io, self._hook)
+        self._book = AlertBook(context, store, lambda alert, new: self._notifier.take(alert, new=new))
         self._nodes = NodeWatch()
         self._sweeper = Sweeper(context, store, self._book, state_dir)
         self._steps: Iterator[None] | None = None
@@ -110,6 +117,10 @@ class AlertEngine(Actor):
                 return self._describe()
             case m.SweepNow():
                 return self._sweep_now()
+            case Delivered():
+                self._notifier.delivered(message)
+            case TryAgain():
+                self._notifier.try_again()
             case _Judge():
                 self._judging = False
                 self._judge()
@@ -123,6 +134,11 @@ class AlertEngine(Actor):
     @property
     def _enabled(self) -> bool:
         return not self._settings["analytics.disabled"]
+
+    def _hook(self) -> Hook:
+        values = self._settings
+        severity = Severity(values["analytics.webhook_severity"])
+        return Hook(values["analytics.webhook_url"], values["analytics.webhook_secret"], severity)
 
     # -- sweeps
 

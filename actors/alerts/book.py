@@ -41,13 +41,21 @@ class _Changes:
 class AlertBook:
     """See the module.
 
+    Args:
+        context: of ``alert_engine``.
+        store: where alerts are.
+        notify: told of each alert that changed, and whether it is new or worse.
+
     Attributes:
         opened: how many alerts were opened since the start of this actor, by kind.
     """
 
-    def __init__(self, context: Context, store: Store) -> None:
+    def __init__(
+        self, context: Context, store: Store, notify: Callable[[Alert, bool], object] = lambda _alert, _new: None
+    ) -> None:
         self._context = context
         self._store = store
+        self._notify = notify
         self.opened: Counter[str] = Counter()
 
     def open_keys(self, kinds: Collection[str]) -> set[str]:
@@ -176,9 +184,11 @@ class AlertBook:
         self._publish(told)
 
     def _publish(self, told: Iterable[tuple[Alert, bool]]) -> None:
-        events = tuple(alert_frame(alert, new=new) for alert, new in told)
-        if events:
-            self._context.tell("event_hub", PublishAll(events))
+        pairs = list(told)
+        if pairs:
+            self._context.tell("event_hub", PublishAll(tuple(alert_frame(alert, new=new) for alert, new in pairs)))
+        for alert, new in pairs:
+            self._notify(alert, new)
 
 
 def _found(alert: Alert | None, alert_id: str) -> Alert:

@@ -6,6 +6,7 @@
 | ``lifecycle`` | when a finding opens an alert, adds to one, or is nothing new |
 | ``facts`` | evidence as lines that people read |
 | ``view`` | an alert as the API and the live stream show it |
+| ``webhook`` | one signed POST |
 | ``settings`` | which rules are on, their thresholds, whom they leave alone |
 | ``fleet_health`` | rules about nodes that are down, wrong or cannot be mended, with hysteresis |
 | ``device_rules`` | rules about one device |

@@ -130,6 +130,17 @@ def _url(value: str) -> bool:
         return False
 
 
+def _webhook(value: str) -> bool:
+    if _url(value):
+        return True
+    try:
+        parts = urlsplit(value)
+        local = is_loopback(f"{_bracketed(parts.hostname or '')}:0")
+        return parts.scheme == "http" and local and parts.port != 0 and not re.search(r"\s", value)
+    except ValueError:
+        return False
+
+
 def _dsn(value: str) -> bool:
     if value == "":
         return True
@@ -274,6 +285,11 @@ KEYS: tuple[Key, ...] = (
         f"a list of {ALLOWED}", lambda v: all(is_allowance(e) for e in v), live=True),
     Key("analytics.trusted_proxies", list, [], "addresses of proxies: failed logins from there are counted by account only",
         "a list of IP addresses", lambda v: all(_address(e) for e in v), live=True),
+    Key("analytics.webhook_url", str, "", "where alerts are sent to; empty: nowhere",
+        "an https URL (http to this machine), or empty", _webhook, live=True),
+    Key("analytics.webhook_secret", str, "", "what they are signed with", secret=True, live=True),
+    Key("analytics.webhook_severity", str, "warning", "milder alerts are not sent", live=True,
+        **_one_of("info", "warning", "critical")),
     Key("analytics.recovery_seconds", int, 3, "for how long a node must be well until its alert ends", live=True,
         **_between(0, 3_600)),
     Key("analytics.error_seconds", int, 10, "for how long a node may be in error before that is an alert", live=True,

@@ -47,6 +47,7 @@ SETTINGS: dict[str, Any] = {
     "analytics.auth_window_minutes": 10, "analytics.dormant_days": 30, "analytics.off_hours_connects": 20,
     "analytics.off_hours_days": 7, "analytics.off_hours_percent": 2, "analytics.volume_floor_mib": 1024,
     "analytics.volume_factor": 10, "analytics.volume_sessions": 20, "analytics.expiry_days": 7,
+    "analytics.webhook_url": "", "analytics.webhook_secret": "", "analytics.webhook_severity": "warning",
     "analytics.disk_free_percent": 1, "retention.metrics_days": 0,
 }  # fmt: skip
 BERLIN = Location(52.52, 13.405, "Berlin", "Germany", "DE")

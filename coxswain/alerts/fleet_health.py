@@ -80,7 +80,8 @@ def judge(view: NodeView, before: Watched, now: float, settings: RuleSettings) -
         left = well_since + min(wait, _LONGEST_RECOVERY_S) - now
         watched = Watched(well_since=well_since, degraded_since=before.degraded_since, falls=falls)
         return Judgement(Health.UNSURE, watched, due=left) if left > 0 else Judgement(Health.WELL, watched)
-    down = node.status is NodeStatus.UNREACHABLE
+    # One whose agent nobody ever spoke to is not down: it is just being set up.
+    down = node.status is NodeStatus.UNREACHABLE and bool(node.agent_version)
     if view.link_state is LinkState.CONNECTING or not (down or node.status is NodeStatus.ERROR):
         # It was just started, or has missed a poll or two: what was thought of it before still goes.
         return Judgement(Health.UNSURE, Watched(bad_since=before.bad_since, falls=falls))

@@ -166,7 +166,7 @@ def audited(store: Store, action: str, at: float, *, seq: int, **more: Any) -> N
 
 
 def view(status: NodeStatus, link: LinkState, node_id: str = "nod_1") -> NodeView:
-    return NodeView(Node(node_id, f"name of {node_id}", status=status), link)
+    return NodeView(Node(node_id, f"name of {node_id}", status=status, agent_version="1"), link)
 
 
 DOWN, LIVE = (NodeStatus.UNREACHABLE, LinkState.BACKING_OFF), (NodeStatus.ACTIVE, LinkState.LIVE)

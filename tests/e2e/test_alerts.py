@@ -33,7 +33,8 @@ def handled(fleet: LiveFleet) -> list[Any]:
 
 
 def kill(fleet: LiveFleet, index: int) -> dict[str, Any]:
-    """Kills a node and waits for its alert."""
+    """Kills a node and waits for its alert. One about an earlier fall would go on: it has to be over."""
+    eventually(lambda: not alerts(fleet, "&unresolved=true"), timeout=60)
     before = {alert["id"] for alert in alerts(fleet)}
     fleet.nodes.do("kill", node=index)
     (alert,) = eventually(lambda: [a for a in alerts(fleet, "&status=open") if a["id"] not in before], timeout=30)

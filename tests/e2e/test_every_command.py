@@ -174,7 +174,7 @@ def _backup(w: World) -> None:
 def _alert(w: World) -> None:
     """A node is killed, and that is an alert."""
     w.fleet.nodes.do("kill", node=2)
-    query = "/api/alerts?kind=fleet_health&unresolved=true"
+    query = f"/api/alerts?kind=fleet_health&unresolved=true&node={w.fleet.ids[2]}"
     (alert,) = eventually(lambda: w.client.get(query)["alerts"], timeout=30)
     w.keep("alert", alert)
     run(w, "alerts")

@@ -193,7 +193,7 @@ def _geoip(w: World) -> None:
 def _alerted(w: World) -> str:
     """The id of an alert that is open: a node was killed, if none is down yet."""
     w.fleet.nodes.do("kill", node=2)
-    query = "/api/alerts?kind=fleet_health&unresolved=true"
+    query = f"/api/alerts?kind=fleet_health&unresolved=true&node={w.fleet.ids[2]}"
     (alert,) = eventually(lambda: w.client.get(query)["alerts"], timeout=30)
     return str(alert["id"])
 

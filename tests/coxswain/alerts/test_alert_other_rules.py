@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from hypothesis import given
@@ -23,7 +24,7 @@ DAY = 86_400.0
 
 
 def view(status: NodeStatus, link: LinkState, *, enabled: bool = True) -> NodeView:
-    return NodeView(Node("nod_1", "ams", region="nl", status=status, enabled=enabled), link, "because")
+    return NodeView(Node("nod_1", "ams", region="nl", status=status, enabled=enabled, agent_version="1"), link, "because")
 
 
 LIVE = view(NodeStatus.ACTIVE, LinkState.LIVE)
@@ -54,6 +55,11 @@ def test_a_missed_poll_is_no_alarm() -> None:
 
 def test_what_the_store_remembers_of_a_node_that_was_not_dialled_yet_is_no_alarm() -> None:
     assert look(view(NodeStatus.UNREACHABLE, LinkState.CONNECTING)).health is Health.UNSURE
+
+
+def test_a_node_whose_agent_nobody_spoke_to_yet_is_not_down() -> None:
+    never = dataclasses.replace(DOWN, node=dataclasses.replace(DOWN.node, agent_version=""))
+    assert look(never).health is Health.UNSURE
 
 
 def test_a_node_that_is_not_meant_to_be_up_is_nobodys_alarm() -> None:

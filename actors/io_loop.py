@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from actors.supervision import Actor, Context
@@ -204,9 +205,14 @@ class _Entrance:
             if isinstance(one, _Work):
                 task = self._loop.create_task(one.carry_out())
                 self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                task.add_done_callback(partial(self._ended, one))
             else:
                 self._loop.call_soon(one)
+
+    def _ended(self, work: _Work[Any], task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not work.future.done():
+            work.drop()  # it was cancelled before it began
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

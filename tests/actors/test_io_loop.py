@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.io_loop import IoLoop
+from actors.io_loop import IoLoop, _cancel_all, _Entrance, _Work
 from coxswain.clock import SystemClock
 from coxswain.errors import NodeUnreachable, Unavailable
 
@@ -124,6 +124,19 @@ def test_what_runs_and_what_waits_is_cancelled_when_the_loop_ends(io: IoLoop) ->
         with pytest.raises(CancelledError):
             future.result(10)
     assert loop.result(10) is not None
+
+
+def test_what_was_let_in_and_did_not_begin_is_cancelled_too() -> None:
+    loop = asyncio.new_event_loop()
+    entrance = _Entrance(loop)
+    future: Future[int] = Future()
+    loop.call_soon(loop.stop)
+    assert entrance.let_in(_Work(value(1), future))  # it becomes a task in the loop's last turn
+    loop.run_forever()
+    _cancel_all(loop)
+    entrance.close()
+    loop.close()
+    assert future.cancelled()
 
 
 def test_without_a_loop_nothing_is_taken(io: IoLoop) -> None:

@@ -69,8 +69,8 @@ class Mailbox:
                 raise MailboxClosed
             if len(self._items) >= self._capacity and not urgent:
                 raise MailboxFull(f"{len(self._items)} messages wait")
-            if self.resting:
-                self._end_rest()
+            if self.resting and not self._end_rest() and not urgent:
+                raise MailboxFull("no thread can be started for the reader")
             self._items.append(item)
             self._ring()
 
@@ -119,12 +119,14 @@ class Mailbox:
                 raise Rest
         self._bell.acquire()  # it was rung just now
 
-    def _end_rest(self) -> None:
+    def _end_rest(self) -> bool:
+        """False: there is no thread to be had; whoever comes next tries again."""
         try:
             self._rouse()
-        except RuntimeError as error:
-            raise MailboxFull(f"no thread can be started: {error}") from None
+        except RuntimeError:
+            return False
         self.resting = False  # last: who sees this sees the new thread
+        return True
 
     def empty(self) -> bool:
         return not self._items

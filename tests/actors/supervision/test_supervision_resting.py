@@ -108,6 +108,8 @@ def test_a_reader_without_a_thread_loses_nothing_when_none_can_be_started():
     with pytest.raises(MailboxFull, match="no thread"):
         box.put(1)
     assert (box.resting, len(box)) == (True, 0)
+    box.put("urgent", urgent=True)  # a supervisor's word is never refused
+    assert (box.resting, len(box)) == (True, 1)
     threads.append("there is one again")
     box.put(2)
-    assert (box.resting, box.get()) == (False, 2)
+    assert (box.resting, box.get(), box.get()) == (False, "urgent", 2)

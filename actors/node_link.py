@@ -87,6 +87,7 @@ class NodeLink(Actor):
         self._state = LinkState.CONNECTING
         self._connection: NodeConnection | None = None
         self._generation = 0
+        self._dialled_by = 0  # number of the route
         self._operation: Operation | None = None
         self._future: Future[Any] | None = None
         self._asked_at = 0.0
@@ -243,8 +244,11 @@ class NodeLink(Actor):
             return  # disabled
         if self._connection is not None and self._connection.number == self._dialer.routes.number:
             return
-        if self._operation is Operation.OPEN and self._future is not None:
-            self._future.cancel()  # it may just be dialling by the route that was left
+        if self._operation is Operation.OPEN:
+            if self._dialled_by == self._dialer.routes.number:
+                return
+            if self._future is not None:
+                self._future.cancel()  # it may just be dialling by the route that was left
         self._disconnect()
         self._lost_at = None
         if self._knows.intent is None:
@@ -260,6 +264,7 @@ class NodeLink(Actor):
 
     def _connect(self) -> None:
         node = self._knows.require().node
+        self._dialled_by = self._dialer.routes.number
         self._next_generation()
         if self._state is not LinkState.BACKING_OFF or self._lost_at is None:
             self._enter(LinkState.CONNECTING, "")

@@ -105,6 +105,7 @@ from coxswain.geoip_update import geoip_update
 from coxswain.keyring import Keyring
 from coxswain.live.renderings import Renderings
 from coxswain.live.ring import EventRing
+from coxswain.messages.control_paths import RouteChanged
 from coxswain.messages.fleet import LinkFell, Sighting
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
@@ -180,6 +181,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
 
     io.on_start(dialer.reset)
     io.on_start(partial(_start_ways, routes, ways))
+    ways.egress.on_back = lambda: system.tell("node_links", RouteChanged())
     routes.on_change(lambda number, route: io.call(partial(_follow, ways, host_dialer, number, route)))
     fanout = Fanout(io, ring, clock)
     io.on_start(funnel.reset)

@@ -95,6 +95,8 @@ class EgressPool:
 
     def __init__(self) -> None:
         self._context: ssl.SSLContext | None = None
+        self.on_back: Callable[[], object] = lambda: None
+        """Called when the route in force can be taken again, after it could not."""
         self.reset()
 
     def reset(self) -> None:
@@ -105,6 +107,7 @@ class EgressPool:
         self._watchers: set[asyncio.Task[None]] = set()
         self._kept: tuple[Hop, ...] = ()
         self._claimed: tuple[Hop, ...] | None = None
+        self._was_down = False
 
     def use(self, context: ssl.SSLContext) -> None:
         """From now on hops are shown this. Any thread."""
@@ -114,6 +117,7 @@ class EgressPool:
         """The hops of the route in force. Sessions with others are closed as soon as nothing goes through them."""
         self._kept = hops
         self._claimed = None
+        self._was_down = False
         self._failed.clear()
         self._tidy()
 
@@ -176,7 +180,11 @@ class EgressPool:
         error = done.exception()
         if error is None:
             self._failed.pop(way, None)
+            if way == self._kept and self._was_down:
+                self._was_down = False
+                self.on_back()
         elif isinstance(error, CoxswainError):
+            self._was_down = self._was_down or way == self._kept
             self._failed[way] = (asyncio.get_running_loop().time(), error)
 
     async def _dial(self, way: tuple[Hop, ...], *, precedence: bool) -> SharedSession:

@@ -109,4 +109,6 @@ class RemoveControlPath:
 
 @dataclass(frozen=True, slots=True)
 class RouteChanged:
-    """Told by ``servers`` to ``node_links``, and by that to each link: what is connected by an older route comes over."""
+    """Told by ``servers`` to ``node_links``, and by that to each link: what is connected by an older route comes over, and
+    who waits for the next attempt makes it now. Also when a hop is back.
+    """

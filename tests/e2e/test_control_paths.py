@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
+from actors import node_link
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
 from coxswain.wire.node_control import Deadlines
@@ -137,6 +139,22 @@ def test_a_hop_that_dies_takes_the_links_with_it_and_nobody_goes_directly(there:
     second.start()
     there.all_come_from(second)
     assert there.sources == {second.address}
+
+
+def test_a_hop_that_is_back_brings_all_links_back_at_once(there: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for up to half a minute each; the first that gets through calls the others."""
+    hop = there.hop("tide")
+    there.path("way", [hop])
+    there.activate("way")
+    there.all_come_from(hop)
+    delays = itertools.chain([600.0] * (NODES - 1), itertools.repeat(0.3))
+    monkeypatch.setattr(node_link, "reconnect_delay", lambda _lost_for, _rng: next(delays))
+    hop.kill()
+    for index in range(NODES):
+        there.fleet.controller.until(f"n{index}", link_state="backing_off")
+    there.forget_sources()
+    hop.start()
+    there.all_come_from(hop)
 
 
 def test_a_hop_that_is_not_fit_any_more_is_refused_and_not_gone_round(there: Sea) -> None:

@@ -262,7 +262,7 @@ function words(type, frame) {
     case "status":
       return frame.kind === "node.status" ? `${node} is ${frame.status}` : `${node}: ${String(frame.link_state).replace("_", " ")}${frame.reason ? `, ${frame.reason}` : ""}`;
     case "inventory":
-      return `${frame.action}: ${node || nameOf(frame.id)}`;
+      return frame.kind === "relay.tunnel" ? tunnelWords(frame) : frame.action ? `${frame.action}: ${node || nameOf(frame.id)}` : "";
     case "tree":
       return `${frame.actor} ${frame.kind.slice(5)}${frame.reason ? `: ${frame.reason}` : ""}`;
     case "operation":
@@ -272,6 +272,15 @@ function words(type, frame) {
     default:
       return "";
   }
+}
+
+const tunnelStates = new Map();
+
+/** That a tunnel stands, or fell; not each attempt to have it back. */
+function tunnelWords({ relay_id: relay, endpoint, state, error }) {
+  if (state === "connecting" || tunnelStates.get(relay) === state) return "";
+  tunnelStates.set(relay, state);
+  return `tunnel to ${endpoint}: ${state}${error ? `, ${error}` : ""}`;
 }
 
 const alertStates = new Map();

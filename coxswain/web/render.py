@@ -16,7 +16,7 @@ _UNKNOWN = "\N{EN DASH}"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 _TONES = {
-    "good": {"active", "live", "running", "ok", "done", "applied", "open", "up", "valid"},
+    "good": {"active", "live", "running", "ok", "done", "applied", "open", "up", "valid", "connected", "listening"},
     "warn": {"pending", "provisioning", "enrolling", "degraded", "backing_off", "connecting", "syncing", "starting",
              "restarting", "suspended", "waiting", "interrupted", "undoing", "warning"},
     "bad": {"error", "unreachable", "failed", "revoked", "hung", "dead", "refused", "crashed", "gave_up",

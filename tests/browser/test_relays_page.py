@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from coxswain.messages.hub import Publish
 from tests.browser.actions import acts
 from tests.browser.conftest import add_relay, confirm
 from tests.browser.test_machines_page import finished, newer
@@ -32,6 +35,7 @@ def test_the_list_leads_to_what_there_is_to_know_of_a_relay(browser_page: Page) 
     for text in ("ingress", "egress, hop 1", "onion", "192.0.2.200", "ams3"):
         expect(row.get_by_text(text, exact=True)).to_be_visible()
     expect(row).to_contain_text("v0.4.0")
+    expect(row.get_by_text(re.compile("^(connecting|waiting)$"))).to_be_visible()
     row.get_by_role("link", name="harbour").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("harbour")
     roles = page.get_by_role("region", name="Roles")
@@ -117,3 +121,19 @@ def test_a_relay_on_a_machine_is_upgraded_and_uninstalled(
     page.goto("/relays")
     expect(row).to_have_count(0)
     client.call("DELETE", f"/api/servers/{server['id']}")
+
+
+def test_a_tunnel_is_told_as_it_stands_and_falls(open_browser: Callable[..., Page], fleet: LiveFleet, spare: str) -> None:
+    """On all dashboards, with why; each attempt to have it back is not news."""
+    page, feed = open_browser(), open_browser()
+    page.goto(f"/relays/{spare}")
+    feed.goto("/")
+    for each in (page, feed):
+        expect(each.locator("#live")).to_have_text("Live")
+    told = {"relay_id": spare, "endpoint": "192.0.2.200:8455", "state": "waiting", "error": "the test said so"}
+    for state in ("connecting", "waiting", "connecting", "waiting"):
+        frame = told | {"state": state, "error": "" if state == "connecting" else told["error"]}
+        assert fleet.controller.system.tell("event_hub", Publish("relay.tunnel", time.time(), frame))
+    expect(feed.locator(".feed").get_by_text("tunnel to 192.0.2.200:8455: waiting, the test said so")).to_have_count(1)
+    expect(feed.locator(".feed").get_by_text("undefined")).to_have_count(0)
+    expect(page.get_by_role("region", name="State").get_by_text("Tunnel")).to_be_visible()

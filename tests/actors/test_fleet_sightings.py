@@ -1,0 +1,41 @@
+"""What ``fleet`` shows of a node is what its link noted last, as long as it is the same link that reported."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.fleet.questions import QUESTIONS
+from coxswain.messages.fleet import GetPulses, LinkReport, Sighting
+from coxswain.model import LinkState
+
+AT = 1_700_000_000.0
+
+
+def counted_at(noted: Sighting | None, **changes: Any) -> float:
+    """When the node's bytes were counted last, as the meter is told."""
+    fields: dict[str, Any] = {"node_id": "nod_a", "incarnation": 3, "at": AT, "link_state": LinkState.LIVE} | changes
+    fleet = SimpleNamespace(
+        nodes={"nod_a": SimpleNamespace(id="nod_a", enabled=True)},
+        views={"nod_a": LinkReport(**fields)},
+        since={},
+        sightings={} if noted is None else {"nod_a": noted},
+    )
+    counted: float = QUESTIONS[GetPulses](fleet, GetPulses())["nod_a"].counted_at  # type: ignore[arg-type]
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        (None, AT),
+        (Sighting(3, AT + 45, 500, 2), AT + 45),
+        (Sighting(3, AT - 45, 500, 2), AT),
+        (Sighting(2, AT + 45, 500, 2), AT),
+        (Sighting(4, AT + 45, 500, 2), AT),
+    ],
+)
+def test_the_newest_look_of_the_link_that_reported_counts(noted: Sighting | None, expected: float) -> None:
+    assert counted_at(noted) == expected

@@ -346,7 +346,7 @@ class CertificateAuthority(Actor):
             end, due = self._relay.certificate.not_valid_after_utc.timestamp(), self._now() >= self._relay_due_at
             leaves.append(m.LeafView("relay", self._relay.serial, ", ".join(hosts_of(self._relay)), end, due, None))
         with self._store.read() as tx:
-            for c in rows.node_certs(tx, self._now()):
+            for c in (*rows.node_certs(tx, self._now()), *server_rows.relay_certs(tx, self._now())):
                 due = self._now() >= c.not_before + (c.not_after - c.not_before) * 2 / 3 or c.not_before < handed_out
                 leaves.append(m.LeafView(c.node_id, c.serial, c.server_name, c.not_after, due, c.revoked_at))
         return m.CaView(tuple(authorities), tuple(leaves), self._keyring.source.value)

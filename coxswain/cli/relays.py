@@ -143,6 +143,21 @@ def update(config: str | None, relay: str, binary: str, url: str, sha256: str, *
         click.echo(f"{clean(found['name'])}: {found['version_display'] or found['agent_version']}")
 
 
+@relays.command("renew")
+@config_option
+@json_option
+@click.argument("relay")
+@wait_option
+def renew(config: str | None, relay: str, *, wait: bool, as_json: bool) -> None:
+    """Give a relay a new certificate over SSH, and restart it. At two thirds of its life it happens by itself."""
+    begin(config, _path(relay, "renew"), {}, wait=wait, as_json=as_json)
+    found = client(config).get(_path(relay))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{clean(found['name'])}: has a new certificate")
+
+
 @relays.command("remove")
 @config_option
 @json_option

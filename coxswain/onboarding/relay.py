@@ -1,4 +1,6 @@
-"""Relays over SSH: ``relay.add``, ``relay.update``, ``relay.remove`` (fleet-model.md 3.5, relay-contract.md 7)."""
+"""Relays over SSH: ``relay.add``, ``relay.update``, ``relay.renew``, ``relay.remove`` (fleet-model.md 3.5,
+relay-contract.md 7).
+"""
 
 from __future__ import annotations
 
@@ -76,6 +78,12 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         on_host("switch", "put it in place and restart it", _switch, _switch_back, deadline_s=120),
         on_host("live", "prove that it listens", _prove, deadline_s=_UP_S + 60),
     )
+    renewing = (
+        look,
+        on_host("certificate", "issue and push its certificate", _certify, deadline_s=90),
+        on_host("restart", "restart it", _restart, deadline_s=120),
+        on_host("live", "prove that it listens", _prove, deadline_s=_UP_S + 60),
+    )
     removing = (
         Step("hops", "see that it is no hop of a control path", _is_no_hop, deadline_s=30),
         on_host("uninstall", "stop the relay and remove it", lambda _w, h: uninstall(h, RELAY, *_UNITS)),
@@ -94,6 +102,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
     return (
         kind("relay.add", adding, check=_check_add, after_failure=_mark_failed),
         kind("relay.update", updating, on_failure=OnFailure.UNDO, action="relay.update-agent"),
+        kind("relay.renew", renewing),
         kind("relay.remove", removing),
     )
 

@@ -13,6 +13,7 @@ from coxswain.pki.certificates import Leaf
 from coxswain.servers import Relay, RelayKind, Server
 from coxswain.ssh.identity import SshIdentity
 from coxswain.store.api import Row, Store, Tx, Value
+from coxswain.store.pki import NodeCert
 
 __all__ = [
     "delete_relay",
@@ -23,6 +24,7 @@ __all__ = [
     "insert_server",
     "list_relays",
     "list_servers",
+    "relay_certs",
     "update_relay",
     "update_server",
 ]
@@ -110,6 +112,16 @@ def insert_relay_cert(tx: Tx, relay_id: str, leaf: Leaf, now: float) -> None:
             to_micros(now),
         ),
     )
+
+
+def relay_certs(tx: Tx, now: float) -> list[NodeCert]:
+    """All that are not expired, newest first; ``node_id`` is the relay's id."""
+    rows = tx.execute(
+        "SELECT c.serial, c.relay_id, r.hostname, c.not_before, c.not_after, c.revoked_at FROM relay_certs c "
+        "JOIN relays r ON r.id = c.relay_id WHERE c.not_after > ? ORDER BY c.created_at DESC, c.serial DESC",
+        (to_micros(now),),
+    )
+    return [NodeCert(r[0], r[1], r[2], r[3] / 1e6, r[4] / 1e6, None if r[5] is None else r[5] / 1e6) for r in rows]
 
 
 # -- between rows and values

@@ -12,7 +12,13 @@ from coxswain.clock import SystemClock
 from coxswain.errors import InvalidInput, KeyUnavailable, NotFound
 from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring
 from coxswain.messages.audit import Caller
-from coxswain.messages.ca import DescribeCa, GetLinkCredentials, IssueNodeCertificate, RevokeNodeCertificates
+from coxswain.messages.ca import (
+    DescribeCa,
+    GetLinkCredentials,
+    GetRelayCredentials,
+    IssueNodeCertificate,
+    RevokeNodeCertificates,
+)
 from coxswain.model import Node
 from coxswain.store import fleet as fleet_rows
 from tests.coxswain.pki.test_csr import request
@@ -155,3 +161,29 @@ def test_with_another_key_it_does_not_start(store, keyring, clock, tmp_path):
     run(store, keyring, clock).stop(10)
     with pytest.raises(KeyUnavailable, match="another key"):
         open_with_key(store, tmp_path / "other.key")
+
+
+def test_the_leaf_of_the_controller_as_a_relay_is_kept_and_follows_the_name_under_which_devices_come(system, clock):
+    leaves = {leaf.holder for leaf in ask(system, DescribeCa()).leaves}
+    assert "relay" not in leaves, "nobody asked for it yet"
+    first = ask(system, GetRelayCredentials("relay.example"))
+    assert ask(system, GetRelayCredentials("relay.example")) == ask(system, GetRelayCredentials("")) == first
+    leaf = x509.load_pem_x509_certificates(first.chain_pem)[0]
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "relay.example"]
+    usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert {x509.oid.ExtendedKeyUsageOID.SERVER_AUTH, x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH} == set(usage)
+    assert {a.value for a in leaf.subject} == {"PharosVPN Relay"}
+    assert system.harm("certificate_authority", Harm.RAISE)
+    eventually(lambda: system.tree().children[0].incarnation == 2, timeout=10)
+    assert ask(system, GetRelayCredentials("")) == first
+    other = ask(system, GetRelayCredentials("198.51.100.7"))
+    assert other.chain_pem != first.chain_pem
+    clock.days = 200
+    system.tell("certificate_authority", _CheckRenewal())
+    assert ask(system, GetRelayCredentials("")) == other
+    clock.days = 290
+    system.tell("certificate_authority", _CheckRenewal())
+    renewed = ask(system, GetRelayCredentials("198.51.100.7"))
+    assert renewed.not_after - other.not_after == pytest.approx(290 * 86_400, abs=60)
+    assert "PRIVATE" not in repr(renewed)

@@ -223,6 +223,7 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox control-paths activate": (_activate, "control_path.activate"),
     "cox control-paths deactivate": (cox("control-paths deactivate --allow-direct"), "control_path.deactivate"),
     "cox relays update": (lambda w: run(w, "relays", "update", "ferry", "--binary", w.relay("0.5.0")), "relay.update-agent"),
+    "cox relays renew": (cox("relays renew ferry"), "relay.renew"),
     "cox relays remove": (cox("relays remove ferry --yes"), "relay.remove"),
     "cox servers list": (cox("servers list"), READS),
     "cox servers rm": (cox("servers rm {host}"), "server.rm"),

@@ -285,6 +285,7 @@ STORY: dict[str, Act] = {
     "POST /api/control-paths/deactivate": post("/api/control-paths/deactivate", allow_direct=True),
     "DELETE /api/control-paths/{id}": delete("/api/control-paths/{control_path}"),
     "POST /api/relays/{id}/update-agent": _update_relay,
+    "POST /api/relays/{id}/renew": post("/api/relays/{relay}/renew"),
     "POST /api/relays/{id}/remove": _remove_relay,
     "DELETE /api/relays/{id}": delete("/api/relays/{relay}"),
     "DELETE /api/servers/{id}": delete("/api/servers/{server}"),

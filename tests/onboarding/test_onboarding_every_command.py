@@ -88,6 +88,11 @@ def _relay_update(scene: Scene) -> Begin:
     return lambda: scene.rig.begin(f"/api/relays/{relay['id']}/update-agent", binary_path=newer)
 
 
+def _relay_renew(scene: Scene) -> Begin:
+    relay = scene.relay()
+    return lambda: scene.rig.begin(f"/api/relays/{relay['id']}/renew")
+
+
 def _relay_remove(scene: Scene) -> Begin:
     relay = scene.relay()
     return lambda: scene.rig.begin(f"/api/relays/{relay['id']}/remove")
@@ -104,6 +109,7 @@ SCENES: dict[str, Callable[[Scene], Begin]] = {
     "node.remove": _on_node("remove"),
     "relay.add": _relay_add,
     "relay.update": _relay_update,
+    "relay.renew": _relay_renew,
     "relay.remove": _relay_remove,
 }
 

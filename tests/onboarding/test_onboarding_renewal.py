@@ -8,6 +8,7 @@ from cryptography import x509
 
 from actors.renewals import CheckRenewals
 from coxswain.messages.ca import DescribeCa
+from tests.machines import relay_file
 from tests.support import eventually
 
 
@@ -36,6 +37,26 @@ def test_what_is_due_is_renewed_once(rig):
     assert serial(machine) != before
     rig.controller.until(node["name"], link_state="live")
     assert rig.last("node.renew")["actor"] == "renewals"
+    assert system.ask("renewals", CheckRenewals(), deadline=10) == 0
+
+
+def test_so_is_what_is_due_of_a_relay(rig):
+    machine = rig.machine()
+    (machine.path("/etc/relay") / "address").write_text(machine.address)
+    server = rig.add_server(machine)
+    body = {"role": "relay", "binary_path": str(relay_file(rig.home / "relay"))}
+    relay = rig.client.post(f"/api/servers/{server['id']}/deploy", body)
+    shown = machine.path("/etc/relay/relay.crt")
+    before = shown.read_bytes()
+    system = rig.controller.system
+    assert system.ask("renewals", CheckRenewals(), deadline=10) == 0
+    with rig.controller.store.write() as tx:
+        shift = 250 * 86_400_000_000
+        tx.execute("UPDATE relay_certs SET not_before = not_before - ?, not_after = not_after - ?", (shift, shift))
+    assert [system.ask("renewals", CheckRenewals(), deadline=10) for _ in range(2)] == [1, 0]
+    eventually(lambda: rig.last("relay.renew")["state"] == "done", timeout=60)
+    assert shown.read_bytes() != before
+    eventually(lambda: rig.client.get(f"/api/relays/{relay['id']}")["tunnel"] == "connected", timeout=30)
     assert system.ask("renewals", CheckRenewals(), deadline=10) == 0
 
 

@@ -150,6 +150,13 @@ def _remove(call: Call) -> Any:
     return run_operation(call, "relay.remove", params, lambda _operation: relay_view(call, relay), seen=seen)
 
 
+def _renew(call: Call) -> Any:
+    relay = _on_machine(call)
+    call.check_version(f"relay {relay.name}", relay.version)
+    params = {"relay_id": relay.id, "server_id": relay.server_id, "name": relay.name}
+    return run_operation(call, "relay.renew", params, lambda _operation: relay_view(call, relay.id))
+
+
 def _update(call: Call) -> Any:
     relay, body = _on_machine(call), call.body
     seen = call.seen("relay", relay.id, relay.name)
@@ -222,6 +229,19 @@ ROUTES = (
         returns=RELAY,
         also=(202, 502, 503),
         body=obj({}, {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "version": nullable(INT)}),
+        waits_for_node=True,
+    ),
+    Route(
+        "POST",
+        "/api/relays/{id}/renew",
+        Scope.ADMIN,
+        "Issues and pushes a new certificate, and restarts the relay.",
+        _renew,
+        audit="relay.renew",
+        target="relay",
+        returns=RELAY,
+        also=(202, 502, 503),
+        body=obj({}, {"version": nullable(INT)}),
         waits_for_node=True,
     ),
     Route(

@@ -166,6 +166,7 @@ TABLE: dict[str, Row] = {
     "DELETE /api/relays/{id}": Row(ADMIN, 404),
     "POST /api/relays/{id}/remove": Row(ADMIN, 404),
     "POST /api/relays/{id}/update-agent": Row(ADMIN, 404),
+    "POST /api/relays/{id}/renew": Row(ADMIN, 404),
     "POST /api/relays/{id}/egress": Row(ADMIN, 404),
     "GET /api/control-paths": Row(READONLY, 200),
     "POST /api/control-paths": Row(ADMIN, 400),

@@ -10,7 +10,6 @@ import pytest
 from actors import node_link
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
-from coxswain.wire.node_control import Deadlines
 from tests.control_paths import Hop, Sea, sea
 from tests.fleet import live_fleet
 from tests.support import eventually
@@ -21,7 +20,7 @@ NODES = 4
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sea]:
     home = tmp_path_factory.mktemp("sea")
-    with live_fleet(home, NODES, 23_800, deadlines=Deadlines(5, 10, 10), hang_s=15.0) as fleet, sea(fleet, home) as made:
+    with live_fleet(home, NODES, 23_800, hang_s=15.0) as fleet, sea(fleet, home) as made:
         yield made
 
 

@@ -101,7 +101,7 @@ async def harbour(directory: Path) -> AsyncIterator[Harbour]:
 
 def sail(tmp_path: Path, story: Callable[[Harbour], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with asyncio.timeout(30), harbour(tmp_path) as made:
+        async with asyncio.timeout(60), harbour(tmp_path) as made:
             await story(made)
 
     asyncio.run(run())
@@ -109,7 +109,6 @@ def sail(tmp_path: Path, story: Callable[[Harbour], Awaitable[None]]) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DIAL_S", 1.0)
     monkeypatch.setattr(module, "_RIVAL_S", 0.3)
 
 
@@ -137,11 +136,14 @@ def test_however_many_come_at_once_there_is_one_session_with_each_hop(tmp_path: 
     sail(tmp_path, story)
 
 
-def test_a_single_connection_never_takes_a_relay_from_the_route_in_force(tmp_path: Path) -> None:
+def test_a_single_connection_never_takes_a_relay_from_the_route_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def story(h: Harbour) -> None:
         one, two = await h.hop("one"), await h.hop("two")
         h.ways.follow(1, Route((one, two)))
         stream = await h.greeted(one, two)
+        monkeypatch.setattr(module, "DIAL_S", 1.0)
         with pytest.raises(
             NodeUnreachable, match="relays serve one session at a time, and this controller holds it by way of"
         ):
@@ -214,7 +216,10 @@ def test_without_a_certificate_nobody_is_dialled(tmp_path: Path) -> None:
     sail(tmp_path, story)
 
 
-def test_many_who_wait_for_a_dead_hop_dial_it_once(tmp_path: Path) -> None:
+def test_many_who_wait_for_a_dead_hop_dial_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DIAL_S", 1.0)
+    monkeypatch.setattr(module, "_AFTER_FAILURE_S", 60.0)
+
     async def story(h: Harbour) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections and says nothing
             hop = Hop("rly_mute", "mute", f"127.0.0.1:{listener.getsockname()[1]}")

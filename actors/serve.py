@@ -118,6 +118,7 @@ def _set_up_process(config: Config) -> None:
     raise_descriptor_limit()
     # Thousands of long-lived objects make full collections long; they are rarely worth it.
     gc.set_threshold(20_000, 20, 50)
+    gc.freeze()  # what was imported is never garbage
     os.umask(0o077)
     # What no line shows need not be found out for each (https://docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None  # noqa: SLF001

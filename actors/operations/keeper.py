@@ -251,12 +251,18 @@ class Operations(Actor):
         if self._queue:
             self._pump()
 
+    def _is_over(self, operation_id: str) -> bool:
+        """By the journal: whoever saw there that it is done may begin the next one, though its run is not gone yet."""
+        with self._store.read() as tx:
+            found = rows.get_operation(tx, operation_id)
+        return found is None or found.state in FINAL
+
     def _check_free(self, kind: Kind, params: Mapping[str, Any], *, but: str = "") -> None:
         wanted = set(kind.locks(params))
         for other in [*self._running.values(), *self._queue.values()]:
             its_kind = self._kinds.get(other.kind)
             taken = wanted.intersection(its_kind.locks(other.params)) if its_kind is not None else set()
-            if taken and other.id != but:
+            if taken and other.id != but and not self._is_over(other.id):
                 raise Conflict(
                     f"operation {other.id} ({other.kind}) works on {min(taken)} just now",
                     remedy=f"Wait for it or stop it: cox operations show {other.id}",

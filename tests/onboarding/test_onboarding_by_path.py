@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from actors import tree
-from coxswain.cli.client import RemoteError
 from coxswain.control_path import ways
 from tests.control_paths import Hop
 from tests.machines import Machine
@@ -44,21 +43,6 @@ def a_machine(rig: Rig, **options: Any) -> tuple[Machine, Callable[[], set[str]]
     return machine, lambda: set(connections(machine)[before:])
 
 
-def when_free(rig: Rig, path: str, body: dict[str, Any]) -> None:
-    """An operation that is done holds its machine for a moment yet."""
-
-    def taken() -> bool:
-        try:
-            rig.client.post(path, body)
-        except RemoteError as error:
-            if "just now" not in str(error):
-                raise
-            return False
-        return True
-
-    eventually(taken, timeout=30, every=0.1)
-
-
 @pytest.mark.parametrize("onion", [False, True], ids=["egress", "onion"])
 def test_a_whole_life_over_relays(rig: Rig, hop: Callable[..., Hop], onion: bool) -> None:
     first, last = hop("first", onion=onion), hop("last", onion=onion)
@@ -69,9 +53,9 @@ def test_a_whole_life_over_relays(rig: Rig, hop: Callable[..., Hop], onion: bool
     assert shown["host_key"] == machine.fingerprint
     node = rig.node_on(machine, rig.agent(version="0.3.1"))
     assert node["link_state"] == "live"
-    when_free(rig, f"/api/nodes/{node['id']}/update-agent", {"binary_path": rig.agent("newer", version="0.3.2")})
+    rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": rig.agent("newer", version="0.3.2")})
     rig.controller.until(node["id"], agent_version="0.3.2", link_state="live")
-    when_free(rig, f"/api/nodes/{node['id']}/remove", {})
+    rig.client.post(f"/api/nodes/{node['id']}/remove", {})
     assert logins() == {last.address}
     targets = {event["target"] for event in last.events("dial")}
     assert {f"{machine.address}:22", f"{machine.address}:8444"} <= targets

@@ -69,7 +69,8 @@ class IoLoop:
         loop, thread = self._loop, self._thread
         self._loop = self._entrance = None
         if loop is not None and thread is not None and thread.is_alive():
-            loop.call_soon_threadsafe(loop.stop)
+            with suppress(RuntimeError):  # it was closed just now
+                loop.call_soon_threadsafe(loop.stop)
             thread.join(3)
 
     @property
@@ -87,11 +88,12 @@ class IoLoop:
         """Starts a coroutine on the loop. Raises ``Unavailable`` when there is no loop just now.
 
         The future is resolved on the loop, within the turn in which the work ends, and cancelled if the loop ends before.
-        It is not to be cancelled by anybody else.
+        Its ``cancel`` only asks the loop to cancel the work: the future is cancelled when that has ended, or it has the
+        result if the work was quicker, so that what the work took hold of is never lost on the way.
         """
         entrance = self._entrance
-        future: Future[T] = Future()
-        if entrance is None or not entrance.let_in(_Work(work, future)):
+        future: _Promise[T] = _Promise(entrance)
+        if entrance is None or not entrance.let_in(future.is_of(_Work(work, future))):
             work.close()
             raise Unavailable("the I/O loop is restarting")
         return future
@@ -118,9 +120,10 @@ class IoLoop:
         finally:
             if self._loop is loop:
                 self._loop = self._entrance = None
+            entrance.close()  # first: what began while the others are being cancelled would be forgotten
             self._clean_up(loop)
             _cancel_all(loop)
-            entrance.close()
+            entrance.abandon()
             loop.close()
 
     def _clean_up(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -133,30 +136,61 @@ class IoLoop:
         loop.call_later(_BEAT_S, self._beat, loop)
 
 
-@dataclass(frozen=True, slots=True)
+class _Promise(Future[T]):
+    """What ``submit`` returns."""
+
+    def __init__(self, entrance: _Entrance | None) -> None:
+        super().__init__()
+        self._entrance = entrance
+        self._work: _Work[T] | None = None
+
+    def is_of(self, work: _Work[T]) -> _Work[T]:
+        self._work = work
+        return work
+
+    def cancel(self) -> bool:
+        """Asks for it; see ``IoLoop.submit``. False: the work has ended."""
+        if self.done() or self._entrance is None or self._work is None:
+            return False
+        return self._entrance.let_in(self._work.end)
+
+
+@dataclass(slots=True)
 class _Work(Generic[T]):
-    """A coroutine that is to begin on the loop, and the future of its result."""
+    """A coroutine that is to begin on the loop, and the future of its result. ``task``: it began, as this."""
 
     coroutine: Coroutine[Any, Any, T]
     future: Future[T]
+    task: asyncio.Task[None] | None = None
 
     def drop(self) -> None:
         """It is not to begin any more."""
         self.coroutine.close()
-        self.future.cancel()
+        self.forget()
+
+    def forget(self) -> None:
+        """There will be no result."""
+        Future.cancel(self.future)
+
+    def end(self) -> None:
+        """On the loop: it is not wanted any more."""
+        if self.task is not None:
+            self.task.cancel()
 
     async def carry_out(self) -> None:
         try:
             result = await self.coroutine
         except asyncio.CancelledError:
-            self.future.cancel()
+            self.forget()
             raise
         except BaseException as error:
-            self.future.set_exception(error)
+            if not self.future.done():  # else it ends when nobody counts on it any more
+                self.future.set_exception(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            self.future.set_result(result)
+            if not self.future.done():
+                self.future.set_result(result)
 
 
 class _Entrance:
@@ -170,7 +204,7 @@ class _Entrance:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Callable[[], None] | _Work[Any]] = deque()
-        self._running: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+        self._running: dict[asyncio.Task[None], _Work[Any]] = {}  # a loop holds its tasks weakly
         self._woken = False
         self._closed = False
 
@@ -190,7 +224,7 @@ class _Entrance:
         return True
 
     def close(self) -> None:
-        """When the loop does not turn any more: who waits is sent away, and nobody is let in."""
+        """When the loop does not turn any more, or only to end: who waits is sent away, and nobody is let in."""
         self._closed = True
         while self._waiting:
             with suppress(IndexError):
@@ -198,19 +232,29 @@ class _Entrance:
                 if isinstance(one, _Work):
                     one.drop()
 
+    def abandon(self) -> None:
+        """When the loop does not turn any more: what would not end although it was cancelled gives no result."""
+        self.close()
+        for work in self._running.values():
+            work.forget()
+        self._running.clear()
+
     def _enter(self) -> None:
         self._woken = False  # first, so that whoever comes from now on wakes it again
         for _ in range(len(self._waiting)):
-            one = self._waiting.popleft()
+            try:
+                one = self._waiting.popleft()
+            except IndexError:  # closed by another thread meanwhile
+                return
             if isinstance(one, _Work):
-                task = self._loop.create_task(one.carry_out())
-                self._running.add(task)
+                one.task = task = self._loop.create_task(one.carry_out())
+                self._running[task] = one
                 task.add_done_callback(partial(self._ended, one))
             else:
                 self._loop.call_soon(one)
 
     def _ended(self, work: _Work[Any], task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         if not work.future.done():
             work.drop()  # it was cancelled before it began
 

@@ -118,10 +118,18 @@ class NodeLink(Actor):
 
     def _abandon(self) -> None:
         """This incarnation is over, in whatever way. On the supervisor's thread."""
-        connection = self._connection
+        connection, future, operation = self._connection, self._future, self._operation
         if connection is not None:
             self._close(connection)
+        if operation is Operation.OPEN and future is not None:
+            future.cancel()
+            future.add_done_callback(self._close_unwanted)
         self._questions.cancel()
+
+    def _close_unwanted(self, opened: Future[tuple[NodeConnection, Look]]) -> None:
+        """Nobody takes in what was opened any more."""
+        if not opened.cancelled() and opened.exception() is None:
+            self._close(opened.result()[0])
 
     def receive(self, message: Any) -> Any:
         try:
@@ -248,7 +256,7 @@ class NodeLink(Actor):
             if self._dialled_by == self._dialer.routes.number:
                 return
             if self._future is not None:
-                self._future.cancel()  # it may just be dialling by the route that was left
+                self._future.cancel()  # by the route that was left; what it opened all the same, ``_on_done`` closes
         self._disconnect()
         self._lost_at = None
         if self._knows.intent is None:
@@ -466,7 +474,9 @@ class NodeLink(Actor):
                 return
             error = future.exception()
             result = None if error is not None else future.result()
-            self.context.tell_self(Done(generation, operation, result, error))
+            told = self.context.tell_self(Done(generation, operation, result, error))
+            if not told and operation is Operation.OPEN:
+                self._close_unwanted(future)
 
         return on_done
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 
 from actors.io_loop import IoLoop
 from actors.node_connection import Dialer, Target
 from coxswain.control_path.model import Hop, Route
 from coxswain.control_path.ways import Ways
-from coxswain.errors import Conflict, CoxswainError, DeadlineExceeded, NodeFailure, NodeUnreachable
+from coxswain.errors import Conflict, CoxswainError, DeadlineExceeded, NodeFailure, NodeUnreachable, Unavailable
 from coxswain.model import Node
 from coxswain.wire.node_control import NodeControl, RpcFailed, is_foreign_certificate
 
@@ -47,6 +48,8 @@ class RouteProbe:
         future = self._io.submit(self._probe(route, targets))
         try:
             return future.result(_LONGEST_S)
+        except CancelledError:
+            raise Unavailable("the I/O loop ended while the route was probed; try again") from None
         except TimeoutError:
             future.cancel()
             raise DeadlineExceeded(f"the route {route} was not found good or bad within {_LONGEST_S:g} s") from None

@@ -7,7 +7,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
 from coxswain.control_path.forward import socket_over
@@ -108,6 +108,14 @@ class RoutedDialer:
         future = self._submit(socket_over(self._ways, route, target, number, timeout))
         try:
             return future.result(timeout + _GRACE_S)
+        except CancelledError:
+            raise Unavailable(f"{target}: the I/O loop ended while this was dialled; try again") from None
         except TimeoutError:
             future.cancel()
+            future.add_done_callback(_close_unwanted)
             raise NodeUnreachable(f"{target}: no answer within {timeout:g} s by way of {route}") from None
+
+
+def _close_unwanted(dialled: Future[socket.socket]) -> None:
+    if not dialled.cancelled() and dialled.exception() is None:
+        dialled.result().close()

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -196,3 +197,75 @@ def test_a_cleanup_that_hangs_holds_no_loop_up(io: IoLoop) -> None:
     assert not io.alive
     io.start()
     assert io.submit(value(7)).result(5) == 7
+
+
+def test_whoever_cancels_a_future_ends_the_work(io: IoLoop) -> None:
+    """Otherwise it would go on unseen, and what it opened would stay open for ever."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await forever()
+        finally:
+            ended.set()
+
+    future = io.submit(work())
+    assert begun.wait(10)
+    assert future.cancel()
+    assert ended.wait(10)
+    with pytest.raises(CancelledError):
+        future.result(10)
+    assert not future.cancel()
+
+
+def test_work_that_was_quicker_than_its_cancelling_hands_its_result_over(io: IoLoop) -> None:
+    begun = threading.Event()
+
+    async def work() -> str:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await forever()
+        return "a connection, to be closed"
+
+    future = io.submit(work())
+    assert begun.wait(10)
+    future.cancel()
+    assert future.result(10) == "a connection, to be closed"
+
+
+def test_work_that_will_not_end_gives_no_result_when_the_loop_does() -> None:
+    loop = asyncio.new_event_loop()
+    entrance = _Entrance(loop)
+    future: Future[None] = Future()
+    ends: list[bool] = []
+
+    async def work() -> None:
+        while not ends:
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+
+    entrance.let_in(_Work(work(), future))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    _cancel_all(loop)
+    assert not future.done()
+    entrance.abandon()
+    assert future.cancelled()
+    ends.append(True)
+    loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop)))
+    loop.close()
+
+
+def test_nothing_begins_on_a_loop_that_is_ending(io: IoLoop) -> None:
+    entrance = io._entrance
+    assert entrance is not None
+    late: list[bool] = []
+
+    async def cleanup() -> None:
+        late.append(entrance.let_in(lambda: None))
+
+    io.on_stop(cleanup)
+    io.stop()
+    assert late == [False]

@@ -83,12 +83,15 @@ def redeem_ticket(tx: Tx, token_hash: str, device_id: str, now: float) -> Ticket
 
 def redeem_again(tx: Tx, token_hash: str, now: float) -> Ticket | None:
     """Once more, within its time, in place of the device that it made, if that has never fetched anything: a client keeps
-    nothing before its first sync (accounts-profiles.md 10.1, 1). None: it is not so.
+    nothing before its first sync (accounts-profiles.md 10.1, 1). Not once another ticket has bound that device anew: who had
+    it before may still have the old link. None: it is not so.
     """
     rows = tx.execute(
         "UPDATE enrollment_tickets SET claims = claims + 1 WHERE token_hash = ? AND claims = 1 "  # noqa: S608
         "AND used_by_device_id IS NOT NULL AND revoked_at IS NULL AND expires_at > ? AND EXISTS (SELECT 1 "
         "FROM device_identities i WHERE i.device_id = enrollment_tickets.used_by_device_id AND i.last_sync_at IS NULL) "
+        "AND NOT EXISTS (SELECT 1 FROM enrollment_tickets o WHERE o.id <> enrollment_tickets.id "
+        "AND o.used_by_device_id = enrollment_tickets.used_by_device_id AND o.used_at >= enrollment_tickets.used_at) "
         f"RETURNING {_TICKET}",
         (token_hash, to_micros(now)),
     )

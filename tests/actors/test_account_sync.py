@@ -211,6 +211,19 @@ def test_tickets_that_are_no_good_are_not_told_apart(running: Controller, user: 
     assert len(texts) == 1
 
 
+def test_a_link_that_made_a_device_is_void_once_another_one_bound_it_anew(
+    running: Controller, user: dict[str, Any], leg: RelayLeg
+) -> None:
+    """Also before whoever has it now fetches anything: the old link may be with whom the device was taken from."""
+    first = invite(running, user)
+    Caravel().enroll(leg, first)
+    (device,) = running.client.get(f"/api/users/{user['id']}/devices")
+    second = invite(running, user, device_id=device["id"])
+    Caravel().claim(leg, second)
+    refused(Code.UNAUTHENTICATED, lambda: Caravel().claim(leg, first))
+    Caravel().enroll(leg, second)  # its client kept nothing of the first time
+
+
 def test_a_claim_without_names_has_some_and_long_ones_are_cut(
     running: Controller, user: dict[str, Any], leg: RelayLeg
 ) -> None:

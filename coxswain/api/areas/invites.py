@@ -62,7 +62,7 @@ def _invite(call: Call) -> Any:
 
 def _list(call: Call) -> Any:
     limit = call.limit(default=100, high=1_000)
-    found = call.ask("accounts", m.ListInvites(call.path["key"], call.word("after") or "", limit + 1))
+    found = call.ask("accounts", m.ListInvites(call.user().id, call.word("after") or "", limit + 1))
     page = [ticket(value) for value in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 

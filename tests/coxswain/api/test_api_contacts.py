@@ -55,6 +55,7 @@ def test_nor_can_they_be_guessed(webbed: Controller, web: Web, people: dict[str,
     for path in (
         f"/api/users/{EMAIL}",
         f"/api/users/{EMAIL}/devices",
+        f"/api/users/{EMAIL}/invites",
         f"/api/devices?user={EMAIL}",
         f"/api/profiles?user={EMAIL}",
     ):

@@ -218,7 +218,8 @@ def instant(query: Mapping[str, Any], name: str) -> int | None:
         return None
     try:
         plain = _INSTANT.fullmatch(text) and text[:11].upper() + text[11:].upper().replace(" ", "+")
-        return (dt.datetime.fromisoformat(plain or "") - _EPOCH) // dt.timedelta(microseconds=1)
+        at = dt.datetime.fromisoformat(plain or "").astimezone(dt.UTC)  # of the first and the last day, not all are in UTC
+        return (at - _EPOCH) // dt.timedelta(microseconds=1)
     except (ValueError, OverflowError):
         raise InvalidInput(
             f"{name}: {_short(text)} is not an RFC 3339 time, like 2026-01-02T03:04:05Z or 2026-01-02T03:04:05.5+01:00"

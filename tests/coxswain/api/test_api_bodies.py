@@ -8,7 +8,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from coxswain.api.bodies import Body, integer, peer_change, policy, read_body, word
+from coxswain.api.bodies import Body, instant, integer, peer_change, policy, read_body, word
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy, Protocol
 
@@ -155,3 +155,11 @@ def test_query_values_are_checked() -> None:
         word({"node": ["a", "b"]}, "node")
     with pytest.raises(InvalidInput, match="control characters"):
         word({"node": "\0"}, "node")
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_times_that_are_in_no_year_of_utc(text: str) -> None:
+    """They can be read, and not be shown again: an answer with one would fail."""
+    with pytest.raises(InvalidInput, match="not an RFC 3339 time"):
+        instant({"until": text}, "until")
+    assert instant({"until": text[:19] + "Z"}, "until") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -132,15 +133,16 @@ def _latest_span(failures: Sequence[_Failure], least: int, within_s: float) -> _
 
 def _after_failures(facts: Sequence[AuditFact], failures: Sequence[_Failure], settings: RuleSettings) -> Iterator[Finding]:
     """Somebody got in after many wrong tries from there, or at that account: a guess that came true looks like this."""
+    times = [failure.at for failure in failures]
     for fact in facts:
         if fact.action != _LOGIN or not fact.ok:
             continue
         name = fact.actor.casefold()
+        first, end = bisect_left(times, fact.at - settings.auth_window_s), bisect_right(times, fact.at)
         tries = [
             failure
-            for failure in failures
-            if 0 <= fact.at - failure.at <= settings.auth_window_s
-            and (failure.username == name or (failure.source_ip and failure.source_ip == fact.source_ip))
+            for failure in failures[first:end]
+            if failure.username == name or (failure.source_ip and failure.source_ip == fact.source_ip)
         ]
         count = sum(failure.times for failure in tries)
         if count < settings.auth_failures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 from hypothesis import given
@@ -174,6 +175,22 @@ def test_a_login_after_many_failures() -> None:
     finding = found["login_after_failures:usr_admin"]
     assert (finding.severity, finding.user_id, finding.detail["failure_count"]) == (Severity.WARNING, "usr_admin", 5)
     assert "login_after_failures:usr_admin" not in keys([*(failed(NOW + n) for n in range(4)), login])
+
+
+def test_logins_in_a_long_log_of_failures_are_judged_in_no_time() -> None:
+    """A script that logs in all day, and somebody who guesses all day: 10,000 of each."""
+    facts = [
+        each
+        for number in range(10_000)
+        for each in (
+            failed(NOW + 8 * number, ip="192.0.2.1"),
+            fact("auth.login", NOW + 8 * number + 1, actor="script", target="usr_2", ip="192.0.2.2"),
+        )
+    ]
+    began = time.thread_time()
+    found = keys(facts)
+    assert time.thread_time() - began < 4, "each login against each failure takes half a minute"
+    assert "login_after_failures:usr_2" not in found and "auth_failure_spike:192.0.2.1" in found
 
 
 def test_new_admins_and_tokens() -> None:

@@ -118,7 +118,7 @@ class Sweeper:
     def expiring(self, settings: RuleSettings) -> None:
         now = self._context.clock.now()
         with self._store.read() as tx:
-            found = reads.expirings(tx, now + settings.expiry_s)
+            found = reads.expirings(tx, now, now + settings.expiry_s)
         self._condition(("certificate_expiring", "token_expiring"), expiring(found, now, settings), settings)
 
     def audit(self, settings: RuleSettings) -> None:

@@ -174,9 +174,9 @@ def strangers(tx: Tx) -> list[Stranger]:
     ]
 
 
-def expirings(tx: Tx, before: float) -> list[Expiring]:
+def expirings(tx: Tx, now: float, before: float) -> list[Expiring]:
     """What ends before ``before`` (epoch seconds): the newest certificate of each enabled node, of the controller, of each
-    authority; tokens that are not revoked.
+    authority, also if it has ended; tokens that have not, and are not revoked.
     """
     limit = to_micros(before)
     found: list[Expiring] = []
@@ -197,8 +197,9 @@ def expirings(tx: Tx, before: float) -> list[Expiring]:
     ):
         found.append(Expiring("certificate_expiring", f"ca-{role}", f"authority {role}", since / 1e6, until / 1e6))
     rows = tx.execute(
-        "SELECT id, name, created_at, expires_at FROM api_tokens WHERE expires_at < ? AND revoked_at IS NULL LIMIT 1000",
-        (limit,),
+        "SELECT id, name, created_at, expires_at FROM api_tokens WHERE expires_at > ? AND expires_at < ? "
+        "AND revoked_at IS NULL ORDER BY expires_at LIMIT 1000",
+        (to_micros(now), limit),
     )
     for token_id, name, since, until in rows:
         found.append(Expiring("token_expiring", token_id, f"token {name}", since / 1e6, until / 1e6))

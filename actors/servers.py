@@ -251,7 +251,7 @@ class Servers(Actor):
         relay = self._checked_relay(message.id, message.version)
         self._paths.check_no_hop(relay)
         with self._store.write() as tx:
-            rows.delete_relay(tx, relay.id)
+            rows.delete_relay(tx, relay.id, self._now())
             outbox_id = record(tx, message.caller, "relay.rm", ("relay", relay.id), {"name": relay.name}, now=self._now())
         return self._committed(relay, outbox_id)
 

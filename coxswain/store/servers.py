@@ -94,8 +94,13 @@ def update_relay(tx: Tx, relay: Relay, *, expected_version: int, now: float) -> 
     return updated
 
 
-def delete_relay(tx: Tx, relay_id: str) -> None:
-    """With its certificates."""
+def delete_relay(tx: Tx, relay_id: str, now: float) -> None:
+    """With its certificates, whose numbers are kept until they end: whoever still has one is let in nowhere."""
+    tx.execute("DELETE FROM removed_relay_certs WHERE not_after < ?", (to_micros(now),))
+    tx.execute(
+        "INSERT INTO removed_relay_certs (serial, not_after) SELECT serial, not_after FROM relay_certs WHERE relay_id = ?",
+        (relay_id,),
+    )
     tx.execute("DELETE FROM relays WHERE id = ?", (relay_id,))
 
 

@@ -140,7 +140,10 @@ def test_a_relay_that_was_removed_may_not_either(running: Controller, user: dict
         tx.execute("UPDATE relay_certs SET revoked_at = 1 WHERE serial = ?", (serial,))
     refused(Code.UNAUTHENTICATED, lambda: Caravel().enroll(leg, invite(running, user)))
     with running.store.write() as tx:
-        tx.execute("DELETE FROM relays WHERE id = 'rly_x'")
+        tx.execute("UPDATE relay_certs SET revoked_at = NULL WHERE serial = ?", (serial,))
+    Caravel().enroll(leg, invite(running, user))
+    running.client.call("DELETE", "/api/relays/rly_x")
+    assert "removed" in refused(Code.UNAUTHENTICATED, lambda: Caravel().enroll(leg, invite(running, user)))
 
 
 def test_a_fingerprint_that_came_twice_counts_for_nobody(running: Controller, user: dict[str, Any], leg: RelayLeg) -> None:

@@ -152,9 +152,9 @@ def _remove(call: Call) -> Any:
 
 def _renew(call: Call) -> Any:
     relay = _on_machine(call)
-    call.check_version(f"relay {relay.name}", relay.version)
+    seen = call.seen("relay", relay.id, relay.name)
     params = {"relay_id": relay.id, "server_id": relay.server_id, "name": relay.name}
-    return run_operation(call, "relay.renew", params, lambda _operation: relay_view(call, relay.id))
+    return run_operation(call, "relay.renew", params, lambda _operation: relay_view(call, relay.id), seen=seen)
 
 
 def _update(call: Call) -> Any:

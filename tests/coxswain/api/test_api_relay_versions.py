@@ -1,0 +1,43 @@
+"""A relay that somebody else changes while an operation about it is being asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from coxswain.api.areas import relays
+from tests.coxswain.api.conftest import token
+from tests.fleet import Controller
+from tests.web import Web
+
+
+@pytest.fixture
+def relay(webbed: Controller) -> Iterator[str]:
+    with webbed.store.write() as tx:
+        tx.execute(
+            "INSERT INTO relays (id, name, kind, server_id, created_at, updated_at) "
+            "VALUES ('rly_v', 'ferry', 'remote', 'srv_none', 1, 1)"
+        )
+    yield "rly_v"
+    with webbed.store.write() as tx:
+        tx.execute("DELETE FROM relays WHERE id = 'rly_v'")
+
+
+@pytest.mark.parametrize("action", ["renew", "remove"])
+def test_the_version_is_compared_when_the_operation_starts(
+    webbed: Controller, web: Web, relay: str, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = relays.run_operation
+
+    def late(*given: Any, **more: Any) -> Any:
+        with webbed.store.write() as tx:
+            tx.execute("UPDATE relays SET version = version + 1 WHERE id = ?", (relay,))
+        return begin(*given, **more)
+
+    monkeypatch.setattr(relays, "run_operation", late)
+    web.token = token(webbed, "admin")
+    answer = web.post(f"/api/relays/{relay}/{action}", {"version": 1})
+    assert (answer.status, answer.json["current"]) == (409, 2)
+    assert not [o for o in webbed.client.get("/api/operations") if o["target_id"] == relay]

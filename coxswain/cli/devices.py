@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
-from coxswain.cli.files import file_stem, refuse_present, write_private
+from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 
 __all__ = ["devices"]
@@ -53,7 +53,7 @@ def issue(config: str | None, user: str, wait: int, *, as_json: bool, **given: s
     """
     path = Path(given["out"] or f"{file_stem(user)}.pharosid")
     if not as_json:
-        refuse_present(path)
+        check_free(path)
     api = client(config)
     body = {"name": given["name"], "relay": given["relay"], "server_name": given["server_name"]}
     body["path_id"] = api.get(place("paths", given["path"]))["id"] if given["path"] else None

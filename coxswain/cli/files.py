@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coxswain.errors import InvalidInput
 
-__all__ = ["file_stem", "refuse_present", "write_private"]
+__all__ = ["check_free", "file_stem", "write_private"]
 
 
 def file_stem(user: str) -> str:
@@ -27,10 +27,12 @@ def write_private(path: Path, content: str | bytes) -> None:
         file.write(raw)
 
 
-def refuse_present(path: Path) -> None:
-    """Before something is made that is told only once. Raises ``InvalidInput``."""
+def check_free(path: Path) -> None:
+    """That ``write_private`` can write there: before something is made that is told only once. Raises ``InvalidInput``."""
     if path.exists() or path.is_symlink():
         raise _present(path)
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
+        raise InvalidInput(f"out: {path.parent} is no directory in which files can be made")
 
 
 def _present(path: Path) -> InvalidInput:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place, yes_option
-from coxswain.cli.files import file_stem, refuse_present, write_private
+from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 
 __all__ = ["enroll", "invites"]
@@ -31,7 +31,7 @@ def enroll(config: str | None, user: str, *, as_json: bool, **given: Any) -> Non
     """Make a join link for a user (an id or e-mail address), and a picture of it. Whoever has it first is that user."""
     path = Path(given["out"] or f"{file_stem(user)}-enroll.png")
     if not as_json:
-        refuse_present(path)
+        check_free(path)
     body = {"ttl_seconds": given["ttl"], "device_id": given["device"], "relay": given["relay"]}
     invite = client(config).post(place("users", user, "invite"), {k: v for k, v in body.items() if v is not None})
     if as_json:

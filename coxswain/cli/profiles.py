@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import device_of, every, place, say_arrival, wait_option, with_query, yes_option
-from coxswain.cli.files import file_stem, refuse_present, write_private
+from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, node_path, print_json, table
 
 __all__ = ["profile", "profiles"]
@@ -173,7 +173,7 @@ def export_sealed(config: str | None, user: str, device: str, out: str | None, *
     """Write what a user's device is given to a file that only this device, once it has enrolled, can open."""
     path = Path(out or f"{file_stem(user)}.pharos")
     if not as_json:
-        refuse_present(path)
+        check_free(path)
     api = client(config)
     found = device_of(api, device, user)
     exported = api.post(place("devices", found["id"], "export"), {"format": "sealed"})

@@ -112,6 +112,7 @@ def test_links_and_files_are_private_and_never_written_over(
     assert picture.read_bytes().startswith(b"\x89PNG") and stat.S_IMODE(picture.stat().st_mode) == 0o600
     before = cox("invites", "list", "cem@example.org", "--json").stdout
     assert "is there already" in cox("enroll", "cem@example.org", *relay, code=2).stderr
+    assert "is no directory" in cox("enroll", "cem@example.org", *relay, "--out", "no/where.png", code=2).stderr
     assert cox("invites", "list", "cem@example.org", "--json").stdout == before, "no ticket for a picture that is not kept"
     assert "open" in cox("invites", "list", "cem@example.org").stdout
     assert link[0].rpartition("token=")[2] not in before
@@ -125,6 +126,8 @@ def test_links_and_files_are_private_and_never_written_over(
     assert json.loads(identity.read_text())["relay_server_name"] == "relay.example"
     assert "PRIVATE KEY" not in out
     assert "is there already" in cox("devices", "issue", "cem@example.org", *relay, code=2).stderr
+    assert "is no directory" in cox("devices", "issue", "cem@example.org", *relay, "--out", "no/x", code=2).stderr
+    assert len(json.loads(cox("devices", "list", "--user", "cem@example.org", "--json").stdout)) == 1
     device = re.search(r"dev_\w+", out)
     assert device is not None
     assert "nothing yet" in cox("devices", "show", device[0]).stdout

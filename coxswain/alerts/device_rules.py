@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -308,20 +308,18 @@ def _off_hours(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSetting
     history = case.history
     if history.connects < settings.off_hours_connects or history.days < settings.off_hours_days:
         return
-    told: set[str] = set()
-    for event in seen.connects:
-        hour = int(event.at % _DAY_S // _HOUR_S)
-        share = history.hours[hour] / history.connects
-        date = dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat()
-        if share > settings.off_hours_share or date in told:
-            continue
-        told.add(date)
-        typical = [h for h, count in enumerate(history.hours) if count / history.connects > settings.off_hours_share]
+    share_of = [count / history.connects for count in history.hours]
+    unusual = (event for event in seen.connects if share_of[_hour(event)] <= settings.off_hours_share)
+    for date, part in _by_day(unusual).items():
+        event = part[0]
+        hour, share = _hour(event), share_of[_hour(event)]
+        typical = [h for h, usual in enumerate(share_of) if usual > settings.off_hours_share]
         yield _finding(
             "off_hours_access",
             case,
             Severity.INFO,
             at=event.at,
+            evidence=part[-1].at,
             about=date,
             node_id=event.node_id,
             source_ips=(event.source_ip,) if event.source_ip else (),
@@ -341,20 +339,22 @@ def _volume(case: DeviceCase, _seen: _Seen, _now: float, settings: RuleSettings)
     if case.history.sessions < settings.volume_sessions:
         return
     median = median_volume(case.history)
-    told: set[str] = set()
-    for event in case.events:
-        rx = event.rx_bytes
-        if event.reason is None or rx is None or rx < settings.volume_floor or rx <= settings.volume_factor * median:
-            continue
-        date = dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat()
-        if date in told:
-            continue
-        told.add(date)
+    large = [
+        event
+        for event in case.events
+        if event.reason is not None
+        and event.rx_bytes is not None
+        and event.rx_bytes >= settings.volume_floor
+        and event.rx_bytes > settings.volume_factor * median
+    ]
+    for date, part in _by_day(large).items():
+        event, rx = part[0], part[0].rx_bytes or 0
         yield _finding(
             "data_volume_exfil",
             case,
             Severity.WARNING,
             at=event.at,
+            evidence=part[-1].at,
             about=date,
             node_id=event.node_id,
             source_ips=(event.source_ip,) if event.source_ip else (),
@@ -410,6 +410,18 @@ def _finding(
         source_ips=source_ips,
         detail=detail,
     )
+
+
+def _hour(event: Event) -> int:
+    return int(event.at % _DAY_S // _HOUR_S)
+
+
+def _by_day(events: Iterable[Event]) -> dict[str, list[Event]]:
+    """By UTC date. What is told once a day is about the first of them and builds on all: the first may leave the window."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat(), []).append(event)
+    return found
 
 
 def _end_of_travel(event: Event, place: Place) -> dict[str, Any]:

@@ -255,6 +255,20 @@ def test_a_huge_upload() -> None:
     assert found("data_volume_exfil", off(T0, rx=2**31)) == [], "nothing is known of it"
 
 
+def test_one_a_day_is_one_also_when_the_first_of_that_day_leaves_the_window() -> None:
+    """Somebody resolved it at nine; the second event of that night, which was there all the time, is nothing new later."""
+    busy = History()
+    busy.absorb([off(T0 - n * HOUR, rx=10_000_000) for n in range(1, 30)], {})
+    for kind, events, history in (
+        ("off_hours_access", [on(T0 + 3 * HOUR), on(T0 + 3.5 * HOUR)], office()),
+        ("data_volume_exfil", [off(T0 + 3 * HOUR, rx=2**31), off(T0 + 3.5 * HOUR, rx=2**32)], busy),
+    ):
+        at_nine = only(kind, *events, history=history, now=T0 + 9 * HOUR)
+        tomorrow = only(kind, events[1], history=history, now=T0 + 27.25 * HOUR)
+        assert tomorrow.key == at_nine.key and at_nine.at == T0 + 3 * HOUR
+        assert tomorrow.evidence <= at_nine.evidence, kind
+
+
 def test_unknown_bytes_and_parts_of_sessions_do_not_drag_the_usual_down() -> None:
     history = History()
     history.absorb([off(T0, rx=100 * 2**20)] * 20, {})

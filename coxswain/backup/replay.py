@@ -240,8 +240,8 @@ def _ticket_revoked(tx: Tx, entry: Entry, now: int) -> str:
 
 
 def _ticket_used(tx: Tx, entry: Entry, now: int) -> str:
-    """The link must not work again. If it bound a device anew, the certificate that this had before must not either, and the
-    new one is nowhere: the device has to be invited once more.
+    """The link must not work again. If it bound a device anew, the certificate and the keys that this had before must not
+    either, and the new ones are nowhere: the device has to be invited once more.
     """
     used = tx.execute(
         "UPDATE enrollment_tickets SET used_at = COALESCE(used_at, ?), revoked_at = ? "
@@ -249,7 +249,11 @@ def _ticket_used(tx: Tx, entry: Entry, now: int) -> str:
         (entry.at, now, str(entry.detail.get("ticket_id", ""))),
     )
     tx.execute("DELETE FROM device_identities WHERE device_id = ?", (entry.target_id,))
-    return f"invite {used[0][0]}, which was used, is void" if used else ""
+    _take_away(tx, "device_id = ?", entry)
+    known = tx.execute("SELECT 1 FROM devices WHERE id = ?", (entry.target_id,))
+    told = [f"invite {used[0][0]}, which was used, is void"] if used else []
+    told += [f"device {entry.target_id} has to be invited again"] if known else []
+    return "; ".join(told)
 
 
 _Effect = Callable[[Tx, Entry, int], str]

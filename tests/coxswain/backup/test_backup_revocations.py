@@ -348,7 +348,12 @@ def test_invites_that_were_used_or_revoked_stay_so(store: Store) -> None:
     )
     assert column(store, "SELECT id FROM enrollment_tickets WHERE used_at IS NULL AND revoked_at IS NULL") == ["tkt_open"]
     assert column(store, "SELECT fingerprint FROM device_identities") == [], "the certificate that it replaced"
-    assert len(done.effects) == 3
+    assert sorted(column(store, "SELECT device_id FROM peers")) == ["dev_a2", "dev_b1", "dev_b2"], "and the keys"
+    assert column(store, "SELECT config_revision FROM nodes") == [1]
+    assert len(done.effects) == 3 and "device dev_a1 has to be invited" in done.effects[1]
+    later = Entry(110, "aud_10", 1_000_000_000, "enroll.claim", "device", "dev_a2", {"ticket_id": "tkt_made_after_it"})
+    with store.write() as tx:
+        assert "device dev_a2 has to be invited" in replay(tx, [later], LATER).effects[0]
 
 
 def test_every_action_that_takes_away_is_applied_or_needs_not_be() -> None:

@@ -133,7 +133,8 @@ class Sweeper:
         file = self._state_dir / "app.db"
         size = file.stat().st_size if self._store.kind == "sqlite" and file.exists() else 0
         now = self._context.clock.now()
-        self._condition(("storage_low",), storage_low(free, total, size, now, settings), settings)
+        was_low = bool(self._book.open_keys(("storage_low",)))
+        self._condition(("storage_low",), storage_low(free, total, size, now, settings, was_low=was_low), settings)
 
     # -- inside
 

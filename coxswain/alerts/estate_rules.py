@@ -11,6 +11,9 @@ from coxswain.clock import rfc3339
 
 __all__ = ["Expiring", "Stranger", "audit_broken", "expiring", "storage_low", "strangers"]
 
+_ENOUGH_PERCENT = 2
+"""Of a disk, beyond the threshold: one that is at it all the time is one alert, not many."""
+
 
 class Expiring(NamedTuple):
     """A certificate or a token. Epoch seconds. ``holder``: whose it is, for people."""
@@ -63,10 +66,15 @@ def audit_broken(findings: Iterable[str], now: float) -> Iterator[Finding]:
         yield Finding("audit_broken", "audit_broken", Severity.CRITICAL, now, 0.0, detail={"findings": found[:10]})
 
 
-def storage_low(free: int, total: int, database: int, now: float, settings: RuleSettings) -> Iterator[Finding]:
-    """Bytes that are free on the disk of the state directory, and that it has; how large the database is (0: elsewhere)."""
+def storage_low(
+    free: int, total: int, database: int, now: float, settings: RuleSettings, *, was_low: bool = False
+) -> Iterator[Finding]:
+    """Bytes that are free on the disk of the state directory, and that it has; how large the database is (0: elsewhere).
+
+    ``was_low``: the last look found so; then a little more has to be free until it is over.
+    """
     percent = 100.0 * free / total if total else 100.0
-    if percent >= settings.disk_free_percent:
+    if percent >= settings.disk_free_percent + (_ENOUGH_PERCENT if was_low else 0):
         return
     detail = {"free_percent": round(percent, 1), "free_bytes": free} | ({"database_bytes": database} if database else {})
     severity = Severity.CRITICAL if percent < settings.disk_free_percent / 3 else Severity.WARNING

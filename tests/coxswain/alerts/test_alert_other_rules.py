@@ -232,6 +232,12 @@ def test_a_full_disk() -> None:
     assert told(10) == [] and told(9) == ["warning"] and told(2) == ["critical"]
 
 
+def test_a_disk_at_the_threshold_is_one_alert() -> None:
+    """What is written and cleaned up all the time does not open and end one with each sweep."""
+    low = [bool(list(storage_low(free, 100, 5, NOW, SETTINGS, was_low=True))) for free in (9, 10, 11, 12)]
+    assert low == [True, True, True, False]
+
+
 def test_peers_that_nobody_made() -> None:
     one = Stranger("nod_1", "AMNEZIAWG", "key=", "192.0.2.1:5", "192.0.2.1", NOW)
     assert list(strangers([one], NOW + 119, SETTINGS)) == [], "a reconcile takes it away"

@@ -64,7 +64,11 @@ class SharedSession:
         self.streams += 1
         try:
             stream = await self._session.open_stream()
-            await stream.write(line)
+            try:
+                await stream.write(line)
+            except BaseException:
+                stream.abort()  # an existing relay waits for the line for ever
+                raise
         except BaseException:
             self._ended_one()
             raise
@@ -254,6 +258,7 @@ class EgressPool:
 
     async def _watch(self, session: SharedSession) -> None:
         await session.ended()
+        self._was_down = self._was_down or session.hops == self._kept
         self._drop(session)
 
     def _drop(self, session: SharedSession) -> None:

@@ -239,10 +239,14 @@ def test_a_session_that_ended_is_made_again_by_the_next_who_comes(tmp_path: Path
     async def story(h: Harbour) -> None:
         hop = await h.hop("back")
         h.ways.follow(1, Route((hop,)))
+        back: list[int] = []
+        h.ways.egress.on_back = lambda: back.append(h.sessions("back"))
         await h.greeted(hop)
+        assert not back
         h.ways.egress._sessions[hop,]._session.abort()
         await h.greeted(hop)
         assert h.sessions("back") == 2
+        assert len(back) == 1, "a hop that was away so shortly that nobody dialled it in vain calls its links back, too"
 
     sail(tmp_path, story)
 

@@ -28,15 +28,18 @@ class NoTunnel(ConnectionError):
 
 
 def _shrug() -> None:
-    """There is no other way that could be taken first."""
+    """There is no other way from which this one would have to be told."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to the controller. ``open`` raises ``OSError``; ``failed`` is told that it did not lead there."""
+    """One way to the controller. ``open`` raises ``OSError``; ``failed`` is told that it did not lead there, ``led`` that it
+    did: who was met at its end has the controller's certificate.
+    """
 
     open: Callable[[], Awaitable[ByteStream]]
     failed: Callable[[], None] = _shrug
+    led: Callable[[], None] = _shrug
 
 
 class Backend:
@@ -98,6 +101,10 @@ class Backend:
                 text = f"transport: authentication handshake failed: {error}"
                 way.failed()
                 continue
+            except BaseException:
+                stream.close()
+                raise
+            way.led()
             task = asyncio.create_task(connection.run())
             self._running.add(task)
             task.add_done_callback(self._running.discard)

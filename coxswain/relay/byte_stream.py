@@ -15,6 +15,16 @@ CHUNK = 64 * 1024
 _LINGER_S = 5.0
 """Seconds in which a peer has to take what was written before ``close``; a dead one would keep the socket for ever."""
 
+_TCP = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+"""A peer that is gone without a word is noticed after a minute and a half. Onion circuits, and what an egress relay dials,
+have no other sign of life: each would keep its sockets for ever."""
+
 
 class ByteStream(Protocol):
     """One connection. Everything belongs to one asyncio loop; at most one reader and one writer at a time."""
@@ -52,7 +62,8 @@ class SocketStream:
         self._writer = writer
         opened: socket.socket | None = writer.get_extra_info("socket")
         if opened is not None and opened.family != socket.AF_UNIX:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for level, option, value in _TCP:
+                opened.setsockopt(level, option, value)
 
     @property
     def peer(self) -> str:

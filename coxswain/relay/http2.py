@@ -230,10 +230,10 @@ class Http2Connection:
             raise StreamGone("the connection is closed")
         try:
             number = self._h2.get_next_available_stream_id()
-            stream = self._streams[number] = Http2Stream(self, number)
             self._h2.send_headers(number, pairs)
         except h2.exceptions.ProtocolError as error:
             raise StreamGone(f"no new stream: {type(error).__name__}") from None
+        stream = self._streams[number] = Http2Stream(self, number)
         await self._flush()
         return stream
 

@@ -32,6 +32,7 @@ class Tunnels:
         self._log = log
         self._timing = timing
         self._sessions: list[Session] = []
+        self._proven: Session | None = None  # behind which the controller was found last
 
     async def serve(self, stream: SocketStream) -> None:
         """One connection of the controller, from the handshake to its end."""
@@ -39,7 +40,9 @@ class Tunnels:
         async with Session(over, client=True, timing=self._timing, limits=_LIMITS) as session:
             await session.ping()
             while len(self._sessions) >= _MAX_TUNNELS:
-                self._sessions.pop(0).abort("newer tunnels took its place")
+                oldest = next(s for s in self._sessions if s is not self._proven)
+                self._sessions.remove(oldest)
+                oldest.abort("newer tunnels took its place")
             self._sessions.append(session)
             self._log.info("[relay] coxswain tunnel connected")
             try:
@@ -47,11 +50,20 @@ class Tunnels:
             finally:
                 with contextlib.suppress(ValueError):
                     self._sessions.remove(session)
+                if self._proven is session:
+                    self._proven = None
                 self._log.info("[relay] coxswain tunnel closed — awaiting reconnect")
 
     def ways(self) -> list[Way]:
         """How to reach the controller, the newest tunnel first, but those behind which it was not found last."""
-        return [Way(session.open_stream, partial(self._demote, session)) for session in reversed(self._sessions)]
+        return [
+            Way(session.open_stream, partial(self._demote, session), partial(self._prove, session))
+            for session in reversed(self._sessions)
+        ]
+
+    def _prove(self, session: Session) -> None:
+        if session in self._sessions:
+            self._proven = session
 
     def _demote(self, session: Session) -> None:
         if session in self._sessions:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from coxswain.errors import CoxswainError, InvalidInput
 from coxswain.relay.byte_stream import SocketStream
@@ -31,7 +33,7 @@ class Listener:
         handler: gets the connection; whatever it raises ends this connection only. It is closed afterwards.
         log: where failures that are bugs go.
         limit: connections at once; further ones are closed at once, so that a flood costs no memory.
-        per_host: of them, from one address.
+        per_host: of them, from one address, or one IPv6 network of 64 bits.
     """
 
     def __init__(self, handler: Handler, log: logging.Logger, *, limit: int = 4096, per_host: int = 256) -> None:
@@ -68,24 +70,36 @@ class Listener:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream = SocketStream(reader, writer)
-        host = stream.peer.rpartition(":")[0]
+        host = _network_of(stream.peer.rpartition(":")[0])
         if len(self._tasks) >= self._limit or self._hosts[host] >= self._per_host:
             stream.abort()
             return
-        task = asyncio.create_task(self._serve(stream, host))
+        self._hosts[host] += 1  # here: of many who come at once, no task runs before all of them are accepted
+        task = asyncio.create_task(self._serve(stream))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._ended, stream, host))
 
-    async def _serve(self, stream: SocketStream, host: str) -> None:
-        self._hosts[host] += 1
+    async def _serve(self, stream: SocketStream) -> None:
         try:
             await self._handler(stream)
         except (OSError, ssl.SSLError, CoxswainError):
             pass  # the other side's affair; whoever cares has logged it
         except Exception:
             self._log.exception("a connection from %s failed", stream.peer)
-        finally:
-            stream.close()
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+
+    def _ended(self, stream: SocketStream, host: str, task: asyncio.Task[None]) -> None:
+        """Also of a connection that was cancelled before its task began."""
+        self._tasks.discard(task)
+        stream.close()
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+
+
+def _network_of(host: str) -> str:
+    """Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, of which a single customer has all addresses."""
+    try:
+        address = ipaddress.IPv6Address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))

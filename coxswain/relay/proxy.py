@@ -44,6 +44,9 @@ _CLAIM_S = 60.0
 """Calls without a certificate are bounded in number and time, so that strangers cannot keep devices from the controller."""
 
 _IDLE_S = 1_800.0
+_STRANGER_S = 120.0
+"""So long lives a connection without certificate, whatever comes over it: there are only so many places on the listener, and
+strangers must not hold those of devices."""
 _REFUSED_STREAM, _NO_ERROR = 7, 0
 
 
@@ -82,7 +85,8 @@ class DeviceProxy:
         connection = Http2Connection(over, client=False, on_request=begin, idle_s=_IDLE_S)
         await connection.start()
         try:
-            await connection.run()
+            async with asyncio.timeout(None if fingerprint else _STRANGER_S):
+                await connection.run()
         finally:
             for task in list(ours):
                 task.cancel()

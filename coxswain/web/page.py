@@ -7,7 +7,7 @@ for both, and whatever a page can show a script can read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ class Answer:
 
 def ask(call: Call, path: str, **params: str | int | None) -> Answer:
     """What ``GET path`` answers to whoever asks for the page. Raises ``CoxswainError`` as that does."""
-    route, parts = _find(path)
+    route, parts = _find(path, call.path.values())
     if call.who.scope < route.scope:
         raise Refused(f"GET {route.path}: needs the scope {route.scope.word}")
     query = {name: str(value) for name, value in params.items() if value not in (None, "")}
@@ -147,7 +147,10 @@ def _patterns() -> tuple[tuple[re.Pattern[str], Route], ...]:
     return tuple((re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route.path)), route) for route in found)
 
 
-def _find(path: str) -> tuple[Route, dict[str, str]]:
+def _find(path: str, given: Iterable[str]) -> tuple[Route, dict[str, str]]:
+    """The route that answers ``path``. ``given``: what somebody wrote in the address of the page. Where it can be a key, it
+    is one: ``/alerts/series`` is about an alert of that id, which there is not.
+    """
     named = []
     for pattern, route in _patterns():
         match = pattern.fullmatch(path)
@@ -155,5 +158,7 @@ def _find(path: str) -> tuple[Route, dict[str, str]]:
             named.append((len(match.groupdict()), route, match.groupdict()))
     if not named:
         raise LookupError(f"no GET route answers {path}")
-    _, route, parts = min(named, key=lambda found: found[0])
+    keys = set(given).intersection(path.split("/"))
+    with_them = [found for found in named if keys <= set(found[2].values())]
+    _, route, parts = min(with_them or named, key=lambda found: found[0])
     return route, parts

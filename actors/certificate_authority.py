@@ -23,6 +23,7 @@ from coxswain.pki import (
     device_fingerprint,
     fingerprint,
     hosts_of,
+    is_for,
     issue_controller_leaf,
     issue_device_leaf,
     issue_grpc_leaf,
@@ -233,7 +234,7 @@ class CertificateAuthority(Actor):
 
     def _relay_credentials(self, host: str) -> m.RelayCredentials:
         leaf = self._relay
-        if leaf is None or (host and host not in hosts_of(leaf)):
+        if leaf is None or (host and not is_for(leaf, host)):
             leaf = self._renew_relay((host,) if host else ())
         return m.RelayCredentials(
             chain_pem=leaf.pem + self._authorities[Role.FLEET].pem,

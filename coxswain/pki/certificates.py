@@ -40,6 +40,7 @@ __all__ = [
     "device_fingerprint",
     "fingerprint",
     "hosts_of",
+    "is_for",
     "issue_controller_leaf",
     "issue_device_leaf",
     "issue_grpc_leaf",
@@ -245,6 +246,12 @@ def hosts_of(leaf: Leaf) -> tuple[str, ...]:
     """The names and addresses that a leaf is for."""
     found = leaf.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return (*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress)))
+
+
+def is_for(leaf: Leaf, host: str) -> bool:
+    """Whether a leaf is for this name or address, however an address is written."""
+    name = _host_name(host)
+    return (str(name.value) if isinstance(name, x509.IPAddress) else host) in hosts_of(leaf)
 
 
 def issue_grpc_leaf(fleet: Authority, now: float, random_int: RandomInt = secrets.randbits) -> Leaf:

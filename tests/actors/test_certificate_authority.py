@@ -179,6 +179,9 @@ def test_the_leaf_of_the_controller_as_a_relay_is_kept_and_follows_the_name_unde
     assert ask(system, GetRelayCredentials("")) == first
     other = ask(system, GetRelayCredentials("198.51.100.7"))
     assert other.chain_pem != first.chain_pem
+    written = ask(system, GetRelayCredentials("2001:DB8:0::1"))
+    assert ask(system, GetRelayCredentials("2001:DB8:0::1")) == written, "asked for each minute, issued once"
+    other = ask(system, GetRelayCredentials("198.51.100.7"))
     clock.days = 200
     system.tell("certificate_authority", _CheckRenewal())
     assert ask(system, GetRelayCredentials("")) == other

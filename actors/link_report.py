@@ -67,15 +67,18 @@ class Reporter:
             **_seen(known),
             **_reached(known, state),
         )
-        self._sight(report)
+        self.sight(known)
         said, self._last = self._last, report
         if self._unheard or report != said:
             self._unheard = not self._context.tell("fleet", report)
 
-    def _sight(self, report: LinkReport) -> None:
-        if report.uptime_s is not None and self._context.is_current:
-            online = report.peers_online or 0
-            self._sightings[self._node_id] = Sighting(report.incarnation, report.at, report.uptime_s, online)
+    def sight(self, known: Known) -> None:
+        """Notes what changes at every look, and is no reason for a report."""
+        observed = known.observed
+        if observed is None or observed.uptime_s is None or not self._context.is_current:
+            return
+        now, online = self._context.clock.now(), known.peers_online or 0
+        self._sightings[self._node_id] = Sighting(self._context.incarnation, now, observed.uptime_s, online)
 
     def doubt(self, memory: LinkMemory) -> None:
         """What was confirmed is not any more."""

@@ -441,6 +441,7 @@ class NodeLink(Actor):
     def _previewed(self, look: Look) -> None:
         try:
             self._absorb(look)
+            self._reporter.sight(self._knows.known)
             made = self._knows.plan()
         except CoxswainError as error:
             self._questions.refuse(error)

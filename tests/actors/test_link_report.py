@@ -96,3 +96,16 @@ def test_a_link_that_was_fenced_off_notes_nothing(context: Told, reporter: Repor
     context.is_current = False
     look(reporter, known(100))
     assert sightings == {}
+
+
+def test_a_look_for_an_operator_is_noted_without_a_report(
+    context: Told, reporter: Reporter, sightings: dict[str, Sighting]
+) -> None:
+    look(reporter, known(100))
+    context.clock.advance(7.0)
+    reporter.sight(known(107, online=3))
+    assert len(context.told) == 1
+    assert sightings == {"nod_a": Sighting(4, context.clock.now(), 107, 3)}
+    context.is_current = False
+    reporter.sight(known(900))
+    assert sightings["nod_a"].uptime_s == 107, "of a link that was replaced nothing counts"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from coxswain.errors import AlreadyExists, NotFound
 
-__all__ = ["Durability", "MissingReference", "Row", "Store", "Tx", "UniqueViolation", "Value", "in_lists"]
+__all__ = ["Durability", "MissingReference", "Row", "Store", "Tx", "UniqueViolation", "Value", "in_lists", "taken"]
 
 Value = int | float | str | bytes | None
 Row = tuple[Any, ...]
@@ -33,6 +33,29 @@ class Durability(Enum):
 
 class UniqueViolation(AlreadyExists):
     """A row with this key is there already. The text names the constraint or columns."""
+
+
+_OWNERS = {
+    "control_paths": "control path",
+    "nodes": "node",
+    "paths": "path",
+    "profile_specs": "profile of this device",
+    "relays": "relay",
+    "users": "user",
+}
+
+
+def taken(table: str, columns: str) -> UniqueViolation:
+    """What a person is told of a row that is there already, whichever database noticed.
+
+    Args:
+        table: the table's name.
+        columns: of the constraint, comma-separated; the last one is the field that somebody gave.
+    """
+    field = columns.rpartition(",")[2].strip()
+    if table in _OWNERS and field in {"email", "name", "phone"}:
+        return UniqueViolation(f"{field}: another {_OWNERS[table]} has it already", remedy=f"Choose another {field}.")
+    return UniqueViolation(f"there is such a row already: {table} ({columns})")
 
 
 class MissingReference(NotFound):

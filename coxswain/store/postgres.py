@@ -14,12 +14,13 @@ import psycopg_pool
 from psycopg import conninfo
 
 from coxswain.errors import InvalidInput, StoreUnavailable
-from coxswain.store.api import Durability, MissingReference, Row, Tx, UniqueViolation, Value
+from coxswain.store.api import Durability, MissingReference, Row, Tx, Value, taken
 from coxswain.store.guards import SharedSync, TxGuard, WriterTurns
 from coxswain.store.hold import DatabaseHold, application_name
 
 __all__ = ["PostgresStore", "to_postgres"]
 
+_KEY = re.compile(r"Key \((.*?)\)=")
 _TURN_S = 5.0
 _POOL_S = 3.0
 """Together below the 10 s after which an actor counts as hung: a server that is away must not look like that."""
@@ -185,7 +186,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except psycopg.errors.UniqueViolation as error:
-        raise UniqueViolation(f"there is such a row already: {error.diag.constraint_name}") from None
+        found = _KEY.search(error.diag.message_detail or "")
+        raise taken(error.diag.table_name or "", (found[1] if found else error.diag.constraint_name) or "") from None
     except psycopg.errors.ForeignKeyViolation as error:
         raise MissingReference(
             f"a record that this one refers to is not there, or others still refer to it ({error.diag.constraint_name})"

@@ -24,7 +24,7 @@ from pathlib import Path
 import apsw
 
 from coxswain.errors import InvalidInput, LoosePermissions, StateDirectoryHeld, StoreUnavailable
-from coxswain.store.api import Durability, MissingReference, Row, Tx, UniqueViolation, Value
+from coxswain.store.api import Durability, MissingReference, Row, Tx, Value, taken
 from coxswain.store.guards import SharedSync, TxGuard, WriterTurns
 
 __all__ = ["SqliteStore"]
@@ -263,13 +263,20 @@ def _translated() -> _Translation:
     return _TRANSLATION
 
 
+def _constraint(text: str) -> tuple[str, str]:
+    """Table and columns of ``UNIQUE constraint failed: paths.a, paths.b``; of an index over an expression, only its name."""
+    found = _COLUMNS.search(text)
+    names = [name.partition(".") for name in (found[1] if found else text).split(", ")]
+    return names[0][0], ", ".join(column or table for table, _, column in names)
+
+
 def _raise_translated(error: BaseException) -> None:
     """Raises what stands for ``error``; returns if nothing else does."""
     if isinstance(error, apsw.ConstraintError):
         kind = getattr(error, "extendedresult", 0)
         if kind in _DUPLICATE:
-            found = _COLUMNS.search(str(error))
-            raise UniqueViolation(f"there is such a row already: {found[1] if found else error}") from None
+            table, columns = _constraint(str(error))
+            raise taken(table, columns) from None
         if kind == apsw.SQLITE_CONSTRAINT_FOREIGNKEY:
             raise MissingReference("a record that this one refers to is not there, or others still refer to it") from None
     elif isinstance(error, OverflowError):

@@ -140,3 +140,10 @@ def test_links_and_files_are_private_and_never_written_over(
     assert f"cox enroll {json.loads(other)['user_id']} --device" in never.stderr
     assert "never" in cox("devices", "show", json.loads(other)["id"]).stdout
     cox("users", "remove", "cem@example.org", "--yes")
+
+
+def test_a_taken_address_is_named(cox: Cox) -> None:
+    cox("users", "add", "Zoe", "--email", "zoe@example.org")
+    said = cox("users", "add", "Zoe again", "--email", "zoe@example.org", code=5).stderr
+    cox("users", "remove", "zoe@example.org", "--yes")
+    assert said == "cox: email: another user has it already\n     Choose another email.\n"

@@ -49,8 +49,8 @@ def test_a_change_counts_up_and_a_stale_one_changes_nothing(kept):
 def test_one_is_active_at_most_and_a_name_is_there_once(kept):
     with kept.write() as tx:
         rows.update_control_path(tx, dataclasses.replace(WAY, is_active=True), NOW)
-    with pytest.raises(UniqueViolation), kept.write() as tx:
+    with pytest.raises(UniqueViolation, match="is_active"), kept.write() as tx:
         rows.update_control_path(tx, dataclasses.replace(STRAIGHT, is_active=True), NOW)
-    with pytest.raises(UniqueViolation), kept.write() as tx:
+    with pytest.raises(UniqueViolation, match="name: another control path has it already"), kept.write() as tx:
         rows.insert_control_path(tx, dataclasses.replace(WAY, id="cpath_3"))
     assert [path.is_active for path in listed(kept)] == [True, False]

@@ -88,7 +88,7 @@ class SessionArchive(Actor):
         with self._store.read() as tx:
             found = rows.find_session(tx, session_id)
         if found is None:
-            raise NotFound(f"session: there is no {session_id}")
+            raise NotFound(f"session: there is none with the id {session_id}", remedy="See: cox sessions")
         return found
 
     def _purge(self) -> bool:

@@ -75,7 +75,8 @@ def public_relay(state: AccountsState, given: str) -> str:
     if not configured:
         raise Conflict(
             "relay.public_endpoint is not set, so that a link would lead nowhere",
-            remedy="Set relay.public_endpoint to the host:port under which clients reach your relay, and start anew.",
+            remedy="Set relay.public_endpoint to the host:port where clients reach your relay, and restart the daemon; or "
+            "give --relay HOST:PORT.",
         )
     return configured
 

@@ -193,5 +193,5 @@ class AlertBook:
 
 def _found(alert: Alert | None, alert_id: str) -> Alert:
     if alert is None:
-        raise NotFound(f"alert: there is no {alert_id[:80]!r}", remedy="See: cox alerts")
+        raise NotFound(f"alert: there is none with the id {alert_id[:80]!r}", remedy="See: cox alerts")
     return alert

@@ -169,7 +169,7 @@ class Standing(Actor):
         self._view = replace(before, state=state, error=error, since=since, connects=count)
         if (before.state, before.error) == (state, error):
             return
-        self.context.log.info("%s: %s %s", before.endpoint, state.value, error)
+        self.context.log.info("relay %s: %s%s", before.endpoint, state.value, f": {error}" if error else "")
         self.context.tell("relays", TunnelReport(self._view))
         data = {"relay_id": before.relay_id, "endpoint": before.endpoint, "state": state.value, "error": error}
         self.context.tell("event_hub", Publish("relay.tunnel", now, data))

@@ -29,6 +29,7 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::([0-9]{1
 _TOKEN = re.compile(r"cox_[A-Za-z0-9_-]{1,128}")
 _COOKIE = re.compile(r"[A-Za-z0-9_-]{43}")
 _ASK_S = 5.0
+_REMEDY = "Make one there with: cox tokens create NAME"
 
 Ask = Callable[..., Any]
 """``Services.ask``."""
@@ -121,7 +122,10 @@ class Gate:
             scheme, _, secret = bearer.partition(" ")
             secret = secret.strip(" ")
             if scheme.lower() != "bearer" or not _TOKEN.fullmatch(secret):
-                raise Unauthenticated("Authorization: this is no bearer token of this controller")
+                raise Unauthenticated(
+                    "Authorization: this is no bearer token of this controller",
+                    remedy=_REMEDY,
+                )
             return WhoHolds(digest(secret), cookie=False, touch=touch)
         secret = _cookie(head, cookie_name(secure=self.secure(head)))
         if not _COOKIE.fullmatch(secret):
@@ -134,7 +138,8 @@ class Gate:
             found: Authenticated = ask("access", message, deadline=_ASK_S)
         except Unauthenticated:
             # Which of unknown, revoked and expired it was is not for somebody who has no good one.
-            raise Unauthenticated("the credential is not good (any more)") from None
+            remedy = "" if message.cookie else _REMEDY
+            raise Unauthenticated("the credential is not good (any more)", remedy=remedy) from None
         caller = Caller(found.name, found.kind, address)
         return Who(caller, Scope[found.scope.upper()], found.kind, found.id, found.user_id, found.expires_at)
 

@@ -36,4 +36,4 @@ def check_free(path: Path) -> None:
 
 
 def _present(path: Path) -> InvalidInput:
-    return InvalidInput(f"out: {path} is there already; remove it, or choose another name")
+    return InvalidInput(f"out: {path} is there already; remove it, or choose another name with --out")

@@ -92,6 +92,7 @@ def init(
             ("database", "Postgres" if isinstance(loaded.database, str) else loaded.database),
             ("CA key", _key_words(loaded)),
             ("root CA", f"{fingerprint} (SHA-256){', reused' if reused else ''}"),
+            ("dashboard", f"http://{loaded['ui.listen']}"),
             ("login", "admin"),
             ("password", password or "as before (cox admins password admin gives a new one)"),
         ]

@@ -126,7 +126,7 @@ def _feed(picture: Picture) -> RenderableType:
     lines = Text()
     for at, kind, text in list(picture.feed)[-picture.feed_rows :]:
         lines.append(f"{at}  ", "bright_black")
-        lines.append(f"{kind:<16}", _KIND_STYLES.get(kind, ""))
+        lines.append(f"{kind:<17} ", _KIND_STYLES.get(kind, ""))
         lines.append(f"{text}\n")
     return Panel(lines, title="events", title_align="left", border_style="bright_black", height=picture.feed_rows + 2)
 

@@ -41,14 +41,13 @@ class LazyGroup(click.Group):
         del ctx
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """A mistyped command is answered with the nearest one."""
+        """A mistyped command is answered with the nearest one, in the words of click, which sees no lazy ones."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
             import difflib  # noqa: PLC0415
 
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
-            hint = f" Did you mean {near[0]}?" if near else f" See: {ctx.command_path} --help"
-            raise click.UsageError(f"there is no command {name!r}.{hint}", ctx)
+            raise click.UsageError(f"No such command {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}", ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -107,6 +106,11 @@ _COMMANDS = {
 }
 
 
+def _misplaced(ctx: click.Context, _option: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        raise click.UsageError(f"--config goes after the command: cox COMMAND --config {path}", ctx)
+
+
 @click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 @click.option("--url", metavar="URL", help="A daemon elsewhere, e.g. https://cox.example (COX_URL).")
@@ -114,6 +118,7 @@ _COMMANDS = {
     "--token-file", metavar="FILE", help="The API token for it, in a file of mode 0600 (COX_TOKEN, COX_TOKEN_FILE)."
 )
 @click.option("--token", metavar="TOKEN", help="The token itself; every user of this machine can see it there.")
+@click.option("--config", hidden=True, expose_value=False, callback=_misplaced)
 @click.option("--ca-cert", metavar="FILE", help="The CA of its certificate, if it is not a public one (COX_CA_CERT).")
 @click.pass_context
 def cli(ctx: click.Context, url: str | None, token_file: str | None, token: str | None, ca_cert: str | None) -> None:

@@ -87,6 +87,8 @@ def _add_by_hand(config: str | None, name: str, addr: str, region: str, public_i
     facts([("id", node["id"]), ("name", node["name"]), ("region", node["region"]), ("address", node["control_addr"])])
     click.echo(f"\nNext, on the host: cox-node gen-csr > {name}.csr")
     click.echo(f"Then here:         cox nodes enroll {name} --csr {name}.csr")
+    if not node["public_ip"]:
+        click.echo(f"And where clients reach it, which --public-ip would have said: cox nodes endpoints {name} IP")
 
 
 @nodes.command("enroll")
@@ -105,6 +107,7 @@ def enroll(config: str | None, node: str, csr_file: str, out: str, *, as_json: b
     if as_json:
         print_json(issued)
         return
+    directory.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         _write(directory / name, issued[name.replace(".", "_")])
     facts(
@@ -122,11 +125,15 @@ def enroll(config: str | None, node: str, csr_file: str, out: str, *, as_json: b
 
 
 def _check_writable(directory: Path) -> None:
+    """Leaves nothing behind: the request may yet be refused."""
+    new = [d for d in (directory, *directory.parents) if not d.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".cox-write-test"
         probe.touch()
         probe.unlink()
+        for made in new:
+            made.rmdir()
     except OSError as error:
         raise InvalidInput(f"out: {directory} cannot be written to: {error.strerror}") from None
 

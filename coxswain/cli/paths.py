@@ -54,6 +54,9 @@ def list_(config: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    if not found:
+        click.echo("There are no paths yet. Build one with: cox paths add NAME --hops A,B")
+        return
     rows = [
         [p["id"], p["name"], " → ".join(p["nodes"]), p["status"], p["devices"], p["profiles"], p["mtu"], p["color"]]
         for p in found

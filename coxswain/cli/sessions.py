@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -35,6 +35,9 @@ def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active
     if as_json:
         print_json(found)
         return
+    if not found:
+        click.echo("There are no such sessions.")
+        return
     names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
     rows = [
         [
@@ -54,12 +57,12 @@ def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active
 
 
 @sessions.command("show")
-@click.argument("session", type=click.IntRange(min=1))
+@click.argument("session")
 @config_option
 @json_option
-def show(session: int, config: str | None, *, as_json: bool) -> None:
+def show(session: str, config: str | None, *, as_json: bool) -> None:
     """One session, with the addresses it came from."""
-    found = client(config).get(f"/api/sessions/history/{session}")
+    found = client(config).get(f"/api/sessions/history/{quote(session, safe='')}")
     if as_json:
         print_json(found)
         return
@@ -103,6 +106,9 @@ def events(config: str | None, *, as_json: bool, **query: Any) -> None:
     if as_json:
         print_json(found)
         return
+    if not found:
+        click.echo("There were no such connects and disconnects.")
+        return
     names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
     rows = [
         [
@@ -137,6 +143,9 @@ def totals(config: str | None, *, as_json: bool, by: str, **query: Any) -> None:
     found = asking.get(_path("/api/sessions/totals", by=by, **query))
     if as_json:
         print_json(found)
+        return
+    if not found:
+        click.echo("Nobody was connected then.")
         return
     names = {n["id"]: n["name"] for n in asking.get("/api/nodes")} if by == "node" else {}
     rows = [

@@ -138,7 +138,7 @@ def _sessions(call: Call, *, active: bool | None) -> Any:
 def _one(call: Call) -> Any:
     key = call.path["key"]
     if not re.fullmatch(r"[0-9]{1,15}", key):
-        raise NotFound(f"session: there is no {key[:80]!a}")
+        raise NotFound(f"session: there is none with the id {key[:80]!a}", remedy="See: cox sessions")
     return views.session(call.ask("session_archive", sessions.GetSession(int(key))))
 
 

@@ -55,6 +55,9 @@ def test_add_says_what_to_do_next(cox: Cox) -> None:
     out = cox("nodes", "add", "next", "--addr", "192.0.2.7", "--region", "fra").stdout
     assert "192.0.2.7:8444" in out
     assert "cox-node gen-csr" in out and "cox nodes enroll next --csr" in out
+    assert "cox nodes endpoints next IP" in out, "clients would not be given a node of which nobody knows where it is"
+    out = cox("nodes", "add", "public", "--addr", "192.0.2.8", "--public-ip", "192.0.2.8").stdout
+    assert "endpoints" not in out
 
 
 def test_lists_are_aligned_and_absent_values_are_dashes(cox: Cox) -> None:
@@ -110,6 +113,7 @@ def test_a_csr_that_is_none_is_refused(cox: Cox, tmp_path: Path) -> None:
     for name in ("empty", "binary", "huge", "text", "absent"):
         result = cox("nodes", "enroll", "bad-csr", "--csr", str(tmp_path / name), "--out", str(tmp_path / "out"), code=2)
         assert refused(result).startswith("cox: csr: "), name
+        assert not (tmp_path / "out").exists(), "nothing is left of what was refused"
 
 
 def test_no_certificate_is_issued_that_cannot_be_written_down(cox: Cox, controller: Controller, tmp_path: Path) -> None:
@@ -153,7 +157,7 @@ def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
     assert "├── fleet" in tree and "└── control_socket" in tree and "│   ├── node_links" in tree
     assert node["id"] not in tree
     assert node["id"] in cox("tree", "--links").stdout
-    assert cox("sessions").stdout.split()[:2] == ["ID", "NODE"]
+    assert cox("sessions").stdout == "There are no such sessions.\n"
     assert "root" in cox("ca", "show").stdout
     assert "peers.apply" in cox("audit", "--limit", "5").stdout
     assert re.search(r"^retention\.audit_days +30 +preset personal$", cox("config", "show").stdout, re.MULTILINE)
@@ -170,12 +174,26 @@ def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
         (("nodes", "show", "%2e%2e"), 4, "no node"),
         (("nodes", "disable", "nobody"), 4, "no node"),
         (("sessions", "--node", "nobody"), 4, "no node"),
+        (("sessions", "show", "x y"), 4, "none with the id 'x y'"),
+        (("sessions", "show", "99"), 4, "none with the id 99"),
+        (("alerts", "show", "x"), 4, "none with the id 'x'"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(cox: Cox, arguments: tuple[str, ...], code: int, says: str) -> None:
     sentence = refused(cox(*arguments, code=code))
     assert says in sentence
     assert "\x1b" not in sentence
+
+
+def test_what_there_is_none_of_is_a_sentence(cox: Cox) -> None:
+    nobody = ("--user", "usr_nobody")
+    for arguments in (
+        ("sessions", "events", *nobody),
+        ("sessions", "totals", *nobody),
+        ("paths", "list"),
+    ):
+        out = cox(*arguments).stdout
+        assert out.endswith(".\n") or "Build one with: cox paths add" in out, out
 
 
 def test_names_are_taken_once(cox: Cox) -> None:
@@ -191,8 +209,9 @@ def test_the_version_needs_no_configuration() -> None:
 
 def test_wrong_usage_is_told_with_the_nearest_command() -> None:
     for arguments, says in (
-        (["nodse"], "Did you mean nodes?"),
-        (["nodes", "lst"], "list"),
+        (["nodse"], "Did you mean 'nodes'?"),
+        (["nodes", "lst"], "Did you mean 'list'?"),
+        (["--config", "a.yaml", "status"], "goes after the command: cox COMMAND --config a.yaml"),
         (["nodes", "enroll", "x"], "--csr"),
         (["sessions", "--limit", "0"], "--limit"),
     ):

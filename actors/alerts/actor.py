@@ -78,6 +78,7 @@ class AlertEngine(Actor):
         self._waiting: list[Future[None]] = []
         self._next: list[Future[None]] = []
         self._judging = False
+        self._remembers = False
         self._timer: Any = None
         self._sweeps = 0
         self._swept_at = 0.0
@@ -253,8 +254,11 @@ class AlertEngine(Actor):
             return
         settings = RuleSettings.of(self._settings)
         now = self.context.clock.now()
-        findings, well = self._nodes.judge(now, settings)
         try:
+            if not self._remembers:
+                self._nodes.remember(self._book.unresolved(NODE_KINDS))
+                self._remembers = True
+            findings, well = self._nodes.judge(now, settings)
             ended = well & self._book.open_keys(NODE_KINDS) if well else set()
             self._book.apply(findings, ended=ended)
         except StoreUnavailable as error:

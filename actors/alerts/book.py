@@ -63,6 +63,11 @@ class AlertBook:
         with self._store.read() as tx:
             return rows.open_keys(tx, sorted(kinds))
 
+    def unresolved(self, kinds: Collection[str]) -> list[Alert]:
+        """Alerts of these kinds that are not resolved."""
+        with self._store.read() as tx:
+            return list(rows.owners(tx, sorted(rows.open_keys(tx, sorted(kinds)))).values())
+
     def apply(
         self,
         findings: Iterable[Finding],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from coxswain.alerts.fleet_health import Health, Watched, degraded_key, fleet_key, judge, judge_degraded
-from coxswain.alerts.model import Finding
+from coxswain.alerts.model import Alert, Finding
 from coxswain.alerts.settings import RuleSettings
 from coxswain.messages.fleet import NodeView
 
@@ -27,6 +28,16 @@ class NodeWatch:
     def next_due(self) -> float | None:
         """Epoch seconds; None: nothing will change by itself."""
         return min(self._due.values(), default=None)
+
+    def remember(self, alerts: Iterable[Alert]) -> None:
+        """After a start: since when what these alerts are about has been so."""
+        for alert in alerts:
+            known = self._watched.get(alert.node_id, Watched())
+            if alert.kind == "fleet_health" and not known.bad_since:
+                known = dataclasses.replace(known, bad_since=alert.evidence)
+            elif alert.kind == "node_degraded" and not known.degraded_since:
+                known = dataclasses.replace(known, degraded_since=alert.evidence)
+            self._watched[alert.node_id] = known
 
     def seen(self, view: NodeView) -> None:
         self._views[view.node.id] = view

@@ -95,9 +95,13 @@ class Running:
 
 @contextmanager
 def running(
-    store: Store, places: dict[str, Location] | None = None, state_dir: Path | None = None, **settings: Any
+    store: Store,
+    places: dict[str, Location] | None = None,
+    state_dir: Path | None = None,
+    views: tuple[NodeView, ...] = (),
+    **settings: Any,
 ) -> Iterator[Running]:
-    world = SimpleNamespace(views=[], places=places or {}, lost=False, findings=())
+    world = SimpleNamespace(views=list(views), places=places or {}, lost=False, findings=())
     values = SETTINGS | settings
     engine = {"store": store, "settings": values, "state_dir": state_dir}
     system = System(
@@ -321,6 +325,21 @@ def test_an_error_after_an_outage_makes_it_worse_and_is_told_again(store: Store)
         engine.system.tell("alert_engine", m.NodeSeen(view(NodeStatus.ERROR, LinkState.BACKING_OFF)))
         eventually(lambda: engine.only().severity is Severity.CRITICAL)
         assert (engine.only().id, engine.only().status) == (alert.id, AlertStatus.OPEN)
+
+
+@pytest.mark.parametrize("state", [DOWN, (NodeStatus.ACTIVE, LinkState.DEGRADED)])
+def test_an_outage_began_when_it_began_whoever_was_restarted_since(store: Store, state: Any) -> None:
+    """Not when the rules first saw it after a restart: nothing about it is new."""
+    minutes, views = {"analytics.degraded_minutes": 0}, (view(*state),)
+    with running(store, views=views, **minutes) as engine:
+        engine.sweep()
+        before = engine.only()
+    with running(store, views=views, **minutes) as engine:
+        engine.sweep()
+        assert engine.only() == before
+        engine.world.views = [view(*LIVE)]
+        engine.sweep()
+        eventually(lambda: engine.only().status is AlertStatus.RESOLVED)
 
 
 def test_one_about_a_node_that_is_gone_ends(store: Store) -> None:

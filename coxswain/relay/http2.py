@@ -32,7 +32,8 @@ _MAX_HEADER_BYTES = 64 * 1024
 _WRITE_S = 30.0
 _PREFACE_S = 20.0
 _RESETS_SPARED = 200
-"""Streams that a peer may open and drop, beside twice as many as it sees through (the flood of CVE-2023-44487)."""
+"""Streams that a peer may open and drop, or have us drop for a mistake in them, beside twice as many as it sees through (the
+floods of CVE-2023-44487 and CVE-2025-8671)."""
 
 
 class StreamGone(ConnectionError):
@@ -310,9 +311,9 @@ class Http2Connection:
                     with contextlib.suppress(h2.exceptions.ProtocolError):
                         self._h2.acknowledge_received_data(credit, event.stream_id or 0)
             case h2.events.StreamReset():
-                self._resets += bool(event.remote_reset)
                 gone = self._streams.pop(event.stream_id or 0, None)
                 if gone is not None:
+                    self._resets += 1  # by whichever side: who makes a mistake on purpose drops a stream as well
                     gone.lose(StreamGone(f"reset by the other side ({event.error_code})", int(event.error_code or 0)))
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                 for stream in self._streams.values():

@@ -195,6 +195,26 @@ def test_a_device_that_resets_in_a_flood_is_let_go(pki: Pki, tmp_path: Path) -> 
     run(pki, tmp_path, scenario, carried=False)
 
 
+def test_a_device_that_has_us_reset_in_a_flood_is_let_go_as_well(pki: Pki, tmp_path: Path) -> None:
+    """The same flood, but each call is dropped by a mistake that we answer with a reset (CVE-2025-8671)."""
+
+    async def scenario(relay: Relay) -> None:
+        device = await RawDevice.dial(relay)
+        with contextlib.suppress(OSError):
+            for _ in range(1_000):
+                number = device.h2.get_next_available_stream_id()
+                device.h2.send_headers(number, device.headers(CLAIM))
+                too_much = b"\x00\x00\x04\x08\x00" + number.to_bytes(4) + (2**31 - 1).to_bytes(4)
+                await device.stream.write(device.h2.data_to_send() + too_much)
+                device.h2.streams.pop(number)  # it knows of no end of it
+            while await device.stream.read():
+                pass
+        device.stream.close()
+        await until(lambda: not relay.proxy._calls)
+
+    run(pki, tmp_path, scenario, carried=False)
+
+
 def test_what_is_no_grpc_is_refused(pki: Pki, tmp_path: Path) -> None:
     async def scenario(relay: Relay) -> None:
         device = await RawDevice.dial(relay)

@@ -56,7 +56,12 @@ class _Running:
         self._io = io
         self._task: asyncio.Task[Any] | None = None
         self._ended = False
-        self.result: Future[str] = io.submit(self._carry_out(work))
+        try:
+            self.result: Future[str] = io.submit(self._carry_out(work))
+        except Unavailable:
+            work.close()
+            raise
+        self.result.add_done_callback(lambda _: self._task is not None or work.close())
 
     def end(self) -> None:
         self._io.call(self._end)

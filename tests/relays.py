@@ -16,7 +16,16 @@ import grpc
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coxswain.pki import Authority, Leaf, Role, create_authorities, issue_device_leaf, issue_grpc_leaf, issue_relay_leaf
+from coxswain.pki import (
+    Authority,
+    Leaf,
+    Role,
+    create_authorities,
+    issue_device_leaf,
+    issue_grpc_leaf,
+    issue_hop_leaf,
+    issue_relay_leaf,
+)
 from coxswain.relay.contexts import Credentials
 from tests.support import eventually
 
@@ -54,6 +63,12 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = issue_relay_leaf(self.fleet, key.public_key(), host, time.time())
         return Credentials(leaf.pem + (self.fleet.pem if chain else b""), key_pem(key), self.authorities[anchor].pem)
+
+    def controller(self) -> Credentials:
+        """With which the controller comes to egress relays."""
+        leaf = issue_hop_leaf(self.fleet, time.time())
+        assert leaf.key is not None
+        return Credentials(leaf.pem + self.fleet.pem, key_pem(leaf.key), self.fleet.pem)
 
     def grpc(self) -> tuple[Leaf, bytes]:
         leaf = issue_grpc_leaf(self.fleet, time.time())

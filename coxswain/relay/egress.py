@@ -2,7 +2,8 @@
 
 The controller comes with mutual TLS and opens yamux streams; on each it names a target, which is dialled, and bytes are
 passed on. There is no answer to the line: every failure is the end of the stream, with nothing sent. Beat: any number of
-sessions at once, so that a second connection never hangs, and a deadline for everything that a stranger could leave open.
+sessions at once, so that a second connection never hangs, a deadline for everything that a stranger could leave open, and no
+service for whoever stole another relay's certificate.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ import contextlib
 import logging
 import ssl
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
 from coxswain.errors import CoxswainError
+from coxswain.pki.certificates import RELAY_ORGANIZATION
 from coxswain.relay.byte_stream import ByteStream, SocketStream, splice
 from coxswain.relay.stream_tls import tls_over
 from coxswain.relay.targets import MAX_TARGET, AllowList, dial
@@ -47,6 +52,9 @@ class EgressRelay:
     async def serve(self, stream: SocketStream) -> None:
         """One connection, from the handshake to its end."""
         over = await tls_over(stream, self._context, server_name=None)
+        if _is_relay(over.peer_certificate):
+            self._log.warning("[egress] %s came with the certificate of a relay, not of the controller", stream.peer)
+            return
         async with Session(over, client=False, timing=self._timing, limits=_LIMITS) as session:
             self._log.info("[egress] coxswain connected from %s", stream.peer)
             hops: set[asyncio.Task[None]] = set()
@@ -74,6 +82,12 @@ class EgressRelay:
             stream.close()
             raise
         await splice(stream, onward)
+
+
+def _is_relay(der: bytes | None) -> bool:
+    """Whether a certificate that TLS has verified is a relay's: those are for clients as well, of tunnels (1.3)."""
+    subject = x509.load_der_x509_certificate(der or b"").subject
+    return any(a.value == RELAY_ORGANIZATION for a in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
 
 
 async def read_line(stream: ByteStream) -> str:

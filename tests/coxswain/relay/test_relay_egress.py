@@ -46,7 +46,7 @@ class Place:
     async def session(self, over: ByteStream | None = None) -> Session:
         host, _, port = self.relay.rpartition(":")
         stream = over or SocketStream(*await asyncio.open_connection(host, int(port)))
-        session = Session(await tls_over(stream, client_context(self.pki.relay()), server_name=host), client=True)
+        session = Session(await tls_over(stream, client_context(self.pki.controller()), server_name=host), client=True)
         session.start()
         await session.ping()
         return session
@@ -211,6 +211,21 @@ def test_who_is_not_of_the_fleet_gets_in_nowhere(pki: Pki) -> None:
             over = await tls_over(stream, client_context(stranger), server_name=host)
             with pytest.raises(ssl.SSLError, match="alert"):
                 await over.read()
+
+    run(scenario)
+
+
+def test_a_relay_s_certificate_opens_no_egress(pki: Pki) -> None:
+    """Every relay has one that the Fleet CA issued for clients, too: a stolen one would be a proxy into the fleet."""
+
+    async def scenario() -> None:
+        async with place_of(pki) as place:
+            host, _, port = place.relay.rpartition(":")
+            stream = SocketStream(*await asyncio.open_connection(host, int(port)))
+            over = await tls_over(stream, client_context(pki.relay()), server_name=host)
+            async with Session(over, client=True) as session:
+                with pytest.raises(OSError, match=r"ended|reset|closed"):
+                    await session.ping(5)
 
     run(scenario)
 

@@ -12,7 +12,7 @@ import click
 from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
-__all__ = ["alerts"]
+__all__ = ["about", "alerts"]
 
 _SPAN = re.compile(r"([0-9]{1,5})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -73,7 +73,7 @@ def _print_list(
     if not found["alerts"]:
         click.echo("There are none." if every or status else "Nothing needs you. See all with: cox alerts --all")
     else:
-        rows = [[a["id"], a["at"], a["kind"], a["severity"], _state(a), *_about(a)] for a in found["alerts"]]
+        rows = [[a["id"], a["at"], a["kind"], a["severity"], _state(a), *about(a)] for a in found["alerts"]]
         head = ["ID", "TIME", "KIND", "SEVERITY", "STATUS", "DEVICE", "SOURCE-IPS", "ABOUT"]
         table(head, rows, styles={3: paint, 4: paint})
     if found.get("backend_warning"):
@@ -159,10 +159,11 @@ def _state(a: dict[str, Any]) -> str:
     return f"{a['status']}, snoozed" if a.get("snoozed_until") else str(a["status"])
 
 
-def _about(a: dict[str, Any]) -> tuple[str, str, str]:
+def about(a: dict[str, Any]) -> tuple[str, str, str]:
     detail = a.get("detail") or {}
-    about = detail.get("node_name") or a.get("node_id") or detail.get("holder") or detail.get("username") or ""
-    return a.get("device_id", ""), ", ".join(a["source_ips"][:4]), str(about)
+    names = (detail.get(key) for key in ("holder", "username", "email", "name"))
+    found = next((word for word in (detail.get("node_name"), a.get("node_id"), *names) if word), "")
+    return a.get("device_id", ""), ", ".join(a["source_ips"][:4]), str(found)
 
 
 def _path(alert: str, action: str = "") -> str:

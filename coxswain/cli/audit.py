@@ -74,6 +74,8 @@ def audit(
         _follow(asking, wanted, found[::-1], as_json=as_json)
     elif as_json:
         print_json(found)
+    elif not found:
+        click.echo("There are no such records.")
     else:
         table(
             ["SEQ", "TIME (UTC)", "ACTOR", "KIND", "ACTION", "TARGET", "RESULT", "ERROR"],

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from actors.main import cli
 from coxswain import __version__
+from coxswain.cli.alerts import about
 from tests.fleet import Controller, peers_body
 
 Cox = Callable[..., Result]
@@ -188,12 +189,28 @@ def test_what_cannot_be_is_one_sentence(cox: Cox, arguments: tuple[str, ...], co
 def test_what_there_is_none_of_is_a_sentence(cox: Cox) -> None:
     nobody = ("--user", "usr_nobody")
     for arguments in (
+        ("audit", "--action", "no.such"),
         ("sessions", "events", *nobody),
         ("sessions", "totals", *nobody),
         ("paths", "list"),
     ):
         out = cox(*arguments).stdout
         assert out.endswith(".\n") or "Build one with: cox paths add" in out, out
+
+
+@pytest.mark.parametrize(
+    ("detail", "node_id", "says"),
+    [
+        ({"node_name": "ams-1"}, "nod_a", "ams-1"),
+        ({}, "nod_a", "nod_a"),
+        ({"username": "eve"}, "", "eve"),
+        ({"by": "root", "name": "for-the-watcher", "scope": "readonly"}, "", "for-the-watcher"),
+        ({"by": "root", "name": "Eve", "email": "eve@example.org"}, "", "eve@example.org"),
+        (None, "", ""),
+    ],
+)
+def test_a_list_of_alerts_says_what_each_is_about(detail: dict[str, str] | None, node_id: str, says: str) -> None:
+    assert about({"detail": detail, "node_id": node_id, "source_ips": []}) == ("", "", says)
 
 
 def test_names_are_taken_once(cox: Cox) -> None:

@@ -33,7 +33,11 @@ _RECORD = (
 
 
 def put_identity(tx: Tx, device_id: str, identity: NewIdentity, now: float) -> None:
-    """The device is known by this from now on, and by nothing else. Raises ``UniqueViolation`` for a known fingerprint."""
+    """The device is known by this from now on, and by nothing else; its sessions end.
+
+    Raises ``UniqueViolation`` for a known fingerprint.
+    """
+    tx.execute("DELETE FROM account_sessions WHERE device_id = ?", (device_id,))
     tx.execute("DELETE FROM device_identities WHERE device_id = ?", (device_id,))
     tx.execute(
         "INSERT INTO device_identities (device_id, fingerprint, serial, not_after, encryption_pubkey, enrolled_at) "

@@ -227,6 +227,21 @@ def test_a_link_that_made_a_device_is_void_once_another_one_bound_it_anew(
     Caravel().enroll(leg, second)  # its client kept nothing of the first time
 
 
+def test_sessions_end_with_the_certificate_that_they_were_begun_with(
+    running: Controller, user: dict[str, Any], leg: RelayLeg
+) -> None:
+    """Whoever has the device that was replaced would fetch, and its successor could not claim its link once more."""
+    old = Caravel()
+    old.enroll(leg, invite(running, user))
+    assert old.identity is not None
+    leaf = old.identity.device_cert.encode()
+    session = leg.call("Authenticate", pb.AuthenticateRequest(), certificate=leaf).session_token
+    (device,) = running.client.get(f"/api/users/{user['id']}/devices")
+    Caravel().claim(leg, invite(running, user, device_id=device["id"]))
+    refused(Code.UNAUTHENTICATED, lambda: leg.call("GetProfile", pb.GetProfileRequest(), session=session))
+    assert running.client.get(f"/api/devices/{device['id']}")["identity"]["last_sync_at"] is None
+
+
 def test_a_claim_without_names_has_some_and_long_ones_are_cut(
     running: Controller, user: dict[str, Any], leg: RelayLeg
 ) -> None:

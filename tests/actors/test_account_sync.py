@@ -55,7 +55,10 @@ def running(request: pytest.FixtureRequest) -> Iterator[Controller]:
 
 @pytest.fixture
 def leg(running: Controller) -> Iterator[RelayLeg]:
-    """Another relay for each test: what one of them may try, the next has not tried yet."""
+    """Another relay for each test, and nobody has tried anything: what one of them may try, the next has not tried yet."""
+    accounts: Any = running.system.directory.find("accounts")
+    for everybodys in (accounts._state.refusals, accounts._state.passwords):
+        everybodys._levels.clear()
     made = relay_leg(running)
     yield made
     made.close()

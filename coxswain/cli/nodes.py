@@ -120,7 +120,7 @@ def enroll(config: str | None, node: str, csr_file: str, out: str, *, as_json: b
     )
     if issued["ignored"]:
         asked = clean("; ".join(issued["ignored"]))
-        click.echo(f"\nIgnored: the request asked for {asked}. The controller chooses names itself.")
+        click.echo(f"\nThe controller chooses names itself; what the request asked for does not count: {asked}")
     click.echo("\nCopy both files to /etc/node/ on the host, and start the agent there (or restart it).")
 
 

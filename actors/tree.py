@@ -180,7 +180,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         io.call(lambda: funnel.acknowledge(epoch, number))
 
     io.on_start(dialer.reset)
-    io.on_start(partial(_start_ways, routes, ways))
+    io.on_start(partial(_start_ways, routes, ways, host_dialer))
     ways.egress.on_back = lambda: system.tell("node_links", RouteChanged())
     routes.on_change(lambda number, route: io.call(partial(_follow, ways, host_dialer, number, route)))
     fanout = Fanout(io, ring, clock)
@@ -307,11 +307,14 @@ def _relays(store: Store) -> list[Relay]:
         return list_relays(tx)
 
 
-def _start_ways(routes: Routes, ways: Ways) -> None:
-    """On a new loop. Which route is in force may not be known yet; then it follows."""
+def _start_ways(routes: Routes, ways: Ways, host_dialer: RoutedDialer) -> None:
+    """On a new loop. Which route is in force may not be known yet; then it follows. The loop before may have ended before it
+    cut what went by the route that was left.
+    """
     ways.reset()
     with suppress(CoxswainError):
-        ways.follow(*routes.current())
+        number, route = routes.current()
+        _follow(ways, host_dialer, number, route)
 
 
 def _follow(ways: Ways, host_dialer: RoutedDialer, number: int, route: Route) -> None:

@@ -86,6 +86,9 @@ class Ways:
         except OSError as error:
             stream.close()
             raise NodeUnreachable(f"relay {hops[0].name}: {error.strerror or error}") from None
+        except BaseException:
+            stream.abort()
+            raise
         return onion.veil(stream, keys)
 
     def _cut_before(self, number: int) -> None:

@@ -6,7 +6,7 @@ There only when ``siem.listen`` is set. When it falls, streams live on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
@@ -78,7 +78,7 @@ class SiemStream(Actor):
         try:
             closed: Future[None] = self._io.submit(self._server.close())
             closed.result(_CLOSE_S)
-        except (Unavailable, FutureTimeoutError):
+        except (Unavailable, CancelledError, FutureTimeoutError):
             self.context.log.warning("the SIEM stream's server did not stop in time; it goes with the process")
 
     def _tend(self) -> None:

@@ -55,6 +55,10 @@ SHOWN = {
         test_no_private_key_lies_open_anywhere
         test_authorities_come_back_from_the_store_and_nothing_in_it_is_in_clear
         test_no_key_is_in_the_database_in_the_clear""",
+    "A7": """
+        test_a_setup_is_good_once
+        test_only_allowed_targets_are_dialled
+        test_a_relay_s_certificate_opens_no_egress""",
     "A8": """
         test_the_control_port_is_reached_from_where_it_is_said_and_nothing_else_is_touched
         test_it_is_as_configured_from_the_start_follows_and_is_removed
@@ -368,6 +372,10 @@ SHOWN = {
         test_directly_again_only_where_that_is_said
         test_a_path_that_does_not_work_is_not_taken_and_the_hop_is_named
         test_a_hop_that_is_not_fit_any_more_is_refused_and_not_gone_round""",
+    "M43": """
+        test_the_set_of_tunnels_follows_the_inventory
+        test_a_renewed_certificate_is_shown_to_devices
+        test_what_is_due_is_renewed_once""",
     "M44": """
         test_commands_are_the_same_over_the_network
         test_every_command_takes_json_and_a_configuration
@@ -397,8 +405,6 @@ SHOWN = {
 
 OPEN = {
     "10.2-22": "eight characters are enough for a password; it can be changed, which ends all other logins (M28)",
-    "A7": "egress and onion listeners are the relay's, which is a program of its own",
-    "M43": "certificates are renewed (A2); relays are dialled for control paths only",
 }
 """What is not turned round."""
 
@@ -407,6 +413,7 @@ PARTLY = {
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "A5": "the agent is root, with few capabilities and a sandbox: what it runs (awg-quick, sysctl) wants that",
+    "A7": "without --allow, an egress or onion relay dials whatever it is asked to, as existing ones do",
     "C26": "existing agents filter, mark and masquerade IPv4 only; ours does both. Devices have no IPv6 in the tunnel",
     "E33": "ports of endpoints, regions, a reserve of nodes have no effect, as the configuration says; no exit failover",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from actors.supervision import Context
 from coxswain.alerts import lifecycle
-from coxswain.alerts.model import Alert, AlertStatus, Finding
+from coxswain.alerts.model import Alert, AlertStatus, Finding, Handled
 from coxswain.alerts.view import alert_frame
 from coxswain.audit import record
 from coxswain.clock import rfc3339
@@ -85,7 +85,7 @@ class AlertBook:
         found = list(findings)
         now = self._context.clock.now()
         keys = list(dict.fromkeys([*(finding.key for finding in found), *ended]))
-        handled: dict[str, float] = {}
+        handled: dict[str, Handled] = {}
         changes = _Changes()
         if keys:
             with self._store.read() as tx:
@@ -160,7 +160,7 @@ class AlertBook:
             if after is not before:
                 after = rows.update(tx, after)
             if after.status is AlertStatus.RESOLVED and before.status is not AlertStatus.RESOLVED:
-                rows.note_handled(tx, after.kind, after.key, lifecycle.handled_until(after), now=now)
+                rows.note_handled(tx, after.kind, after.key, lifecycle.handled_with(after), now=now)
             detail = {"status": after.status.value, "kind": after.kind}
             if after.snoozed_until:
                 detail["until"] = rfc3339(after.snoozed_until)

@@ -157,7 +157,7 @@ class Sweeper:
                 places,
                 status,
                 since,
-                handled,
+                {key: made.until for key, made in handled.items()},
             )
             found, again = evaluate(case, now, settings)
             findings += found

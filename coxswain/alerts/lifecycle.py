@@ -2,14 +2,15 @@
 
 A key belongs to one alert until that is resolved, whether it is acknowledged or not. When it is resolved, the evidence that
 it was built on is *handled*: only newer evidence opens another one. Of a condition (``model.CONDITIONS``) that somebody
-resolved while it holds, everything is handled until it has ended once.
+resolved while it holds, everything is handled until it has ended once. Neither covers what is worse than what was handled:
+a certificate whose last days somebody knows of has not ended yet.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from coxswain.alerts.model import CONDITIONS, Alert, AlertStatus, Finding
+from coxswain.alerts.model import CONDITIONS, Alert, AlertStatus, Finding, Handled
 from coxswain.clock import rfc3339
 from coxswain.errors import Conflict, InvalidInput, StaleVersion
 
@@ -18,7 +19,7 @@ __all__ = [
     "LONGEST_SNOOZE_S",
     "acknowledge",
     "escalates",
-    "handled_until",
+    "handled_with",
     "resolve",
     "snooze",
     "take",
@@ -32,19 +33,19 @@ LONGEST_SNOOZE_S = 30 * 86_400.0
 _MOST_ADDRESSES = 64
 
 
-def take(finding: Finding, owner: Alert | None, handled: float | None, *, new_id: str, now: float) -> Alert | None:
+def take(finding: Finding, owner: Alert | None, handled: Handled | None, *, new_id: str, now: float) -> Alert | None:
     """The alert that a finding opens or adds to; None: it says nothing new.
 
     Args:
         finding: just found.
         owner: the alert that has its key and is not resolved.
-        handled: until when evidence under this key is handled.
+        handled: what is handled under this key.
         new_id: for an alert that is opened.
         now: epoch seconds.
     """
     if owner is not None:
         return _add(finding, owner, now)
-    if handled is not None and finding.evidence <= handled:
+    if handled is not None and handled.covers(finding):
         return None
     return Alert(
         id=new_id,
@@ -127,9 +128,9 @@ def wake(alert: Alert, *, now: float) -> Alert:
     return dataclasses.replace(alert, snoozed_until=0.0, status=AlertStatus.OPEN, updated_at=now)
 
 
-def handled_until(alert: Alert) -> float:
+def handled_with(alert: Alert) -> Handled:
     """What is handled under the key of an alert that somebody resolved."""
-    return FOREVER if alert.kind in CONDITIONS else alert.evidence
+    return Handled(FOREVER if alert.kind in CONDITIONS else alert.evidence, alert.severity)
 
 
 def _check(alert: Alert, version: int | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["CONDITIONS", "KINDS", "Alert", "AlertStatus", "Finding", "Severity"]
+__all__ = ["CONDITIONS", "KINDS", "Alert", "AlertStatus", "Finding", "Handled", "Severity"]
 
 
 class Severity(StrEnum):
@@ -91,6 +91,17 @@ class Finding:
     node_id: str = ""
     source_ips: tuple[str, ...] = ()
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What somebody resolved under a key: evidence until ``until`` (epoch seconds) that is no worse than ``severity``."""
+
+    until: float
+    severity: Severity
+
+    def covers(self, finding: Finding) -> bool:
+        return finding.evidence <= self.until and finding.severity.rank <= self.severity.rank
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from coxswain.alerts.model import Alert, AlertStatus, Severity
+from coxswain.alerts.model import Alert, AlertStatus, Handled, Severity
 from coxswain.clock import to_micros
 from coxswain.messages.alerts import ListAlerts
 from coxswain.store.api import Row, Tx, Value, in_lists
@@ -139,20 +139,23 @@ def purge(tx: Tx, before: float) -> int:
     return len(gone)
 
 
-def handled(tx: Tx, keys: Sequence[str]) -> dict[str, float]:
-    """Until when (epoch seconds) evidence is handled, by key."""
-    found: dict[str, float] = {}
+def handled(tx: Tx, keys: Sequence[str]) -> dict[str, Handled]:
+    """What is handled, by key."""
+    found: dict[str, Handled] = {}
     for part, marks in in_lists(keys):
-        rows = tx.execute(f"SELECT dedup_key, evidence FROM alert_handled WHERE dedup_key IN ({marks})", part)  # noqa: S608
-        found.update((key, evidence / 1e6) for key, evidence in rows)
+        rows = tx.execute(
+            f"SELECT dedup_key, evidence, severity FROM alert_handled WHERE dedup_key IN ({marks})",  # noqa: S608
+            part,
+        )
+        found.update((key, Handled(evidence / 1e6, Severity(severity))) for key, evidence, severity in rows)
     return found
 
 
-def note_handled(tx: Tx, kind: str, key: str, evidence: float, *, now: float) -> None:
+def note_handled(tx: Tx, kind: str, key: str, made: Handled, *, now: float) -> None:
     tx.execute(
-        "INSERT INTO alert_handled (dedup_key, kind, evidence, at) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (dedup_key) DO UPDATE SET evidence = excluded.evidence, at = excluded.at",
-        (key, kind, to_micros(evidence), to_micros(now)),
+        "INSERT INTO alert_handled (dedup_key, kind, evidence, severity, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (dedup_key) "
+        "DO UPDATE SET evidence = excluded.evidence, severity = excluded.severity, at = excluded.at",
+        (key, kind, to_micros(made.until), made.severity.value, to_micros(now)),
     )
 
 

@@ -342,6 +342,36 @@ def test_an_outage_began_when_it_began_whoever_was_restarted_since(store: Store,
         eventually(lambda: engine.only().status is AlertStatus.RESOLVED)
 
 
+def test_what_was_resolved_as_a_warning_and_becomes_critical_is_a_new_alert(store: Store) -> None:
+    """A certificate that somebody was warned of, and that then ends; resolved once more, it is known."""
+    with store.write() as tx:
+        tx.execute(
+            "INSERT INTO controller_certs (serial, cert_pem, key_sealed, not_before, not_after, created_at) "
+            "VALUES ('1', '', ?, ?, ?, 0)",
+            (b"", to_micros(NOW - 80 * DAY), to_micros(NOW + 5 * DAY)),
+        )
+    with running(store) as engine:
+        engine.sweep()
+        first = engine.only()
+        assert (first.kind, first.severity) == ("certificate_expiring", Severity.WARNING)
+        engine.ask(m.ResolveAlert(ANN, first.id))
+        engine.sweep()
+        assert engine.alerts(unresolved=True) == []
+        with store.write() as tx:
+            tx.execute("UPDATE controller_certs SET not_after = ?", (to_micros(NOW - 1),))
+        engine.sweep()
+        second = engine.only(unresolved=True)
+        assert second.id != first.id and second.severity is Severity.CRITICAL and second.detail["expired"] is True
+        engine.ask(m.ResolveAlert(ANN, second.id))
+        engine.sweep()
+        assert engine.alerts(unresolved=True) == []
+        with store.write() as tx:
+            tx.execute("UPDATE controller_certs SET not_after = ?", (to_micros(NOW + 80 * DAY),))
+        engine.sweep()
+        with store.read() as tx:
+            assert rows.handled(tx, [first.key]) == {}, "it has ended once"
+
+
 def test_one_about_a_node_that_is_gone_ends(store: Store) -> None:
     with running(store) as engine:
         engine.world.views = [view(*DOWN)]

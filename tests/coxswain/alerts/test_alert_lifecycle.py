@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coxswain.alerts.facts import TITLES, facts
-from coxswain.alerts.lifecycle import FOREVER, acknowledge, escalates, handled_until, resolve, snooze, take, wake
-from coxswain.alerts.model import CONDITIONS, KINDS, Alert, AlertStatus, Finding, Severity
+from coxswain.alerts.lifecycle import FOREVER, acknowledge, escalates, handled_with, resolve, snooze, take, wake
+from coxswain.alerts.model import CONDITIONS, KINDS, Alert, AlertStatus, Finding, Handled, Severity
 from coxswain.alerts.settings import is_allowance
 from coxswain.alerts.view import alert_frame, alert_view
 from coxswain.errors import Conflict, InvalidInput, StaleVersion
@@ -63,16 +63,27 @@ def test_what_becomes_worse_is_told_again_whoever_acknowledged_or_snoozed_it() -
 
 def test_what_was_resolved_comes_back_only_with_something_new() -> None:
     done = resolve(opened(finding()), "ann", now=NOW)
-    until = handled_until(done)
-    assert take(finding(), None, until, new_id="alr_2", now=NOW + 60) is None
-    again = take(finding(at=NOW + 1), None, until, new_id="alr_2", now=NOW + 60)
+    known = handled_with(done)
+    assert take(finding(), None, known, new_id="alr_2", now=NOW + 60) is None
+    again = take(finding(at=NOW + 1), None, known, new_id="alr_2", now=NOW + 60)
     assert again is not None and again.id == "alr_2"
 
 
 def test_of_a_condition_everything_is_handled_until_it_ends() -> None:
     for kind in CONDITIONS:
-        assert handled_until(resolve(opened(finding(kind)), "ann", now=NOW)) == FOREVER
-    assert take(finding("fleet_health", at=NOW + 1e6), None, FOREVER, new_id="", now=NOW + 1e6) is None
+        known = handled_with(resolve(opened(finding(kind)), "ann", now=NOW))
+        assert known == Handled(FOREVER, Severity.INFO)
+        assert take(finding(kind, at=NOW + 1e6), None, known, new_id="", now=NOW + 1e6) is None
+
+
+@pytest.mark.parametrize("kind", ["certificate_expiring", "new_geo"])
+def test_what_becomes_worse_after_it_was_resolved_is_a_new_alert(kind: str) -> None:
+    known = handled_with(resolve(opened(finding(kind, Severity.WARNING)), "ann", now=NOW))
+    assert take(finding(kind, Severity.INFO), None, known, new_id="alr_2", now=NOW) is None
+    worse = take(finding(kind, Severity.CRITICAL), None, known, new_id="alr_2", now=NOW)
+    assert worse is not None and (worse.id, worse.status) == ("alr_2", AlertStatus.OPEN)
+    known = handled_with(resolve(worse, "ann", now=NOW))
+    assert take(finding(kind, Severity.CRITICAL), None, known, new_id="alr_3", now=NOW) is None
 
 
 def test_versions_and_states_that_do_not_fit() -> None:

@@ -29,9 +29,16 @@ _MOST_HEAD = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Where alerts are sent. ``url`` empty: nowhere. ``severity``: milder ones are not. ``timeout_s``: for one POST."""
+    """Where alerts are sent.
 
-    url: str = ""
+    Attributes:
+        url: empty: nowhere. A secret as well: whoever knows that of a chat can write there.
+        secret: what is signed with; empty: nothing is.
+        severity: milder ones are not sent.
+        timeout_s: for one POST.
+    """
+
+    url: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
     severity: Severity = Severity.WARNING
     timeout_s: float = 10.0

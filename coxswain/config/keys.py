@@ -286,7 +286,7 @@ KEYS: tuple[Key, ...] = (
     Key("analytics.trusted_proxies", list, [], "addresses of proxies: failed logins from there are counted by account only",
         "a list of IP addresses", lambda v: all(_address(e) for e in v), live=True),
     Key("analytics.webhook_url", str, "", "where alerts are sent to; empty: nowhere",
-        "an https URL (http to this machine), or empty", _webhook, live=True),
+        "an https URL (http to this machine), or empty", _webhook, secret=True, live=True),
     Key("analytics.webhook_secret", str, "", "what they are signed with", secret=True, live=True),
     Key("analytics.webhook_severity", str, "warning", "milder alerts are not sent", live=True,
         **_one_of("info", "warning", "critical")),

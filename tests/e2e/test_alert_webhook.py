@@ -83,6 +83,7 @@ def test_a_killed_node_is_told_to_the_webhook_signed_until_it_is_taken(tmp_path:
 )  # fmt: skip
 def test_alerts_leave_the_machine_encrypted_or_not_at_all(tmp_path: Path, url: str, good: bool) -> None:
     path = tmp_path / "cox.yaml"
+    path.touch(mode=0o600)  # the URL is a secret
     path.write_text(f"posture: personal\nanalytics: {{webhook_url: '{url}'}}\n")
     if good:
         assert load(path, {})["analytics.webhook_url"] == url

@@ -203,6 +203,15 @@ def test_secrets_are_never_shown(read: Any, wrong: Any) -> None:
     assert "hunter2" not in repr(wrong(P + "database: {dsn: 'mysql://u:hunter2@h/x'}\nadmin: {password: [hunter2]}\n"))
 
 
+def test_who_knows_the_url_of_a_webhook_can_write_there(read: Any, wrong: Any) -> None:
+    """Those of chats hold their password in the path."""
+    file = "analytics: {webhook_url: 'https://hooks.example.org/services/T0/hunter2'}\n"
+    config = read(P + file)
+    assert "hunter2" not in repr(config.shown()) and config.shown()["analytics.webhook_url"] == "********"
+    assert "hunter2" not in repr(wrong(P + file.replace("https", "ftp")))
+    assert read(P).shown()["analytics.webhook_url"] == "", "whether there is one is no secret"
+
+
 def test_a_file_with_a_secret_must_be_private(tmp_path: Path) -> None:
     path = tmp_path / "cox.yaml"
     path.write_text(P + "admin: {password: hunter2}\n")

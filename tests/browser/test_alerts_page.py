@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -199,6 +200,23 @@ def test_how_many_were_opened_when_is_a_chart_and_a_table(browser_page: Page, al
     expect(page.locator(".numbers tbody tr").first).to_be_visible()
     page.get_by_role("link", name="24 h").click()
     page.wait_for_url("**range=day*")
+    expect(page.get_by_role("img", name="the last 24 hours")).to_be_visible()
+
+
+def test_filters_and_the_time_shown_keep_each_other(browser_page: Page, alerts: dict[str, str]) -> None:
+    page = browser_page
+    page.goto("/alerts?show=all&kind=impossible_travel&severity=critical&device=dev_0&user=usr_test")
+    page.get_by_role("link", name="24 h").click()
+    kept = {"show": "all", "kind": "impossible_travel", "severity": "critical", "device": "dev_0", "user": "usr_test"}
+    page.wait_for_url("**range=day*")
+    assert dict(parse_qsl(urlsplit(page.url).query)) == kept | {"range": "day"}
+    expect(card(page, "Impossible travel")).to_be_visible()
+    expect(card(page, "First connection from a country")).to_have_count(0)
+    page.get_by_label("Severity").select_option("")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**severity=&*")
+    del kept["severity"]
+    assert dict(parse_qsl(urlsplit(page.url).query)) == kept | {"range": "day"}
     expect(page.get_by_role("img", name="the last 24 hours")).to_be_visible()
 
 

@@ -111,9 +111,13 @@ class Sweeper:
         self._book.apply(judge_log(facts, settings))
 
     def strangers(self, settings: RuleSettings) -> None:
+        now = self._context.clock.now()
+        known = self._book.open_keys(("unknown_peer",))
         with self._store.read() as tx:
             found = reads.strangers(tx)
-        self._condition(("unknown_peer",), strangers(found, self._context.clock.now(), settings), settings)
+            if known:
+                found += reads.gone_strangers(tx, now - settings.unknown_gone_s)
+        self._condition(("unknown_peer",), strangers(found, now, settings, known=known), settings)
 
     def expiring(self, settings: RuleSettings) -> None:
         now = self._context.clock.now()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from coxswain.alerts.model import Finding, Severity
@@ -27,7 +27,7 @@ class Expiring(NamedTuple):
 
 
 class Stranger(NamedTuple):
-    """An open session of a peer that is in no inventory. ``since``: epoch seconds."""
+    """The last session of a peer that is in no inventory. Epoch seconds; ``gone_at`` 0: it is open."""
 
     node_id: str
     protocol: str
@@ -35,6 +35,7 @@ class Stranger(NamedTuple):
     endpoint: str
     source_ip: str
     since: float
+    gone_at: float = 0.0
 
 
 def expiring(things: Iterable[Expiring], now: float, settings: RuleSettings) -> Iterator[Finding]:
@@ -81,14 +82,24 @@ def storage_low(
     yield Finding("storage_low", "storage_low", severity, now, 0.0, detail=detail)
 
 
-def strangers(found: Iterable[Stranger], now: float, settings: RuleSettings) -> Iterator[Finding]:
-    """Peers on nodes that the controller did not put there, and that a reconcile did not take away."""
+def strangers(
+    found: Iterable[Stranger], now: float, settings: RuleSettings, *, known: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Peers on nodes that the controller did not put there, and that a reconcile did not take away.
+
+    ``known``: keys of what the last look found. That is over when it has been gone for a while: one that comes and goes is
+    one alert, not many.
+    """
     for one in found:
-        if now - one.since < settings.unknown_s:
+        key = f"unknown_peer:{one.node_id}:{one.peer_key[:64]}"
+        if key in known:
+            if one.gone_at and now - one.gone_at >= settings.unknown_gone_s:
+                continue
+        elif one.gone_at or now - one.since < settings.unknown_s:
             continue
         yield Finding(
             "unknown_peer",
-            f"unknown_peer:{one.node_id}:{one.peer_key[:64]}",
+            key,
             Severity.WARNING,
             at=one.since,
             evidence=one.since,

@@ -37,6 +37,7 @@ class RuleSettings:
         skew_s: clocks of two nodes may differ by so much.
         history_connects: of a device whose places nobody knows, connects before a country is called new.
         degraded_s: after how long a node that cannot be mended is told of.
+        unknown_gone_s: for how long a peer that nobody made must be gone until its alert ends.
         allow: subjects (ids and networks) that a rule leaves alone, by kind; ``""``: every rule.
         proxies: addresses that many people share.
     """
@@ -66,6 +67,7 @@ class RuleSettings:
     volume_sessions: int = 20
     expiry_s: float = 7 * 86_400.0
     unknown_s: float = 120.0
+    unknown_gone_s: float = 3_600.0
     disk_free_percent: int = 10
     allow: tuple[tuple[str, str], ...] = ()
     proxies: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ __all__ = [
     "expirings",
     "first_event",
     "forget_histories",
+    "gone_strangers",
     "histories",
     "lingering",
     "open_stays",
@@ -162,15 +163,25 @@ def audit_facts(tx: Tx, since: float, after: int) -> list[AuditFact]:
 
 def strangers(tx: Tx) -> list[Stranger]:
     """Open sessions of peers that are in no inventory."""
+    return _strangers(tx, "s.closed_at IS NULL AND s.device_id IS NULL AND p.id IS NULL ORDER BY s.id", ())
+
+
+def gone_strangers(tx: Tx, since: float) -> list[Stranger]:
+    """The last session of each peer that is in no inventory, of those that were closed after ``since`` (epoch seconds)."""
+    last = "SELECT MAX(id) FROM peer_sessions WHERE closed_at > ? AND device_id IS NULL GROUP BY node_id, protocol, peer_key"
+    return _strangers(tx, f"s.id IN ({last}) AND p.id IS NULL ORDER BY s.closed_at DESC", (to_micros(since),))
+
+
+def _strangers(tx: Tx, chosen: str, values: tuple[int, ...]) -> list[Stranger]:
     rows = tx.execute(
-        "SELECT s.node_id, s.protocol, s.peer_key, s.endpoint, s.opened_seen_at FROM peer_sessions s "
+        "SELECT s.node_id, s.protocol, s.peer_key, s.endpoint, s.opened_seen_at, s.closed_at FROM peer_sessions s "  # noqa: S608
         "LEFT JOIN peers p ON p.node_id = s.node_id AND p.protocol = s.protocol AND p.public_key = s.peer_key "
-        "WHERE s.closed_at IS NULL AND s.device_id IS NULL AND p.id IS NULL ORDER BY s.id LIMIT ?",
-        (_MOST_STRANGERS,),
+        f"WHERE {chosen} LIMIT ?",
+        (*values, _MOST_STRANGERS),
     )
     return [
-        Stranger(node_id, Protocol(protocol).name, peer_key, endpoint, source_ip(endpoint), since / 1e6)
-        for node_id, protocol, peer_key, endpoint, since in rows
+        Stranger(node_id, Protocol(protocol).name, key, endpoint, source_ip(endpoint), since / 1e6, (closed or 0) / 1e6)
+        for node_id, protocol, key, endpoint, since, closed in rows
     ]
 
 

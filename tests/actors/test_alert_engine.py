@@ -294,9 +294,65 @@ def test_peers_that_nobody_made(store: Store) -> None:
         engine.sweep()
         assert engine.only().kind == "unknown_peer"
         with store.write() as tx:
-            tx.execute("UPDATE peer_sessions SET closed_at = ?", (at,))
+            tx.execute("UPDATE peer_sessions SET closed_at = ?", (at + 1,))
         engine.sweep()
         assert engine.only().status is AlertStatus.RESOLVED
+
+
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_peer_that_nobody_made_and_that_comes_and_goes_is_one_alert(store: Store, resolved: bool) -> None:
+    """Until it has been gone for an hour, or belongs there; also when somebody resolved it meanwhile."""
+
+    def session(number: int, minutes_ago: float) -> None:
+        at = to_micros(NOW - minutes_ago * 60)
+        with store.write() as tx:
+            tx.execute(
+                "INSERT INTO peer_sessions (id, node_id, protocol, peer_key, opened_at, opened_seen_at, last_at, endpoint) "
+                "VALUES (?, 'nod_1', 1, 'key=', ?, ?, ?, ?)",
+                (number, at, at, at, f"192.0.2.{number}:5"),
+            )
+
+    def close(minutes_ago: float) -> None:
+        with store.write() as tx:
+            tx.execute("UPDATE peer_sessions SET closed_at = ?", (to_micros(NOW - minutes_ago * 60),))
+
+    with running(store) as engine:
+        session(1, 50)
+        engine.sweep()
+        first = engine.only()
+        if resolved:
+            engine.ask(m.ResolveAlert(ANN, first.id))
+        close(40)
+        engine.sweep()
+        session(2, 30)
+        engine.sweep()
+        close(20)
+        engine.sweep()
+        assert engine.only().id == first.id and (engine.only().status is AlertStatus.RESOLVED) == resolved
+        assert engine.only().source_ips == (("192.0.2.1",) if resolved else ("192.0.2.1", "192.0.2.2"))
+    with running(store) as engine:
+        engine.sweep()
+        assert engine.only().id == first.id and (engine.only().status is AlertStatus.RESOLVED) == resolved
+        close(61)
+        engine.sweep()
+        assert engine.only().status is AlertStatus.RESOLVED
+        session(3, 5)
+        engine.sweep()
+        again = engine.only(unresolved=True)
+        assert again.id != first.id
+        close(1)
+        with store.write() as tx:  # it was taken into the inventory
+            tx.execute("INSERT INTO users (id, created_at, updated_at) VALUES ('usr_1', 0, 0)")
+            tx.execute("INSERT INTO nodes (id, name, created_at, updated_at) VALUES ('nod_1', 'n', 0, 0)")
+            tx.execute(
+                "INSERT INTO devices (id, user_id, name, created_at, updated_at) VALUES ('dev_1', 'usr_1', 'x', 0, 0)"
+            )
+            tx.execute(
+                "INSERT INTO peers (id, node_id, device_id, protocol, public_key, created_at) "
+                "VALUES ('per_1', 'nod_1', 'dev_1', 1, 'key=', 0)"
+            )
+        engine.sweep()
+        assert engine.alerts(unresolved=True) == []
 
 
 # -- nodes

@@ -243,3 +243,14 @@ def test_peers_that_nobody_made() -> None:
     assert list(strangers([one], NOW + 119, SETTINGS)) == [], "a reconcile takes it away"
     (finding,) = strangers([one], NOW + 120, SETTINGS)
     assert (finding.key, finding.evidence) == ("unknown_peer:nod_1:key=", NOW)
+
+
+def test_a_stranger_that_comes_and_goes_is_one_alert() -> None:
+    def told(now: float, *, known: bool = True, **more: float) -> bool:
+        one = Stranger("nod_1", "AMNEZIAWG", "key=", "192.0.2.1:5", "192.0.2.1", NOW, **more)
+        return bool(list(strangers([one], now, SETTINGS, known={"unknown_peer:nod_1:key="} if known else ())))
+
+    assert told(NOW + 3_899, gone_at=NOW + 300), "it may come back"
+    assert not told(NOW + 3_900, gone_at=NOW + 300)
+    assert not told(NOW + 301, gone_at=NOW + 300, known=False), "what is over opens nothing"
+    assert told(NOW + 1), "it has come back"

@@ -186,8 +186,8 @@ def _strangers(tx: Tx, chosen: str, values: tuple[int, ...]) -> list[Stranger]:
 
 
 def expirings(tx: Tx, now: float, before: float) -> list[Expiring]:
-    """What ends before ``before`` (epoch seconds): the newest certificate of each enabled node, of the controller, of each
-    authority, also if it has ended; tokens that have not, and are not revoked.
+    """What ends before ``before`` (epoch seconds): the newest certificate of each enabled node, of each relay, of the
+    controller, of each authority, also if it has ended; tokens that have not, and are not revoked.
     """
     limit = to_micros(before)
     found: list[Expiring] = []
@@ -199,6 +199,14 @@ def expirings(tx: Tx, now: float, before: float) -> list[Expiring]:
     )
     for serial, node_id, name, since, until in rows:
         found.append(Expiring("certificate_expiring", serial, f"node {name}", since / 1e6, until / 1e6, node_id))
+    rows = tx.execute(
+        "SELECT c.serial, r.name, c.not_before, c.not_after FROM relay_certs c JOIN relays r ON r.id = c.relay_id "
+        "WHERE c.not_after < ? AND c.revoked_at IS NULL AND NOT EXISTS (SELECT 1 FROM relay_certs x "
+        "WHERE x.relay_id = c.relay_id AND x.revoked_at IS NULL AND x.not_after > c.not_after)",
+        (limit,),
+    )
+    for serial, name, since, until in rows:
+        found.append(Expiring("certificate_expiring", serial, f"relay {name}", since / 1e6, until / 1e6))
     newest = "SELECT serial, not_before, not_after FROM controller_certs ORDER BY not_after DESC LIMIT 1"
     for serial, since, until in tx.execute(newest):
         if until < limit:

@@ -22,3 +22,31 @@ def test_tokens_that_ended_long_ago_do_not_hide_those_that_end_soon(store: Store
         )
     with store.read() as tx:
         assert [found.id for found in expirings(tx, NOW, NOW + 7 * DAY)] == ["tok_soon"]
+
+
+def test_of_each_relay_the_newest_certificate_counts(store: Store) -> None:
+    """What was renewed in time is nobody's alarm; what was revoked is no certificate."""
+    certs = [
+        ("old", "rly_renewed", NOW + DAY, None),
+        ("new", "rly_renewed", NOW + 60 * DAY, None),
+        ("soon", "rly_late", NOW + 2 * DAY, None),
+        ("revoked", "rly_late", NOW + 60 * DAY, 1),
+        ("ended", "rly_gone", NOW - DAY, None),
+    ]
+    with store.write() as tx:
+        for relay in sorted({cert[1] for cert in certs}):
+            tx.execute(
+                "INSERT INTO relays (id, name, kind, created_at, updated_at) VALUES (?, ?, 'remote', 0, 0)",
+                (relay, relay.removeprefix("rly_")),
+            )
+        tx.executemany(
+            "INSERT INTO relay_certs (serial, relay_id, cert_pem, not_before, not_after, revoked_at, created_at) "
+            "VALUES (?, ?, '', ?, ?, ?, 0)",
+            [(serial, relay, to_micros(until - 90 * DAY), to_micros(until), at) for serial, relay, until, at in certs],
+        )
+    with store.read() as tx:
+        found = {one.id: (one.kind, one.holder, one.until) for one in expirings(tx, NOW, NOW + 7 * DAY)}
+    assert found == {
+        "soon": ("certificate_expiring", "relay late", NOW + 2 * DAY),
+        "ended": ("certificate_expiring", "relay gone", NOW - DAY),
+    }

@@ -15,7 +15,7 @@ from typing import Any
 from actors.alerts.book import AlertBook
 from actors.supervision import Context
 from coxswain.alerts.device_rules import DeviceCase, evaluate
-from coxswain.alerts.estate_rules import audit_broken, expiring, storage_low, strangers
+from coxswain.alerts.estate_rules import audit_broken, devices_expiring, expiring, storage_low, strangers
 from coxswain.alerts.history import Event, History, Place
 from coxswain.alerts.login_rules import judge_log
 from coxswain.alerts.model import Finding
@@ -123,7 +123,9 @@ class Sweeper:
         now = self._context.clock.now()
         with self._store.read() as tx:
             found = reads.expirings(tx, now, now + settings.expiry_s)
-        self._condition(("certificate_expiring", "token_expiring"), expiring(found, now, settings), settings)
+            devices = reads.device_certificates(tx, now - settings.device_expiry_s, now + settings.device_expiry_s)
+        ends = [*expiring(found, now, settings), *devices_expiring(devices, now, settings)]
+        self._condition(("certificate_expiring", "token_expiring"), ends, settings)
 
     def audit(self, settings: RuleSettings) -> None:
         state = self._context.ask("audit_writer", DescribeAudit(), deadline=_ASK_S)

@@ -9,7 +9,19 @@ from coxswain.alerts.model import Finding, Severity
 from coxswain.alerts.settings import RuleSettings
 from coxswain.clock import rfc3339
 
-__all__ = ["Expiring", "Stranger", "audit_broken", "expiring", "storage_low", "strangers"]
+__all__ = [
+    "DeviceCertificate",
+    "Expiring",
+    "Stranger",
+    "audit_broken",
+    "devices_expiring",
+    "expiring",
+    "storage_low",
+    "strangers",
+]
+
+_FIRST = 5
+"""Devices that are named; the list of them says the rest."""
 
 _ENOUGH_PERCENT = 2
 """Of a disk, beyond the threshold: one that is at it all the time is one alert, not many."""
@@ -24,6 +36,16 @@ class Expiring(NamedTuple):
     since: float
     until: float
     node_id: str = ""
+
+
+class DeviceCertificate(NamedTuple):
+    """Of a device that may connect. Epoch seconds."""
+
+    device_id: str
+    user_id: str
+    name: str
+    since: float
+    until: float
 
 
 class Stranger(NamedTuple):
@@ -54,10 +76,40 @@ def expiring(things: Iterable[Expiring], now: float, settings: RuleSettings) -> 
             f"{thing.kind}:{thing.id}",
             severity,
             at=now,
-            evidence=thing.until - early,
+            evidence=_whole(thing.until - early),
             node_id=thing.node_id,
             detail={"holder": thing.holder, "expires_at": rfc3339(thing.until), "expired": left <= 0},
         )
+
+
+def devices_expiring(things: Iterable[DeviceCertificate], now: float, settings: RuleSettings) -> Iterator[Finding]:
+    """As ``expiring``, for all devices at once. Existing clients cannot renew: somebody has to send each of them a link."""
+    due: list[DeviceCertificate] = []
+    newest = 0.0
+    for thing in things:
+        begins = thing.until - min(settings.device_expiry_s, (thing.until - thing.since) / 6)
+        if not begins <= now < thing.until + settings.device_expiry_s:
+            continue  # of what ended long ago, nobody missed it
+        about = Finding("certificate_expiring", "", Severity.WARNING, now, now, thing.device_id, thing.user_id)
+        if settings.lets_pass(about):
+            due.append(thing)
+            newest = max(newest, _whole(begins))
+    if not due:
+        return
+    due.sort(key=lambda thing: (thing.until, thing.device_id))
+    yield Finding(
+        "certificate_expiring",
+        "certificate_expiring:devices",
+        Severity.WARNING,
+        at=now,
+        evidence=newest,
+        detail={
+            "holder": "devices",
+            "devices": len(due),
+            "ended": sum(thing.until <= now for thing in due),
+            "first": [f"{thing.name[:60]} ({thing.device_id}), {rfc3339(thing.until)}" for thing in due[:_FIRST]],
+        },
+    )
 
 
 def audit_broken(findings: Iterable[str], now: float) -> Iterator[Finding]:
@@ -80,6 +132,11 @@ def storage_low(
     detail = {"free_percent": round(percent, 1), "free_bytes": free} | ({"database_bytes": database} if database else {})
     severity = Severity.CRITICAL if percent < settings.disk_free_percent / 3 else Severity.WARNING
     yield Finding("storage_low", "storage_low", severity, now, 0.0, detail=detail)
+
+
+def _whole(seconds: float) -> float:
+    """What the store can keep: a sixth of a life would be newer with each sweep than the microseconds that are there."""
+    return float(int(seconds))
 
 
 def strangers(

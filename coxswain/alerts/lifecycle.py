@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from coxswain.alerts.model import CONDITIONS, Alert, AlertStatus, Finding, Handled
+from coxswain.alerts.model import CONDITIONS, GATHERED, Alert, AlertStatus, Finding, Handled
 from coxswain.clock import rfc3339
 from coxswain.errors import Conflict, InvalidInput, StaleVersion
 
@@ -72,7 +72,8 @@ def escalates(before: Alert | None, after: Alert) -> bool:
 
 def _add(finding: Finding, owner: Alert, now: float) -> Alert | None:
     worse = finding.severity.rank > owner.severity.rank
-    if not worse and finding.evidence <= owner.evidence:
+    others = finding.key in GATHERED and any(owner.detail.get(name) != value for name, value in finding.detail.items())
+    if not worse and not others and finding.evidence <= owner.evidence:
         return None
     addresses = sorted({*owner.source_ips, *finding.source_ips})
     return dataclasses.replace(
@@ -130,7 +131,8 @@ def wake(alert: Alert, *, now: float) -> Alert:
 
 def handled_with(alert: Alert) -> Handled:
     """What is handled under the key of an alert that somebody resolved."""
-    return Handled(FOREVER if alert.kind in CONDITIONS else alert.evidence, alert.severity)
+    lasts = alert.kind in CONDITIONS and alert.key not in GATHERED
+    return Handled(FOREVER if lasts else alert.evidence, alert.severity)
 
 
 def _check(alert: Alert, version: int | None) -> None:

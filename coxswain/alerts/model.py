@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["CONDITIONS", "KINDS", "Alert", "AlertStatus", "Finding", "Handled", "Severity"]
+__all__ = ["CONDITIONS", "GATHERED", "KINDS", "Alert", "AlertStatus", "Finding", "Handled", "Severity"]
 
 
 class Severity(StrEnum):
@@ -67,6 +67,9 @@ CONDITIONS = frozenset(
     }
 )
 """Kinds that say what is, not what happened."""
+
+GATHERED = frozenset({"certificate_expiring:devices"})
+"""Keys of conditions about many things at once. One that joins them is something new, and one that leaves is told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class RuleSettings:
         skew_s: clocks of two nodes may differ by so much.
         history_connects: of a device whose places nobody knows, connects before a country is called new.
         degraded_s: after how long a node that cannot be mended is told of.
+        device_expiry_s: as ``expiry_s``, where people have to be sent a link; also how long after it that is told.
         unknown_gone_s: for how long a peer that nobody made must be gone until its alert ends.
         allow: subjects (ids and networks) that a rule leaves alone, by kind; ``""``: every rule.
         proxies: addresses that many people share.
@@ -66,6 +67,7 @@ class RuleSettings:
     volume_factor: float = 10.0
     volume_sessions: int = 20
     expiry_s: float = 7 * 86_400.0
+    device_expiry_s: float = 30 * 86_400.0
     unknown_s: float = 120.0
     unknown_gone_s: float = 3_600.0
     disk_free_percent: int = 10
@@ -100,6 +102,7 @@ class RuleSettings:
             volume_factor=float(values["analytics.volume_factor"]),
             volume_sessions=values["analytics.volume_sessions"],
             expiry_s=values["analytics.expiry_days"] * 86_400.0,
+            device_expiry_s=max(30, values["analytics.expiry_days"]) * 86_400.0,
             disk_free_percent=values["analytics.disk_free_percent"],
             allow=tuple(_allowance(text) for text in values["analytics.allow"]),
             proxies=tuple(values["analytics.trusted_proxies"]),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from coxswain.alerts.estate_rules import Expiring, Stranger
+from coxswain.alerts.estate_rules import DeviceCertificate, Expiring, Stranger
 from coxswain.alerts.history import Event, History, decode, encode
 from coxswain.alerts.login_rules import ACTIONS, AuditFact
 from coxswain.alerts.stays import OpenStay
@@ -18,6 +18,7 @@ from coxswain.store.session_records import KINDS, reason_of
 
 __all__ = [
     "audit_facts",
+    "device_certificates",
     "events_between",
     "events_of",
     "expirings",
@@ -223,6 +224,17 @@ def expirings(tx: Tx, now: float, before: float) -> list[Expiring]:
     for token_id, name, since, until in rows:
         found.append(Expiring("token_expiring", token_id, f"token {name}", since / 1e6, until / 1e6))
     return found
+
+
+def device_certificates(tx: Tx, after: float, before: float) -> list[DeviceCertificate]:
+    """What ends between these times (epoch seconds), of devices that may connect."""
+    rows = tx.execute(
+        "SELECT d.id, d.user_id, d.name, i.enrolled_at, i.not_after FROM device_identities i "
+        "JOIN devices d ON d.id = i.device_id JOIN users u ON u.id = d.user_id "
+        "WHERE i.not_after > ? AND i.not_after < ? AND d.status = 'active' AND u.status = 'active'",
+        (to_micros(after), to_micros(before)),
+    )
+    return [DeviceCertificate(key, user, name, since / 1e6, until / 1e6) for key, user, name, since, until in rows]
 
 
 def _event(row: Row) -> Event:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from coxswain.alerts.model import Alert, AlertStatus, Handled, Severity
+from coxswain.alerts.model import CONDITIONS, Alert, AlertStatus, Handled, Severity
 from coxswain.clock import to_micros
 from coxswain.messages.alerts import ListAlerts
 from coxswain.store.api import Row, Tx, Value, in_lists
@@ -129,13 +129,18 @@ def snoozes_over(tx: Tx, now: float) -> list[Alert]:
 def purge(tx: Tx, before: float) -> int:
     """Deletes resolved alerts from before ``before`` (epoch seconds), and what was handled before; returns how many alerts.
 
-    One that nobody resolved yet stays, however old it is.
+    One that nobody resolved yet stays, however old it is; and what was handled of conditions, which ends with them.
     """
     limit = to_micros(before)
     gone = tx.execute(
         "DELETE FROM alerts WHERE at < ? AND updated_at < ? AND status = 'resolved' RETURNING id", (limit,) * 2
     )
-    tx.execute("DELETE FROM alert_handled WHERE at < ? AND evidence < ?", (limit, limit))
+    lasting = sorted(CONDITIONS)
+    marks = ", ".join("?" * len(lasting))
+    tx.execute(
+        f"DELETE FROM alert_handled WHERE at < ? AND evidence < ? AND kind NOT IN ({marks})",  # noqa: S608 - marks
+        (limit, limit, *lasting),
+    )
     return len(gone)
 
 

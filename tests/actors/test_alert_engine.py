@@ -355,6 +355,52 @@ def test_a_peer_that_nobody_made_and_that_comes_and_goes_is_one_alert(store: Sto
         assert engine.alerts(unresolved=True) == []
 
 
+def test_certificates_of_devices_are_one_alert_that_grows_and_shrinks(store: Store) -> None:
+    def ends(device: str, days: float) -> None:
+        with store.write() as tx:
+            tx.execute(
+                "INSERT INTO devices (id, user_id, name, created_at, updated_at) VALUES (?, 'usr_1', ?, 0, 0) "
+                "ON CONFLICT (id) DO NOTHING",
+                (device, device),
+            )
+            tx.execute(
+                "INSERT INTO device_identities (device_id, fingerprint, serial, not_after, enrolled_at) "
+                "VALUES (?, ?, '', ?, ?) ON CONFLICT (device_id) DO UPDATE SET not_after = excluded.not_after",
+                (device, device, to_micros(NOW + days * DAY), to_micros(NOW - 300.1 * DAY)),
+            )
+
+    with store.write() as tx:
+        tx.execute("INSERT INTO users (id, created_at, updated_at) VALUES ('usr_1', 0, 0)")
+    with running(store, **{"retention.metrics_days": 7}) as engine:
+        ends("dev_1", 10)
+        ends("dev_2", 12)
+        engine.sweep()
+        first = engine.only()
+        assert first.detail["devices"] == 2 and first.detail["first"][0].startswith("dev_1 (dev_1), ")
+        engine.sweep()
+        assert engine.only() == first, "nothing new, nothing written"
+        ends("dev_1", 300)
+        engine.sweep()
+        assert engine.only().id == first.id and engine.only().detail["devices"] == 1
+        engine.ask(m.ResolveAlert(ANN, first.id))
+        with store.write() as tx:
+            tx.execute("UPDATE alert_handled SET at = ?", (to_micros(NOW - 9 * DAY),))
+    with running(store, **{"retention.metrics_days": 7}) as engine:  # which forgets what was handled a week ago
+        engine.sweep()
+        engine.sweep()
+        assert engine.alerts(unresolved=True) == [], "resolved means it"
+        ends("dev_3", 29)
+        engine.sweep()
+        again = engine.only(unresolved=True)
+        assert again.id != first.id and again.detail["devices"] == 2, "somebody else is to be sent a link"
+        ends("dev_2", 300)
+        ends("dev_3", 300)
+        engine.sweep()
+        assert engine.alerts(unresolved=True) == []
+        with store.read() as tx:
+            assert rows.handled(tx, [first.key]) == {}
+
+
 # -- nodes
 
 

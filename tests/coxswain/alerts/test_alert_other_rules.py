@@ -9,7 +9,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coxswain.alerts.estate_rules import Expiring, Stranger, audit_broken, expiring, storage_low, strangers
+from coxswain.alerts.estate_rules import (
+    DeviceCertificate,
+    Expiring,
+    Stranger,
+    audit_broken,
+    devices_expiring,
+    expiring,
+    storage_low,
+    strangers,
+)
 from coxswain.alerts.fleet_health import Health, Judgement, Watched, judge, judge_degraded
 from coxswain.alerts.login_rules import AuditFact, judge_log
 from coxswain.alerts.model import Finding, Severity
@@ -216,7 +225,35 @@ def test_what_ends_soon() -> None:
 
     assert told(8) == [] and told(6) == ["warning"] and told(2) == told(-1) == ["critical"]
     assert told(2, life=14) == ["warning"] and told(3, life=14) == [], "short-lived ones are renewed late"
+    (finding,) = expiring([Expiring("certificate_expiring", "x", "", NOW - 31 * DAY - 2, NOW + DAY)], NOW, SETTINGS)
+    assert finding.evidence.is_integer(), "the store keeps microseconds: it must not be newer than what is there"
     assert told(6, kind="token_expiring") == ["info"] and told(-1, kind="token_expiring") == []
+
+
+def device(number: int, days: float, life: float = 365) -> DeviceCertificate:
+    until = NOW + days * DAY
+    return DeviceCertificate(f"dev_{number}", f"usr_{number}", f"phone {number}", until - life * DAY, until)
+
+
+def test_certificates_of_many_devices_are_one_alert_with_those_that_end_first() -> None:
+    (finding,) = devices_expiring([device(n, 20 - n / 1_000) for n in range(10_000)], NOW, SETTINGS)
+    assert (finding.key, finding.severity) == ("certificate_expiring:devices", Severity.WARNING)
+    assert (finding.detail["devices"], finding.detail["ended"], len(finding.detail["first"])) == (10_000, 0, 5)
+    assert finding.detail["first"][0].startswith("phone 9999 (dev_9999), 2026-01-")
+    assert finding.evidence == NOW - 10 * DAY, "when the last one of them came to it"
+
+
+def test_which_devices_count() -> None:
+    def told(days: float, life: float = 365, **changed: Any) -> int:
+        found = list(devices_expiring([device(1, days, life)], NOW, dataclasses.replace(SETTINGS, **changed)))
+        return found[0].detail["devices"] + found[0].detail["ended"] if found else 0
+
+    assert told(31) == 0 and told(29) == 1, "existing clients cannot renew: somebody has to send them a link"
+    assert told(55, device_expiry_s=90 * DAY) == 1 and told(62, device_expiry_s=90 * DAY) == 0
+    assert told(6, life=30) == 0 and told(4, life=30) == 1, "short-lived ones are renewed late"
+    assert told(-29) == 2 and told(-31) == 0, "one that ended long ago, nobody missed"
+    for allowed in ("dev_1", "usr_1"):
+        assert told(29, allow=(("", allowed),)) == told(29, allow=(("certificate_expiring", allowed),)) == 0
 
 
 def test_a_log_that_is_not_intact() -> None:

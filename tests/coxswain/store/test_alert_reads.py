@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coxswain.clock import to_micros
 from coxswain.store import Store
-from coxswain.store.alert_reads import expirings
+from coxswain.store.alert_reads import device_certificates, expirings
 
 NOW = 1_767_225_600.0
 DAY = 86_400.0
@@ -22,6 +22,29 @@ def test_tokens_that_ended_long_ago_do_not_hide_those_that_end_soon(store: Store
         )
     with store.read() as tx:
         assert [found.id for found in expirings(tx, NOW, NOW + 7 * DAY)] == ["tok_soon"]
+
+
+def test_certificates_of_devices_that_may_not_connect_anyway_do_not_count(store: Store) -> None:
+    devices = [("dev_a", "usr_a", "active", 9), ("dev_b", "usr_a", "revoked", 9), ("dev_c", "usr_c", "active", 9)]
+    devices += [("dev_late", "usr_a", "active", 40), ("dev_long_ago", "usr_a", "active", -40)]
+    with store.write() as tx:
+        for user, status in (("usr_a", "active"), ("usr_c", "suspended")):
+            tx.execute("INSERT INTO users (id, status, created_at, updated_at) VALUES (?, ?, 0, 0)", (user, status))
+        for device, user, status, days in devices:
+            tx.execute(
+                "INSERT INTO devices (id, user_id, name, status, created_at, updated_at) VALUES (?, ?, 'x', ?, 0, 0)",
+                (device, user, status),
+            )
+            tx.execute(
+                "INSERT INTO device_identities (device_id, fingerprint, serial, not_after, enrolled_at) "
+                "VALUES (?, ?, '', ?, ?)",
+                (device, device, to_micros(NOW + days * DAY), to_micros(NOW - 300 * DAY)),
+            )
+    with store.read() as tx:
+        found = device_certificates(tx, NOW - 30 * DAY, NOW + 30 * DAY)
+    assert [(one.device_id, one.user_id, one.since, one.until) for one in found] == [
+        ("dev_a", "usr_a", NOW - 300 * DAY, NOW + 9 * DAY)
+    ]
 
 
 def test_of_each_relay_the_newest_certificate_counts(store: Store) -> None:

@@ -235,7 +235,9 @@ def test_what_was_confirmed_outlives_the_controller(fleet: CascadeFleet) -> None
 
 
 def test_an_agent_that_restarted_while_nobody_watched_is_noticed(fleet: CascadeFleet) -> None:
+    """Uptimes are whole seconds, and clocks may step: of an agent that lived for two seconds nobody could say (plan.py)."""
     device = bound(fleet)
+    eventually(lambda: all(fleet.client.get(f"/api/nodes/n{n}/status")["uptime_seconds"] >= 5 for n in (0, 1)), timeout=30)
     fleet.fall()
     fleet.fleet.nodes.do("reboot", node=[0, 1])
     fleet.rise()

@@ -151,7 +151,7 @@ def test_a_hop_is_neither_removed_nor_disarmed(there: Relays) -> None:
 
 def test_changes_are_told_to_dashboards(there: Relays) -> None:
     before = 0
-    while (page := there.client.get(f"/api/events/recent?after={before}&limit=5000"))["events"]:  # all tests before this one's
+    while (page := there.client.get(f"/api/events/recent?after={before}&limit=5000"))["events"]:  # of tests before
         before = page["last_seq"]
     made = there.path(there.relay().id)
     there.client.post(f"/api/control-paths/{made['id']}/activate", {"force": True})

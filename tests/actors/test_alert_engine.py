@@ -38,6 +38,25 @@ from tests.support import eventually
 ANN = Caller("ann", "session", "192.0.2.99")
 HOUR, DAY = 3_600.0, 86_400.0
 NOW = SystemClock().now()
+
+
+class FromNow(SystemClock):
+    """Shows ``NOW`` when a test begins, however long it is since this file was imported: histories are told from there."""
+
+    began = 0.0
+
+    def now(self) -> float:
+        return NOW + self.monotonic() - self.began
+
+
+CLOCK = FromNow()
+
+
+@pytest.fixture(autouse=True)
+def _at_the_beginning() -> None:
+    CLOCK.began = CLOCK.monotonic()
+
+
 SETTINGS: dict[str, Any] = {
     "analytics.disabled": False, "analytics.interval_seconds": 3_600, "analytics.window_hours": 24,
     "analytics.rules_off": [], "analytics.allow": [], "analytics.trusted_proxies": [], "analytics.recovery_seconds": 0,
@@ -110,7 +129,7 @@ def running(
             *(ChildSpec(name, Played, {"world": world}) for name in ("audit_writer", "fleet", "geo_locator")),
             ChildSpec("alert_engine", AlertEngine, engine),
         ),
-        clock=SystemClock(),
+        clock=CLOCK,
         rng=random.Random(1),
         allow_chaos=True,
     )
@@ -142,7 +161,7 @@ def event(
             "INSERT INTO connection_events (seq, at, received_at, kind, session_id, node_id, peer_key, device_id, user_id, "
             "source_ip, source_endpoint, rx_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                seq or to_micros(SystemClock().now()) + next(_NUMBERS), to_micros(at), to_micros(at),
+                seq or to_micros(CLOCK.now()) + next(_NUMBERS), to_micros(at), to_micros(at),
                 kind_of(Protocol.AMNEZIAWG, reason), session, node, "key=", device, "usr_1", ip, f"{ip}:1", rx,
             ),
         )  # fmt: skip
@@ -556,7 +575,7 @@ def test_snoozed_ones_come_back(store: Store) -> None:
         engine.world.views = [view(*DOWN)]
         engine.sweep()
         alert = engine.only()
-        snoozed: Committed[Alert] = engine.ask(m.SnoozeAlert(ANN, alert.id, SystemClock().now() + 0.3))
+        snoozed: Committed[Alert] = engine.ask(m.SnoozeAlert(ANN, alert.id, CLOCK.now() + 0.3))
         assert snoozed.value.snoozed_until > 0
         eventually(lambda: engine.sweep() or engine.only().snoozed_until == 0)
         assert engine.only().status is AlertStatus.OPEN

@@ -174,7 +174,7 @@ class Node:
 
         self.wait(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(30)
         self._loop.close()
 
     async def _watch(self):

@@ -42,7 +42,7 @@ class Relay:
     async def dial(self, target: str) -> SocketStream:
         host, _, port = target.rpartition(":")
         self.say(event="dial", target=target)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             streams = await asyncio.open_connection(host.strip("[]"), int(port), local_addr=(self.host, 0))
         return SocketStream(*streams)
 

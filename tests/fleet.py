@@ -249,13 +249,13 @@ class Daemon:
             command = self._within.argv(command)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
-        eventually(self._is_ready, timeout=20, every=0.05)
+        eventually(self._is_ready, every=0.05)
 
     def kill(self) -> None:
         """SIGKILL; nothing happens if it does not run."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
     def stop(self) -> int:
         assert self._process is not None

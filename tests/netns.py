@@ -242,7 +242,7 @@ class Namespace:
         for process in self._spawned:
             if process.poll() is None:
                 process.kill()
-            process.wait(10)
+            process.wait(30)
         for pid in self.pids():  # daemons, such as wireguard-go
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -107,7 +107,7 @@ def relay_program(*arguments: str, ready: str = "ready") -> Iterator[tuple[subpr
         finally:
             process.terminate()
             process.wait(30)
-            reader.join(10)
+            reader.join(30)
 
 
 class Account(grpc.GenericRpcHandler):

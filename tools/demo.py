@@ -22,7 +22,6 @@ from rig import (
     Simulator,
     end_at_sigterm,
     enrol,
-    free_ports,
     make_csrs,
     peers_for,
     scratch,
@@ -33,6 +32,7 @@ from coxswain.cli.live import Picture, on_screen, render
 from coxswain.cli.output import duration
 from coxswain.cli.stream import Follower
 from coxswain.cli.watch import Watcher
+from tests.support import some_ports
 
 _SHORT_S, _LONG_S = 45.0, 300.0
 """Somebody who watches looks into the dashboard as well, and ends it with Ctrl-C."""
@@ -204,7 +204,7 @@ def _run(
     fleet_dir = home / "fleet"
     fleet_dir.mkdir()
     say(f"Making a fleet in {home}")
-    base_port = free_ports(nodes)
+    base_port = some_ports(nodes)
     simulator = Simulator(fleet_dir, base_port)
     try:
         daemon.init()

@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -16,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,27 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from coxswain.cli.client import Client
 from coxswain.errors import CoxswainError
 from tests.support import free_port
-from tests.support import free_ports as free_ports_from
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE_PORT = 15_000
-_END_PORT = 32_000
-"""Between them nothing is in the way: above, the kernel takes ports for outgoing connections."""
 
 
 class RigError(Exception):
     """The rig could not do its part; says which part."""
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` TCP ports in a row of loopback on which nobody listens. Where to look first is left to chance,
-    so that two who start together do not meet.
-    """
-    anywhere = random.choice(range(BASE_PORT, _END_PORT - 2 * count, 100))  # noqa: S311 - not for secrecy
-    for first in (anywhere, BASE_PORT):
-        with suppress(AssertionError):
-            return free_ports_from(first, count)
-    raise RigError(f"no {count} TCP ports in a row are free on 127.0.0.1 between {BASE_PORT} and {_END_PORT}")
 
 
 def wait_until(what: str, predicate: Callable[[], Any], timeout: float, every: float = 0.05) -> Any:

@@ -13,13 +13,14 @@ from typing import Any
 
 import click
 from playwright.sync_api import Page, sync_playwright
-from rig import BASE_PORT, ROOT, Daemon, RigError, Simulator, end_at_sigterm, enrol, make_csrs, scratch, wait_until
+from rig import ROOT, Daemon, RigError, Simulator, end_at_sigterm, enrol, make_csrs, scratch, wait_until
 
 from coxswain.alerts.model import Alert, AlertStatus, Severity
 from coxswain.servers import Relay
 from coxswain.store import open_store
 from coxswain.store.alerts import insert as insert_alert
 from coxswain.store.servers import insert_relay
+from tests.support import some_ports
 
 NODES = ("fra-1", "fra-2", "ams-1", "hel-1", "lon-1", "nyc-1", "sfo-1", "sgp-1", "nrt-1", "syd-1")
 IN_TROUBLE = 9
@@ -132,13 +133,14 @@ def furnished(home: Path) -> Iterator[tuple[Daemon, dict[str, str]]]:
     daemon = Daemon(home)
     fleet = home / "fleet"
     fleet.mkdir()
-    simulator = Simulator(fleet, BASE_PORT)
+    base_port = some_ports(len(NODES))
+    simulator = Simulator(fleet, base_port)
     try:
         daemon.init()
         add_relays(home)
         daemon.start()
         make_csrs(fleet, len(NODES))
-        ids = [node["id"] for node in enrol(daemon.client(), fleet, NODES, BASE_PORT)]
+        ids = [node["id"] for node in enrol(daemon.client(), fleet, NODES, base_port)]
         simulator.start("--lively", "--seed", "11")
         pages = furnish(daemon, ids)
         add_alerts(home, ids, daemon.client().get("/api/devices?limit=1")[0])

@@ -480,8 +480,8 @@ def test_it_is_served_again_after_a_crash(running: Controller, user: dict[str, A
     device.enroll(leg, invite(running, user))
     assert running.system.harm(name, Harm.RAISE)
 
-    eventually(lambda: works(lambda: device.sync(leg)), timeout=20, every=0.1)
-    eventually(lambda: works(lambda: Caravel().enroll(leg, invite(running, user))), timeout=20, every=0.1)
+    eventually(lambda: works(lambda: device.sync(leg)), every=0.1)
+    eventually(lambda: works(lambda: Caravel().enroll(leg, invite(running, user))), every=0.1)
 
 
 def works(act: Callable[[], object]) -> bool:
@@ -514,7 +514,7 @@ def test_its_certificate_is_renewed_while_it_serves(running: Controller, user: d
             rows = tx.execute("SELECT serial FROM service_certs WHERE role = 'grpc'")
         return bool(rows) and rows[0][0] != old
 
-    eventually(renewed, timeout=20)
+    eventually(renewed)
     fresh = relay_leg(running)
     try:
         Caravel().enroll(fresh, invite(running, user))

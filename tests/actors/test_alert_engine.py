@@ -5,6 +5,7 @@ audit writer and the GeoIP database are played by small actors.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,11 +38,12 @@ from tests.support import eventually
 
 ANN = Caller("ann", "session", "192.0.2.99")
 HOUR, DAY = 3_600.0, 86_400.0
-NOW = SystemClock().now()
+NOW = dt.datetime(2026, 9, 17, 10, 20, tzinfo=dt.UTC).timestamp()
+"""No midnight, end of month or change of the clocks near it."""
 
 
 class FromNow(SystemClock):
-    """Shows ``NOW`` when a test begins, however long it is since this file was imported: histories are told from there."""
+    """Shows ``NOW`` when a test begins: histories are told from there, and none depends on the day of the test."""
 
     began = 0.0
 

@@ -302,7 +302,7 @@ def test_retention_takes_payloads_and_the_log_still_verifies(store, tmp_path):
         clock.advance(3_601)
         return running.ask(DescribeAudit()).purged
 
-    eventually(lambda: purged() == 40, timeout=20)
+    eventually(lambda: purged() == 40)
     report = running.report()
     assert report.ok and report.purged == 40 and report.good == 46
     with store.read() as tx:

@@ -88,7 +88,7 @@ def actions(store):
 def test_after_a_crash_it_is_the_same_authority_with_the_same_certificate(system):
     before, credentials = ask(system, DescribeCa()), ask(system, GetLinkCredentials())
     assert system.harm("certificate_authority", Harm.RAISE)
-    eventually(lambda: system.tree().children[0].incarnation == 2, timeout=10)
+    eventually(lambda: system.tree().children[0].incarnation == 2)
     assert ask(system, DescribeCa()) == before
     assert ask(system, GetLinkCredentials()) == credentials
 
@@ -175,7 +175,7 @@ def test_the_leaf_of_the_controller_as_a_relay_is_kept_and_follows_the_name_unde
     assert {x509.oid.ExtendedKeyUsageOID.SERVER_AUTH, x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH} == set(usage)
     assert {a.value for a in leaf.subject} == {"PharosVPN Relay"}
     assert system.harm("certificate_authority", Harm.RAISE)
-    eventually(lambda: system.tree().children[0].incarnation == 2, timeout=10)
+    eventually(lambda: system.tree().children[0].incarnation == 2)
     assert ask(system, GetRelayCredentials("")) == first
     other = ask(system, GetRelayCredentials("198.51.100.7"))
     assert other.chain_pem != first.chain_pem

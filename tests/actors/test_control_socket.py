@@ -38,7 +38,7 @@ class App:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         if environ["PATH_INFO"] == "/slow":
             self.slow += 1
-            self.go.wait(20)
+            self.go.wait(30)
         start_response("200 OK", [("Content-Type", "application/json")])
         return [f'"{environ["REMOTE_ADDR"]}"'.encode()]
 

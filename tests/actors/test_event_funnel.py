@@ -28,7 +28,7 @@ class Tracker:
     async def next(self, count: int) -> EventBatch:
         while len(self.batches) < count:
             self.arrived.clear()
-            await asyncio.wait_for(self.arrived.wait(), 10)
+            await asyncio.wait_for(self.arrived.wait(), 30)
         return self.batches[count - 1]
 
 

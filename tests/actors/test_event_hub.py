@@ -55,7 +55,7 @@ def is_in_life(system: System, life: int) -> bool:
 
 
 def page(system: System, after: int, limit: int = 500) -> Stretch:
-    found: Stretch = system.ask("event_hub", EventsAfter(after, limit), deadline=5)
+    found: Stretch = system.ask("event_hub", EventsAfter(after, limit), deadline=30)
     return found
 
 

@@ -35,23 +35,23 @@ def test_it_answers_follows_its_file_and_outlives_a_crash(tmp_path: Path) -> Non
     )
 
     def where() -> Any:
-        found = system.ask("geo_locator", Locate(("8.8.8.8:443", "10.0.0.1")), deadline=5)
+        found = system.ask("geo_locator", Locate(("8.8.8.8:443", "10.0.0.1")), deadline=30)
         return {host: place.city for host, place in found.items()}
 
     system.start()
     try:
         assert system.wait_up(10)
         assert where() == {}
-        assert system.ask("geo_locator", GetGeoInfo(), deadline=5) == GeoInfo("")
+        assert system.ask("geo_locator", GetGeoInfo(), deadline=30) == GeoInfo("")
         write_mmdb(path, MOUNTAIN)
         eventually(lambda: where() == {"8.8.8.8:443": "Mountain View"})
-        told = system.ask("event_hub", EventsAfter(0), deadline=5)
+        told = system.ask("event_hub", EventsAfter(0), deadline=30)
         assert "inventory.places" in {event.event.kind for event in told.events}, "maps are drawn again"
         assert system.harm("geo_locator", Harm.RAISE, 0)
         eventually(lambda: where() == {"8.8.8.8:443": "Mountain View"})
         write_mmdb(path, FRANKFURT, "GeoLite2-City")
         eventually(lambda: where() == {"8.8.8.8:443": "Frankfurt"})
-        assert system.ask("geo_locator", GetGeoInfo(), deadline=5).text == "GeoLite2 data created by MaxMind"
+        assert system.ask("geo_locator", GetGeoInfo(), deadline=30).text == "GeoLite2 data created by MaxMind"
     finally:
         assert system.stop()
         store.close()

@@ -18,7 +18,7 @@ class Task:
 
     def service(self) -> None:
         self.began.set()
-        self._gate.wait(10)
+        self._gate.wait(30)
         self.ended.set()
 
 
@@ -52,7 +52,7 @@ def test_one_after_the_other_needs_few(workers):
     for _ in range(50):
         task = Task(gate)
         workers.add_task(task)
-        assert task.ended.wait(5)
+        assert task.ended.wait(30)
         eventually(lambda: workers.active_count == 0)
     assert workers.running == 1
 
@@ -72,19 +72,19 @@ def test_they_go_when_it_is_quiet(workers, now):
     eventually(lambda: not workers.threads)
     last = Task(gate)
     workers.add_task(last)
-    assert last.ended.wait(5)
+    assert last.ended.wait(30)
 
 
 def test_a_busy_one_stays(workers, now):
     gate = threading.Event()
     long = Task(gate)
     workers.add_task(long)
-    assert long.began.wait(5)
+    assert long.began.wait(30)
     now[0] += 3600.0
     workers.rest()
     assert workers.running == 1
     gate.set()
-    assert long.ended.wait(5)
+    assert long.ended.wait(30)
 
 
 def test_nobody_goes_who_was_just_given_a_task(workers, now):
@@ -96,4 +96,4 @@ def test_nobody_goes_who_was_just_given_a_task(workers, now):
         workers.add_task(task)
         workers._busy_at = -3600.0
         workers.rest()
-        assert task.ended.wait(5)
+        assert task.ended.wait(30)

@@ -42,17 +42,17 @@ def held(io: IoLoop) -> threading.Event:
 
     def hold() -> None:
         begun.set()
-        free.wait(10)
+        free.wait(30)
 
     io.call(hold)
-    assert begun.wait(10)
+    assert begun.wait(30)
     return free
 
 
 def test_results_and_failures_come_back(io: IoLoop) -> None:
-    assert io.submit(value(7)).result(10) == 7
+    assert io.submit(value(7)).result(30) == 7
     with pytest.raises(NodeUnreachable, match="gone"):
-        io.submit(failure()).result(10)
+        io.submit(failure()).result(30)
 
 
 def test_a_result_is_told_on_the_loop(io: IoLoop) -> None:
@@ -60,7 +60,7 @@ def test_a_result_is_told_on_the_loop(io: IoLoop) -> None:
     free = held(io)
     io.submit(value(1)).add_done_callback(lambda _: told.set_result(threading.current_thread().name))
     free.set()
-    assert told.result(10) == "io-loop"
+    assert told.result(30) == "io-loop"
 
 
 def test_what_is_called_and_submitted_comes_in_order(io: IoLoop) -> None:
@@ -74,12 +74,12 @@ def test_what_is_called_and_submitted_comes_in_order(io: IoLoop) -> None:
         io.call(lambda number=number: seen.append(number))  # type: ignore[misc]
         last = io.submit(note(number + 1))
     free.set()
-    last.result(10)
+    last.result(30)
     assert seen == list(range(100))
 
 
 def test_a_thousand_submissions_at_once_wake_the_loop_once(io: IoLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = io.submit(_loop()).result(10)
+    loop = io.submit(_loop()).result(30)
     wakes: list[Any] = []
     wake = loop.call_soon_threadsafe
     free = held(io)
@@ -91,7 +91,7 @@ def test_a_thousand_submissions_at_once_wake_the_loop_once(io: IoLoop, monkeypat
     monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
     futures = [io.submit(value(number)) for number in range(1_000)]
     free.set()
-    assert [future.result(10) for future in futures] == list(range(1_000))
+    assert [future.result(30) for future in futures] == list(range(1_000))
     assert len(wakes) == 1
 
 
@@ -103,7 +103,7 @@ def test_threads_that_submit_at_once_all_get_their_answer(io: IoLoop) -> None:
     got: list[int] = []
 
     def ask(first: int) -> None:
-        got.extend(io.submit(value(number)).result(10) for number in range(first, first + 200))
+        got.extend(io.submit(value(number)).result(30) for number in range(first, first + 200))
 
     threads = [threading.Thread(target=ask, args=(1_000 * n,)) for n in range(8)]
     for thread in threads:
@@ -115,7 +115,7 @@ def test_threads_that_submit_at_once_all_get_their_answer(io: IoLoop) -> None:
 
 def test_what_runs_and_what_waits_is_cancelled_when_the_loop_ends(io: IoLoop) -> None:
     running = io.submit(forever())
-    io.submit(value(0)).result(10)  # so that the one before it has begun
+    io.submit(value(0)).result(30)  # so that the one before it has begun
     free = held(io)
     loop = io.submit(_loop())
     io.call(lambda: asyncio.get_running_loop().stop())
@@ -123,8 +123,8 @@ def test_what_runs_and_what_waits_is_cancelled_when_the_loop_ends(io: IoLoop) ->
     free.set()
     for future in (running, *waiting):
         with pytest.raises(CancelledError):
-            future.result(10)
-    assert loop.result(10) is not None
+            future.result(30)
+    assert loop.result(30) is not None
 
 
 def test_what_was_let_in_and_did_not_begin_is_cancelled_too() -> None:
@@ -148,7 +148,7 @@ def test_without_a_loop_nothing_is_taken(io: IoLoop) -> None:
     assert getattr(work, "cr_frame") is None  # noqa: B009 -  closed: it does not warn that nobody waited for it
     io.call(lambda: None)
     io.start()
-    assert io.submit(value(2)).result(10) == 2
+    assert io.submit(value(2)).result(30) == 2
 
 
 def test_a_call_that_fails_does_not_hurt_the_others(io: IoLoop, caplog: pytest.LogCaptureFixture) -> None:
@@ -156,7 +156,7 @@ def test_a_call_that_fails_does_not_hurt_the_others(io: IoLoop, caplog: pytest.L
     io.call(lambda: socket.inet_aton("no address"))  # type: ignore[arg-type]
     after = io.submit(value(3))
     free.set()
-    assert after.result(10) == 3
+    assert after.result(30) == 3
     assert "no address" in caplog.text or "illegal IP" in caplog.text
 
 
@@ -184,7 +184,7 @@ def test_cleanups_come_before_what_runs_is_cancelled_each_time_a_loop_stops(io: 
     for _ in range(2):
         begun.clear()
         io.submit(work())
-        assert begun.wait(5)
+        assert begun.wait(30)
         io.stop()
         assert order == ["cleaned up", "cancelled"]
         order.clear()
@@ -196,7 +196,7 @@ def test_a_cleanup_that_hangs_holds_no_loop_up(io: IoLoop) -> None:
     io.stop()
     assert not io.alive
     io.start()
-    assert io.submit(value(7)).result(5) == 7
+    assert io.submit(value(7)).result(30) == 7
 
 
 def test_whoever_cancels_a_future_ends_the_work(io: IoLoop) -> None:
@@ -211,11 +211,11 @@ def test_whoever_cancels_a_future_ends_the_work(io: IoLoop) -> None:
             ended.set()
 
     future = io.submit(work())
-    assert begun.wait(10)
+    assert begun.wait(30)
     assert future.cancel()
-    assert ended.wait(10)
+    assert ended.wait(30)
     with pytest.raises(CancelledError):
-        future.result(10)
+        future.result(30)
     assert not future.cancel()
 
 
@@ -229,9 +229,9 @@ def test_work_that_was_quicker_than_its_cancelling_hands_its_result_over(io: IoL
         return "a connection, to be closed"
 
     future = io.submit(work())
-    assert begun.wait(10)
+    assert begun.wait(30)
     future.cancel()
-    assert future.result(10) == "a connection, to be closed"
+    assert future.result(30) == "a connection, to be closed"
 
 
 def test_work_that_will_not_end_gives_no_result_when_the_loop_does() -> None:

@@ -74,7 +74,7 @@ def running(store: Store, world: World) -> Iterator[System]:
 
 
 def series(system: System, node_id: str = "") -> Series:
-    found: Series = system.ask("meter", GetSeries(node_id=node_id), deadline=5)
+    found: Series = system.ask("meter", GetSeries(node_id=node_id), deadline=30)
     return found
 
 
@@ -91,7 +91,7 @@ def test_what_was_looked_at_is_there_and_told(store: Store) -> None:
         found = series(system)
         assert len(found.points) in (288, 289)
         assert found.points[0].sessions is None, "a day ago nobody looked"
-        told = system.ask("event_hub", EventsAfter(0, 100), deadline=5)
+        told = system.ask("event_hub", EventsAfter(0, 100), deadline=30)
         assert "metrics.written" in {event.event.kind for event in told.events}
 
 

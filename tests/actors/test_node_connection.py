@@ -38,7 +38,7 @@ class Stream:
 
 
 async def until(predicate: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not predicate():  # noqa: ASYNC110 - what changes is an attribute of the code under test
             await asyncio.sleep(0.001)
 

@@ -87,7 +87,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     children = (ChildSpec("fleet", Fleet, {}), ChildSpec("links", DynamicSupervisor, {}))
     system = running(children, clock)
     try:
-        system.ask("links", StartChild(link), deadline=5)
+        system.ask("links", StartChild(link), deadline=30)
         eventually(lambda: opening.begun)
         yield World(system, opening, routes)
     finally:
@@ -107,17 +107,17 @@ def test_what_is_being_opened_by_the_route_before_is_cancelled_or_closed(world: 
     world.opening.heeds = heeds
     world.routes.number = 2
     world.system.tell(NAME, RouteChanged())
-    assert world.opening.cancelled.wait(5)
+    assert world.opening.cancelled.wait(30)
     eventually(lambda: len(world.opening.begun) == 2)
     if not heeds:
-        assert world.opening.begun[0].closed.wait(5)
+        assert world.opening.begun[0].closed.wait(30)
     assert not world.opening.begun[1].closed.is_set()
 
 
 @pytest.mark.parametrize("heeds", [True, False])
 def test_a_link_that_ends_while_it_opens_leaves_nothing_open(world: World, heeds: bool) -> None:
     world.opening.heeds = heeds
-    world.system.ask("links", TerminateChild(NAME), deadline=5)
-    assert world.opening.cancelled.wait(5)
+    world.system.ask("links", TerminateChild(NAME), deadline=30)
+    assert world.opening.cancelled.wait(30)
     if not heeds:
-        assert world.opening.begun[0].closed.wait(5)
+        assert world.opening.begun[0].closed.wait(30)

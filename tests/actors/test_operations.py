@@ -83,7 +83,7 @@ class Engine:
             found = self.get(operation)
             return found if found.state in OVER else None
 
-        found = eventually(look, timeout=20)
+        found = eventually(look)
         assert not states or found.state in states, found
         return found
 
@@ -202,7 +202,7 @@ def test_a_cancelled_operation_is_cut_off_and_taken_back(store, place, script):
     blocker = script.do["b"] = Blocker()
     with running(store, touch_kind(place, script)) as engine:
         operation = engine.begin("a", "b", "c")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
         engine.ask(m.CancelOperation(CALLER, operation.id))
         operation = engine.over(operation, OperationState.CANCELLED)
         assert files(place) == []
@@ -268,7 +268,7 @@ def test_when_its_actor_falls_another_takes_over(store, place, script, harm, rec
     blocker = script.do["b"] = Blocker()
     with running(store, touch_kind(place, script, after_crash=recovery)) as engine:
         operation = engine.begin("a", "b", "c")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
         script.do.clear()
         assert engine.system.harm(run_name(operation.id), harm, 1.0)
         operation = engine.over(operation)
@@ -291,7 +291,7 @@ def test_after_a_restart_it_is_resumed_or_taken_back(store, place, script, at, r
     kind = touch_kind(place, script, after_crash=recovery)
     with running(store, kind) as engine:
         operation = engine.begin("a", "b", "c")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
     script.do.clear()
     with store.read() as tx:
         assert rows.get_operation(tx, operation.id).state is OperationState.RUNNING
@@ -310,7 +310,7 @@ def test_a_restart_while_it_is_taken_back(store, place, script):
     kind = touch_kind(place, script, on_failure=OnFailure.UNDO)
     with running(store, kind) as engine:
         operation = engine.begin("a", "b", "c")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
     script.undo.clear()
     with running(store, kind) as engine:
         operation = engine.over(operation, OperationState.UNDONE)
@@ -323,7 +323,7 @@ def test_a_cancellation_survives_a_restart(store, place, script):
     kind = touch_kind(place, script)
     with running(store, kind) as engine:
         operation = engine.begin("a", "b", "c")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
         engine.system.harm(run_name(operation.id), Harm.HANG, 0.5)
         engine.ask(m.CancelOperation(CALLER, operation.id))
         assert engine.get(operation).ending is OperationState.CANCELLED
@@ -340,7 +340,7 @@ def test_a_step_that_always_takes_the_controller_down_is_not_tried_for_ever(stor
         blocker = script.do["a"] = Blocker()
         with running(store, kind) as engine:
             operation = operation or engine.begin("a")
-            assert blocker.entered.wait(10)
+            assert blocker.entered.wait(30)
     with running(store, kind) as engine:
         operation = engine.over(operation, OperationState.FAILED)
         assert "interrupted 5 times" in operation.error
@@ -353,7 +353,7 @@ def test_the_keeper_falls_and_nothing_is_done_twice(store, place, script):
     blocker = script.do["a"] = Blocker()
     with running(store, touch_kind(place, script), at_once=1) as engine:
         first, second = engine.begin("a", lock="x"), engine.begin("b")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
         assert engine.system.harm("operations", Harm.RAISE, 1.0)
         eventually(lambda: engine.get(second).state is OperationState.QUEUED)
         with pytest.raises(Conflict, match=f"{first.id}.*works on lock:x"):
@@ -371,11 +371,11 @@ def test_only_so_many_run_at_once_and_light_ones_do_not_count(store, place, scri
     light = touch_kind(place, script, name="test.light", light=True)
     with running(store, touch_kind(place, script), light, at_once=2) as engine:
         begun = [engine.begin(name) for name in ("a", "b", "c")]
-        assert blockers[0].entered.wait(10) and blockers[1].entered.wait(10)
+        assert blockers[0].entered.wait(30) and blockers[1].entered.wait(30)
         assert engine.get(begun[2]).state is OperationState.QUEUED
         engine.over(engine.begin("d", kind="test.light"), OperationState.DONE)
         engine.ask(m.CancelOperation(CALLER, begun[0].id))
-        assert blockers[2].entered.wait(10)
+        assert blockers[2].entered.wait(30)
         for operation in begun[1:]:
             engine.ask(m.CancelOperation(CALLER, operation.id))
             engine.over(operation, OperationState.CANCELLED)
@@ -385,7 +385,7 @@ def test_one_that_waits_for_its_turn_is_cancelled_without_a_trace(store, place, 
     blocker = script.do["a"] = Blocker()
     with running(store, touch_kind(place, script), at_once=1) as engine:
         first, second = engine.begin("a"), engine.begin("b")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
         cancelled = engine.ask(m.CancelOperation(CALLER, second.id)).value
         assert cancelled.state is OperationState.CANCELLED
         engine.ask(m.CancelOperation(CALLER, first.id))
@@ -434,7 +434,7 @@ def test_an_operation_of_another_release_is_not_guessed_at(store, place, script)
     blocker = script.do["a"] = Blocker()
     with running(store, touch_kind(place, script)) as engine:
         operation = engine.begin("a", "b")
-        assert blocker.entered.wait(10)
+        assert blocker.entered.wait(30)
     other = touch_kind(place, script, name="test.other")
     with running(store, other) as engine:
         failed = engine.over(operation, OperationState.FAILED)

@@ -46,6 +46,6 @@ def test_one_that_runs_is_left_alone() -> None:
     io = IoLoop(SystemClock())
     io.start()
     try:
-        assert _Running(io, work()).result.result(5) == "it stood"
+        assert _Running(io, work()).result.result(30) == "it stood"
     finally:
         io.stop()

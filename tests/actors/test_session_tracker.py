@@ -77,7 +77,7 @@ class Rig:
 
     def send(self, number: int, *items: StreamItem, epoch: str = "e") -> None:
         assert self.system.tell("session_tracker", EventBatch(epoch, number, items))
-        assert self.acknowledged.get(timeout=10) == (epoch, number)
+        assert self.acknowledged.get(timeout=30) == (epoch, number)
 
     def counts(self) -> SessionCounts:
         found: SessionCounts = self.system.ask("session_tracker", GetSessionCounts(), deadline=10)

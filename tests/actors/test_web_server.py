@@ -79,7 +79,7 @@ def test_it_serves_again_after_a_crash_and_a_hang(served: System, listen: str, h
     before = served.tree().children[0].incarnation
     assert served.harm("web_server", how, 60)
     eventually(lambda: served.tree().children[0].incarnation > before, timeout=60)
-    eventually(lambda: answers(listen), timeout=20)
+    eventually(lambda: answers(listen))
 
 
 def test_an_address_that_is_taken_is_waited_for_and_brings_nobody_down(
@@ -92,7 +92,7 @@ def test_an_address_that_is_taken_is_waited_for_and_brings_nobody_down(
         assert running.wait_up(10)
         eventually(lambda: "cannot be listened on" in caplog.text)
         assert running.tree().children[0].restarts == 0
-    eventually(lambda: answers(listen), timeout=20)
+    eventually(lambda: answers(listen))
     assert running.stop()
 
 

@@ -64,7 +64,7 @@ def add_relay(fleet: LiveFleet, name: str, hop: int = 1) -> str:
         onion_endpoint="192.0.2.200:8457", onion_pubkey="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
         hostname="192.0.2.200", region="ams3", agent_version="v0.4.0", status="active",
     )  # fmt: skip
-    done: Committed[Relay] = fleet.controller.system.ask("servers", AddRelay(Caller("tests", "system"), relay), deadline=5)
+    done: Committed[Relay] = fleet.controller.system.ask("servers", AddRelay(Caller("tests", "system"), relay), deadline=30)
     return done.value.id
 
 

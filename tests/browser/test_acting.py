@@ -82,7 +82,7 @@ def test_a_node_is_pushed_looked_at_disabled_and_enabled(browser_page: Page, fle
     confirm(page, "Disable")
     eventually(lambda: fleet.controller.node("n1")["link_state"] == "disabled")
     page.get_by_role("button", name="Undo").click()
-    eventually(lambda: fleet.controller.node("n1")["link_state"] == "live", timeout=20)
+    eventually(lambda: fleet.controller.node("n1")["link_state"] == "live")
 
 
 def test_saying_no_changes_nothing(browser_page: Page, fleet: LiveFleet, new_node: str) -> None:

@@ -172,7 +172,7 @@ def test_a_node_that_falls_is_told_on_every_page_until_it_is_back(
     try:
         for page in pages.values():
             expect(page.locator(".toast").filter(has_text="Node is down")).to_be_visible(timeout=60_000)
-            eventually(lambda page=page: _counted(page) == _open(fleet) > 0, timeout=20)
+            eventually(lambda page=page: _counted(page) == _open(fleet) > 0)
         expect(pages["/nodes/n2"].get_by_role("region", name="Alerts").get_by_text("Node is down")).to_be_visible()
         expect(pages["/"].locator(".feed").get_by_role("link", name="Node is down")).to_be_visible()
         assert Axe().run(pages["/nodes/n2"]).violations_count == 0
@@ -183,7 +183,7 @@ def test_a_node_that_falls_is_told_on_every_page_until_it_is_back(
         fleet.nodes.do("start", node=2)
     eventually(lambda: not fleet.controller.client.get(f"/api/alerts?node={fleet.ids[2]}&status=open")["alerts"], timeout=60)
     for page in pages.values():
-        eventually(lambda page=page: _counted(page) == _open(fleet), timeout=20)
+        eventually(lambda page=page: _counted(page) == _open(fleet))
     expect(pages["/nodes/n2"].get_by_role("region", name="Alerts")).to_have_count(0)
     expect(card(pages["/users"], "Node is down").get_by_text("resolved", exact=True)).to_be_visible()
     fleet.controller.until("n2", link_state="live")

@@ -57,7 +57,7 @@ def test_a_page_resumes_from_the_number_that_it_saw_last(
     made.append(fleet.controller.client.post("/api/nodes", {"name": "first-of-two", **_SPARE})["id"])
     page.evaluate(_WATCH_STATES)
     fleet.controller.client.post("/api/chaos", {"actor": "io_loop", "how": "raise"})
-    eventually(lambda: page.evaluate("window.states.includes('lost') && window.states.at(-1) === 'open'"), timeout=20)
+    eventually(lambda: page.evaluate("window.states.includes('lost') && window.states.at(-1) === 'open'"))
     first, *_, last = (int(parse_qs(urlsplit(socket.url).query)["after"][0]) for socket in sockets)
     assert last > first
     complaints.clear()  # the connections that failed

@@ -30,7 +30,7 @@ def hops(fleet: LiveFleet, tmp_path: Path) -> Iterator[list[Hop]]:
         hop = Hop(controller, tmp_path / name, name, onion=False, ours=True)
         made.append(hop.start())
         edit = EditRelay(ME, hop.id, {"region": region}, "relay.egress", None)
-        controller.system.ask("servers", edit, deadline=5)
+        controller.system.ask("servers", edit, deadline=30)
     yield made
     for path in client.get("/api/control-paths"):
         client.call("DELETE", f"/api/control-paths/{path['id']}?allow_direct=true")

@@ -88,7 +88,7 @@ def test_a_piece_is_made_once_for_all_dashboards(
     user = client.post("/api/users", {"name": "seen by all"})
     monkeypatch.setattr(page_module, "render", counted)
     try:
-        heard: Stretch = fleet.controller.system.ask("event_hub", EventsAfter(0, 100_000), deadline=5)
+        heard: Stretch = fleet.controller.system.ask("event_hub", EventsAfter(0, 100_000), deadline=30)
         address = f"/ui/rows/users?seen={heard.last}"
         assert all("seen by all" in browser.request.get(address).text() for browser in browsers)
         assert len(made) == 1

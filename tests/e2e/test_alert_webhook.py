@@ -50,7 +50,7 @@ def receiving(*answers: int) -> Iterator[Any]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(30)
 
 
 def test_a_killed_node_is_told_to_the_webhook_signed_until_it_is_taken(tmp_path: Path) -> None:

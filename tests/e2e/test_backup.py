@@ -101,7 +101,7 @@ def test_the_fleet_is_linked_again_and_nothing_revoked_is_revived(
     client.post("/api/peers", peers_body([fleet.ids[0]], 2, first=100))
     client.post("/api/nodes/n1/revoke", {"reason": "stolen"})
     client.call("DELETE", f"/api/nodes/n2?version={node(old, 'n2')['version']}")
-    ahead = eventually(lambda: (n := node(old, "n0"))["in_sync"] and n["peers_configured"] == 5 and n, timeout=20)
+    ahead = eventually(lambda: (n := node(old, "n0"))["in_sync"] and n["peers_configured"] == 5 and n)
     actions = [e.action for e in read_file(old.state / "revocations.log")]
     assert [action for action in actions if action.startswith("node.")] == ["node.revoke", "node.rm"]
     old.kill()

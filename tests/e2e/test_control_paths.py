@@ -82,7 +82,7 @@ def test_one_session_serves_all_nodes_and_what_changes_the_route_moves_all(there
     there.activate("one")
     there.all_come_from(first)
     assert there.sources == {first.address}
-    eventually(lambda: second.events("session ended"), timeout=10)
+    eventually(lambda: second.events("session ended"))
 
 
 def test_a_relay_that_is_busy_by_another_way_is_taken_over(there: Sea) -> None:
@@ -226,7 +226,7 @@ def test_a_crash_of_any_part_leaves_everything_on_the_path(there: Sea, actor: st
     system = there.fleet.controller.system
     before = system.directory.find(actor)
     assert system.harm(actor, Harm.RAISE)
-    eventually(lambda: system.directory.find(actor) not in (None, before), timeout=20)
+    eventually(lambda: system.directory.find(actor) not in (None, before))
     there.fleet.controller.all_in_sync(NODES)
     assert there.sources <= {hop.address}
 
@@ -252,7 +252,7 @@ def test_directly_again_only_where_that_is_said(there: Sea) -> None:
     assert client.post("/api/control-paths/deactivate", {"allow_direct": True})["active"] is False
     there.all_come_from(None)
     assert there.sources == {"127.0.0.1"}
-    eventually(lambda: hop.events("session ended"), timeout=10)
+    eventually(lambda: hop.events("session ended"))
 
 
 def test_a_controller_that_starts_again_takes_the_path_from_the_first_dial_on(there: Sea) -> None:

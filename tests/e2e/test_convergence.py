@@ -37,7 +37,7 @@ def test_b10_a_slow_push_never_brings_an_older_set_back(fleet: CascadeFleet) -> 
     assert calls(fleet, 0, "PushConfig") == before + 1
     fleet.fleet.nodes.do("release", node=0, method="PushConfig")
     wanted = {fleet.addresses[second], fleet.addresses[third]}
-    eventually(lambda: wanted <= addresses(fleet, 0) and fleet.addresses[first] not in addresses(fleet, 0), timeout=20)
+    eventually(lambda: wanted <= addresses(fleet, 0) and fleet.addresses[first] not in addresses(fleet, 0))
     fleet.fleet.controller.until("n0", in_sync=True)
     # By content, and not only by number: the next look compares what is there with what should be.
     fleet.client.post("/api/nodes/n0/look")
@@ -52,14 +52,14 @@ def test_b12_a_policy_goes_out_by_itself_and_takes_nothing_of_a_path_along(fleet
     view = fleet.node(0)
     policy = {"forwarding": True, "masquerade": True, "isolation": True}
     fleet.client.call("PATCH", "/api/nodes/n0", {"version": view["version"], **policy})
-    eventually(lambda: fleet.network()[0]["policy"]["isolation"], timeout=20)
+    eventually(lambda: fleet.network()[0]["policy"]["isolation"])
     assert fleet.follow(device, 0) == (0, 1, 2)
     fleet.client.post("/api/nodes/n0/push")
     assert fleet.network()[0]["policy"]["isolation"]
     assert fleet.follow(device, 0) == (0, 1, 2)
     view = fleet.node(0)
     fleet.client.call("PATCH", "/api/nodes/n0", {"version": view["version"], **policy, "isolation": False})
-    eventually(lambda: not fleet.network()[0]["policy"]["isolation"], timeout=20)
+    eventually(lambda: not fleet.network()[0]["policy"]["isolation"])
 
 
 def test_b13_a_binding_that_cannot_be_wired_costs_nobody_else_and_mends_itself(fleet: CascadeFleet) -> None:
@@ -68,7 +68,7 @@ def test_b13_a_binding_that_cannot_be_wired_costs_nobody_else_and_mends_itself(f
     fleet.bind(bad, "p")
     fleet.bind(good, "p")
     fleet.take_away(bad)
-    eventually(lambda: fleet.addresses[bad] not in addresses(fleet, 1) | addresses(fleet, 2), timeout=20)
+    eventually(lambda: fleet.addresses[bad] not in addresses(fleet, 1) | addresses(fleet, 2))
     assert fleet.follow(good, 0) == (0, 1, 2)
     fleet.fleet.controller.all_in_sync(NODES)
     assert {fleet.node(index)["status"] for index in range(NODES)} == {"active"}

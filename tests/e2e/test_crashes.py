@@ -138,7 +138,7 @@ def test_a_link_is_replaced_alone_and_no_other_node_notices(fleet: LiveFleet, ho
         now = flat(controller.system.tree())[victim]
         return now.incarnation > before[victim].incarnation and now.state == "running"
 
-    eventually(replaced, timeout=20, every=0.02)
+    eventually(replaced, every=0.02)
     controller.until("n7", link_state="live", in_sync=True)
     after = flat(controller.system.tree())
     assert {n for n in before if after[n].incarnation != before[n].incarnation} == {victim}
@@ -149,11 +149,11 @@ def test_sessions_are_counted_once_whatever_is_killed(fleet: LiveFleet) -> None:
     controller.all_in_sync(NODES)
     opened = controller.sessions()["active"]
     fleet.nodes.do("connect", peers=40)
-    eventually(lambda: controller.sessions()["active"] == opened + 40, timeout=20, every=0.1)
+    eventually(lambda: controller.sessions()["active"] == opened + 40, every=0.1)
     for victim in ("session_tracker", "io_loop", "fleet", "event_hub"):
         assert controller.system.harm(victim, Harm.RAISE)
         controller.all_in_sync(NODES)
-    eventually(lambda: controller.sessions()["active"] == opened + 40, timeout=20, every=0.1)
+    eventually(lambda: controller.sessions()["active"] == opened + 40, every=0.1)
     rows = controller.client.get("/api/sessions/history?limit=1000&active=true")
     assert len({(r["node_id"], r["peer_key"]) for r in rows}) == len(rows) == opened + 40
     assert all(r["device_id"] for r in rows), "every one is somebody's"

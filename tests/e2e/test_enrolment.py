@@ -102,7 +102,7 @@ def test_from_an_invite_to_a_peer_on_every_node_at_once(fleet: LiveFleet, door: 
     assert len(params) == NODES
     key = public_key(params[0]["private_key"])
     for index in range(NODES):  # the sweep comes every 45 s; this does not wait for it
-        eventually(lambda index=index: key in keys_on(fleet, index), timeout=10)
+        eventually(lambda index=index: key in keys_on(fleet, index))
     device = only_device(fleet, user)
     assert (device["name"], device["platform"], device["status"]) == ("Ann's phone", "caravel", "active")
     assert device["identity"]["own_key"] and device["identity"]["last_sync_revision"] == phone.revision == 1
@@ -162,11 +162,11 @@ def test_a_revoked_device_has_no_sync_and_no_peer(fleet: LiveFleet, door: RelayL
     phone = Caravel()
     key = public_key(tunnels(phone.enroll(door, invite(fleet, user)))[0]["private_key"])
     device = only_device(fleet, user)
-    eventually(lambda: key in keys_on(fleet, 0), timeout=10)
+    eventually(lambda: key in keys_on(fleet, 0))
     post(fleet, f"/api/devices/{device['id']}/revoke")
     assert "revoked" in refused(grpc.StatusCode.PERMISSION_DENIED, lambda: phone.sync(door))
     for index in range(NODES):
-        eventually(lambda index=index: key not in keys_on(fleet, index), timeout=10)
+        eventually(lambda index=index: key not in keys_on(fleet, index))
     with fleet.controller.store.read() as tx:
         assert tx.execute("SELECT 1 FROM profile_bundles WHERE device_id = ?", (device["id"],)) == []
     fleet.controller.client.call("DELETE", f"/api/devices/{device['id']}")
@@ -204,7 +204,7 @@ def test_a_device_enrols_anew_in_its_own_place(fleet: LiveFleet, door: RelayLeg,
     assert only_device(fleet, user)["id"] == device["id"]
     assert "invited again" in refused(grpc.StatusCode.UNAUTHENTICATED, lambda: old.sync(door))
     gone, come = public_key(before["private_key"]), public_key(after["private_key"])
-    eventually(lambda: come in keys_on(fleet, 1) and gone not in keys_on(fleet, 1), timeout=10)
+    eventually(lambda: come in keys_on(fleet, 1) and gone not in keys_on(fleet, 1))
 
 
 def test_a_device_that_the_api_made_can_join(fleet: LiveFleet, door: RelayLeg, user: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def door(fleet: LiveFleet, port: int) -> PublicPort:
     with fleet.controller.store.read() as tx:
         authorities = pki_rows.load_authorities(tx, fleet.controller.keyring)
     made = PublicPort(f"127.0.0.1:{port}", authorities[Role.FLEET].pem)
-    eventually(lambda: _answers(made), timeout=20, every=0.1)
+    eventually(lambda: _answers(made), every=0.1)
     return made
 
 

@@ -82,7 +82,7 @@ def packed(directory: Path, records: dict[str, Any], kind: str = "DBIP-City-Lite
 
 
 def where(controller: Controller) -> str:
-    found = controller.system.ask("geo_locator", Locate(("8.8.8.8",)), deadline=5)
+    found = controller.system.ask("geo_locator", Locate(("8.8.8.8",)), deadline=30)
     return found["8.8.8.8"].city if found else ""
 
 

@@ -35,7 +35,7 @@ def reaches(space: Namespace, address: str, port: int = PORT) -> bool:
 def listen(host: Namespace, *ports: int) -> None:
     for port in ports:
         host.spawn(["python3", "-m", "http.server", str(port), "--bind", "::"])
-        eventually(lambda port=port: reaches(host, "127.0.0.1", port), timeout=20)
+        eventually(lambda port=port: reaches(host, "127.0.0.1", port))
 
 
 def load(host: Namespace, rules: str) -> None:

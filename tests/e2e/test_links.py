@@ -148,7 +148,7 @@ def test_repeated_and_reordered_events_count_no_session_twice(fleet: LiveFleet, 
         assert len(found) == len(set(found))
         return set(found)
 
-    eventually(lambda: set(keys) <= open_on_n0(), timeout=20, every=0.1)
+    eventually(lambda: set(keys) <= open_on_n0(), every=0.1)
     fleet.nodes.do("inject", node=0, disconnect=keys)
     eventually(lambda: not set(keys) & open_on_n0(), timeout=30, every=0.2)
 
@@ -269,14 +269,14 @@ def test_a_restarted_agent_is_live_again_with_its_sessions_carried_on(fleet: Liv
         rows = fleet.controller.client.get("/api/sessions/history?node=n0&active=true&limit=1000")
         return {r["peer_key"]: r["id"] for r in rows if r["peer_key"] in keys}
 
-    before = eventually(lambda: len(open_on_n0()) == 2 and open_on_n0(), timeout=20, every=0.1)
+    before = eventually(lambda: len(open_on_n0()) == 2 and open_on_n0(), every=0.1)
     fleet.nodes.do("kill", node=0)
     fleet.controller.until("n0", link_state="backing_off")
     fleet.nodes.do("start", node=0)
     fleet.controller.until("n0", link_state="live", in_sync=True)
     assert open_on_n0() == before, "a blip closes no session (management-plane.md 13.1, 3)"
     fleet.nodes.do("inject", node=0, disconnect=sorted(keys))
-    eventually(lambda: not open_on_n0(), timeout=20, every=0.1)
+    eventually(lambda: not open_on_n0(), every=0.1)
 
 
 def test_a_cut_stream_is_opened_again(fleet: LiveFleet) -> None:
@@ -341,7 +341,7 @@ def test_the_controllers_certificate_is_renewed_without_dropping_a_link(fleet: L
     actor: Any = fleet.controller.system.directory.find("certificate_authority")
     actor._due_at = 0.0  # as if two thirds of its life were over
     fleet.controller.system.tell("certificate_authority", _CheckRenewal())  # the hourly look, made now
-    fleet.controller.system.ask("certificate_authority", DescribeCa(), deadline=5)
+    fleet.controller.system.ask("certificate_authority", DescribeCa(), deadline=30)
     assert _controller_serial(fleet) != serial
     assert {n["name"]: n["link_since"] for n in fleet.controller.client.get("/api/nodes")} == before
     fleet.nodes.do("cut", node=0)
@@ -428,7 +428,7 @@ def test_no_preshared_key_is_in_the_log_whatever_goes_wrong(fleet: LiveFleet, ca
         found: Any = fleet.controller.system.directory.find(fleet.link(0))
         return found if found is not fallen and found is not None and found._knows.intent is not None else None
 
-    link = eventually(successor, timeout=20)
+    link = eventually(successor)
     fleet.controller.until("n0", link_state="live", in_sync=True)
     assert {peer.preshared_key for peer in link._knows.intent.peers} >= set(secrets), "it is there to be leaked"
     inside = repr(vars(link)) + repr(vars(link._knows))

@@ -82,7 +82,7 @@ def publish(controller: Controller, *numbers: int, kind: str = "tree.test", **mo
 
 
 def counts(controller: Controller) -> LiveCounts:
-    found: LiveCounts = controller.system.ask("live_streams", GetLiveCounts(), deadline=5)
+    found: LiveCounts = controller.system.ask("live_streams", GetLiveCounts(), deadline=30)
     return found
 
 

@@ -76,7 +76,7 @@ def test_a_slow_database_costs_no_link(fleet: LiveFleet) -> None:
     key = push_peer(fleet, 200)
     time.sleep(5.0)
     fleet.controller.store.slow_reads_s = 0.0
-    eventually(lambda: key in configured(fleet), timeout=15)
+    eventually(lambda: key in configured(fleet))
     assert node(fleet)["link_since"] == since
     assert "hung" not in str(fleet.controller.client.get("/api/events/recent?after=0&limit=1000"))
 
@@ -108,11 +108,11 @@ def test_a_commit_whose_answer_is_lost_is_read_back(fleet: LiveFleet) -> None:
     body = peers_body([fleet.ids[0]], 1, first=300)
     with pytest.raises(RemoteError, match="lost during the commit"):
         client.post("/api/peers", body)
-    eventually(lambda: body["add"][0]["public_key"] in configured(fleet), timeout=10)
+    eventually(lambda: body["add"][0]["public_key"] in configured(fleet))
     fleet.controller.store.lost_commits = 1
     with pytest.raises(RemoteError, match="lost during the commit"):
         client.post("/api/nodes", {"name": "n2", "control_addr": "127.0.0.1:9"})
-    eventually(lambda: [n["name"] for n in client.get("/api/nodes")] == ["n0", "n1", "n2"], timeout=5)
+    eventually(lambda: [n["name"] for n in client.get("/api/nodes")] == ["n0", "n1", "n2"])
     client.call("DELETE", "/api/nodes/n2")
 
 
@@ -202,5 +202,5 @@ def pushed(fleet: LiveFleet) -> bool:
         key = push_peer(fleet, 20)
     except RemoteError:
         return False
-    eventually(lambda: key in configured(fleet), timeout=10)
+    eventually(lambda: key in configured(fleet))
     return True

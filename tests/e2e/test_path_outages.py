@@ -65,7 +65,7 @@ def test_the_old_path_is_not_cut_when_the_new_one_cannot_be_made_ready(fleet: Ca
     assert fleet.follow(device, 0) == (0, 1, 2)
     assert fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "settled"
     fleet.fleet.nodes.do("start", node=4)
-    eventually(lambda: nothing_left_of_q(fleet, device), timeout=20, every=0.1)
+    eventually(lambda: nothing_left_of_q(fleet, device), every=0.1)
     failed = [e for e in fleet.client.get("/api/audit?limit=20") if e["action"] == "path.bind" and e["result"] == "error"]
     assert {record["target_id"] for record in failed} == {device}
 
@@ -77,7 +77,7 @@ def test_a_move_that_the_entry_refuses_is_taken_back(fleet: CascadeFleet) -> Non
         fleet.bind(device, "q", patience=1)
     assert caught.value.status == 502
     fleet.until_follows(device, 0, 1, 2)
-    eventually(lambda: nothing_left_of_q(fleet, device), timeout=20, every=0.1)
+    eventually(lambda: nothing_left_of_q(fleet, device), every=0.1)
 
 
 def test_a_path_whose_exit_is_dead_can_be_left(fleet: CascadeFleet) -> None:
@@ -100,15 +100,15 @@ def test_a_switch_can_be_cancelled_in_its_middle(fleet: CascadeFleet) -> None:
     device = bound(fleet)
     fleet.fleet.nodes.do("stall", node=4, method="PushConfig")
     started = fleet.bind(device, "q", wait=False)
-    eventually(lambda: fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "preparing", timeout=20, every=0.05)
+    eventually(lambda: fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "preparing", every=0.05)
     with pytest.raises(RemoteError) as caught:
         fleet.unbind(device)
     assert caught.value.status == 409
     fleet.client.post(f"/api/operations/{started['id']}/cancel")
-    eventually(lambda: operation(fleet, started)["state"] == "cancelled", timeout=20, every=0.1)
+    eventually(lambda: operation(fleet, started)["state"] == "cancelled", every=0.1)
     assert fleet.follow(device, 0) == (0, 1, 2)
     fleet.fleet.nodes.do("release", node=4)
-    eventually(lambda: nothing_left_of_q(fleet, device), timeout=20, every=0.1)
+    eventually(lambda: nothing_left_of_q(fleet, device), every=0.1)
 
 
 # -- the controller killed at every step
@@ -133,7 +133,7 @@ def test_a_controller_that_falls_in_the_middle_of_a_switch(fleet: CascadeFleet, 
         steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}
         return steps[step] in ("running", "done")
 
-    eventually(there, timeout=20, every=0.05)
+    eventually(there, every=0.05)
     fleet.fall()
     if comes_back:
         fleet.fleet.nodes.do("release", node=index)
@@ -182,7 +182,7 @@ def test_a_controller_that_falls_where_two_routes_cross(fleet: CascadeFleet, ste
         steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}
         return steps[step] == "running"
 
-    eventually(there, timeout=20, every=0.05)
+    eventually(there, every=0.05)
     assert fleet.follow(device, 0) in right
     fleet.fall()
     assert fleet.follow_unwatched(device, 0) in right
@@ -211,7 +211,7 @@ def test_a_controller_that_falls_while_a_path_is_built(fleet: CascadeFleet, *, c
     fleet.fleet.nodes.do("stall", node=1, method="ConfigureInnerLink")
     body = {"name": "r", "node_ids": ["n0", "n1", "n2"]}
     started = fleet.client.begin("/api/paths?patience=6", body)
-    eventually(lambda: fleet.network()[0]["links"], timeout=20, every=0.05)
+    eventually(lambda: fleet.network()[0]["links"], every=0.05)
     fleet.fall()
     fleet.fleet.nodes.do("release" if comes_back else "kill", node=1)
     fleet.rise()
@@ -219,7 +219,7 @@ def test_a_controller_that_falls_while_a_path_is_built(fleet: CascadeFleet, *, c
     assert operation(fleet, started)["state"] == ("done" if comes_back else "undone")
     assert [p["name"] for p in fleet.client.get("/api/paths")] == (["r"] if comes_back else [])
     if not comes_back:
-        eventually(lambda: not fleet.network()[0]["links"], timeout=20, every=0.1)
+        eventually(lambda: not fleet.network()[0]["links"], every=0.1)
 
 
 def test_what_was_confirmed_outlives_the_controller(fleet: CascadeFleet) -> None:
@@ -245,4 +245,4 @@ def test_an_agent_that_restarted_while_nobody_watched_is_noticed(fleet: CascadeF
     fleet.fleet.controller.all_in_sync(NODES)
     fleet.unbind(device)
     fleet.client.call("DELETE", "/api/paths/p")
-    eventually(lambda: "awg1" not in fleet.network()[1]["links"], timeout=20, every=0.1)
+    eventually(lambda: "awg1" not in fleet.network()[1]["links"], every=0.1)

@@ -77,7 +77,7 @@ def test_a_path_whose_node_is_away_is_taken_back_whole(fleet: CascadeFleet) -> N
     assert fleet.client.get("/api/paths") == []
     assert fleet.client.get("/api/node-links") == []
     fleet.fleet.nodes.do("start", node=1)
-    eventually(lambda: not any(node["links"] for node in fleet.network()), timeout=20, every=0.1)
+    eventually(lambda: not any(node["links"] for node in fleet.network()), every=0.1)
 
 
 def test_names_and_colours_can_be_changed_by_whoever_saw_the_present_ones(fleet: CascadeFleet) -> None:
@@ -122,7 +122,7 @@ def test_devices_on_shared_edges_are_kept_apart_at_the_exits(fleet: CascadeFleet
     assert list(network[1]["links"]) == ["awg1", "awg2"]
     fleet.unbind(two)
     fleet.client.call("DELETE", "/api/paths/q")
-    eventually(lambda: list(fleet.network()[1]["links"]) == ["awg1"], timeout=20, every=0.1)
+    eventually(lambda: list(fleet.network()[1]["links"]) == ["awg1"], every=0.1)
     assert fleet.follow(one, 0) == (0, 1, 2)
 
 
@@ -141,7 +141,7 @@ def test_the_device_keeps_nothing_of_its_own_where_its_path_passes(fleet: Cascad
         peers = [[key for key, ips in node["peers"] if fleet.addresses[device] in ips] for node in fleet.network()[:3]]
         return peers[0] != peers[1] != [] != peers[2] and fleet.node(0)["wg_public_key"] not in peers[1]
 
-    eventually(own_again, timeout=20, every=0.1)
+    eventually(own_again, every=0.1)
     assert fleet.follow(device, 0) == (0,)
 
 
@@ -247,8 +247,8 @@ def test_a_device_whose_address_changes_or_goes_is_followed_on_every_node(fleet:
     def gone() -> bool:
         return not any(fleet.addresses[device] in ips for node in fleet.network() for _, ips in node["peers"])
 
-    eventually(gone, timeout=20, every=0.1)
-    eventually(lambda: not any(node["policy"]["transits"] for node in fleet.network()), timeout=20, every=0.1)
+    eventually(gone, every=0.1)
+    eventually(lambda: not any(node["policy"]["transits"] for node in fleet.network()), every=0.1)
     assert "no AmneziaWG address" in fleet.client.get("/api/paths/p")["problems"][0]
 
 
@@ -272,7 +272,7 @@ def test_a_path_that_is_removed_leaves_nothing_on_any_node(fleet: CascadeFleet) 
     fleet.bind(device, "p")
     fleet.unbind(device)
     fleet.client.call("DELETE", "/api/paths/p")
-    eventually(lambda: not any(node["links"] for node in fleet.network()), timeout=20, every=0.1)
+    eventually(lambda: not any(node["links"] for node in fleet.network()), every=0.1)
     assert fleet.client.get("/api/node-links") == []
     assert not any(key == fleet.node(0)["wg_public_key"] for key, _ in fleet.network()[1]["peers"])
 
@@ -324,7 +324,7 @@ def test_an_exit_that_was_set_up_anew_is_adopted(fleet: CascadeFleet) -> None:
         links = fleet.network()[1]["links"]
         return list(links) == ["awg2"] and links["awg2"]["obfuscation"] != old["awg1"]["obfuscation"]
 
-    eventually(in_place, timeout=20, every=0.1)
+    eventually(in_place, every=0.1)
     assert fleet.network()[1]["policy"]["transits"][0]["mark"] == 7101
 
 
@@ -342,7 +342,7 @@ def test_a_link_that_fails_keeps_no_peer_from_the_node(fleet: CascadeFleet) -> N
     fleet.client.begin("/api/paths?patience=3", {"name": "p", "node_ids": ["n0", "n1"]})
     fleet.fleet.controller.until("n0", link_state="degraded", link_reason=lambda r: "ConfigureInnerLink" in r)
     device = fleet.device(0)
-    eventually(lambda: any(fleet.addresses[device] in ips for _, ips in fleet.network()[0]["peers"]), timeout=20, every=0.1)
+    eventually(lambda: any(fleet.addresses[device] in ips for _, ips in fleet.network()[0]["peers"]), every=0.1)
 
 
 # -- the policy
@@ -353,11 +353,11 @@ def test_a_policy_is_in_force_from_the_start_and_follows_the_inventory(fleet: Ca
     view = fleet.node(4)
     body = {"version": view["version"], "forwarding": True, "masquerade": False, "isolation": True}
     fleet.client.call("PATCH", "/api/nodes/n4", body)
-    eventually(lambda: fleet.network()[4]["policy"]["isolation"], timeout=20, every=0.1)
+    eventually(lambda: fleet.network()[4]["policy"]["isolation"], every=0.1)
     view = fleet.node(4)
     body = {"version": view["version"], "forwarding": True, "masquerade": True, "isolation": False}
     fleet.client.call("PATCH", "/api/nodes/n4", body)
-    eventually(lambda: fleet.network()[4]["policy"]["masquerade"], timeout=20, every=0.1)
+    eventually(lambda: fleet.network()[4]["policy"]["masquerade"], every=0.1)
 
 
 def test_the_preview_has_the_exact_commands(fleet: CascadeFleet) -> None:
@@ -390,10 +390,10 @@ def test_how_a_link_is_shows_at_both_of_its_ends(fleet: CascadeFleet) -> None:
         fleet.client.post("/api/nodes/n1/look")
         return str(fleet.client.get("/api/node-links")[0]["health"])
 
-    eventually(lambda: health() == "idle", timeout=20, every=0.2)
+    eventually(lambda: health() == "idle", every=0.2)
     edge = fleet.node(0)["wg_public_key"]
     fleet.fleet.nodes.do("inject", node=1, peer=edge, handshake=int(time.time()))
-    eventually(lambda: health() == "up", timeout=20, every=0.2)
+    eventually(lambda: health() == "up", every=0.2)
     assert fleet.client.get("/api/paths/p")["links"][0]["last_handshake"]
 
 
@@ -436,7 +436,7 @@ def test_a_profile_of_a_path_is_on_it_from_the_start_without_being_bound(fleet: 
         before = fleet.node(index - 1)["wg_public_key"]
         return [ips for key, ips in fleet.network()[index]["peers"] if key == before]
 
-    eventually(lambda: edges(1) == edges(2) != [], timeout=20, every=0.1)
+    eventually(lambda: edges(1) == edges(2) != [], every=0.1)
     [[address]] = edges(1)
     fleet.addresses[device["id"]] = address
     fleet.until_follows(device["id"], 0, 1, 2)
@@ -447,11 +447,11 @@ def test_a_profile_of_a_path_is_on_it_from_the_start_without_being_bound(fleet: 
         fleet.client.call("DELETE", "/api/paths/p")
     assert caught.value.status == 409
     fleet.client.post(f"/api/devices/{device['id']}/suspend")
-    eventually(lambda: edges(1) == edges(2) == [], timeout=20, every=0.1)
+    eventually(lambda: edges(1) == edges(2) == [], every=0.1)
     fleet.client.post(f"/api/devices/{device['id']}/resume")
     fleet.until_follows(device["id"], 0, 1, 2)
     fleet.client.call("DELETE", f"/api/profiles/{profile['id']}")
-    eventually(lambda: edges(1) == edges(2) == [], timeout=20, every=0.1)
+    eventually(lambda: edges(1) == edges(2) == [], every=0.1)
 
 
 # -- parts of the controller that fall

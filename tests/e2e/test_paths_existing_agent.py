@@ -41,7 +41,7 @@ def test_a_link_that_a_reboot_took_comes_back_although_its_revision_stayed(fleet
     before = links(fleet, 0)["awg1"]["revision"]
     fleet.fleet.nodes.do("reboot", node=0)
     assert links(fleet, 0) == {}
-    eventually(lambda: "awg1" in links(fleet, 0), timeout=20, every=0.1)
+    eventually(lambda: "awg1" in links(fleet, 0), every=0.1)
     assert links(fleet, 0)["awg1"]["revision"] > before
 
 
@@ -138,7 +138,7 @@ def add_client(fleet: CascadeFleet, index: int, uuid: str) -> None:
 
 
 def test_xray_is_configured_and_its_key_is_known(fleet: CascadeFleet) -> None:
-    eventually(lambda: xray(fleet, 0), timeout=20, every=0.1)
+    eventually(lambda: xray(fleet, 0), every=0.1)
     found = xray(fleet, 0)
     assert found is not None
     assert (found["dest"], found["server_names"], found["short_ids"], found["port"]) == (
@@ -159,15 +159,15 @@ def test_xray_clients_come_go_and_are_remembered_by_us(fleet: CascadeFleet) -> N
         found = xray(fleet, 1)
         return found is not None and [c["id"] for c in found["clients"]] == [UUID]
 
-    eventually(served, timeout=20, every=0.1)
+    eventually(served, every=0.1)
     view = fleet.node(1)
     assert xray(fleet, 1)["revision"] == view["applied_revision"]  # type: ignore[index]
     fleet.fleet.nodes.do("restart", node=1, forget_xray=True)
-    eventually(served, timeout=20, every=0.1)
+    eventually(served, every=0.1)
     assert fleet.node(1)["config_revision"] == view["config_revision"], "the revision is not raised for what was forgotten"
     remove = [{"node_id": fleet.fleet.ids[1], "protocol": "xray-reality", "public_key": UUID}]
     fleet.client.post("/api/peers", {"users": [], "devices": [], "add": [], "remove": remove})
-    eventually(lambda: xray(fleet, 1)["clients"] == [], timeout=20, every=0.1)  # type: ignore[index]
+    eventually(lambda: xray(fleet, 1)["clients"] == [], every=0.1)  # type: ignore[index]
 
 
 def test_an_agent_without_xray_is_a_finding_and_nothing_else(fleet: CascadeFleet) -> None:

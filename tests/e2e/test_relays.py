@@ -202,7 +202,7 @@ def test_what_is_killed_comes_back_and_devices_get_through(place: Place, remote:
             assert place.system.harm(tunnel_name(remote.relay.id), how)
             eventually(lambda: getattr(_actor(place, tunnel_name(remote.relay.id)), "incarnation", before) > before)  # noqa: B023
             place.until(remote.relay.id, "connected")
-            assert eventually(lambda: _try(place, remote.devices, device), timeout=20)
+            assert eventually(lambda: _try(place, remote.devices, device))
         process.kill()
         place.until(remote.relay.id, "waiting")
     with relay_program(*remote.arguments):

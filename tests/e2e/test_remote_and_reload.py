@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import ROOT, Daemon
-from tests.support import eventually
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+from tests.support import eventually, free_port
 
 
 class Home:

@@ -69,7 +69,7 @@ def address(controller: Controller) -> str:
 
 
 def counts(controller: Controller) -> SiemCounts:
-    found: SiemCounts = controller.system.ask("siem_stream", GetSiemCounts(), deadline=5)
+    found: SiemCounts = controller.system.ask("siem_stream", GetSiemCounts(), deadline=30)
     return found
 
 
@@ -91,7 +91,7 @@ def audited(controller: Controller) -> list[dict[str, Any]]:
 def recorded(controller: Controller, count: int) -> None:
     """Waits until there are so many records, and they are told; what is published then comes after them."""
     eventually(lambda: len(controller.client.get("/api/sessions?limit=1000")) == count)
-    controller.system.ask("session_tracker", GetSessionCounts(), deadline=5)
+    controller.system.ask("session_tracker", GetSessionCounts(), deadline=30)
 
 
 def pairs(events: list[Any]) -> list[tuple[str, str]]:
@@ -330,7 +330,7 @@ def test_files_that_are_no_good_are_said_and_tried_again(
         key.unlink(missing_ok=True)
         key.touch(mode=0o600)
         key.write_bytes(good)
-        eventually(lambda: counts(controller).listening, timeout=15)
+        eventually(lambda: counts(controller).listening)
         assert counts(controller).problem == ""
     finally:
         controller.stop()
@@ -361,7 +361,7 @@ def test_a_port_that_is_taken_harms_nobody_else_and_is_tried_again(start: Start,
         controller.start()
         assert "port taken" in eventually(lambda: counts(controller).problem)
         controller.client.get("/api/nodes")
-    eventually(lambda: counts(controller).listening, timeout=15)
+    eventually(lambda: counts(controller).listening)
 
 
 # -- coming back, and falling behind
@@ -501,7 +501,7 @@ def test_a_new_loop_means_a_new_server_and_consumers_resume(controller: Controll
         (seen,) = siem.take(1)
         assert controller.system.harm("io_loop", Harm.RAISE)
         assert siem.end()[0] in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
-    eventually(lambda: counts(controller).listening, timeout=20)
+    eventually(lambda: counts(controller).listening)
     connect(controller, "p2")
     with consumer(controller, cursor=seen.cursor) as siem:
         assert pairs(siem.take(1)) == [("connect", "p2")]

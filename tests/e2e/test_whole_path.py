@@ -98,20 +98,20 @@ def test_a_device_connects_is_seen_survives_the_controller_and_is_cut_off(world:
     device = {"id": "dev_1", "user_id": "usr_1", "name": "Anna's telephone"}
     body = {"users": [{"id": "usr_1", "name": "Anna"}], "devices": [device], "add": [peer]}
     revision = world.daemon.client().post("/api/peers", body)["revisions"][node["id"]]
-    eventually(lambda: world.nodes()["applied_revision"] == revision, timeout=20, every=0.1)
+    eventually(lambda: world.nodes()["applied_revision"] == revision, every=0.1)
 
     # It comes through, and its session is seen: who, from where, how much.
     node_key = world.nodes()["wg_public_key"]
     endpoint, allowed = "192.0.2.1:443", f"{SERVER}/32"
     world.device.wireguard("wg0", keys, "10.7.0.2/32", peer=node_key, endpoint=endpoint, psk=psk, allowed=allowed)
-    assert eventually(lambda: reaches(world.device), timeout=20)
-    (opened,) = eventually(world.sessions, timeout=20, every=0.1)
+    assert eventually(lambda: reaches(world.device))
+    (opened,) = eventually(world.sessions, every=0.1)
     assert (opened["device_id"], opened["user_id"]) == ("dev_1", "usr_1")
     assert opened["endpoint"].startswith(f"{DEVICE}:")
     assert opened["closed_at"] is None
     world.device.run("ping", "-n", "-c", "20", "-i", "0.05", "-s", "1200", SERVER)
     world.look()
-    (seen,) = eventually(lambda: [s for s in world.sessions() if (s["rx_bytes"] or 0) > 20 * 1200], timeout=20, every=0.1)
+    (seen,) = eventually(lambda: [s for s in world.sessions() if (s["rx_bytes"] or 0) > 20 * 1200], every=0.1)
     assert seen["tx_bytes"] > 20 * 1200
     assert world.nodes()["peers_online"] == 1
 
@@ -126,9 +126,9 @@ def test_a_device_connects_is_seen_survives_the_controller_and_is_cut_off(world:
     # Its peer is removed: not one packet more, and the session is over.
     removal = {"node_id": node["id"], "public_key": keys.public}
     revision = world.daemon.client().post("/api/peers", {"remove": [removal]})["revisions"][node["id"]]
-    eventually(lambda: world.nodes()["applied_revision"] == revision, timeout=20, every=0.1)
+    eventually(lambda: world.nodes()["applied_revision"] == revision, every=0.1)
     assert not reaches(world.device)
-    (closed,) = eventually(lambda: [s for s in world.sessions() if s["closed_at"]], timeout=20, every=0.1)
+    (closed,) = eventually(lambda: [s for s in world.sessions() if s["closed_at"]], every=0.1)
     assert closed["id"] == opened["id"]
     assert closed["rx_bytes"] >= seen["rx_bytes"]
 
@@ -151,14 +151,14 @@ def test_a_conf_that_was_exported_lets_a_device_in_until_it_is_suspended_or_revo
     said = dict(line.split(" = ", 1) for line in file.read_text().splitlines() if " = " in line)
     assert int(said["MTU"]) == max(1280, min(1420, 1420 - int(said["S4"])))
     tunnel = world.device.conf("wg0", file.read_text())
-    assert eventually(lambda: reaches(world.device), timeout=20)
+    assert eventually(lambda: reaches(world.device))
 
     cox("devices", "suspend", device)
     tunnel.connect()
     assert not reaches(world.device)
     cox("devices", "resume", device)
     tunnel.connect()
-    assert eventually(lambda: reaches(world.device), timeout=20), "the same keys work again"
+    assert eventually(lambda: reaches(world.device)), "the same keys work again"
     cox("devices", "revoke", device, "--yes")
     assert not reaches(world.device)
     tunnel.connect()

@@ -30,7 +30,7 @@ def test_a_client_comes_through_and_revocation_cuts_it_off(world):
     assert node.push(1, client.peer).reloaded
     node.policy(forwarding=True, masquerade=True)
     client.connect(node)
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)
     payload = os.urandom(1_000_000)
     saw = served(world.internet, payload)
     assert client.space.call(fetch) == payload
@@ -39,7 +39,7 @@ def test_a_client_comes_through_and_revocation_cuts_it_off(world):
         # It may have shaken hands before the first look, which is silent (node-contract.md 5.3): the next time is told.
         time.sleep(1)
         client.tunnel.connect()
-        assert eventually(client.reaches, timeout=20)
+        assert eventually(client.reaches)
     connected = eventually(lambda: node.happened(pb.EVENT_TYPE_PEER_CONNECTED, client.keys.public))[0]
     assert connected.source_endpoint.startswith(f"{client.outside}:")
     state = node.live(client.keys.public)
@@ -60,7 +60,7 @@ def test_a_client_comes_through_and_revocation_cuts_it_off(world):
     # Let in again by AddPeer, and revoked by RemovePeer.
     assert node.wait(node.control.add_peer(client.peer)).applied
     client.tunnel.connect()
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)
     assert node.wait(node.control.remove_peer(AWG, client.keys.public)).applied
     assert not client.reaches()
     assert node.live(client.keys.public) is None
@@ -83,7 +83,7 @@ def test_a_wrong_preshared_key_lets_nobody_in(world):
     peer.preshared_key = client._claimed_psk
     node.push(2, peer)
     client.tunnel.connect()
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)
     # It is taken away, which syncconf alone does not do: a client without one gets in, and the old one does not.
     peer.preshared_key = ""
     node.push(3, peer)
@@ -93,7 +93,7 @@ def test_a_wrong_preshared_key_lets_nobody_in(world):
     client._claimed_psk = ""
     client.connect(node)
     assert "PresharedKey" not in client.tunnel.conf
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)
 
 
 @pytest.mark.parametrize("firewall", ["nftables", "iptables"])
@@ -105,9 +105,9 @@ def test_the_policy_is_in_force_and_comes_back(world, firewall):
         client.connect(node)
     assert not one.reaches(), "nothing is forwarded before there is a policy"
     node.policy(forwarding=True, masquerade=True)
-    assert eventually(one.reaches, timeout=20)
-    assert eventually(two.reaches, timeout=20), "now the node knows where it is"
-    assert eventually(lambda: one.reaches(two.address), timeout=20)
+    assert eventually(one.reaches)
+    assert eventually(two.reaches), "now the node knows where it is"
+    assert eventually(lambda: one.reaches(two.address))
     node.policy(forwarding=True, masquerade=True, isolation=True)
     assert not one.reaches(two.address)
     assert eventually(one.reaches)
@@ -132,7 +132,7 @@ def test_a_policy_that_cannot_be_installed_leaves_the_old_one_in_force(world, fi
     node.push(1, client.peer)
     node.policy(forwarding=True, masquerade=True)
     client.connect(node)
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)
     stored = (node.directory / "netpolicy.json").read_bytes()
     bad = pb.TransitRoute(device_cidr=f"{client.address}/32", inner_interface="awg9", mark=7100, table=7100)
     with pytest.raises(RpcFailed, match="awg9"):
@@ -158,7 +158,7 @@ def test_a_change_between_firewalls_leaves_nothing_of_the_other(world):
         )
         assert node.stop() == 0
         node.start()
-        assert eventually(client.reaches, timeout=20)
+        assert eventually(client.reaches)
         rules = node.space.run("nft", "list", "ruleset").stdout
         assert ("table inet coxswain" in rules) == table
         assert ("MASQUERADE" in node.space.run("iptables-save").stdout) != table
@@ -172,7 +172,7 @@ def test_another_firewalls_drop_policy_is_got_past(world):
     node.push(1, client.peer)
     client.connect(node)
     node.policy(forwarding=True, masquerade=True)
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -182,7 +182,7 @@ def test_an_agent_restart_keeps_clients_connected(world, number):
     node.push(5, client.peer)
     node.policy(forwarding=True, masquerade=True)
     client.connect(node)
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)
     before = node.live(client.keys.public)
     index = node.space.run("cat", "/sys/class/net/awg0/ifindex").stdout
     node.stop(number)
@@ -231,7 +231,7 @@ def test_a_host_changes_agents_in_place_and_back(world):
     node.policy(forwarding=True, masquerade=True, isolation=True)
     for client in (one, two):
         client.connect(node)
-        assert eventually(client.reaches, timeout=20)
+        assert eventually(client.reaches)
     assert not one.reaches(two.address)
     assert node.stop() == 0
     stored = node.directory / "netpolicy.json"
@@ -275,4 +275,4 @@ def test_a_policy_that_cannot_be_understood_does_not_keep_the_node_from_serving(
     node.policy(forwarding=True, masquerade=True)
     assert "netpolicy.json" not in node.status().services[0].detail
     client.connect(node)
-    assert eventually(client.reaches, timeout=20)
+    assert eventually(client.reaches)

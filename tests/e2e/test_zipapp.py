@@ -165,7 +165,7 @@ def test_a_fleet_lives_from_this_file_alone(box):
     assert "intact" in box.run("audit", "verify").stdout, "which starts a process of its own"
     for process in (agent, daemon):
         process.send_signal(signal.SIGTERM)
-    assert (agent.wait(15), daemon.wait(15)) == (0, 0)
+    assert (agent.wait(30), daemon.wait(30)) == (0, 0)
     box.run("status", fails=3)
 
 

@@ -163,7 +163,7 @@ class Machine:
         ]
         self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
-        eventually(self._answers, timeout=20, every=0.02)
+        eventually(self._answers, every=0.02)
 
     def stop_sshd(self) -> None:
         """The whole machine goes down: everything in its pid namespace with it."""

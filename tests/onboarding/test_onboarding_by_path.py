@@ -38,7 +38,7 @@ def connections(machine: Machine) -> list[str]:
 def a_machine(rig: Rig, **options: Any) -> tuple[Machine, Callable[[], set[str]]]:
     """With what tells from where it was connected to since."""
     machine = rig.machine(**options)
-    eventually(lambda: connections(machine), timeout=10)
+    eventually(lambda: connections(machine))
     before = len(connections(machine))
     return machine, lambda: set(connections(machine)[before:])
 
@@ -70,7 +70,7 @@ def test_a_route_for_one_connection(rig: Rig, hop: Callable[..., Hop]) -> None:
     node = rig.deploy(server, rig.agent(), route=["only"])
     assert logins() == {only.address}
     assert node["link_state"] == "live", "whose link takes the active path: none"
-    eventually(lambda: only.events("session"), timeout=5)
+    eventually(lambda: only.events("session"))
 
 
 def test_a_route_that_cannot_be_taken_is_refused_and_nobody_is_dialled(rig: Rig, hop: Callable[..., Hop]) -> None:
@@ -110,7 +110,7 @@ def test_ssh_by_a_path_that_was_left_is_cut(rig: Rig, hop: Callable[..., Hop], m
     server = rig.add_server(machine)
     machine.hold("os-release")
     operation = rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent())
-    eventually(machine.held, timeout=20)
+    eventually(machine.held)
     assert logins() == {"127.0.0.1"}
     rig.client.post("/api/control-paths/out/activate", {})
     over = rig.over(operation)

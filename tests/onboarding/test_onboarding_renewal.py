@@ -30,7 +30,7 @@ def test_what_is_due_is_renewed_once(rig):
     system = rig.controller.system
     assert system.ask("renewals", CheckRenewals(), deadline=10) == 0
     age(rig, 250)
-    assert any(leaf.renewal_due for leaf in system.ask("certificate_authority", DescribeCa(), deadline=5).leaves)
+    assert any(leaf.renewal_due for leaf in system.ask("certificate_authority", DescribeCa(), deadline=30).leaves)
     assert system.ask("renewals", CheckRenewals(), deadline=10) == 1
     assert system.ask("renewals", CheckRenewals(), deadline=10) == 0, "it is under way"
     eventually(lambda: rig.last("node.renew")["state"] == "done", timeout=40)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rig import BASE_PORT, Daemon, Simulator, enrol, make_csrs, peers_for, scratch, usage, wait_until
+from rig import Daemon, Simulator, enrol, make_csrs, peers_for, scratch, usage, wait_until
 
 from benches.figures import Report
+from tests.support import some_ports
 
 CHANGES_FROM = 1_000_000
 """Numbers of the devices that scenarios add; the fleet's own begin at 0."""
@@ -54,13 +55,13 @@ class BenchFleet:
         self.daemon.init()
         self.daemon.start(chaos=True)
         make_csrs(self._fleet_dir, self.nodes)
-        client = self.daemon.client()
-        enrolled = enrol(client, self._fleet_dir, [f"n{i}" for i in range(self.nodes)], BASE_PORT)
+        client, base_port = self.daemon.client(), some_ports(self.nodes)
+        enrolled = enrol(client, self._fleet_dir, [f"n{i}" for i in range(self.nodes)], base_port)
         self.ids = [node["id"] for node in enrolled]
         client.post("/api/peers", peers_for(self.ids, self._per_node))
         share = -(-self.nodes // self._processes)
         for first in range(0, self.nodes, share):
-            simulator = Simulator(self._fleet_dir, BASE_PORT)
+            simulator = Simulator(self._fleet_dir, base_port)
             count = min(share, self.nodes - first)
             simulator.start("--no-observer", "--buffer", "4096", "--first", str(first), "--nodes", str(count))
             self.simulators.append(simulator)

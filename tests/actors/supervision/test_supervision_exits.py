@@ -36,7 +36,7 @@ def test_an_exception_while_nobody_waits_ends_the_actor(error):
 def test_an_unexpected_exception_while_somebody_waits_ends_the_actor_and_tells_the_caller(error):
     with running(worker("a")) as system:
         with pytest.raises(Unavailable, match=f"a failed while it worked on Do .{type(error).__name__}") as caught:
-            system.ask("a", boom(error), deadline=5)
+            system.ask("a", boom(error), deadline=30)
         assert "secret" not in str(caught.value)
         assert incarnation(system) == 2
 
@@ -44,7 +44,7 @@ def test_an_unexpected_exception_while_somebody_waits_ends_the_actor_and_tells_t
 def test_an_expected_error_goes_to_the_caller_and_the_actor_lives():
     with running(worker("a")) as system:
         with pytest.raises(NotFound, match="no such node"):
-            system.ask("a", boom(NotFound("no such node")), deadline=5)
+            system.ask("a", boom(NotFound("no such node")), deadline=30)
         assert incarnation(system) == 1
 
 
@@ -145,7 +145,7 @@ def test_a_question_to_a_vanished_actor_is_answered_by_its_successor():
     with running(worker("a")) as system:
         first = system.directory.find("a")
         system.harm("a", Harm.VANISH)
-        first.thread.join(5)
+        first.thread.join(30)
         assert incarnation(system) == 2
 
 
@@ -185,7 +185,7 @@ def test_incarnations_of_a_name_go_on_when_its_supervisor_is_replaced():
         eventually(lambda: node(system, "branch").incarnation == 2)
         assert incarnation(system) == 2
         assert not first.context.is_current
-        first.thread.join(5)
+        first.thread.join(30)
         assert not first.thread.is_alive(), "nobody looks after it, so it must not stay"
         assert node(system, "a").zombies == 0
 
@@ -234,7 +234,7 @@ def test_harm_needs_permission():
             system.fail_next_start("a")
         system.tell("a", Chaos(Harm.RAISE))
         with pytest.raises(Refused):
-            system.ask("a", Chaos(Harm.EXIT), deadline=5)
+            system.ask("a", Chaos(Harm.EXIT), deadline=30)
         assert incarnation(system) == 1
 
 

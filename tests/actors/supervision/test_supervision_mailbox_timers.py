@@ -42,8 +42,8 @@ def test_closing_wakes_whoever_waits():
     thread = threading.Thread(target=lambda: got.put(box.get()))
     thread.start()
     box.close()
-    assert isinstance(got.get(timeout=5).message, Wake)
-    thread.join(5)
+    assert isinstance(got.get(timeout=30).message, Wake)
+    thread.join(30)
 
 
 def test_every_message_is_taken_exactly_once_while_it_is_closed():
@@ -67,7 +67,7 @@ def test_every_message_is_taken_exactly_once_while_it_is_closed():
     eventually(lambda: len(taken) > 200)
     left = box.close()
     for thread in (*writers, reader):
-        thread.join(10)
+        thread.join(30)
     assert sorted([*taken, *left, *refused]) == list(range(8_000))
 
 

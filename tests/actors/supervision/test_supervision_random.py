@@ -74,7 +74,7 @@ def lives(strategy: Strategy) -> type[RuleBasedStateMachine]:
             if (name := self.alive(index)) is not None:
                 actor = self.system.directory.find(name)
                 assert self.system.harm(name, Harm.VANISH)
-                actor.thread.join(10)
+                actor.thread.join(30)
                 self.system.watch.sweep()
                 self.model.end(name, failed=True)
 

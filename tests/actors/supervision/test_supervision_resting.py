@@ -33,11 +33,11 @@ def test_an_idle_actor_gives_its_thread_up_and_answers_all_the_same():
     with running(drowsy("a")) as system:
         actor = rests(system, "a")
         first = actor.thread
-        assert system.ask("a", "x", deadline=5) == ("x", 1)
+        assert system.ask("a", "x", deadline=30) == ("x", 1)
         assert actor.thread is not first
         rests(system, "a")
         system.watch.sweep()
-        assert system.ask("a", Do(lambda a: a.context.incarnation), deadline=5) == 1
+        assert system.ask("a", Do(lambda a: a.context.incarnation), deadline=30) == 1
         assert node(system, "a").restarts == 0
 
 
@@ -45,7 +45,7 @@ def test_one_that_must_not_rest_keeps_its_thread():
     with running(ChildSpec("a", Wakeful, {}), drowsy("b")) as system:
         first = system.directory.find("a").thread
         rests(system, "b")
-        assert system.ask("a", Do(lambda _: threading.current_thread()), deadline=5) is first
+        assert system.ask("a", Do(lambda _: threading.current_thread()), deadline=30) is first
 
 
 def test_whatever_an_actor_can_suffer_it_suffers_after_a_rest():
@@ -54,7 +54,7 @@ def test_whatever_an_actor_can_suffer_it_suffers_after_a_rest():
             rests(system, "a")
             system.harm("a", harm)
             eventually(lambda wanted=incarnation: system.watch.sweep() or node(system, "a").incarnation == wanted)
-        assert system.ask("a", "x", deadline=5) == ("x", 4)
+        assert system.ask("a", "x", deadline=30) == ("x", 4)
 
 
 def test_resting_actors_are_stopped_in_good_order():
@@ -70,7 +70,7 @@ def test_one_that_is_fenced_off_while_it_rests_is_replaced():
     with running(drowsy("a")) as system:
         rests(system, "a").fence(*fenced())
         eventually(lambda: node(system, "a").incarnation == 2)
-        assert system.ask("a", "x", deadline=5) == ("x", 2)
+        assert system.ask("a", "x", deadline=30) == ("x", 2)
 
 
 def fenced():
@@ -91,7 +91,7 @@ def test_many_who_ask_at_every_moment_of_a_rest_are_all_answered(monkeypatch: py
         sweeps = [askers.submit(system.watch.sweep) for _ in range(100)]
         assert list(askers.map(ask, range(400))) == [(number, 1) for number in range(400)]
         for sweep in sweeps:
-            sweep.result(10)
+            sweep.result(30)
         assert [node(system, name).restarts for name in "ab"] == [0, 0]
 
 

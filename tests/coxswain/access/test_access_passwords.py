@@ -77,7 +77,7 @@ def test_only_so_many_hash_at_once_and_only_so_many_wait() -> None:
                 inside.append(1)
                 peak.append(len(inside))
                 entered.release()
-                assert go.wait(20)
+                assert go.wait(30)
                 inside.pop()
         except Throttled as error:
             refused.append(error.retry_after)

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -26,6 +25,7 @@ from coxswain.clock import SystemClock
 from coxswain.errors import InvalidInput, Refused
 from coxswain.wire.node_control import RpcFailed
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
+from tests.support import free_port
 
 COMMAND = [sys.executable, "-m", "coxswain.agent.main"]
 
@@ -34,12 +34,6 @@ def cox_node(*arguments, **environment):
     command, environment = [*COMMAND, *map(str, arguments)], {**os.environ, **environment}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
     return done.returncode, done.stdout, done.stderr
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -178,7 +172,7 @@ async def test_a_process_serves_restarts_and_stops(config_dir, authority, t):
         stream = control.watch_events()
         await stream.initial_metadata()
         agent.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(stream.read(), 10) is grpc.aio.EOF
+        assert await asyncio.wait_for(stream.read(), 30) is grpc.aio.EOF
         assert await stream.code() == grpc.StatusCode.OK
         out, err = await asyncio.to_thread(agent.communicate, timeout=30)
         assert (agent.returncode, out) == (0, b"")
@@ -275,7 +269,7 @@ async def test_a_stop_does_not_wait_for_a_hung_tool(config_dir, authority, t):
             await asyncio.Event().wait()
 
     config = AgentConfig(listen_addr="127.0.0.1:0", stop_grace_s=0.1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with running(config_dir, config, Hung(SystemClock())) as (_, address):
             call = asyncio.create_task(authority.control(address).push_config(t.awg_push(1, [])))
             await hung.wait()

@@ -20,6 +20,7 @@ from coxswain.agent.wireguard.commands import Runner
 from coxswain.agent.xray import Stale, XrayInbound
 from coxswain.agent.xray_engine import BLOCKED, XrayProcess, render_xray
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
+from tests.support import free_port
 
 Code = grpc.StatusCode
 XRAY = pb.PROTOCOL_XRAY_REALITY
@@ -71,12 +72,6 @@ def binary(tmp_path, monkeypatch):
     directory.mkdir()
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     return Binary(directory)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
 
 
 def config(port=443, clients=1, **fields):

@@ -160,7 +160,7 @@ def test_slow_nodes_do_not_take_every_worker() -> None:
     go = threading.Event()
 
     def slow() -> Any:
-        assert go.wait(20)
+        assert go.wait(30)
         raise NodeUnreachable("after a while")
 
     stand = Stand({PreviewPlan: slow})

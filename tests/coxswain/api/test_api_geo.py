@@ -69,7 +69,7 @@ def test_nodes_are_where_their_region_says_else_where_their_address_is(located: 
 def test_relays_are_on_the_map_as_well(located: Controller) -> None:
     for name, region, host in (("r1", "fra1", "8.8.8.8"), ("r2", "", "8.8.8.9"), ("r3", "", "192.0.2.1")):
         relay = Relay("", name, endpoint=f"{host}:8444", region=region, status="active")
-        located.system.ask("servers", AddRelay(Caller("tests", "system"), relay), deadline=5)
+        located.system.ask("servers", AddRelay(Caller("tests", "system"), relay), deadline=30)
     found = located.client.get("/api/map")
     assert [(r["name"], r["city"], r["source"]) for r in found["relays"]] == [
         ("r1", "Frankfurt", "region"),

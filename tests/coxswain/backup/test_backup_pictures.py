@@ -60,7 +60,7 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(30)
 
 
 def paste(picture: Picture, path: Path) -> None:

@@ -48,7 +48,7 @@ def answering(path: Path, answer: Callable[[socket.socket], None]) -> Iterator[N
             yield
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(30)
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_daemon_that_is_silent(tmp_path: Path) -> None:
     gone = threading.Event()
 
     def stay_silent(_connection: socket.socket) -> None:
-        gone.wait(20)
+        gone.wait(30)
 
     with answering(tmp_path / "s", stay_silent):
         with pytest.raises(DeadlineExceeded, match=r"did not answer GET /x within 0\.05 s"):

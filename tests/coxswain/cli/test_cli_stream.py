@@ -46,7 +46,7 @@ def publish(controller: Controller, kind: str, **data: Any) -> bool:
 def numbers(came: Queue[dict[str, Any]], count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
-        event = came.get(timeout=20)
+        event = came.get(timeout=30)
         if "number" in event:
             found.append(event["number"])
     return found
@@ -76,7 +76,7 @@ def test_it_outlives_the_daemon_and_says_that_something_may_be_missing(tmp_path:
         publish(controller, "tree.n", number=2)
         seen: list[dict[str, Any]] = []
         while not seen or seen[-1].get("number") != 2:
-            seen.append(came.get(timeout=20))
+            seen.append(came.get(timeout=30))
         assert seen[0]["type"] == "dropped" and seen[0]["count"] is None
     finally:
         controller.stop()
@@ -118,12 +118,12 @@ def test_cox_watch_prints_each_event_when_it_comes(controller: Controller, watch
     assert watching.stdout is not None
     lines: Queue[str] = Queue()
     threading.Thread(target=lambda: [lines.put(line) for line in watching.stdout or ()], daemon=True).start()
-    eventually(lambda: publish(controller, "tree.n", number=1) and not lines.empty(), timeout=20, every=0.1)
+    eventually(lambda: publish(controller, "tree.n", number=1) and not lines.empty(), every=0.1)
     publish(controller, "node.changed", name="not asked for")
     publish(controller, "tree.n", number=2)
-    events = [json.loads(lines.get(timeout=20))]
+    events = [json.loads(lines.get(timeout=30))]
     while events[-1]["number"] != 2:
-        events.append(json.loads(lines.get(timeout=20)))
+        events.append(json.loads(lines.get(timeout=30)))
     assert {event["type"] for event in events} == {"tree"}
     watching.terminate()
-    assert watching.wait(20) != 0
+    assert watching.wait(30) != 0

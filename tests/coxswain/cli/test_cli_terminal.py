@@ -115,7 +115,7 @@ def test_watch_shows_the_fleet_and_gives_the_screen_back(controller: Controller)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_watch_can_be_interrupted(controller: Controller, number: signal.Signals, code: int) -> None:
     with terminal(controller, "watch") as watching:
-        eventually(lambda: b"seen" in watching.read(), timeout=20)
+        eventually(lambda: b"seen" in watching.read())
         watching.process.send_signal(number)
         assert watching.end() == code
         after = watching.screen.rpartition(ALT_SCREEN)[2]
@@ -145,12 +145,12 @@ def test_an_interrupt_while_the_screen_is_taken_gives_it_back(monkeypatch: pytes
 def test_removing_asks_first(controller: Controller) -> None:
     controller.client.post("/api/nodes", {"name": "asked-about", "control_addr": "192.0.2.9"})
     with terminal(controller, "nodes", "remove", "asked-about") as asking:
-        eventually(lambda: b"Remove asked-about (192.0.2.9:8444)? [y/N]" in asking.read(), timeout=20)
+        eventually(lambda: b"Remove asked-about (192.0.2.9:8444)? [y/N]" in asking.read())
         os.write(asking._master, b"n\n")
         assert asking.end() == 1
     assert controller.node("asked-about")
     with terminal(controller, "nodes", "remove", "asked-about") as asking:
-        eventually(lambda: b"[y/N]" in asking.read(), timeout=20)
+        eventually(lambda: b"[y/N]" in asking.read())
         os.write(asking._master, b"y\n")
         assert asking.end() == 0
     assert "asked-about" not in {n["name"] for n in controller.client.get("/api/nodes")}

@@ -119,7 +119,7 @@ def test_the_log_says_what_existing_relays_say(tmp_path: Path) -> None:
         eventually(lambda: "awaiting reconnect" in log())
         assert log().count("coxswain tunnel connected") == 1  # who merely connects is no tunnel
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
     assert re.search(stamp + "shutdown signal received$", log())
     assert "Traceback" not in log()
 
@@ -135,7 +135,7 @@ def test_egress_and_onion_run_and_end(tmp_path: Path) -> None:
         with relay_program(*arguments, "--config-dir", str(tmp_path)) as (process, log):
             assert said in log()
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+            assert process.wait(30) == 0
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_of_two_that_saw_the_same_one_is_refused(world: Store) -> None:
     with world.write() as tx:
         expect(tx, Seen("path", "pth_1", 1, "far"))
         thread.start()
-        begun.wait(5)
+        begun.wait(30)
         tx.execute("UPDATE paths SET version = version + 1 WHERE id = 'pth_1'")
-    thread.join(10)
+    thread.join(30)
     assert outcome == [2]

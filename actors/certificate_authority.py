@@ -15,7 +15,7 @@ from coxswain.keyring import Keyring
 from coxswain.messages import ca as m
 from coxswain.messages.audit import Caller, Committed, OutboxGrew
 from coxswain.messages.fleet import CertificatesChanged
-from coxswain.messages.relays import RelayCredentialsRenewed
+from coxswain.messages.relays import RelayCredentialsRenewed, RelaySetChanged
 from coxswain.pki import (
     Authority,
     Leaf,
@@ -236,12 +236,15 @@ class CertificateAuthority(Actor):
         leaf = self._relay
         if leaf is None or (host and not is_for(leaf, host)):
             leaf = self._renew_relay((host,) if host else ())
+        with self._store.read() as tx:
+            certs = server_rows.relay_certs(tx, self._now())
         return m.RelayCredentials(
             chain_pem=leaf.pem + self._authorities[Role.FLEET].pem,
             key_pem=_key_pem(leaf),
             fleet_ca_pem=self._trusted(Role.FLEET),
             device_ca_pem=self._trusted(Role.DEVICE),
             not_after=leaf.certificate.not_valid_after_utc.timestamp(),
+            relay_serials=frozenset(cert.serial for cert in certs if cert.revoked_at is None),
         )
 
     def _issue_device(self, message: m.IssueDeviceCertificate) -> m.IssuedDeviceCertificate:
@@ -272,7 +275,7 @@ class CertificateAuthority(Actor):
                 raise InvalidInput(f"node {node.name} has no address to put into its certificate; edit it first")
             leaf = issue_node_leaf(self._authorities[Role.FLEET], csr.public_key, host_of(node.control_addr), self._now())
             rows.insert_node_cert(tx, node_id, leaf, self._now())
-            detail = {"name": node.name, "serial": leaf.serial, "ignored": list(csr.ignored)}
+            detail = {"name": node.name, "ignored": list(csr.ignored)} | _issued_detail(leaf)
             outbox_id = record(tx, message.caller, "node.enroll", ("node", node_id), detail, now=self._now())
         self._announce(node_id)
         issued = m.IssuedNodeCertificate(
@@ -294,9 +297,10 @@ class CertificateAuthority(Actor):
                 raise NotFound(f"relay: there is none with the id {relay_id[:80]!r} and a hostname")
             leaf = issue_relay_leaf(self._authorities[Role.FLEET], csr.public_key, relay.hostname, self._now())
             server_rows.insert_relay_cert(tx, relay_id, leaf, self._now())
-            detail = {"name": relay.name, "serial": leaf.serial}
+            detail = {"name": relay.name} | _issued_detail(leaf)
             outbox_id = record(tx, caller, "relay.enroll", ("relay", relay_id), detail, now=self._now())
         self.context.tell("audit_writer", OutboxGrew())
+        self.context.tell("relays", RelaySetChanged())
         issued = m.IssuedRelayCertificate(
             relay_id=relay_id,
             serial=leaf.serial,
@@ -354,6 +358,11 @@ class CertificateAuthority(Actor):
 
     def _now(self) -> float:
         return self.context.clock.now()
+
+
+def _issued_detail(leaf: Leaf) -> dict[str, Any]:
+    """For the audit record; a restore of an older backup learns of the certificate from it (``coxswain.backup.replay``)."""
+    return {"serial": leaf.serial, "not_after": int(leaf.certificate.not_valid_after_utc.timestamp())}
 
 
 def _key_pem(leaf: Leaf) -> bytes:

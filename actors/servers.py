@@ -173,7 +173,7 @@ class Servers(Actor):
         changed = dataclasses.replace(server, ssh_host_key=server.offered_host_key, offered_host_key="")
         with self._store.write() as tx:
             changed = rows.update_server(tx, changed, expected_version=server.version, now=now)
-            detail = {"before": fingerprint_of(server.ssh_host_key), "now": offered}
+            detail = {"before": fingerprint_of(server.ssh_host_key), "now": offered, "key": changed.ssh_host_key}
             outbox_id = record(tx, message.caller, "server.trust", ("server", server.id), detail, now=now)
         return self._committed(changed, outbox_id)
 

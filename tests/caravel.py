@@ -19,11 +19,14 @@ from coxswain.accounts.identity import DeviceIdentity
 from coxswain.accounts.invites import parse_link
 from coxswain.accounts.primitives import random_bytes, x25519_public_key
 from coxswain.accounts.sealed import open_sealed, read_sealed
+from coxswain.ids import new_id
 from coxswain.keyring import Keyring, KeySource, load_secret, open_keyring
 from coxswain.pki import Role, device_fingerprint, issue_relay_leaf
+from coxswain.servers import Relay
 from coxswain.statedir import ACCOUNT_SYNC_SOCKET
 from coxswain.store import Store, open_store
 from coxswain.store import pki as pki_rows
+from coxswain.store.servers import insert_relay, insert_relay_cert
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
 from tests.fleet import Controller, Daemon
 
@@ -54,6 +57,7 @@ class RelayLeg:
     patient = True
 
     def __init__(self, path: Path, root: bytes, chain: bytes, key: bytes) -> None:
+        self._pems = (root, chain, key)
         credentials = grpc.ssl_channel_credentials(root, key or None, chain or None)
         options = (
             ("grpc.ssl_target_name_override", "coxswain-grpc"),
@@ -83,30 +87,43 @@ class RelayLeg:
     def close(self) -> None:
         self._channel.close()
 
+    @property
+    def certificate(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self._pems[1])
 
-def relay_leg(controller: Controller, hostname: str = "relay.example") -> RelayLeg:
-    """With a relay's leaf, as the certificate authority issues them."""
-    return leg_on(controller.store, controller.keyring, controller.home, hostname)
+    def to(self, state: Path) -> RelayLeg:
+        """The same relay, at another controller."""
+        return RelayLeg(state / ACCOUNT_SYNC_SOCKET, *self._pems)
 
 
-def leg_on(store: Store, keyring: Keyring, state: Path, hostname: str = "relay.example") -> RelayLeg:
+def relay_leg(controller: Controller, name: str = "", *, known: bool = True) -> RelayLeg:
+    """With a relay's leaf, as the certificate authority issues them; ``known``: and remembers them."""
+    return leg_on(controller.store, controller.keyring, controller.home, name, known=known)
+
+
+def leg_on(store: Store, keyring: Keyring, state: Path, name: str = "", *, known: bool = True) -> RelayLeg:
     """The same, for whatever serves that state, now or later."""
     with store.read() as tx:
         authorities = pki_rows.load_authorities(tx, keyring)
     key = ec.generate_private_key(ec.SECP256R1())
     fleet = authorities[Role.FLEET]
-    leaf = issue_relay_leaf(fleet, key.public_key(), hostname, time.time())
+    leaf = issue_relay_leaf(fleet, key.public_key(), "relay.example", time.time())
+    if known:
+        with store.write() as tx:
+            relay_id = new_id("rly")
+            insert_relay(tx, Relay(relay_id, name or relay_id))
+            insert_relay_cert(tx, relay_id, leaf, time.time())
     return RelayLeg(state / ACCOUNT_SYNC_SOCKET, fleet.pem, leaf.pem, pem_of(key))
 
 
-def leg_to(daemon: Daemon) -> RelayLeg:
+def leg_to(daemon: Daemon, name: str = "", *, known: bool = True) -> RelayLeg:
     """To a daemon that does not run just now: while it does, its state is its own."""
     secret = load_secret(KeySource.FILE, key_file=daemon.state / "ca.key", environ={})
     store = open_store(daemon.store)
     try:
         with store.write() as tx:
             keyring = open_keyring(tx, secret)
-        return leg_on(store, keyring, daemon.state)
+        return leg_on(store, keyring, daemon.state, name, known=known)
     finally:
         store.close()
 

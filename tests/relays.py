@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -80,14 +81,15 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         return issue_device_leaf(self.authorities[Role.DEVICE], key.public_key(), "phone", time.time()).pem, key_pem(key)
 
-    def write_relay(self, directory: Path, host: str = "127.0.0.1") -> None:
-        """The four files of relay-contract.md 7.2."""
+    def write_relay(self, directory: Path, host: str = "127.0.0.1") -> x509.Certificate:
+        """The four files of relay-contract.md 7.2. Returns its certificate."""
         directory.mkdir(parents=True, exist_ok=True)
         credentials = self.relay(host)
         (directory / "relay.crt").write_bytes(credentials.chain_pem)
         (directory / "relay.key").write_bytes(credentials.key_pem)
         (directory / "fleet-ca.crt").write_bytes(self.fleet.pem)
         (directory / "device-ca.crt").write_bytes(self.authorities[Role.DEVICE].pem)
+        return x509.load_pem_x509_certificate(credentials.chain_pem)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def answer(state: AccountsState, call: SyncCall) -> Any:
     with state.store.read() as tx:
         relay = rows.relay_name(tx, call.relay)
     if relay is None:
-        raise Unauthenticated("this relay was removed")
+        raise Unauthenticated("this relay was removed, or its certificate is not known here (see: cox doctor)")
     return _CALLS[call.method](state, dataclasses.replace(call, relay=relay))
 
 

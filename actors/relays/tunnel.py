@@ -13,8 +13,13 @@ __all__ = ["RelayTunnel"]
 
 
 class RelayTunnel(Standing):
-    """Dials, and dials again; what comes is joined with AccountSync. A renewed leaf is used from the next dial on."""
+    """Dials, and dials again; what comes is joined with AccountSync. A renewed leaf is used from the next dial on.
+
+    A relay with a certificate that the store does not know is not let in, here and by AccountSync: it was issued after the
+    backup that was restored, and nobody can tell whether it was taken back since.
+    """
 
     def work(self, stands: Callable[[], None]) -> Coroutine[Any, Any, str]:
         context = client_context(need(self._services.towards_fleet()))
-        return carry(self._view.endpoint, context, self._services.socket, stands, self._services.timing)
+        services = self._services
+        return carry(self._view.endpoint, context, services.socket, stands, services.timing, vouch=services.vouch)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from coxswain.access.totp import recovery_id
 from coxswain.backup.revocations import Entry
 from coxswain.clock import to_micros
+from coxswain.pki.certificates import server_name_of
 from coxswain.store.api import Tx, in_lists
 
 __all__ = ["Replayed", "replay"]
@@ -45,7 +46,46 @@ def replay(tx: Tx, entries: list[Entry], now: float) -> Replayed:
     return Replayed(tuple(applied), tuple(effects))
 
 
-# -- what each of them takes away
+# -- certificates that were issued: known again, so that what happened to them later can be applied
+
+
+def _node_certified(tx: Tx, entry: Entry, _now: int) -> str:
+    found = _issued(tx, "nodes", entry)
+    if found is not None:
+        serial, not_after = found
+        tx.execute(
+            "INSERT INTO node_certs (serial, node_id, server_name, cert_pem, not_before, not_after, created_at) "
+            "VALUES (?, ?, ?, '', ?, ?, ?) ON CONFLICT DO NOTHING",
+            (serial, entry.target_id, server_name_of(int(serial)), entry.at, not_after, entry.at),
+        )
+    return ""
+
+
+def _relay_certified(tx: Tx, entry: Entry, _now: int) -> str:
+    found = _issued(tx, "relays", entry)
+    if found is not None:
+        serial, not_after = found
+        tx.execute(
+            "INSERT INTO relay_certs (serial, relay_id, cert_pem, not_before, not_after, created_at) "
+            "VALUES (?, ?, '', ?, ?, ?) ON CONFLICT DO NOTHING",
+            (serial, entry.target_id, entry.at, not_after, entry.at),
+        )
+    return ""
+
+
+def _issued(tx: Tx, table: str, entry: Entry) -> tuple[str, int] | None:
+    """Serial and end (microseconds) of the certificate. None: whom it was issued to is not in the backup, or the record does
+    not say; then it stays unknown, and nobody is let in with it.
+    """
+    match entry.detail:
+        case {"serial": str(serial), "not_after": int(seconds)} if serial.isascii() and serial.isdecimal():
+            holder = tx.execute(f"SELECT 1 FROM {table} WHERE id = ?", (entry.target_id,))  # noqa: S608 - a constant
+            return (serial, to_micros(seconds)) if holder else None
+        case _:
+            return None
+
+
+# -- what each of the others takes away
 
 _WHY = "revoked after the backup was made"
 
@@ -217,11 +257,31 @@ def _profile_removed(tx: Tx, entry: Entry, _now: int) -> str:
 
 
 def _relay_removed(tx: Tx, entry: Entry, now: int) -> str:
+    """Nobody is let in with its certificates, and in no role is it dialled."""
+    tx.execute("UPDATE relay_certs SET revoked_at = ? WHERE relay_id = ? AND revoked_at IS NULL", (now, entry.target_id))
     hit = tx.execute(
-        "UPDATE relay_certs SET revoked_at = ? WHERE relay_id = ? AND revoked_at IS NULL RETURNING serial",
+        "UPDATE relays SET status = 'removed', endpoint = '', egress_endpoint = '', egress_hop = 0, onion_endpoint = '', "
+        "onion_pubkey = '', version = version + 1, updated_at = ? WHERE id = ? RETURNING id",
         (now, entry.target_id),
     )
-    return f"{len(hit)} certificates of relay {entry.target_id}, which was removed, are revoked" if hit else ""
+    paths = [name for name, hops in tx.execute("SELECT name, hops FROM control_paths") if entry.target_id in hops.split(",")]
+    blocked = f" (nothing goes over {', '.join(sorted(paths))} until it has other hops)" if paths else ""
+    return f"relay {entry.target_id}, which was removed, is without certificates and is not dialled{blocked}" if hit else ""
+
+
+def _host_key_trusted(tx: Tx, entry: Entry, now: int) -> str:
+    """The one that was given up must not be logged in to again. The file does not decide which key is trusted: the other one
+    counts as offered, and until an operator has compared it, neither is.
+    """
+    key = entry.detail.get("key")
+    if not isinstance(key, str) or not key:
+        return ""
+    hit = tx.execute(
+        "UPDATE servers SET offered_host_key = ?, version = version + 1, updated_at = ? "
+        "WHERE id = ? AND ssh_host_key <> ? AND ssh_host_key <> '' RETURNING id",
+        (key, now, entry.target_id, key),
+    )
+    return f"server {entry.target_id} is not logged in to until its other host key is trusted again" if hit else ""
 
 
 def _token_revoked(tx: Tx, entry: Entry, now: int) -> str:
@@ -259,6 +319,9 @@ def _ticket_used(tx: Tx, entry: Entry, now: int) -> str:
 _Effect = Callable[[Tx, Entry, int], str]
 
 _EFFECTS: dict[tuple[str, str], _Effect] = {
+    ("node", "enroll"): _node_certified,
+    ("relay", "enroll"): _relay_certified,
+    ("server", "trust"): _host_key_trusted,
     ("node", "revoke"): _node_revoked,
     ("node", "rm"): _node_removed,
     ("node", "disable"): _node_disabled,

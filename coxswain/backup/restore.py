@@ -379,7 +379,7 @@ def _day(seconds: float) -> str:
 def _forget_what_was_under_way(tx: Tx) -> None:
     """Logins end with a restore, and operations that were under way are not gone on with: they may be over long since."""
     ours = table_names()
-    for table in ("login_sessions",):
+    for table in ("login_sessions", "account_sessions"):
         if table in ours:
             tx.execute(f"DELETE FROM {table}")  # noqa: S608 - a constant
     tx.execute(

@@ -33,17 +33,22 @@ _REVOKING = (
 )  # fmt: skip
 """The last words of the actions that take something away, use it up, or give it back."""
 
-_BY_DETAIL = ("admin.update", "user.update", "device.provision")
-"""Say in their detail whether they did: an account was disabled, keys were made anew."""
+_BY_DETAIL = ("admin.update", "user.update", "device.provision", "server.trust")
+"""Say in their detail whether they did: an account was disabled, keys were made anew, another host key is trusted."""
+
+_ISSUING = ("node.enroll", "relay.enroll")
+"""Give something; in the file all the same. Without them nobody would know of a certificate that was issued after the
+backup, and with that, whether it is still good or was revoked later.
+"""
 
 _BATCH = 1_000
 _SEEN_EVERY = 10_000
-"""Records without a revocation after which the file notes how far it is, so that a start need not look at all of them."""
+"""Records with nothing for the file, after which it notes how far it is, so that a start need not look at all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One audit record of a revoking action. ``at``: epoch microseconds."""
+    """One audit record of such an action. ``at``: epoch microseconds."""
 
     seq: int
     id: str
@@ -56,7 +61,7 @@ class Entry:
 
 def is_revoking(action: str) -> bool:
     """Whether records of this action are in the file."""
-    return action.rpartition(".")[2] in _REVOKING or action in _BY_DETAIL
+    return action.rpartition(".")[2] in _REVOKING or action in (*_BY_DETAIL, *_ISSUING)
 
 
 class RevocationLog:
@@ -133,12 +138,13 @@ def read_file(path: Path) -> list[Entry]:
 
 
 def _revoking(tx: Tx, after: int) -> Iterator[Entry]:
-    named = " OR ".join("action LIKE ?" for _ in (*_REVOKING, *_BY_DETAIL))
+    patterns = (*(f"%.{word}" for word in _REVOKING), *_BY_DETAIL, *_ISSUING)
+    named = " OR ".join("action LIKE ?" for _ in patterns)
     while True:
         rows = tx.execute(
             "SELECT seq, id, at, action, target_type, target_id, detail FROM audit_log "  # noqa: S608 - placeholders
             f"WHERE seq > ? AND result = 'ok' AND ({named}) ORDER BY seq LIMIT ?",
-            (after, *(f"%.{word}" for word in _REVOKING), *_BY_DETAIL, _BATCH),
+            (after, *patterns, _BATCH),
         )
         for row in rows:
             yield Entry(row[0], row[1], row[2], row[3], row[4], row[5], _detail(row[6]))

@@ -32,7 +32,7 @@ def check_daemon(get: Get, *, may_be_stopped: bool) -> Iterator[Finding]:
         return
     if status["version"] != __version__:
         yield warn("daemon", f"it is {status['version']}, this is {__version__}", "Start it again, with the same release.")
-    for part in (_tree, _nodes, _config, _audit, _operations):
+    for part in (_tree, _nodes, _relays, _config, _audit, _operations):
         try:
             yield from part(get)
         except CoxswainError as error:
@@ -102,6 +102,17 @@ def _nodes(get: Get) -> Iterator[Finding]:
             yield warn("nodes", f"{len(found)} of {len(nodes)} {text}: {', '.join(found[:_MOST_NAMED])}{more}", remedy)
     if nodes and not any(names.values()):
         yield ok("nodes", f"all {len(nodes)} are linked and in sync")
+
+
+def _relays(get: Get) -> Iterator[Finding]:
+    """Tunnels that do not stand, each with what it fails on: there are few relays, and no device syncs through these."""
+    for relay in get("/api/relays"):
+        if relay["status"] == "removed":
+            text = f"{relay['name']} was removed after the backup that was restored"
+            yield warn("relays", text, f"Take it out of the inventory as well: cox relays remove {relay['id']}")
+        elif relay["tunnel"] == "waiting":
+            text = f"the tunnel of {relay['name']} does not stand: {relay['tunnel_error'] or 'it fell'}"
+            yield warn("relays", text, "It is dialled again by itself. See: cox relays list")
 
 
 def _config(get: Get) -> Iterator[Finding]:

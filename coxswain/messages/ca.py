@@ -209,6 +209,7 @@ class RelayCredentials:
     """What the controller shows as a relay: to devices, to remote relays, to its own AccountSync. PEM bytes.
 
     ``chain_pem`` is the leaf and the Fleet intermediate; ``fleet_ca_pem`` and ``device_ca_pem`` are anchors.
+    ``relay_serials``: of the certificates of remote relays that are good; one that shows another certificate is not let in.
     """
 
     chain_pem: bytes
@@ -216,6 +217,7 @@ class RelayCredentials:
     fleet_ca_pem: bytes
     device_ca_pem: bytes
     not_after: float
+    relay_serials: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

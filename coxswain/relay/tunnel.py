@@ -59,6 +59,8 @@ async def carry(
     socket: Path,
     connected: Callable[[], None],
     timing: Timing | None = None,
+    *,
+    vouch: Callable[[bytes], None],
 ) -> str:
     """One tunnel, from the dial to its end; says why it ended.
 
@@ -68,15 +70,22 @@ async def carry(
         socket: where AccountSync is served.
         connected: called once, when a ping was answered. Before that the relay may still refuse our certificate.
         timing: of the session; tests have less of it.
+        vouch: given the relay's certificate (DER), which is of the Fleet CA and for the host; raises if it is not let in.
 
     Raises:
         OSError: it did not come to be.
+        CoxswainError: what ``vouch`` raised.
     """
     host, _, port = endpoint.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     async with asyncio.timeout(_DIAL_S):
         stream = SocketStream(*await asyncio.open_connection(host, int(port)))
         over = await tls_over(stream, context, server_name=host)
+    try:
+        vouch(over.peer_certificate or b"")
+    except BaseException:
+        over.abort()
+        raise
     session = Session(over, client=False, timing=timing, limits=_LIMITS)
     session.start()
     joined: set[asyncio.Task[None]] = set()

@@ -98,18 +98,16 @@ def insert_account_key(tx: Tx, user_id: str, key: AccountKey, now: float) -> Non
 
 
 def relay_name(tx: Tx, serial: str) -> str | None:
-    """Whose certificate this is, as operators call it; one that we did not keep goes by its serial. None: it is revoked, or
-    of a relay that was removed.
+    """Whose certificate this is, as operators call it. None: it is revoked, or of a relay that was removed, or nobody knows
+    of it: issued after the backup that was restored, it may have been taken back since as well.
     """
     rows = tx.execute(
         "SELECT r.name, c.revoked_at FROM relay_certs c JOIN relays r ON r.id = c.relay_id WHERE c.serial = ?", (serial,)
     )
     if rows:
         return rows[0][0] if rows[0][1] is None else None
-    if tx.execute("SELECT 1 FROM removed_relay_certs WHERE serial = ?", (serial,)):
-        return None
     own = tx.execute("SELECT 1 FROM service_certs WHERE serial = ? AND role = 'relay'", (serial,))
-    return "embedded" if own else serial
+    return "embedded" if own else None
 
 
 # -- sessions

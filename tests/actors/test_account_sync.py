@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 import threading
@@ -127,26 +128,25 @@ def test_only_relays_may_speak(running: Controller, user: dict[str, Any], kind: 
     assert ticket["used_at"] is None
 
 
-def test_a_relay_that_was_removed_may_not_either(running: Controller, user: dict[str, Any], leg: RelayLeg) -> None:
-    Caravel().enroll(leg, invite(running, user))
-    serial = running.client.get("/api/audit?action=enroll.claim&limit=1")[0]["detail"]["relay"]
-    with running.store.write() as tx:
-        tx.execute("INSERT INTO relays (id, name, kind, created_at, updated_at) VALUES ('rly_x', 'ferry', 'remote', 1, 1)")
-        tx.execute(
-            "INSERT INTO relay_certs (serial, relay_id, cert_pem, not_before, not_after, created_at) "
-            "VALUES (?, 'rly_x', '', 0, 9000000000000000, 1)",
-            (serial,),
-        )
-    Caravel().enroll(leg, invite(running, user))
-    assert running.client.get("/api/audit?action=enroll.claim&limit=1")[0]["detail"]["relay"] == "ferry"
-    with running.store.write() as tx:
-        tx.execute("UPDATE relay_certs SET revoked_at = 1 WHERE serial = ?", (serial,))
-    refused(Code.UNAUTHENTICATED, lambda: Caravel().enroll(leg, invite(running, user)))
-    with running.store.write() as tx:
-        tx.execute("UPDATE relay_certs SET revoked_at = NULL WHERE serial = ?", (serial,))
-    Caravel().enroll(leg, invite(running, user))
-    running.client.call("DELETE", "/api/relays/rly_x")
-    assert "removed" in refused(Code.UNAUTHENTICATED, lambda: Caravel().enroll(leg, invite(running, user)))
+def test_a_relay_that_was_removed_may_not_either(running: Controller, user: dict[str, Any]) -> None:
+    with contextlib.closing(relay_leg(running, "ferry")) as leg:
+        Caravel().enroll(leg, invite(running, user))
+        assert running.client.get("/api/audit?action=enroll.claim&limit=1")[0]["detail"]["relay"] == "ferry"
+        relay = next(r["id"] for r in running.client.get("/api/relays") if r["name"] == "ferry")
+        with running.store.write() as tx:
+            tx.execute("UPDATE relay_certs SET revoked_at = 1 WHERE relay_id = ?", (relay,))
+        refused(Code.UNAUTHENTICATED, lambda: Caravel().enroll(leg, invite(running, user)))
+        with running.store.write() as tx:
+            tx.execute("UPDATE relay_certs SET revoked_at = NULL WHERE relay_id = ?", (relay,))
+        Caravel().enroll(leg, invite(running, user))
+        running.client.call("DELETE", f"/api/relays/{relay}")
+        assert "removed" in refused(Code.UNAUTHENTICATED, lambda: Caravel().enroll(leg, invite(running, user)))
+
+
+def test_nor_may_one_with_a_certificate_that_nobody_knows_of(running: Controller, user: dict[str, Any]) -> None:
+    """As of a relay that was renewed after the backup that was restored: perhaps it was removed since."""
+    with contextlib.closing(relay_leg(running, known=False)) as leg:
+        assert "cox doctor" in refused(Code.UNAUTHENTICATED, lambda: Caravel().enroll(leg, invite(running, user)))
 
 
 def test_a_fingerprint_that_came_twice_counts_for_nobody(running: Controller, user: dict[str, Any], leg: RelayLeg) -> None:

@@ -16,10 +16,14 @@ from typing import Any
 import grpc
 import pytest
 
+from coxswain.audit import record
 from coxswain.backup.revocations import read_file
 from coxswain.cli.client import RemoteError
+from coxswain.messages.audit import Caller
+from coxswain.pki import Leaf
 from coxswain.store import open_store
-from tests.caravel import Caravel, leg_to
+from coxswain.store.servers import insert_relay_cert
+from tests.caravel import Caravel, RelayLeg, leg_to
 from tests.every_action import one_time_code
 from tests.fleet import Daemon, Nodes, peers_body
 from tests.postgres import PostgresServer
@@ -99,11 +103,17 @@ def test_the_fleet_is_linked_again_and_nothing_revoked_is_revived(
     # life goes on
     client = old.client()
     client.post("/api/peers", peers_body([fleet.ids[0]], 2, first=100))
+    for index in (0, 1):  # renewed: the backup knows of neither certificate
+        fleet.nodes.install(index, client.post(f"/api/nodes/n{index}/enroll", {"csr": fleet.nodes.csr(index)}))
     client.post("/api/nodes/n1/revoke", {"reason": "stolen"})
     client.call("DELETE", f"/api/nodes/n2?version={node(old, 'n2')['version']}")
     ahead = eventually(lambda: (n := node(old, "n0"))["in_sync"] and n["peers_configured"] == 5 and n)
     actions = [e.action for e in read_file(old.state / "revocations.log")]
-    assert [action for action in actions if action.startswith("node.")] == ["node.revoke", "node.rm"]
+    assert [action for action in actions if action.startswith("node.")][-4:] == [
+        *["node.enroll"] * 2,
+        "node.revoke",
+        "node.rm",
+    ]
     old.kill()
     # on another machine
     new, told = restore(tmp_path / "new", dsns[1], backup, "--beside", str(old.state))
@@ -112,7 +122,7 @@ def test_the_fleet_is_linked_again_and_nothing_revoked_is_revived(
     try:
         back = eventually(lambda: (n := node(new, "n0"))["in_sync"] and n, timeout=40, every=0.1)
         assert back["applied_revision"] > ahead["applied_revision"], "the node's revision was ahead, and was adopted"
-        assert back["peers_configured"] == 3, "it has what the backup says"
+        assert back["peers_configured"] == 3, "it has what the backup says, and shows a certificate that was issued since"
         revoked, removed = node(new, "n1"), node(new, "n2")
         assert revoked["link_state"] != "live" and not revoked["enrolled"]
         assert (removed["enabled"], removed["enrolled"], removed["link_state"]) == (False, False, "disabled")
@@ -231,6 +241,73 @@ def test_links_that_were_used_or_revoked_are_not_good_again(dsns: tuple[str, str
     finally:
         new.kill()
         leg.close()
+
+
+def renewed(daemon: Daemon, name: str) -> RelayLeg:
+    """A relay with a new certificate, issued and recorded as the authority does it. The daemon does not run just now."""
+    leg = leg_to(daemon, known=False)
+    with closing(open_store(daemon.store)) as store, store.write() as tx:
+        ((relay,),) = tx.execute("SELECT id FROM relays WHERE name = ?", (name,))
+        insert_relay_cert(tx, relay, Leaf(leg.certificate), time.time())
+        ends = int(leg.certificate.not_valid_after_utc.timestamp())
+        detail = {"name": name, "serial": str(leg.certificate.serial_number), "not_after": ends}
+        record(tx, Caller("renewals", "system"), "relay.enroll", ("relay", relay), detail, now=time.time())
+    return leg
+
+
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_a_relay_that_was_renewed_since_is_let_in_if_it_is_known_what_became_of_it(
+    dsns: tuple[str, str], tmp_path: Path, *, is_beside: bool
+) -> None:
+    (tmp_path / "old").mkdir()
+    old = Daemon(tmp_path / "old", dsn=dsns[0])
+    before = {name: leg_to(old, name) for name in ("stays", "gone")}
+    old.start()
+    user = old.client().post("/api/users", {"name": "Ann"})["id"]
+    links = [old.client().post(f"/api/users/{user}/invite", {"relay": "r.example:443"})["url"] for _ in range(4)]
+    assert old.stop() == 0
+    backup = tmp_path / "kept" / "b.coxbak"
+    backup.parent.mkdir()
+    old.cox("backup", "create", "--out", str(backup))
+    after = {name: renewed(old, name) for name in before}
+    old.start()
+    relays = {relay["name"]: relay["id"] for relay in old.client().get("/api/relays")}
+    old.client().call("DELETE", f"/api/relays/{relays['gone']}")
+    old.client().post("/api/tokens", {"name": "late", "scope": "readonly"})
+    old.kill()
+
+    new, told = restore(tmp_path / "new", dsns[1], backup, *(["--beside", str(old.state)] if is_beside else []))
+    new.start()
+    legs = {
+        (name, when): leg.to(new.state) for when, those in (("then", before), ("now", after)) for name, leg in those.items()
+    }
+    try:
+        let_in = {key for key, leg in legs.items() if joins(leg, links)}
+        if is_beside:
+            assert let_in == {("stays", "then"), ("stays", "now")}
+            assert ["relay.rm" in effect for effect in told["revoked_again"]] == [True]
+            gone = new.client().get(f"/api/relays/{relays['gone']}")
+            assert (gone["status"], gone["endpoint"], gone["tunnel"]) == ("removed", "", "")
+            assert "gone was removed after the backup" in new.cox("doctor")
+        else:  # nobody knows that one was removed; but what nobody knows of is let in nowhere
+            assert let_in == {("stays", "then"), ("gone", "then")}
+        assert new.client().get("/api/tokens") == [], "one that was made since is not known either"
+    finally:
+        new.kill()
+        for leg in (*before.values(), *after.values(), *legs.values()):
+            leg.close()
+
+
+def joins(leg: RelayLeg, links: list[str]) -> bool:
+    """Whether a device joins through it with one of the links."""
+    try:
+        Caravel().enroll(leg, links[-1])
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+            raise
+        return False
+    links.pop()
+    return True
 
 
 def link_of(daemon: Daemon, user: str, device: str) -> tuple[str, str]:

@@ -13,16 +13,20 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
 
 from actors.relays.supervisor import tunnel_name
 from actors.supervision import Harm
+from coxswain.doctor.daemon import check_daemon
 from coxswain.errors import NotFound
 from coxswain.messages.audit import Caller
 from coxswain.messages.ca import GetRelayCredentials
-from coxswain.messages.relays import RelayCredentialsRenewed
+from coxswain.messages.relays import RelayCredentialsRenewed, RelaySetChanged
 from coxswain.messages.servers import AddRelay, EditRelay, RemoveRelay
+from coxswain.pki import Leaf
 from coxswain.servers import Relay
 from coxswain.store import pki as pki_rows
+from coxswain.store.servers import insert_relay_cert
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
 from tests.caravel import RESPONSES, SERVICE, Caravel, pem_of
 from tests.fleet import Controller
@@ -61,6 +65,12 @@ class Place:
         relay = Relay("", name, endpoint=endpoint, hostname="127.0.0.1", status="active")
         added: Relay = self.system.ask("servers", AddRelay(CALLER, relay), deadline=10).value
         return added
+
+    def know(self, relay: Relay, certificate: x509.Certificate) -> None:
+        """It is one that the authority has issued to the relay."""
+        with self.controller.store.write() as tx:
+            insert_relay_cert(tx, relay.id, Leaf(certificate), time.time())
+        self.system.tell("relays", RelaySetChanged())
 
     def remove(self, relay: Relay) -> None:
         with contextlib.suppress(NotFound):
@@ -124,9 +134,9 @@ class Remote:
 
 @pytest.fixture
 def remote(place: Place, tmp_path: Path) -> Iterator[Remote]:
-    place.pki.write_relay(tmp_path)
     devices, tunnel = (f"127.0.0.1:{free_port()}" for _ in range(2))
     relay = place.add(f"remote-{time.monotonic_ns()}", tunnel)
+    place.know(relay, place.pki.write_relay(tmp_path))
     yield Remote(relay, devices, ("run", "--client-addr", devices, "--tunnel-addr", tunnel, "--config-dir", str(tmp_path)))
     place.remove(relay)
     eventually(lambda: _actor(place, tunnel_name(relay.id)) is None)
@@ -247,6 +257,24 @@ def test_a_relay_with_a_foreign_certificate_is_never_called_connected(place: Pla
         found = place.until(remote.relay.id, "waiting")
         eventually(lambda: "TLS: " in place.relay(remote.relay.id)["tunnel_error"], timeout=30)
         assert found["status"] == "active"
+
+
+def test_a_relay_with_a_certificate_that_nobody_knows_of_is_let_in_once_it_is_known(
+    place: Place, remote: Remote, tmp_path: Path
+) -> None:
+    """A restore of an older backup may have forgotten it, and with it whether it was taken back since."""
+    certificate = place.pki.write_relay(tmp_path)
+    with relay_program(*remote.arguments):
+        place.until(remote.relay.id, "waiting")
+        eventually(lambda: "not known here" in place.relay(remote.relay.id)["tunnel_error"], timeout=30)
+        told = place.relay(remote.relay.id)["tunnel_error"]
+        assert str(certificate.serial_number) in told and told.endswith("cox relays renew")
+        found = [
+            finding for finding in check_daemon(place.controller.client.get, may_be_stopped=False) if told in finding.text
+        ]
+        assert [(finding.check, finding.level.value) for finding in found] == [("relays", "warn")]
+        place.know(remote.relay, certificate)
+        place.until(remote.relay.id, "connected")
 
 
 def test_a_relay_that_refuses_our_certificate_is_never_called_connected(

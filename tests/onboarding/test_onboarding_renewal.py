@@ -56,6 +56,10 @@ def test_so_is_what_is_due_of_a_relay(rig):
     assert [system.ask("renewals", CheckRenewals(), deadline=10) for _ in range(2)] == [1, 0]
     eventually(lambda: rig.last("relay.renew")["state"] == "done", timeout=60)
     assert shown.read_bytes() != before
+    (record,) = rig.client.get("/api/audit?action=relay.enroll&limit=1")
+    now = x509.load_pem_x509_certificates(shown.read_bytes())[0]
+    known = {"serial": str(now.serial_number), "not_after": int(now.not_valid_after_utc.timestamp())}
+    assert record["detail"].items() >= known.items(), "a restore of an older backup knows it by this"
     eventually(lambda: rig.client.get(f"/api/relays/{relay['id']}")["tunnel"] == "connected", timeout=30)
     assert system.ask("renewals", CheckRenewals(), deadline=10) == 0
 

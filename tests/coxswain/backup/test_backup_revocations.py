@@ -14,8 +14,12 @@ from coxswain.backup.replay import Replayed, replay
 from coxswain.backup.revocations import Entry, RevocationLog, is_revoking, read_file
 from coxswain.errors import Refused
 from coxswain.messages.audit import Caller
+from coxswain.pki.certificates import server_name_of
+from coxswain.servers import Relay, Server
 from coxswain.store import Store
 from coxswain.store.access import FactorRow, put_factor, set_recovery_codes
+from coxswain.store.identities import relay_name
+from coxswain.store.servers import insert_relay, insert_server
 
 ME = Caller("test", "cli")
 LATER = 2_000.0
@@ -32,7 +36,7 @@ def catch_up(store: Store, log: RevocationLog) -> int:
         return log.catch_up(tx)
 
 
-def test_only_what_takes_away_is_in_the_file(store: Store, tmp_path: Path) -> None:
+def test_what_takes_away_and_what_was_certified_is_in_the_file(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "revocations.log"
     log = RevocationLog(path)
     act(store, "node.add", ("node", "nod_a"))
@@ -40,15 +44,18 @@ def test_only_what_takes_away_is_in_the_file(store: Store, tmp_path: Path) -> No
     act(store, "node.revoke", ("node", "nod_a"), serials=["1", "2"])
     act(store, "token.revoke", ("token", "tok_a"), error="no such token")
     act(store, "device.rm", ("device", "dev_a"))
-    assert catch_up(store, log) == 2
+    act(store, "relay.enroll", ("relay", "rly_a"), serial="3", not_after=4)
+    assert catch_up(store, log) == 3
     assert catch_up(store, log) == 0
     assert [(e.seq, e.action, e.target_id, e.detail) for e in read_file(path)] == [
         (2, "node.revoke", "nod_a", {"serials": ["1", "2"]}),
         (4, "device.rm", "dev_a", {}),
+        (5, "relay.enroll", "rly_a", {"serial": "3", "not_after": 4}),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
     assert catch_up(store, RevocationLog(path)) == 0, "a successor goes on where the file ends"
-    assert is_revoking("user.suspend") and not is_revoking("user.add")
+    assert all(is_revoking(action) for action in ("user.suspend", "node.enroll", "server.trust"))
+    assert not is_revoking("user.add")
 
 
 def test_a_line_that_a_crash_cut_is_written_again(store: Store, tmp_path: Path) -> None:
@@ -156,6 +163,7 @@ def entries(*what: tuple[str, str, dict[str, Any]]) -> list[Entry]:
             "tok": "token",
             "prf": "profile",
             "rly": "relay",
+            "srv": "server",
             "tkt": "ticket",
         }[target[:3]]
         found.append(Entry(100 + number, f"aud_{number}", 1_000_000_000, action, kind, target, detail))
@@ -325,6 +333,88 @@ def test_tokens_relays_and_admins(store: Store) -> None:
     assert column(store, "SELECT serial FROM relay_certs WHERE revoked_at IS NULL") == []
     assert column(store, "SELECT status FROM users ORDER BY id")[-2:] == ["disabled", "active"]
     assert len(done.effects) == 3
+
+
+def test_a_removed_relay_is_dialled_in_no_role(store: Store) -> None:
+    with store.write() as tx:
+        tx.execute(
+            "INSERT INTO relays (id, name, kind, endpoint, egress_endpoint, egress_hop, onion_endpoint, onion_pubkey, "
+            "status, created_at, updated_at) "
+            "VALUES ('rly_a', 'r', 'remote', 'a:1', 'a:2', 1, 'a:3', 'key', 'active', 1, 1)"
+        )
+        for name, hops in (("over", "rly_b,rly_a"), ("direct", "")):
+            tx.execute(
+                "INSERT INTO control_paths (id, name, hops, created_at, updated_at) VALUES (?, ?, ?, 1, 1)",
+                (name, name, hops),
+            )
+    done = run(store, ("relay.rm", "rly_a", {}))
+    (left,) = column(store, "SELECT endpoint, egress_endpoint, egress_hop, onion_endpoint, onion_pubkey, status FROM relays")
+    assert left == ("", "", 0, "", "", "removed")
+    assert "is not dialled (nothing goes over over until" in done.effects[0]
+
+
+ISSUED_AT, ENDS_AT = 1_000_000_000, 9_000_000_000
+"""Microseconds, as ``entries`` has it; seconds."""
+
+
+def test_certificates_that_were_issued_since_are_known_and_revoked_ones_stay_so(store: Store) -> None:
+    """Otherwise nobody could tell the ones that are good from those that are not."""
+    inventory(store)
+    with store.write() as tx:
+        for relay in ("rly_a", "rly_b"):
+            insert_relay(tx, Relay(relay, relay, endpoint=f"{relay}:1", status="active"))
+        tx.execute("INSERT INTO removed_relay_certs (serial, not_after) VALUES ('70', 1)")
+
+    def issued(serial: str) -> dict[str, Any]:
+        return {"name": "x", "serial": serial, "not_after": ENDS_AT}
+
+    done = run(
+        store,
+        ("node.enroll", "nod_a", issued("21")),
+        ("node.enroll", "nod_a", issued("22")),
+        ("node.enroll", "nod_a", issued("11")),  # is known
+        ("node.enroll", "nod_gone", issued("23")),
+        ("node.revoke", "nod_a", {"serials": ["11", "22"]}),
+        ("relay.enroll", "rly_a", issued("31")),
+        ("relay.enroll", "rly_b", issued("32")),
+        ("relay.enroll", "rly_gone", issued("33")),
+        ("relay.rm", "rly_b", {}),
+        ("relay.enroll", "rly_a", {"serial": "34"}),  # does not say until when: stays unknown
+        ("relay.enroll", "rly_a", {"serial": "x", "not_after": ENDS_AT}),
+        ("relay.enroll", "rly_a", {}),
+    )
+    assert done.effects == (
+        "2 certificates of node nod_a are revoked (node.revoke)",
+        "relay rly_b, which was removed, is without certificates and is not dialled (relay.rm)",
+    )
+    shown = "serial, server_name, not_before, not_after, created_at"
+    assert column(store, f"SELECT {shown} FROM node_certs WHERE revoked_at IS NULL ORDER BY serial") == [
+        ("12", "x", 0, 9_000_000_000_000_000, 5),
+        ("21", server_name_of(21), ISSUED_AT, ENDS_AT * 1_000_000, ISSUED_AT),
+    ]
+    with store.read() as tx:
+        names = {serial: relay_name(tx, serial) for serial in ("31", "32", "33", "34", "70", "no such serial")}
+    assert names == {"31": "rly_a", "32": None, "33": None, "34": None, "70": None, "no such serial": None}
+
+
+def test_a_host_key_that_was_given_up_is_not_logged_in_to_again(store: Store) -> None:
+    """Nor is the other one, before an operator has compared it: anybody who can write the file could have named it."""
+    with store.write() as tx:
+        for name in ("srv_a", "srv_b"):
+            insert_server(tx, Server(name, name, name, ssh_host_key="ssh-ed25519 OLD"))
+    trusted = {"before": "SHA256:old", "now": "SHA256:new", "key": "ssh-ed25519 NEW"}
+    done = run(
+        store,
+        ("server.trust", "srv_a", trusted),
+        ("server.trust", "srv_b", {"before": "x", "now": "y"}),
+        ("server.trust", "srv_b", trusted | {"key": "ssh-ed25519 OLD"}),
+        ("server.trust", "srv_gone", trusted),
+    )
+    assert column(store, "SELECT ssh_host_key, offered_host_key FROM servers ORDER BY id") == [
+        ("ssh-ed25519 OLD", "ssh-ed25519 NEW"),
+        ("ssh-ed25519 OLD", ""),
+    ]
+    assert len(done.effects) == 1 and "server srv_a is not logged in to" in done.effects[0]
 
 
 def test_invites_that_were_used_or_revoked_stay_so(store: Store) -> None:

@@ -209,6 +209,7 @@ def _note_refusal(
         with state.store.write(Durability.BATCHED) as tx:
             record(tx, Caller(who, "token"), action, target, detail, now=state.now(), error=error[:200])
     except StoreUnavailable as failure:
+        state.not_recorded += 1
         state.context.log.warning("a refusal (%s) is in no audit record: %s", action, failure)
         return
     state.not_recorded = 0

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from argon2.exceptions import Argon2Error, InvalidHashError
-from argon2.low_level import Type, hash_secret, verify_secret
+from argon2.low_level import Type, error_to_str, hash_secret, verify_secret
 
-from coxswain.errors import InvalidInput, Throttled
+from coxswain.errors import InvalidInput, Throttled, Unavailable
 
 __all__ = ["HashingGate", "check_hash", "check_new", "hash_password", "is_sound_hash", "new_password"]
 
@@ -28,6 +28,13 @@ _MEMORY_KIB, _PASSES, _LANES, _SALT_BYTES, _KEY_BYTES = 65_536, 1, 4, 16, 32
 _SHORTEST, _LONGEST = 8, 512
 _MOST_MEMORY_KIB, _MOST_PASSES, _MOST_LANES = 1_048_576, 16, 64
 """A hash from a file or a foreign database may ask for other parameters, but not for all of the machine."""
+
+_FOR_WANT = frozenset(error_to_str(code) for code in (-22, -33))
+"""What the library says when it gets no memory (``ARGON2_MEMORY_ALLOCATION_ERROR``) or no thread (``ARGON2_THREAD_FAIL``);
+argon2.h has the numbers.
+"""
+
+_WANTING = "It takes 64 MiB and four threads for a tenth of a second; try again, and see that the machine has them to spare."
 
 _PHC = re.compile(r"\$argon2id\$v=19\$m=(\d{1,8}),t=(\d{1,3}),p=(\d{1,3})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})")
 
@@ -48,16 +55,19 @@ def new_password() -> str:
 
 
 def hash_password(password: str) -> str:
-    """The PHC string of ``password`` under a fresh salt."""
-    phc = hash_secret(
-        password.encode("utf-8", "surrogatepass"),
-        secrets.token_bytes(_SALT_BYTES),
-        time_cost=_PASSES,
-        memory_cost=_MEMORY_KIB,
-        parallelism=_LANES,
-        hash_len=_KEY_BYTES,
-        type=Type.ID,
-    )
+    """The PHC string of ``password`` under a fresh salt. Raises ``Unavailable`` for want of memory or threads."""
+    try:
+        phc = hash_secret(
+            password.encode("utf-8", "surrogatepass"),
+            secrets.token_bytes(_SALT_BYTES),
+            time_cost=_PASSES,
+            memory_cost=_MEMORY_KIB,
+            parallelism=_LANES,
+            hash_len=_KEY_BYTES,
+            type=Type.ID,
+        )
+    except Argon2Error:
+        raise Unavailable("the password cannot be hashed just now", remedy=_WANTING) from None
     return phc.decode("ascii")
 
 
@@ -71,11 +81,16 @@ def is_sound_hash(phc: str) -> bool:
 
 
 def check_hash(password: str, phc: str) -> bool:
-    """Whether ``phc`` is a hash of ``password``. An empty or unsound ``phc`` is nobody's, and takes as long to find out."""
+    """Whether ``phc`` is a hash of ``password``. An empty or unsound ``phc`` is nobody's, and takes as long to find out.
+
+    Raises ``Unavailable`` if it cannot be found out for want of memory or threads: a right one must not be called wrong.
+    """
     theirs = phc if is_sound_hash(phc) else _NOBODYS
     try:
         verify_secret(theirs.encode("ascii"), password.encode("utf-8", "surrogatepass"), Type.ID)
-    except (Argon2Error, InvalidHashError):
+    except (Argon2Error, InvalidHashError) as error:
+        if str(error) in _FOR_WANT:
+            raise Unavailable("passwords cannot be checked just now", remedy=_WANTING) from None
         return False
     return theirs is phc
 

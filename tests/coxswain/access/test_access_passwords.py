@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -109,3 +111,22 @@ def test_where_there_is_no_account_as_much_is_hashed_as_where_there_is_one(monke
     for phc in ("", "nonsense", hash_password("something else")):
         assert not check_hash("guess", phc)
     assert costs == [b"m=65536,t=1,p=4"] * 3
+
+
+def test_a_right_password_is_not_called_wrong_for_want_of_memory() -> None:
+    """Nor is it counted, then, as a guess. In a process of its own, which gets none."""
+    program = """
+import resource
+from coxswain.access.passwords import check_hash, hash_password
+from coxswain.errors import Unavailable
+stored = hash_password("right")
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 8 * 2**20,) * 2)
+for act in (lambda: check_hash("right", stored), lambda: check_hash("wrong", ""), lambda: hash_password("new")):
+    try:
+        print(act())
+    except Unavailable as error:
+        print("just now" in str(error) and "64 MiB" in error.remedy)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 3

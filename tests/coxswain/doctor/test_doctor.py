@@ -276,6 +276,7 @@ SOUND: dict[str, Any] = {
         "children": [],
     },
     "/api/nodes": [],
+    "/api/relays": [],
     "/api/config": {"problem": "", "reloadable": [], "pending": []},
     "/api/audit/head": {"findings": []},
     "/api/operations?state=failed&limit=100": [],
@@ -284,8 +285,8 @@ SOUND: dict[str, Any] = {
 
 
 def told(**changed: Any) -> list[Finding]:
-    names = {"tree": "/api/tree", "nodes": "/api/nodes", "config": "/api/config", "audit": "/api/audit/head",
-             "status": "/api/status", "failed": "/api/operations?state=failed&limit=100"}  # fmt: skip
+    names = {"tree": "/api/tree", "nodes": "/api/nodes", "relays": "/api/relays", "config": "/api/config",
+             "audit": "/api/audit/head", "status": "/api/status", "failed": "/api/operations?state=failed&limit=100"}  # fmt: skip
     answers = SOUND | {names[name]: value for name, value in changed.items()}
 
     def get(path: str) -> Any:
@@ -353,6 +354,17 @@ def test_what_waits_or_is_wrong() -> None:
     assert found(told(audit={"findings": ["cut"]}), "audit log", Level.FAIL) == "cut"
     assert "node.add op_1" in found(told(failed=[{"kind": "node.add", "id": "op_1"}]), "operations", Level.WARN)
     assert "it is 0.0.0" in found(told(status={"version": "0.0.0"}), "daemon", Level.WARN)
+
+
+def test_relays_that_do_not_serve() -> None:
+    stands = {"id": "rly_a", "name": "stands", "status": "active", "tunnel": "connected", "tunnel_error": ""}
+    fell = stands | {"name": "fell", "tunnel": "waiting", "tunnel_error": "its certificate is not known here"}
+    gone = stands | {"name": "gone", "status": "removed", "tunnel": ""}
+    assert [f for f in told(relays=[stands, stands | {"tunnel": ""}]) if f.check == "relays"] == []
+    assert "of fell does not stand: its certificate is" in found(
+        told(relays=[stands, fell]), "relays", Level.WARN
+    )
+    assert "gone was removed after the backup" in found(told(relays=[gone]), "relays", Level.WARN)
 
 
 def test_a_daemon_that_does_not_answer() -> None:

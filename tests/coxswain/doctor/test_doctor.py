@@ -286,7 +286,8 @@ SOUND: dict[str, Any] = {
 
 def told(**changed: Any) -> list[Finding]:
     names = {"tree": "/api/tree", "nodes": "/api/nodes", "relays": "/api/relays", "config": "/api/config",
-             "audit": "/api/audit/head", "status": "/api/status", "failed": "/api/operations?state=failed&limit=100"}  # fmt: skip
+             "audit": "/api/audit/head", "status": "/api/status",
+             "failed": "/api/operations?state=failed&limit=100"}  # fmt: skip
     answers = SOUND | {names[name]: value for name, value in changed.items()}
 
     def get(path: str) -> Any:

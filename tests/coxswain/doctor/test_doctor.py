@@ -362,9 +362,7 @@ def test_relays_that_do_not_serve() -> None:
     fell = stands | {"name": "fell", "tunnel": "waiting", "tunnel_error": "its certificate is not known here"}
     gone = stands | {"name": "gone", "status": "removed", "tunnel": ""}
     assert [f for f in told(relays=[stands, stands | {"tunnel": ""}]) if f.check == "relays"] == []
-    assert "of fell does not stand: its certificate is" in found(
-        told(relays=[stands, fell]), "relays", Level.WARN
-    )
+    assert "of fell does not stand: its certificate is" in found(told(relays=[stands, fell]), "relays", Level.WARN)
     assert "gone was removed after the backup" in found(told(relays=[gone]), "relays", Level.WARN)
 
 

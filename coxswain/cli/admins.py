@@ -8,7 +8,19 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place, yes_option
-from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import (
+    Group,
+    ago,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    paint,
+    print_json,
+    table,
+)
 from coxswain.errors import InvalidInput
 
 __all__ = ["admins"]
@@ -107,9 +119,7 @@ def remove(config: str | None, admin: str, *, yes: bool, as_json: bool) -> None:
     api = client(config)
     found = api.get(place("admins", admin))
     if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput("rm: there is nobody to ask", remedy="Say --yes to remove without being asked.")
-        click.confirm(f"Remove the admin {clean(found['email'])}?", abort=True)
+        confirm(f"Remove the admin {found['email']}?")
     api.call("DELETE", f"{place('admins', found['id'])}?version={found['version']}")
     _tell(found["email"], "removed", "", found, as_json=as_json)
 

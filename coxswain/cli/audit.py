@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import click
 
 from coxswain.cli.client import Client
-from coxswain.cli.output import ago, clean, client, config_option, facts, json_option, print_json, table
+from coxswain.cli.output import ago, clean, client, config_option, confirm, facts, json_option, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["audit"]
@@ -231,7 +231,7 @@ def check_proof(file: str, key: str, files: tuple[str, ...], max_age: int | None
     from coxswain.audit.note import BadNote, Verifier  # noqa: PLC0415 - cryptography takes time to import
     from coxswain.audit.offline import check  # noqa: PLC0415
 
-    verifier = Verifier.parse(Path(key).read_text(encoding="utf-8") if "+" not in key else key)
+    verifier = Verifier.parse(_read(key) if "+" not in key else key)
     against = [note for name in files for note in _notes(name)]
     try:
         found = check(_read(file), verifier, against)
@@ -285,7 +285,7 @@ def accept(config: str | None, reason: str, *, yes: bool, as_json: bool) -> None
     if not yes:
         for finding in asking.get("/api/audit/head")["findings"]:
             click.echo(clean(finding))
-        click.confirm("Go on under a new name?", abort=True)
+        confirm("Go on under a new name?")
     found = asking.post("/api/audit/accept", {"reason": reason})
     if as_json:
         print_json(found)
@@ -307,6 +307,8 @@ def _read(file: str) -> str:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InvalidInput(f"{file}: is no text") from None
+    except OSError as error:  # and not exit code 1, which says that something is not what it was
+        raise InvalidInput(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
-from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, print_json, table
+from coxswain.cli.output import Group, clean, client, config_option, confirm, facts, json_option, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["control_paths"]
@@ -122,9 +121,7 @@ def remove(config: str | None, path: str, *, yes: bool, allow_direct: bool, as_j
     asking = client(config)
     found = asking.get(_path(path))
     if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput("rm: there is nobody to ask", remedy="Say --yes to remove without being asked.")
-        click.confirm(f"Remove {found['name']}?", abort=True)
+        confirm(f"Remove {found['name']}?")
     query = urlencode({"version": found["version"]} | ({"allow_direct": "true"} if allow_direct else {}))
     asking.call("DELETE", f"{_path(found['id'])}?{query}")
     if as_json:

@@ -9,7 +9,19 @@ import click
 
 from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
 from coxswain.cli.files import check_free, file_stem, write_private
-from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import (
+    Group,
+    ago,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    paint,
+    print_json,
+    table,
+)
 
 __all__ = ["devices"]
 
@@ -167,7 +179,7 @@ def resume(config: str | None, device: str, wait: int, *, as_json: bool) -> None
 def revoke(config: str | None, device: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Take a device from all nodes and destroy its keys, for good."""
     if not yes:
-        click.confirm(clean(f"Revoke {device}? Its keys are destroyed; it can only be removed after that."), abort=True)
+        confirm(f"Revoke {device}? Its keys are destroyed; it can only be removed after that.")
     _set_status(config, device, "revoke", wait, as_json=as_json)
 
 
@@ -182,7 +194,7 @@ def remove(config: str | None, device: str, wait: int, *, yes: bool, as_json: bo
     api = client(config)
     found = api.get(place("devices", device))
     if not yes:
-        click.confirm(clean(f"Remove {found['name']} ({found['id']})?"), abort=True)
+        confirm(f"Remove {found['name']} ({found['id']})?")
     api.call("DELETE", with_query(place("devices", device), version=found["version"], wait=wait))
     print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 

@@ -10,7 +10,19 @@ import click
 
 from coxswain.cli.accounts import every, place, yes_option
 from coxswain.cli.files import check_free, file_stem, write_private
-from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import (
+    Group,
+    ago,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    paint,
+    print_json,
+    table,
+)
 
 __all__ = ["enroll", "invites"]
 
@@ -73,7 +85,7 @@ def list_(config: str | None, user: str, *, as_json: bool) -> None:
 def revoke(config: str | None, invite: str, *, yes: bool, as_json: bool) -> None:
     """Make a join link useless. A device that has joined with it stays; see cox devices revoke."""
     if not yes:
-        click.confirm(clean(f"Revoke the invite {invite}?"), abort=True)
+        confirm(f"Revoke the invite {invite}?")
     client(config).call("DELETE", place("invites", invite))
     print_json({"revoked": invite}) if as_json else click.echo(clean(f"{invite} is revoked"))
 

@@ -19,6 +19,7 @@ from coxswain.cli.output import (
     clean,
     client,
     config_option,
+    confirm,
     duration,
     facts,
     json_option,
@@ -470,9 +471,7 @@ def remove(config: str | None, node: str, *, yes: bool, forget: bool, wait: bool
     asking = client(config)
     found = asking.get(node_path(node))
     if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput("remove: there is nobody to ask", remedy="Say --yes to remove without being asked.")
-        click.confirm(f"Remove {found['name']} ({found['control_addr']})?", abort=True)
+        confirm(f"Remove {found['name']} ({found['control_addr']})?")
     if found["server_id"] and not forget:
         begin(config, node_path(found["id"], "remove"), {}, wait=wait, as_json=as_json)
     else:

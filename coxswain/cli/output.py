@@ -132,6 +132,18 @@ def colour(text: str, shade: str) -> Painted:
     return Painted(click.style(text, fg=shade) if _colours() else text)
 
 
+def confirm(question: str) -> None:
+    """Asks before something is done for good. Raises ``InvalidInput`` where nobody answers, as in a script."""
+    if sys.stdin.isatty():
+        click.confirm(clean(question), abort=True)
+        return
+    answer = sys.stdin.readline()  # of `yes | cox …`
+    if not answer:
+        raise InvalidInput("there is nobody to ask", remedy="Say --yes to do it without being asked.")
+    if answer.strip().casefold() not in ("y", "yes"):
+        raise click.Abort
+
+
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[Any]], *, styles: dict[int, Callable[[str], str]] | None = None
 ) -> None:

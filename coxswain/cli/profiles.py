@@ -9,7 +9,18 @@ import click
 
 from coxswain.cli.accounts import device_of, every, place, say_arrival, wait_option, with_query, yes_option
 from coxswain.cli.files import check_free, file_stem, write_private
-from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, node_path, print_json, table
+from coxswain.cli.output import (
+    Group,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    node_path,
+    print_json,
+    table,
+)
 
 __all__ = ["profile", "profiles"]
 
@@ -114,7 +125,7 @@ def remove(config: str | None, profile: str, wait: int, *, yes: bool, as_json: b
     api = client(config)
     found = api.get(place("profiles", profile))
     if not yes:
-        click.confirm(clean(f"Remove the profile {found['name']} ({found['id']})?"), abort=True)
+        confirm(f"Remove the profile {found['name']} ({found['id']})?")
     api.call("DELETE", with_query(place("profiles", profile), version=found["version"], wait=wait))
     print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 from urllib.parse import quote
 
 import click
 
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
-from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import Group, clean, client, config_option, confirm, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
 __all__ = ["relays"]
@@ -170,9 +169,7 @@ def remove(config: str | None, relay: str, *, yes: bool, forget: bool, wait: boo
     asking = client(config)
     found = asking.get(_path(relay))
     if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput("remove: there is nobody to ask", remedy="Say --yes to remove without being asked.")
-        click.confirm(f"Remove {found['name']}?", abort=True)
+        confirm(f"Remove {found['name']}?")
     if found["server_id"] and not forget:
         begin(config, _path(relay, "remove"), {}, wait=wait, as_json=as_json)
     else:

@@ -7,7 +7,19 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
-from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import (
+    Group,
+    ago,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    paint,
+    print_json,
+    table,
+)
 
 __all__ = ["users"]
 
@@ -119,7 +131,7 @@ def remove(config: str | None, user: str, wait: int, *, yes: bool, as_json: bool
     api = client(config)
     found = api.get(place("users", user))
     if not yes:
-        click.confirm(clean(f"Remove {found['name']} ({found['id']}) with all devices?"), abort=True)
+        confirm(f"Remove {found['name']} ({found['id']}) with all devices?")
     api.call("DELETE", with_query(place("users", found["id"]), version=found["version"], wait=wait))
     print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 

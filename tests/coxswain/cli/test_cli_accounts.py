@@ -147,3 +147,18 @@ def test_a_taken_address_is_named(cox: Cox) -> None:
     said = cox("users", "add", "Zoe again", "--email", "zoe@example.org", code=5).stderr
     cox("users", "remove", "zoe@example.org", "--yes")
     assert said == "cox: email: another user has it already\n     Choose another email.\n"
+
+
+def test_what_cannot_be_undone_is_not_done_where_nobody_can_be_asked(cox: Cox) -> None:
+    user = json.loads(cox("users", "add", "Kim", "--email", "kim@example.org", "--json").stdout)["id"]
+    device = json.loads(cox("devices", "add", user, "phone", "--json").stdout)["id"]
+    for command in (
+        ("users", "rm", user),
+        ("devices", "revoke", device),
+        ("devices", "rm", device),
+        ("invites", "revoke", "x"),
+    ):
+        told = cox(*command, code=2).stderr
+        assert "there is nobody to ask" in told and "--yes" in told
+    cox("devices", "show", device)
+    cox("users", "rm", user, text="y\n")

@@ -129,6 +129,7 @@ def _seen(known: Known) -> dict[str, Any]:
         "wg_public_key": observed.wg_public_key,
         "obfuscation": observed.obfuscation,
         "xray_public_key": observed.xray_public_key,
+        "tunnel_ipv6": observed.tunnel_ipv6,
         "applied_revision": observed.applied_revision,
         "peers_online": known.peers_online,
     }

@@ -218,6 +218,7 @@ class Node:
         enabled: False after ``cox nodes disable``: no link is held.
         config_revision: the intended revision, monotonic.
         applied_revision: the revision that the node last acknowledged.
+        tunnel_ipv6: its agent does for clients' IPv6 what it does for their IPv4; existing agents do not.
         applied_content: what its peers were by content when it acknowledged that (``Desired.content``); empty: not known.
         policy_confirmed: fingerprint of the network policy that the node last acknowledged; empty: none.
         links_confirmed: the inner links that it has or may have, as (interface, what it acknowledged of it), by interface
@@ -225,6 +226,7 @@ class Node:
         link_revision: the greatest that was sent with inner links.
         xray_confirmed: fingerprint of the XRay inbound that it last acknowledged; empty: none.
         agent_started_at: when its agent started, roughly; 0: not known.
+        tunnel_ipv6: its agent does for clients' IPv6 what it does for their IPv4 (existing agents do not).
         server_id: the machine it runs on, if that is known; empty: not.
         version: for optimistic concurrency; a change carries the version that its author saw.
     """
@@ -242,6 +244,7 @@ class Node:
     wg_public_key: str = ""
     obfuscation: Obfuscation = Obfuscation()
     xray_public_key: str = ""
+    tunnel_ipv6: bool = False
     policy: NetworkPolicy = NetworkPolicy()
     policy_confirmed: str = ""
     links_confirmed: tuple[tuple[str, str], ...] = ()

@@ -240,6 +240,10 @@ class Daemon:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def setenv(self, name: str, value: str) -> None:
+        """From its next start on."""
+        self._environment = {**self._environment, name: value}
+
     def client(self) -> Client:
         return Client(self.state / "control.sock", 20)
 

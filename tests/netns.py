@@ -197,9 +197,10 @@ class Namespace:
         self.run("wireguard-go", interface)
         tunnel = Tunnel(self, interface, "".join(f"{line}\n" for line in text.splitlines() if line.startswith(plain)))
         tunnel.connect()
-        self.run("ip", "address", "add", said["Address"], "dev", interface)
+        for address in said["Address"].split(", "):
+            self.run("ip", "address", "add", address, "dev", interface, *(["nodad"] if ":" in address else []))
         self.run("ip", "link", "set", "mtu", said["MTU"], "up", "dev", interface)
-        for part in ("0.0.0.0/1", "128.0.0.0/1"):
+        for part in ("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"):
             self.run("ip", "route", "replace", part, "dev", interface)
         return tunnel
 

@@ -119,7 +119,12 @@ SHOWN = {
         test_the_old_path_is_not_cut_when_the_new_one_cannot_be_made_ready
         test_how_a_link_is_shows_at_both_of_its_ends
         test_the_order_of_everything_is_the_same_whatever_the_order_it_came_in""",
-    "C26": "test_three_hops_in_both_families",
+    "C26": """
+        test_three_hops_in_both_families
+        test_ipv6_is_gained_follows_paths_is_isolated_and_is_cut
+        test_nothing_leaks_where_an_agent_cannot_keep_it
+        test_no_ipv6_leaves_before_the_exit_whoever_of_the_nodes_can_carry_it
+        test_devices_gain_and_lose_an_address_and_keep_their_keys""",
     "D27": """
         test_one_session_serves_all_nodes_and_what_changes_the_route_moves_all
         test_a_relay_that_is_busy_by_another_way_is_taken_over""",
@@ -167,6 +172,9 @@ SHOWN = {
         test_a_sync_that_changes_nothing_gives_the_same_bundle""",
     "10.1-7": """
         test_many_at_once_until_no_address_is_left
+        test_many_at_once_until_none_is_left
+        test_an_address_is_one_devices_exactly_when_its_ipv4_address_is
+        test_the_document_has_it_in_a_key_that_existing_clients_pass_over
         test_the_range_of_addresses""",
     "10.1-8": """
         test_many_revisions_grow_at_once
@@ -414,7 +422,7 @@ PARTLY = {
     "10.2-19": "no offline root",
     "A5": "the agent is root, with few capabilities and a sandbox: what it runs (awg-quick, sysctl) wants that",
     "A7": "without --allow, an egress or onion relay dials whatever it is asked to, as existing ones do",
-    "C26": "existing agents filter, mark and masquerade IPv4 only; ours does both. Devices have no IPv6 in the tunnel",
+    "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
     "E33": "ports of endpoints, regions, a reserve of nodes have no effect, as the configuration says; no exit failover",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",

@@ -123,6 +123,7 @@ def _enrolled(
         user_id=user.id,
         user_name=user.name,
         tunnel_ip=given.tunnel_ip,
+        tunnel_ip_v6=given.tunnel_ip_v6,
         peer_count=given.peer_count,
         profile_revision=bundle.revision,
         signer=bundle.signer,

@@ -17,7 +17,7 @@ from coxswain.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from coxswain.ids import new_id
 from coxswain.messages import accounts as m
 from coxswain.messages.audit import Committed, OutboxGrew
-from coxswain.model import Credential, Device, DeviceStatus, Profile
+from coxswain.model import Credential, Device, DeviceStatus, Peer, Profile
 from coxswain.provisioning.checks import check_profile, check_protocol
 from coxswain.provisioning.export import export, file_name
 from coxswain.store import Tx
@@ -107,12 +107,12 @@ def _list(fleet: FleetState, message: m.ListProfiles) -> list[Profile]:
         )
 
 
-def _get_device(fleet: FleetState, message: m.GetDevice) -> tuple[Device, tuple[Credential, ...], int]:
+def _get_device(fleet: FleetState, message: m.GetDevice) -> tuple[Device, tuple[Credential, ...], tuple[Peer, ...]]:
     with fleet.store.read() as tx:
         device = known_device(tx, message.id)
         credentials = rows.credentials_of(tx, [device.id])[device.id]
         peers = peer_rows.peers_of_devices(tx, [device.id])[device.id]
-    return device, tuple(credentials), len(peers)
+    return device, tuple(credentials), tuple(peers)
 
 
 def _export(fleet: FleetState, message: m.ExportProfile) -> Committed[m.Exported]:

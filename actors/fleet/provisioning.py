@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from actors.fleet.intents import tell_intents
@@ -13,7 +13,18 @@ from coxswain.errors import AddressesExhausted
 from coxswain.messages.accounts import Given, Unserved
 from coxswain.model import Credential, Device, Peer
 from coxswain.provisioning import keys
-from coxswain.provisioning.assign import Assignment, Has, PeerKey, World, assign, new_peers
+from coxswain.provisioning.assign import (
+    Addresses,
+    Assignment,
+    Has,
+    PeerKey,
+    World,
+    addresses_by,
+    assign,
+    new_peers,
+    renumbered,
+)
+from coxswain.provisioning.document import tunnel_ip_v6
 from coxswain.provisioning.offer import Offer
 from coxswain.store import Tx
 from coxswain.store import accounts as account_rows
@@ -67,6 +78,7 @@ def provision(fleet: FleetState, tx: Tx, device_ids: Sequence[str], *, rotate: b
         _rotate(fleet, tx, outcome, credentials, peers)
     planned = [(d, assign(d, Has(profiles[d.id], credentials[d.id], peers[d.id]), around)) for d in devices]
     minted = _mint(fleet, tx, planned, around.offer)
+    addresses = _addresses(tx, around, [*credentials.values(), *minted.values()])
     removed: list[PeerKey] = []
     added: list[Peer] = []
     changed: list[str] = []
@@ -79,15 +91,18 @@ def provision(fleet: FleetState, tx: Tx, device_ids: Sequence[str], *, rotate: b
         has += minted.get(device.id, [])
         gone = set(assignment.remove)
         gone.update((p.node_id, p.protocol, p.public_key) for p in peers[device.id] if p.credential_id in dropped)
-        new = new_peers(assignment, has, peers[device.id], keys.new_preshared_key)
+        new = new_peers(assignment, has, peers[device.id], addresses, keys.new_preshared_key)
+        stay = [p for p in peers[device.id] if (p.node_id, p.protocol, p.public_key) not in gone]
+        moved = renumbered(has, stay, addresses)
         removed += assignment.remove
-        added += new
+        added += new + moved
         outcome.touched.update(key[0] for key in gone)
-        outcome.touched.update(p.node_id for p in new)
-        if gone or new or assignment.adopt or minted.get(device.id) or rotate:
+        outcome.touched.update(p.node_id for p in new + moved)
+        if gone or new or moved or assignment.adopt or minted.get(device.id) or rotate:
             changed.append(device.id)
         count = len(peers[device.id]) - len(gone) + len(new)
-        outcome.given.append(_given(device, has, count, changed=device.id in changed[-1:]))
+        there = {p.id: p for p in (*stay, *new, *moved)}
+        outcome.given.append(_given(device, has, count, there.values(), changed=device.id in changed[-1:]))
         outcome.unserved += [Unserved(s.profile_id, s.name, s.reason) for s in assignment.skipped]
     profile_rows.delete_credentials(tx, [c for _, assignment in planned for c in assignment.drop])
     rows.remove_peers(tx, removed)
@@ -105,8 +120,15 @@ def follow(fleet: FleetState, revisions: dict[str, int]) -> None:
     tell_intents(fleet, tuple(revisions))
 
 
-def _given(device: Device, has: Sequence[Credential], count: int, *, changed: bool) -> Given:
-    return Given(device.id, has[0].address if has else "", count, device.profile_revision + changed)
+def _addresses(tx: Tx, around: World, held: Sequence[Sequence[Credential]]) -> Addresses:
+    """What each credential's peers may send from."""
+    found = (around.offer.address_v6(credential.address) for credentials in held for credential in credentials)
+    return addresses_by(around, profile_rows.taken_by_hand(tx, [f"{address}/128" for address in found if address]))
+
+
+def _given(device: Device, has: Sequence[Credential], count: int, peers: Iterable[Peer], *, changed: bool) -> Given:
+    first, second = ("", "") if not has else (has[0].address, tunnel_ip_v6(has[0], peers))
+    return Given(device.id, first, count, device.profile_revision + changed, second)
 
 
 def _mint(

@@ -1,4 +1,5 @@
-"""Provisioning of devices when a node became ready for them: they are given what they lacked there.
+"""Provisioning of devices when a node became ready for them: they are given what they lacked there. So
+are they where its agent or the configuration has changed as to IPv6: they gain an address or lose it, and keep their keys.
 
 A step is bounded, one transaction, and one audit record by ``system``; between steps the actor does other work. What is
 left is not kept anywhere: a restart looks at all nodes again, and finds what is missing.
@@ -82,9 +83,12 @@ def _lacking(fleet: FleetState, node_id: str, after: str) -> list[str]:
     node = fleet.nodes.get(node_id)
     if node is None:
         return []
-    ready = [protocol for protocol in Protocol if is_ready(node, protocol, offer(fleet))]
+    offered = offer(fleet)
+    ready = [protocol for protocol in Protocol if is_ready(node, protocol, offered)]
+    network = str(offered.subnet_v6.network_address) if offered.subnet_v6 is not None and node.tunnel_ipv6 else ""
     with fleet.store.read() as tx:
         found = {d for p in ready for d in rows.devices_lacking(tx, node_id, int(p), after=after, limit=_DEVICES)}
+        found.update(rows.devices_misnumbered(tx, node_id, network, after=after, limit=_DEVICES))
     return sorted(found)[:_DEVICES]
 
 

@@ -69,6 +69,7 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
         "wg_public_key": report.wg_public_key,
         "obfuscation": report.obfuscation,
         "xray_public_key": report.xray_public_key,
+        "tunnel_ipv6": report.tunnel_ipv6,
         "applied_revision": report.applied_revision,
         "applied_content": report.applied_content,
         "policy_confirmed": report.policy_confirmed,
@@ -85,7 +86,9 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
         fleet.serves_anew[node.id] = None
     fleet.unwritten[node.id] = None
     fleet.keys_changed = fleet.keys_changed or "wg_public_key" in changed
-    if changed.keys() & {"wg_public_key", "obfuscation"} and fleet.wired is not None and fleet.wired.links:
+    if "tunnel_ipv6" in changed:
+        refresh(fleet, node.id)  # devices gain an address there, or lose it
+    if changed.keys() & {"wg_public_key", "obfuscation", "tunnel_ipv6"} and fleet.wired is not None and fleet.wired.links:
         fleet.rewire_soon()
     if "status" in changed:
         data = {"node_id": node.id, "name": node.name, "status": str(changed["status"]), "was": str(node.status)}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from actors.fleet.state import FleetState, Handler
 from actors.node_link import link_name
 from coxswain.cascade.resources import check_joint, free_index, link_mtu
-from coxswain.cascade.types import Binding, NodeLink, Path
+from coxswain.cascade.types import Binding, NodeCascade, NodeLink, Path
 from coxswain.cascade.wiring import Cascade, wire
 from coxswain.errors import CoxswainError, InvalidInput, StoreUnavailable
 from coxswain.messages import fleet as m
@@ -66,9 +66,14 @@ def rewired(fleet: FleetState, tx: Tx) -> Wired:
     touched = [
         node_id
         for node_id in sorted(before.cascade.nodes.keys() | after.cascade.nodes.keys())
-        if before.cascade.of(node_id).edges != after.cascade.of(node_id).edges and node_id in fleet.nodes
+        if _peers_of(before.cascade.of(node_id)) != _peers_of(after.cascade.of(node_id)) and node_id in fleet.nodes
     ]
     return dataclasses.replace(after, bumped=rows.bump_revisions(tx, touched) if touched else {})
+
+
+def _peers_of(cascade: NodeCascade) -> tuple[object, ...]:
+    """What of it is pushed with the node's peers."""
+    return cascade.edges, cascade.refused
 
 
 def install(fleet: FleetState, after: Wired) -> None:

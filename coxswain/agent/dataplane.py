@@ -140,6 +140,11 @@ class DataPlane(Protocol):
         ...
 
     @property
+    def carries_ipv6(self) -> bool:
+        """Clients' IPv6 is isolated, marked and masqueraded just as their IPv4, by the policy in force."""
+        ...
+
+    @property
     def xray(self) -> XrayEngine:
         """What runs the REALITY inbound; only used while ``has_xray``."""
         ...

@@ -189,6 +189,7 @@ class NodeService:
             ),
             xray=pb.XRayRealityInfo(public_key=self._xray_identity.public_key),
             applied_revision=self.applied_revision,
+            tunnel_ipv6=self._plane.carries_ipv6,
         )
 
     async def list_peers(self, request: pb.ListPeersRequest) -> pb.ListPeersResponse:

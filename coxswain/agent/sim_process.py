@@ -231,6 +231,11 @@ class Conductor:
             node.plane.link_down(command["interface"])
         return {}
 
+    async def _ipv6(self, command: Answer) -> Answer:
+        for node in self._nodes(command):
+            node.plane.carries_ipv6 = bool(command["on"])
+        return {}
+
     async def _network(self, command: Answer) -> Answer:
         """The policy in force and the inner links that are up, with their counters."""
         return {"network": [{"node": node.index, **network_of(node)} for node in self._nodes(command)]}
@@ -284,6 +289,7 @@ COMMANDS = {
     "sessions": "node: public keys of connected peers",
     "peers": "node: what peers it has",
     "link_down": "node, interface: takes an inner link away",
+    "ipv6": "node, on: whether the agent serves clients' IPv6",
     "network": "node: policy with its transits, inner links with their counters",
     "drop_peer": "node, peer: as if somebody removed it by hand",
     "commands": "node: what a real data plane would have run last; needs --record",
@@ -303,6 +309,7 @@ def network_of(node: SimNode) -> Answer:
                 "listen_port": config.listen_port,
                 "mtu": config.mtu,
                 "exit": config.exit.public_key,
+                "allowed_ips": list(config.exit.allowed_ips),
                 "endpoint": config.exit.endpoint,
                 "obfuscation": asdict(config.obfuscation),
                 "revision": State(node.files).link_revision(interface),

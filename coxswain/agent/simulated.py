@@ -76,6 +76,7 @@ class SimulatedPlane:
     Attributes:
         links: the inner links that are up, by interface.
         policy: the one in force; None: none since the host started.
+        carries_ipv6: whether it says that it serves clients' IPv6; an existing agent cannot.
         policies: all that were put in force, with their transits, the last 32.
     """
 
@@ -95,6 +96,7 @@ class SimulatedPlane:
         self.behaviour = behaviour
         self.xray = SimulatedXray()
         self._links = SimLinks(existing_agent=existing_agent)
+        self.carries_ipv6 = not existing_agent
         self.policy: Policy | None = None
         self.policies: deque[Policy] = deque(maxlen=32)
         self.commands: deque[tuple[str, ...]] | None = deque(maxlen=1000) if record else None

@@ -85,6 +85,7 @@ def node_brief(n: Node) -> dict[str, Any]:
         "version_display": display_version(n.agent_version),
         "wg_public_key": n.wg_public_key,
         "xray_public_key": n.xray_public_key,
+        "tunnel_ipv6": n.tunnel_ipv6,
         "forwarding": n.policy.forwarding,
         "masquerade": n.policy.masquerade,
         "isolation": n.policy.isolation,

@@ -144,7 +144,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class InnerLink:
-    """A link as its dialling node is told of it (node-contract.md 6.6)."""
+    """A link as its dialling node is told of it (node-contract.md 6.6). ``ipv6``: somebody's IPv6 goes into it too."""
 
     id: str
     interface: str
@@ -154,6 +154,7 @@ class InnerLink:
     exit_key: str
     endpoint: str
     preshared_key: str = field(repr=False)
+    ipv6: bool = False
 
     @property
     def block(self) -> str:
@@ -163,7 +164,8 @@ class InnerLink:
     @property
     def peer(self) -> str:
         """Names what a later call changes."""
-        return _digest(self.exit_key, self.endpoint, self.preshared_key)
+        known = (self.exit_key, self.endpoint, self.preshared_key)
+        return _digest(*known, "ipv6") if self.ipv6 else _digest(*known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +178,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class NodeCascade:
-    """What the paths make of one node. ``edges`` come after all other peers; ``problems`` are sentences."""
+    """What the paths make of one node. ``edges`` come after all other peers; ``problems`` are sentences.
+
+    ``refused``: addresses that its own peers must not have, because it could not send them on.
+    """
 
     links: tuple[InnerLink, ...] = ()
     edges: tuple[Peer, ...] = ()
     transits: tuple[Transit, ...] = ()
     problems: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.links or self.edges or self.transits)
+        return bool(self.links or self.edges or self.transits or self.refused)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -194,7 +200,7 @@ class NodeCascade:
         links = [(link.interface, link.block, link.peer) for link in self.links]
         edges = [(edge.public_key, edge.allowed_ips, edge.preshared_key) for edge in self.edges]
         transits = [(t.device_cidr, t.inner_interface, t.mark, t.table) for t in self.transits]
-        return _digest(links, edges, transits)
+        return _digest(links, edges, transits, *([self.refused] if self.refused else []))
 
 
 def _digest(*values: object) -> str:

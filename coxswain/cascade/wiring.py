@@ -2,10 +2,14 @@
 
 At every hop the source address is the one that the device has on the entry (fleet-model.md 6.1). Edges that several paths
 share carry all their addresses. What cannot be wired is left out and reported; it never keeps the rest from working.
+
+A node whose agent carries no IPv6 is told to send no IPv6 address on: its rules cannot (node-contract.md 7.3). What it does
+not send on would leave there, so such an address is not let in. Where only a later node cannot, the link to it takes none.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +80,7 @@ class _Work:
         self._problems: list[Problem] = []
         self._usable: dict[tuple[str, str], InnerLink] = {}
         self._taken: dict[tuple[Spot, str], str] = {}
+        self._refused: dict[str, set[str]] = {}
         self._staged: dict[tuple[Sequence[str], Sequence[str], Phase], Claims] = {}
         for edge, link in links.items():
             self._use(edge, link)
@@ -100,16 +105,26 @@ class _Work:
         if not binding.active or not binding.tunnel:
             return
         wanted: dict[tuple[Spot, str], str] = {}
+        refused: set[tuple[str, str]] = set()
         try:
             for addresses, found in self._parts(binding):
                 for address in addresses:
                     for spot, to in found.items():
-                        wanted.setdefault((spot, address), to)
+                        if ":" not in address or self._carries_ipv6(spot[1]):
+                            wanted.setdefault((spot, address), to)
+                        elif spot[0] == "transit":
+                            refused.add((spot[1], address))
             self._check(wanted)
         except _LeftOut as reason:
             self._problems.append(Problem(binding.id, str(reason)))
             return
         self._taken.update(wanted)
+        for node_id, address in refused:
+            self._refused.setdefault(node_id, set()).add(address)
+
+    def _carries_ipv6(self, node_id: str) -> bool:
+        node = self._nodes.get(node_id)
+        return node is not None and node.tunnel_ipv6
 
     def _parts(self, binding: Binding) -> Sequence[tuple[Sequence[str], Claims]]:
         """Addresses, and what they claim. Where both routes begin on different nodes, the device has to go over to the
@@ -172,16 +187,22 @@ class _Work:
             else:
                 transits.setdefault(node_id, []).append((address, (node_id, to)))
         dialled, edges = self._grouped(), _by_target(carried)
+        both = {edge for edge, found in carried.items() if any(":" in address for address in found)}
         made = {
             node_id: NodeCascade(
-                links=tuple(self._usable[edge] for edge in dialled.get(node_id, ()) if edge in self._usable),
+                links=tuple(
+                    dataclasses.replace(self._usable[edge], ipv6=edge in both)
+                    for edge in dialled.get(node_id, ())
+                    if edge in self._usable
+                ),
                 edges=tuple(self._edge(edge, carried[edge]) for edge in edges.get(node_id, ())),
                 transits=tuple(
                     self._transit(address, edge) for address, edge in sorted(transits.get(node_id, ()), key=_by_address)
                 ),
                 problems=self._problems_of(dialled.get(node_id, ())),
+                refused=tuple(sorted(self._refused.get(node_id, ()))),
             )
-            for node_id in sorted(dialled.keys() | edges.keys())
+            for node_id in sorted(dialled.keys() | edges.keys() | self._refused.keys())
         }
         return Cascade({node_id: found for node_id, found in made.items() if found or found.problems}, tuple(self._problems))
 

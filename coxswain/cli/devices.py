@@ -79,7 +79,7 @@ def issue(config: str | None, user: str, wait: int, *, as_json: bool, **given: s
             ("device", made["device_id"]),
             ("file", f"{path} (mode 0600; it holds private keys)"),
             ("relay", made["relay"]),
-            ("address", made["tunnel_ip"]),
+            ("address", _addresses(made)),
             ("peers", made["peer_count"]),
             ("revision", made["profile_revision"]),
         ]
@@ -130,8 +130,12 @@ def show(config: str | None, device: str, *, as_json: bool) -> None:
     if found["credentials"]:
         names = {p["id"]: p["name"] for p in every(api, "/api/profiles", device=device)}
         click.echo()
-        rows = [[names.get(c["profile_id"], "all nodes"), c["tunnel_ip"], c["wg_public_key"]] for c in found["credentials"]]
+        rows = [[names.get(c["profile_id"], "all nodes"), _addresses(c), c["wg_public_key"]] for c in found["credentials"]]
         table(["PROFILE", "ADDRESS", "PUBLIC KEY"], rows)
+
+
+def _addresses(shown: dict[str, Any]) -> str:
+    return ", ".join(filter(None, (shown["tunnel_ip"], shown["tunnel_ip_v6"])))
 
 
 @devices.command("provision")
@@ -146,7 +150,7 @@ def provision(config: str | None, device: str, wait: int, *, rotate: bool, as_js
     if as_json:
         print_json(result)
         return
-    facts([("address", result["tunnel_ip"]), ("peers", result["peer_count"])])
+    facts([("address", _addresses(result)), ("peers", result["peer_count"])])
     say_arrival(result)
 
 

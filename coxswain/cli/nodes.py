@@ -245,6 +245,7 @@ def _print_node(n: dict[str, Any]) -> None:
             ("agent", f"{n['agent_version']}, up {duration(n['uptime_seconds'])}" if n["agent_version"] else ""),
             ("AmneziaWG key", n["wg_public_key"]),
             ("REALITY key", n["xray_public_key"]),
+            ("clients' IPv6", "yes" if n["tunnel_ipv6"] else "no"),
             ("certificate", "valid" if n["enrolled"] else "none: enrol it with cox nodes enroll"),
             ("version", n["version"]),
         ]

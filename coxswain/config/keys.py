@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from coxswain.alerts.model import KINDS
 from coxswain.alerts.settings import ALLOWED, is_allowance
 from coxswain.inventory import is_source
+from coxswain.provisioning.offer import SUBNETS_V6, is_subnet_v6
 
 __all__ = ["KEYS", "Key", "Posture", "is_loopback"]
 
@@ -225,6 +226,8 @@ KEYS: tuple[Key, ...] = (
         **_SECONDS),
     Key("fleet.vpn_subnet", str, "10.86.0.0/16", "tunnel addresses of devices",
         "an IPv4 network of at least 8 addresses", _cidr),
+    Key("fleet.vpn_subnet_v6", str, "", "their IPv6 tunnel addresses, on nodes that serve it; empty: none",
+        f"a {SUBNETS_V6} (RFC 4193), or empty", lambda v: v == "" or is_subnet_v6(v)),
     Key("fleet.endpoint_port_min", int, 2000, "lowest UDP port of node endpoints", **_PORT, waits_for=_PORTS),
     Key("fleet.endpoint_port_max", int, 60000, "highest UDP port of node endpoints", **_PORT, waits_for=_PORTS),
     Key("fleet.rotation.enabled", bool, False, "rotate client endpoints", enterprise=True),

@@ -63,6 +63,7 @@ class Given:
     tunnel_ip: str = ""
     peer_count: int = 0
     profile_revision: int = 0
+    tunnel_ip_v6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ class RemoveDevice:
 
 @dataclass(frozen=True, slots=True)
 class GetDevice:
-    """Reply: ``(Device, tuple[Credential, ...], int)``: its keys' public halves and addresses, and its count of peers."""
+    """Reply: ``(Device, tuple[Credential, ...], tuple[Peer, ...])``: with its keys' public halves and addresses."""
 
     id: str
 

@@ -189,6 +189,7 @@ class Claimed:
     signer: bytes
     revisions: dict[str, int]
     rebound: bool = False
+    tunnel_ip_v6: str = ""
 
 
 @dataclass(frozen=True, slots=True)

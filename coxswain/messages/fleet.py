@@ -284,6 +284,7 @@ class LinkReport:
     wg_public_key: str | None = None
     obfuscation: Obfuscation | None = None
     xray_public_key: str | None = None
+    tunnel_ipv6: bool | None = None
     applied_revision: int | None = None
     applied_content: str | None = None
     policy_confirmed: str | None = None

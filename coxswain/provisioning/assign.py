@@ -6,7 +6,8 @@ anew. A profile that cannot be served is left as it was, and said so; it never h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coxswain.ids import new_id
@@ -14,13 +15,29 @@ from coxswain.model import Credential, Device, DeviceStatus, Node, Peer, Profile
 from coxswain.provisioning.offer import Offer
 from coxswain.provisioning.readiness import endpoints, is_ready, offered, why_not
 
-__all__ = ["ALL_NODES", "Assignment", "Has", "PeerKey", "Place", "Skipped", "World", "assign", "new_peers"]
+__all__ = [
+    "ALL_NODES",
+    "Addresses",
+    "Assignment",
+    "Has",
+    "PeerKey",
+    "Place",
+    "Skipped",
+    "World",
+    "addresses_by",
+    "assign",
+    "new_peers",
+    "renumbered",
+]
 
 ALL_NODES = ""
 """The profile id of a device without profiles: it is given every node that is ready."""
 
 Place = tuple[str, Protocol]
 """Where a credential has a peer: a node's id, and a protocol."""
+
+Addresses = Callable[[Credential, str, Protocol], tuple[str, ...]]
+"""The allowed IPs of a credential's peer on a node (its id)."""
 
 PeerKey = tuple[str, Protocol, str]
 """What names a peer: node id, protocol, public key."""
@@ -128,7 +145,11 @@ def assign(device: Device, has: Has, world: World) -> Assignment:
 
 
 def new_peers(
-    assignment: Assignment, credentials: Iterable[Credential], peers: Iterable[Peer], new_key: Callable[[], str]
+    assignment: Assignment,
+    credentials: Iterable[Credential],
+    peers: Iterable[Peer],
+    addresses: Addresses,
+    new_key: Callable[[], str],
 ) -> list[Peer]:
     """The peers that are still missing.
 
@@ -136,18 +157,51 @@ def new_peers(
         assignment: what should be.
         credentials: as they are once ``mint`` and ``adopt`` are done.
         peers: as they are, before ``remove``.
+        addresses: what each may send from.
         new_key: makes preshared keys.
     """
     there = {(p.credential_id, p.node_id, p.protocol) for p in peers}
     return [
-        _peer(credential, node_id, protocol, new_key)
+        _peer(credential, node_id, protocol, addresses(credential, node_id, protocol), new_key)
         for credential in credentials
         for node_id, protocol in assignment.places.get(credential.profile_id, ())
         if (credential.id, node_id, protocol) not in there
     ]
 
 
-def _peer(credential: Credential, node_id: str, protocol: Protocol, new_key: Callable[[], str]) -> Peer:
+def renumbered(credentials: Iterable[Credential], peers: Iterable[Peer], addresses: Addresses) -> list[Peer]:
+    """Those of ``peers`` that are to have other addresses, with these; their keys stay, and so does their tunnel.
+
+    Args:
+        credentials: theirs; of those that are not here, nothing is said.
+        peers: those that stay.
+        addresses: what each may send from.
+    """
+    owners = {credential.id: credential for credential in credentials}
+    pairs = ((peer, owners[peer.credential_id]) for peer in peers if peer.credential_id in owners)
+    wanted = ((peer, addresses(credential, peer.node_id, peer.protocol)) for peer, credential in pairs)
+    return [dataclasses.replace(peer, allowed_ips=now) for peer, now in wanted if peer.allowed_ips != now]
+
+
+def addresses_by(world: World, taken: Container[str] = ()) -> Addresses:
+    """An IPv4 address everywhere; an IPv6 one where AmneziaWG's packets can go on as IPv6 does, and on no other node.
+
+    ``taken``: IPv6 addresses, as CIDRs, that peers made by hand have somewhere.
+    """
+
+    def addresses(credential: Credential, node_id: str, protocol: Protocol) -> tuple[str, ...]:
+        node = world.nodes.get(node_id)
+        second = f"{world.offer.address_v6(credential.address)}/128"
+        if protocol is not Protocol.AMNEZIAWG or node is None or not node.tunnel_ipv6 or second == "/128" or second in taken:
+            return (f"{credential.address}/32",)
+        return f"{credential.address}/32", second
+
+    return addresses
+
+
+def _peer(
+    credential: Credential, node_id: str, protocol: Protocol, allowed_ips: tuple[str, ...], new_key: Callable[[], str]
+) -> Peer:
     xray = protocol is Protocol.XRAY_REALITY
     return Peer(
         id=new_id("peer"),
@@ -155,7 +209,7 @@ def _peer(credential: Credential, node_id: str, protocol: Protocol, new_key: Cal
         device_id=credential.device_id,
         protocol=protocol,
         public_key=credential.uuid if xray else credential.wg_public_key,
-        allowed_ips=(f"{credential.address}/32",),
+        allowed_ips=allowed_ips,
         preshared_key="" if xray else new_key(),
         flow=_VISION if xray else "",
         credential_id=credential.id,

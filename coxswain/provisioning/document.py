@@ -6,7 +6,7 @@ Numbers are JSON integers, times RFC 3339 with a zone; a client drops the whole 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,17 @@ from coxswain.model import Credential, Device, Node, Obfuscation, Peer, Profile,
 from coxswain.provisioning.offer import Offer, decoy
 from coxswain.provisioning.readiness import endpoints, entry_points
 
-__all__ = ["CLIENT_MTU", "ENTRY_PORT", "OBFUSCATION_NUMBERS", "Grant", "client_mtu", "document", "mtu_of"]
+__all__ = [
+    "CLIENT_MTU",
+    "ENTRY_PORT",
+    "OBFUSCATION_NUMBERS",
+    "Grant",
+    "address_v6",
+    "client_mtu",
+    "document",
+    "mtu_of",
+    "tunnel_ip_v6",
+]
 
 ENTRY_PORT = 443
 """awg0 binds one port, and so does REALITY, UDP and TCP (fleet-model.md 7)."""
@@ -158,6 +168,7 @@ def _params(node: Node, peer: Peer, grant: Grant, offer: Offer) -> dict[str, Any
         return {
             "private_key": grant.private_key,
             "address": address,
+            **({"address_v6": second} if (second := address_v6(peer)) else {}),
             "public_key": node.wg_public_key,
             "preshared_key": peer.preshared_key,
             **common,
@@ -173,6 +184,19 @@ def _params(node: Node, peer: Peer, grant: Grant, offer: Offer) -> dict[str, Any
         "fingerprint": "chrome",
         **common,
     }
+
+
+def address_v6(peer: Peer) -> str:
+    """What it may send IPv6 from on its node, as a CIDR; empty: it may not. Existing clients read one address, of IPv4, and
+    pass over a key that they do not know (accounts-profiles.md 4.2, 4.3), so this is a key of its own.
+    """
+    return next((address for address in peer.allowed_ips if ":" in address), "")
+
+
+def tunnel_ip_v6(credential: Credential, peers: Iterable[Peer]) -> str:
+    """The same of a credential, bare: on any of the nodes where it has ``peers``; empty: on none."""
+    found = (address_v6(peer) for peer in peers if peer.credential_id == credential.id)
+    return next(filter(None, found), "").removesuffix("/128")
 
 
 def _obfuscation(value: Obfuscation) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from coxswain.accounts.container import write_plain
 from coxswain.errors import Conflict
 from coxswain.messages.accounts import Exported, ExportFormat
 from coxswain.model import Device, Node, Peer, Protocol
-from coxswain.provisioning.document import ENTRY_PORT, OBFUSCATION_NUMBERS, Grant, document, mtu_of
+from coxswain.provisioning.document import ENTRY_PORT, OBFUSCATION_NUMBERS, Grant, address_v6, document, mtu_of
 from coxswain.provisioning.offer import Offer, decoy
 from coxswain.provisioning.readiness import entry_points
 
@@ -43,7 +43,7 @@ def conf(grant: Grant, node: Node, peer: Peer) -> str:
     lines = [
         "[Interface]",
         f"PrivateKey = {grant.private_key}",
-        f"Address = {grant.credential.address}/32",
+        f"Address = {', '.join(filter(None, (f'{grant.credential.address}/32', address_v6(peer))))}",
         f"MTU = {mtu_of(grant, node)}",
         *(f"{name.capitalize()} = {getattr(values, name)}" for name in OBFUSCATION_NUMBERS),
         *(f"{name.capitalize()} = {text}" for name in ("i1", "i2", "i3", "i4", "i5") if (text := getattr(values, name))),

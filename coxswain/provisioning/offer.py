@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 from coxswain.errors import Conflict
 
-__all__ = ["Offer", "Place", "Rotation", "Settings", "decoy"]
+__all__ = ["SUBNETS_V6", "Offer", "Place", "Rotation", "Settings", "decoy", "is_subnet_v6"]
+
+SUBNETS_V6 = "network of fd00::/8, /48 to /64, with random digits, such as fd5e:1f7a:93c4::/64"
+"""What ``fleet.vpn_subnet_v6`` may be."""
 
 _FIRST = 2
 """The lowest tunnel address is network + 2 (accounts-profiles.md 6.1)."""
@@ -40,8 +43,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """See the module. ``subnet``: tunnel addresses. ``decoy_site``: whom REALITY pretends to be, with a port or without.
-    ``place`` None: nobody is told.
+    """See the module. ``subnet``: tunnel addresses; ``subnet_v6`` None: of IPv4 only. ``decoy_site``: whom REALITY pretends
+    to be, with a port or without. ``place`` None: nobody is told.
     """
 
     subnet: ipaddress.IPv4Network = ipaddress.IPv4Network("10.86.0.0/16")
@@ -50,6 +53,15 @@ class Offer:
     decoy_site: str = "www.microsoft.com"
     rotation: Rotation = Rotation()
     place: Place | None = None
+    subnet_v6: ipaddress.IPv6Network | None = None
+
+    def address_v6(self, address: str) -> str:
+        """The IPv6 address of whoever has this IPv4 one: it ends in it. So it is one device's exactly when that one is, it
+        is there for every device as soon as there is a subnet, and no two allocations can disagree. Empty: none.
+        """
+        if self.subnet_v6 is None:
+            return ""
+        return str(self.subnet_v6.network_address + int(ipaddress.IPv4Address(address)))
 
     @property
     def first(self) -> int:
@@ -63,7 +75,9 @@ class Offer:
 
     @staticmethod
     def of(settings: Settings) -> Offer:
-        """From configuration values by dotted key. Raises ``Conflict`` if ``fleet.vpn_subnet`` is none of IPv4."""
+        """From configuration values by dotted key. Raises ``Conflict`` if ``fleet.vpn_subnet`` is none of IPv4, or
+        ``fleet.vpn_subnet_v6`` neither empty nor one of IPv6.
+        """
         try:
             subnet = ipaddress.IPv4Network(settings["fleet.vpn_subnet"])
         except ValueError:
@@ -82,7 +96,29 @@ class Offer:
                 settings["fleet.rotation.jitter_seconds"],
             ),
             _place(settings),
+            _subnet_v6(settings["fleet.vpn_subnet_v6"]),
         )
+
+
+def is_subnet_v6(text: str) -> bool:
+    """Is it a unique local network, /48 to /64, that somebody drew at random (RFC 4193, section 3.2)? One with a group of
+    zeros was not: it is that of many home routers, or of a cloud's metadata service.
+    """
+    try:
+        network = ipaddress.IPv6Network(text)
+    except ValueError:
+        return False
+    groups = network.network_address.exploded.split(":")
+    return groups[0].startswith("fd") and 48 <= network.prefixlen <= 64 and "0000" not in groups[1:3]
+
+
+def _subnet_v6(text: str) -> ipaddress.IPv6Network | None:
+    if text and not is_subnet_v6(text):
+        raise Conflict(
+            f"fleet.vpn_subnet_v6: {text!r} is no {SUBNETS_V6}",
+            remedy="Leave it empty, or set it to one that you drew yourself, and start the daemon again.",
+        )
+    return ipaddress.IPv6Network(text) if text else None
 
 
 def _place(settings: Settings) -> Place | None:

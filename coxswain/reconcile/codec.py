@@ -116,7 +116,7 @@ def link_config(link: InnerLink) -> pb.InnerLinkConfig:
             id=link.id,
             protocol=pb.PROTOCOL_AMNEZIAWG,
             public_key=link.exit_key,
-            allowed_ips=["0.0.0.0/0"],
+            allowed_ips=["0.0.0.0/0", "::/0"] if link.ipv6 else ["0.0.0.0/0"],
             preshared_key=link.preshared_key,
             endpoints=[link.endpoint],
         ),
@@ -188,6 +188,7 @@ def observed(
         peers=None if peers is None or rows is None else _observed_peers(peers, rows),
         clock_skew_s=None if rows is None else rows.node_now - rows.received_at,
         asked_at=asked_at,
+        tunnel_ipv6=status.tunnel_ipv6,
     )
 
 

@@ -27,8 +27,11 @@ from coxswain.wire import validate
 __all__ = ["check_peer", "content_hash", "desired", "policy_fingerprint"]
 
 
-_PLAIN = re.compile(rf"1\n{validate.KEY}\n{validate.V4}/32\n(?:{validate.KEY})?\n")
-"""What ``_mark`` names a peer by, where it is of the usual form: AmneziaWG, one IPv4 address, a preshared key or none."""
+_DERIVED = r"fd[0-9a-f]{2}:(?:[1-9a-f][0-9a-f]{0,3}:){2,3}:[1-9a-f][0-9a-f]{0,3}:(?:0|[1-9a-f][0-9a-f]{0,3})/128"
+"""IPv6 addresses as devices are given them (``Offer.address_v6``), in the one spelling that stands for them."""
+
+_PLAIN = re.compile(rf"1\n{validate.KEY}\n{validate.V4}/32\n(?:{_DERIVED}\n)?(?:{validate.KEY})?\n")
+"""What ``_mark`` names a peer by, where it is of the usual form: AmneziaWG, its addresses, a preshared key or none."""
 
 _ONE_ADDRESS = re.compile(r"[0-9.]+(/32)?")
 """Of what is a network at all: one IPv4 address, as nearly all of them are."""
@@ -163,15 +166,21 @@ def _apart(rows: list[_Row], findings: list[Finding]) -> list[_Row]:
 
 def _plain_row(peer: Peer) -> _Row | None:
     """Checks and names a peer of the usual form in one go, at a third of the cost; None: the long way has to look at it."""
-    if peer.protocol is not Protocol.AMNEZIAWG or len(peer.allowed_ips) != 1 or peer.flow or not peer.id.isprintable():
+    if (
+        peer.protocol is not Protocol.AMNEZIAWG
+        or not 1 <= len(peer.allowed_ips) <= 2
+        or peer.flow
+        or not peer.id.isprintable()
+    ):
         return None
-    (address,) = peer.allowed_ips
+    address, *more = peer.allowed_ips
     if not address.endswith("/32"):
         address += "/32"
-    text = f"1\n{peer.public_key}\n{address}\n{peer.preshared_key}\n"
+    addresses = (address, *more)
+    text = "\n".join(("1", peer.public_key, *addresses, peer.preshared_key, ""))
     if _PLAIN.fullmatch(text) is None:
         return None
-    return peer, frozenset((address,)), _number(text), psk_digest(peer.preshared_key)
+    return peer, frozenset(addresses), _number(text), psk_digest(peer.preshared_key)
 
 
 def _row(peer: Peer) -> _Row:
@@ -195,10 +204,12 @@ def _number(text: str) -> int:
 
 
 def _give_way(kept: list[_Row], cascade: NodeCascade) -> list[_Row]:
-    """A device that may also come in here on its own keeps its place in the list, without what comes over a path."""
-    if not cascade.edges:
+    """A device that may also come in here on its own keeps its place in the list, without what comes over a path, or would
+    have to go over one and cannot.
+    """
+    if not cascade.edges and not cascade.refused:
         return kept
-    routed = frozenset(address for edge in cascade.edges for address in normal_ips(edge.allowed_ips))
+    routed = normal_ips(cascade.refused).union(*(normal_ips(edge.allowed_ips) for edge in cascade.edges))
     return [row if routed.isdisjoint(row[1]) else _row_without(row, routed) for row in kept]
 
 

@@ -127,6 +127,7 @@ class Observed:
     peers: tuple[ObservedPeer, ...] | None
     clock_skew_s: float | None = None
     asked_at: tuple[float, float] | None = None
+    tunnel_ipv6: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ _NODE_COLUMNS = (
     "id, name, region, control_addr, public_ip, endpoint_ips, status, enabled, agent_version, wg_public_key, "
     "wg_obfuscation, xray_public_key, forwarding, masquerade, isolation, policy_confirmed, config_revision, "
     "applied_revision, version, created_at, updated_at, links_confirmed, link_revision, xray_confirmed, agent_started_at, "
-    "server_id, applied_content"
+    "server_id, applied_content, tunnel_ipv6"
 )
 
 
@@ -160,7 +160,7 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
     tx.executemany(
         "UPDATE nodes SET status = ?, agent_version = ?, wg_public_key = ?, wg_obfuscation = ?, xray_public_key = ?, "
         "policy_confirmed = ?, links_confirmed = ?, xray_confirmed = ?, agent_started_at = ?, applied_revision = ?, "
-        "applied_content = ?, "
+        "applied_content = ?, tunnel_ipv6 = ?, "
         "updated_at = CASE WHEN status = ? THEN updated_at ELSE ? END "
         "WHERE id = ?",
         (
@@ -176,6 +176,7 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
                 to_micros(node.agent_started_at),
                 node.applied_revision,
                 node.applied_content,
+                int(node.tunnel_ipv6),
                 node.status.value,
                 to_micros(now),
                 node.id,
@@ -264,6 +265,7 @@ def _node_values(node: Node) -> list[Value]:
         to_micros(node.agent_started_at),
         node.server_id,
         node.applied_content,
+        int(node.tunnel_ipv6),
     ]
 
 
@@ -295,4 +297,5 @@ def _node(row: Row, server_names: tuple[str, ...]) -> Node:
         agent_started_at=row[24] / 1e6,
         server_id=row[25],
         applied_content=row[26],
+        tunnel_ipv6=bool(row[27]),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from coxswain.clock import to_micros
 from coxswain.errors import NotFound, StaleVersion
-from coxswain.model import Credential, Profile, ProfileProtocol
+from coxswain.model import Credential, Profile, ProfileProtocol, Protocol
 from coxswain.store.api import Row, Tx, Value, in_lists
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "delete_credentials",
     "delete_profile",
     "devices_lacking",
+    "devices_misnumbered",
     "get_profile",
     "insert_credentials",
     "insert_profile",
@@ -27,6 +28,7 @@ __all__ = [
     "profiles_through",
     "reassign_credential",
     "replace_keys",
+    "taken_by_hand",
     "update_profile",
 ]
 
@@ -215,6 +217,20 @@ def devices_lacking(tx: Tx, node_id: str, protocol: int, *, after: str = "", lim
     return [row[0] for row in rows]
 
 
+def devices_misnumbered(tx: Tx, node_id: str, network: str, *, after: str = "", limit: int) -> list[str]:
+    """Devices whose own AmneziaWG peer on this node has no IPv6 address of this network, by id; an empty network: has any.
+
+    ``network``: what the text of every address of it begins with.
+    """
+    rows = tx.execute(
+        "SELECT DISTINCT device_id FROM peers WHERE node_id = ? AND protocol = ? AND credential_id IS NOT NULL "
+        "AND device_id > ? AND CASE WHEN ? = '' THEN allowed_ips LIKE '%:%' ELSE allowed_ips NOT LIKE ? END "
+        "ORDER BY device_id LIMIT ?",
+        (node_id, int(Protocol.AMNEZIAWG), after, network, f'%"{network}%', limit),
+    )
+    return [row[0] for row in rows]
+
+
 # -- addresses
 
 
@@ -246,6 +262,19 @@ def _gap(tx: Tx, start: int, last: int) -> tuple[int, int]:
     rows = tx.execute("SELECT min(address) FROM addresses WHERE address >= ?", (start,))
     following = rows[0][0]
     return start, last if following is None else min(last, following - 1)
+
+
+def taken_by_hand(tx: Tx, cidrs: Sequence[str]) -> set[str]:
+    """Those that a peer which no credential stands behind has on some node."""
+    taken: set[str] = set()
+    for part, marks in in_lists(cidrs):
+        rows = tx.execute(
+            "SELECT a.address FROM peer_addresses a JOIN peers p ON p.node_id = a.node_id AND p.protocol = a.protocol "  # noqa: S608
+            f"AND p.public_key = a.public_key WHERE a.address IN ({marks}) AND p.credential_id IS NULL",
+            part,
+        )
+        taken.update(row[0] for row in rows)
+    return taken
 
 
 def _by_hand(tx: Tx, numbers: Sequence[int]) -> set[int]:

@@ -164,3 +164,11 @@ def test_no_key_is_in_a_change_that_is_printed() -> None:
     text = repr(everything())
     assert LINK.preshared_key not in text
     assert LINK.preshared_key not in repr(Configure(codec.link_config(LINK), "m"))
+
+
+def test_a_link_takes_ipv6_only_where_somebodys_goes_into_it() -> None:
+    """Existing agents are told what they always were (node-contract.md 6.6)."""
+    assert codec.link_config(LINK).exit.allowed_ips == ["0.0.0.0/0"]
+    both = dataclasses.replace(LINK, ipv6=True)
+    assert codec.link_config(both).exit.allowed_ips == ["0.0.0.0/0", "::/0"]
+    assert (both.block, both.peer != LINK.peer) == (LINK.block, True)

@@ -22,7 +22,7 @@ from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, NFT_TABLE, ruleset
 from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, render
 
-__all__ = ["NftablesFirewall", "foreign_drop"]
+__all__ = ["NftablesFirewall", "foreign_drop", "has_ipv6"]
 
 _HAND_OVER = ("ip", "link", "set", "dev", CLIENT_INTERFACE, "group", str(HANDOVER_GROUP))
 _TAKE_OVER = ("ip", "link", "set", "dev", CLIENT_INTERFACE, "group", "0")
@@ -48,6 +48,14 @@ async def foreign_drop(shell: Shell) -> bool:
             if chain.get("family") in {"ip", "inet"}
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def has_ipv6() -> bool:
+    """Can this host have addresses of it? Where not, it takes no routes to them either."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text(encoding="ascii").strip() == "0"
+    except OSError:
         return False
 
 

@@ -28,7 +28,7 @@ from coxswain.agent.wireguard.dump import parse_dump
 from coxswain.agent.wireguard.firewall import Firewall, IptablesFirewall
 from coxswain.agent.wireguard.interface import Interface
 from coxswain.agent.wireguard.knock import knock
-from coxswain.agent.wireguard.nftables import NftablesFirewall
+from coxswain.agent.wireguard.nftables import NftablesFirewall, has_ipv6
 from coxswain.agent.wireguard.settings import FirewallChoice, WireguardSettings
 from coxswain.agent.wireguard.tools import Tools, choose
 from coxswain.agent.wireguard.transits import is_there
@@ -60,11 +60,17 @@ class WireguardPlane:
         self._links: set[str] = set()
         self._policy: Policy | None = None
         self._firewall: Firewall | None = None
+        self._both_families = False
 
     @property
     def has_xray(self) -> bool:
         """While something runs, its clients are answered for, whatever becomes of the binary."""
         return self.xray.running or XrayProcess.installed()
+
+    @property
+    def carries_ipv6(self) -> bool:
+        """The canonical rules are IPv4's; ours are both families', on a host that has both."""
+        return self._both_families and has_ipv6()
 
     # -- clients
 
@@ -118,7 +124,8 @@ class WireguardPlane:
             # The tool may be there on a kernel that does without.
             usable = (await self._shell("nft", "list", "tables")).ok
             choice = FirewallChoice.NFTABLES if usable else FirewallChoice.IPTABLES
-        return NftablesFirewall(self._shell) if choice is FirewallChoice.NFTABLES else IptablesFirewall(self._shell)
+        self._both_families = choice is FirewallChoice.NFTABLES
+        return NftablesFirewall(self._shell) if self._both_families else IptablesFirewall(self._shell)
 
     async def _wake_links(self, policy: Policy, before: Policy) -> None:
         """Those that nobody was sent through before."""
@@ -145,6 +152,8 @@ class WireguardPlane:
     # -- inner links
 
     async def restore_links(self) -> Sequence[str]:
+        with contextlib.suppress(DataPlaneFailed):
+            await self._choose_firewall()  # the first status tells already what it will be
         sentences: list[str] = []
         for link in await asyncio.to_thread(self._known_links):
             try:

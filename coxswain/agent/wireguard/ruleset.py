@@ -7,6 +7,7 @@ them, where the contract's own list of gaps (7.9) leaves room:
   lives, whatever its mark), and for the node's own services;
 - link-local addresses and the metadata services of clouds are out of reach for clients: such an address is not to be
   forwarded anyway (RFC 3927, section 7), and what answers there hands out the node's own credentials;
+- clients' unique local IPv6 addresses are masqueraded;
 - what a link carries is told to TCP, so that clients with a larger MTU do not depend on ICMP.
 
 An interface group switches the table off without naming it (``HANDOVER_GROUP``).
@@ -40,6 +41,11 @@ _IPV4_UNREACHABLE = ("169.254.0.0/16", "100.100.100.200", "168.63.129.16")
 
 _IPV6_UNREACHABLE = ("fe80::/10", "fd00:ec2::254", "fd20:ce::254")
 """Link-local; the metadata services of AWS and of Google Cloud."""
+
+_MASQUERADE_V6 = f'iifname "{CLIENT_INTERFACE}" ip6 saddr fc00::/7 oifname != "awg*" masquerade'
+"""Clients' own, where it leaves this node for good: wherever the default route of IPv6 leads, but not by an inner link. Only
+addresses that are no use on the internet (RFC 4193): a prefix that is routed to the node stays as it is.
+"""
 
 _TCP_OVERHEAD = {"ipv4": 40, "ipv6": 60}
 """Bytes of an IP header and a TCP header without options (RFC 9293, section 3.7.1)."""
@@ -106,7 +112,7 @@ def ruleset(policy: Policy, egress: str, mtus: Mapping[str, int] | None = None, 
         lines += _chain("input", "type filter hook input priority filter", _own_services())
     lines += _chain("forward", "type filter hook forward priority filter", _forward(policy, mtus or {}, lookups=lookups))
     if policy.masquerade:
-        rules = [f"iifgroup {HANDOVER_GROUP} return", f'meta nfproto ipv4 oifname "{egress}" masquerade']
+        rules = [f"iifgroup {HANDOVER_GROUP} return", f'meta nfproto ipv4 oifname "{egress}" masquerade', _MASQUERADE_V6]
         lines += _chain("postrouting", "type nat hook postrouting priority srcnat", rules)
     if marked:
         lines += _chain("prerouting", "type filter hook prerouting priority mangle", _marking(marked))

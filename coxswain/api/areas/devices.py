@@ -13,6 +13,7 @@ from coxswain.api.views import stamp
 from coxswain.errors import InvalidInput
 from coxswain.messages import accounts, enrolment
 from coxswain.model import Device, DeviceStatus
+from coxswain.provisioning.document import tunnel_ip_v6
 
 __all__ = ["DEVICE", "ROUTES", "device"]
 
@@ -26,7 +27,7 @@ _KEYS = {
     "created_at": nullable(STAMP),
     "provisioned": BOOL,
 }
-_CREDENTIAL = obj({"profile_id": TEXT, "tunnel_ip": TEXT, "wg_public_key": TEXT})
+_CREDENTIAL = obj({"profile_id": TEXT, "tunnel_ip": TEXT, "tunnel_ip_v6": TEXT, "wg_public_key": TEXT})
 DEVICE = shape("Device", obj(_KEYS))
 _IDENTITY = obj(
     {
@@ -48,15 +49,16 @@ DEVICE_DETAIL = shape(
 )
 DEVICE_CHANGE = shape("DeviceChange", obj(_KEYS | ARRIVAL))
 PROVISION_RESULT = shape(
-    "ProvisionResult", obj({"device_id": TEXT, "tunnel_ip": TEXT, "peer_count": INT, "profile_revision": INT} | GIVEN)
+    "ProvisionResult",
+    obj({"device_id": TEXT, "tunnel_ip": TEXT, "tunnel_ip_v6": TEXT, "peer_count": INT, "profile_revision": INT} | GIVEN),
 )
 EXPORTED = shape("ExportedProfile", obj({"name": TEXT, "text": TEXT}, {"revision": INT}))
 ISSUED = shape(
     "IssuedDevice",
     obj(
         {
-            "device_id": TEXT, "user_id": TEXT, "relay": TEXT, "text": TEXT, "tunnel_ip": TEXT, "peer_count": INT,
-            "profile_revision": INT,
+            "device_id": TEXT, "user_id": TEXT, "relay": TEXT, "text": TEXT, "tunnel_ip": TEXT, "tunnel_ip_v6": TEXT,
+            "peer_count": INT, "profile_revision": INT,
         } | ARRIVAL
     ),
 )  # fmt: skip
@@ -107,9 +109,15 @@ def _show(call: Call) -> Any:
     found, credentials, peers = call.ask("fleet", accounts.GetDevice(call.path["key"]))
     return device(found) | {
         "profile_revision": found.profile_revision,
-        "peer_count": peers,
+        "peer_count": len(peers),
         "credentials": [
-            {"profile_id": c.profile_id, "tunnel_ip": c.address, "wg_public_key": c.wg_public_key} for c in credentials
+            {
+                "profile_id": c.profile_id,
+                "tunnel_ip": c.address,
+                "tunnel_ip_v6": tunnel_ip_v6(c, peers),
+                "wg_public_key": c.wg_public_key,
+            }
+            for c in credentials
         ],
         "identity": _identity(call.ask("fleet", enrolment.GetIdentity(found.id))),
     }
@@ -168,6 +176,7 @@ def _provision(call: Call) -> Any:
     return {
         "device_id": now.device_id,
         "tunnel_ip": now.tunnel_ip,
+        "tunnel_ip_v6": now.tunnel_ip_v6,
         "peer_count": now.peer_count,
         "profile_revision": now.profile_revision,
     } | given(call, change)
@@ -203,6 +212,7 @@ def _issue(call: Call) -> Any:
         "relay": made.relay,
         "text": made.text,
         "tunnel_ip": now.tunnel_ip,
+        "tunnel_ip_v6": now.tunnel_ip_v6,
         "peer_count": now.peer_count,
         "profile_revision": now.profile_revision,
     } | arrived(call, now.revisions)

@@ -35,6 +35,7 @@ _STORED = {
     "version_display": TEXT,
     "wg_public_key": TEXT,
     "xray_public_key": TEXT,
+    "tunnel_ipv6": BOOL,
     "forwarding": BOOL,
     "masquerade": BOOL,
     "isolation": BOOL,

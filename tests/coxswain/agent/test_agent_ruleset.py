@@ -49,7 +49,11 @@ def test_what_each_part_of_a_policy_adds():
     assert "masquerade" not in plain
     assert "input" not in plain
     assert "169.254.0.0/16" in plain
-    assert 'meta nfproto ipv4 oifname "ens3" masquerade' in ruleset(Policy(True, True), "ens3")
+    behind = ruleset(Policy(True, True), "ens3")
+    assert 'meta nfproto ipv4 oifname "ens3" masquerade' in behind
+    # Clients' own, by whatever way but an inner link; what came from elsewhere, or is routed, is not touched.
+    assert 'iifname "awg0" ip6 saddr fc00::/7 oifname != "awg*" masquerade' in behind
+    assert "fc00::/7" not in ruleset(Policy(True), "")
     isolated = ruleset(Policy(True, isolation=True), "")
     assert 'iifname "awg0" fib daddr oifname "awg0" drop' in isolated
     assert "fib" not in ruleset(Policy(True, isolation=True), "", lookups=False)

@@ -67,6 +67,13 @@ async def test_status_counts_live_peers_and_handshakes_younger_than_180_s(author
         assert (await lab.control.get_status()).services[0].newest_handshake_age_seconds == 0
 
 
+@pytest.mark.parametrize("carries", [True, False])
+async def test_status_tells_whether_clients_have_ipv6(authority, t, carries):
+    async with t.one_node(authority) as lab:
+        lab.node.plane.carries_ipv6 = carries
+        assert (await lab.control.get_status()).tunnel_ipv6 == carries
+
+
 async def test_status_never_fails(authority, t):
     async with t.one_node(authority) as lab:
         await lab.control.push_config(t.awg_push(1, [t.peer(1)]))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from coxswain.cascade.preview import preview, way
 from coxswain.cascade.types import Binding, Path, Phase
 from coxswain.cascade.wiring import Cascade, wire
-from coxswain.model import Obfuscation
+from coxswain.model import Node, Obfuscation, Peer, Protocol
 from coxswain.netpolicy import Transit
+from coxswain.reconcile.desired import desired
 from tests.coxswain.cascade.samples import NODES, bound, key, links_for, node, path, wired
 
 TWO, THREE = path("two", "ea"), path("three", "eab")
@@ -231,3 +232,58 @@ def test_a_switch_is_shown_stage_by_stage() -> None:
 def test_a_first_bind_and_a_clear_are_shown() -> None:
     assert list(stages_of(None, TWO)) == [Phase.PREPARING, Phase.MOVED]
     assert list(stages_of(TWO, None)) == [Phase.MOVED, Phase.SETTLED]
+
+
+# -- IPv6
+
+DEVICE6 = "fd5e:1f7a:93c4::a56:2/128"
+
+
+def both(entry: str = "nod_e") -> dict[str, tuple[str, ...]]:
+    return {entry: (DEVICE, DEVICE6)}
+
+
+def serving(*names: str) -> dict[str, Node]:
+    """The nodes, of which these carry IPv6."""
+    return {node_id: dataclasses.replace(n, tunnel_ipv6=n.name in names) for node_id, n in NODES.items()}
+
+
+def test_both_families_go_all_the_way() -> None:
+    cascade = wired([THREE], Binding("dev", "dev", THREE.id, addresses=both()), nodes=serving("e", "a", "b"))
+    assert follow(cascade, DEVICE) == follow(cascade, DEVICE6) == ("nod_e", "nod_a", "nod_b")
+    assert [link.ipv6 for n in ("nod_e", "nod_a") for link in cascade.of(n).links] == [True, True]
+    assert not any(cascade.of(n).refused for n in NODES)
+    plain = wired([THREE], bound("dev", THREE, DEVICE), nodes=serving("e", "a", "b"))
+    assert [link.ipv6 for link in plain.of("nod_e").links] == [False], "a link that nobody's IPv6 goes into is as it was"
+    assert plain.of("nod_e").links[0].peer != cascade.of("nod_e").links[0].peer
+    assert plain.of("nod_e").links[0].block == cascade.of("nod_e").links[0].block, "and is never made anew for it"
+
+
+@pytest.mark.parametrize("able", [set(c) for n in range(4) for c in itertools.combinations("eab", n)])
+def test_no_ipv6_leaves_before_the_exit_whoever_of_the_nodes_can_carry_it(able: set[str]) -> None:
+    """An agent without IPv6 would refuse a policy with such a transit, and let what is not marked out where it is."""
+    cascade = wired([THREE], Binding("dev", "dev", THREE.id, addresses=both()), nodes=serving(*able))
+    assert follow(cascade, DEVICE) == ("nod_e", "nod_a", "nod_b"), "IPv4 goes its way"
+    for name in {"e", "a", "b"} - able:
+        here = cascade.of(f"nod_{name}")
+        assert not any(":" in t.device_cidr for t in here.transits)
+        assert not any(":" in address for edge in here.edges for address in edge.allowed_ips)
+    if "e" not in able:
+        assert cascade.of("nod_e").refused == (DEVICE6,), "it is not let in"
+    elif "a" not in able or "b" not in able:
+        assert follow(cascade, DEVICE6) is None, "it is dropped on its way"
+    else:
+        assert follow(cascade, DEVICE6) == ("nod_e", "nod_a", "nod_b")
+
+
+def test_a_device_is_not_let_in_with_what_the_node_cannot_send_on() -> None:
+    cascade = wired([TWO], Binding("dev", "dev", TWO.id, addresses=both()), nodes=serving("a"))
+    peer = Peer("p", "nod_e", "dev", Protocol.AMNEZIAWG, key("device"), (DEVICE, DEVICE6), key("psk"))
+    other = dataclasses.replace(
+        peer, id="q", public_key=key("other"), allowed_ips=("10.86.0.9/32", "fd5e:1f7a:93c4::a56:9/128")
+    )
+    state, _ = desired(NODES["nod_e"], [peer, other], cascade=cascade.of("nod_e"))
+    assert [p.allowed_ips for p in state.peers] == [(DEVICE,), other.allowed_ips]
+    assert desired(NODES["nod_e"], [peer, other])[0].content != state.content
+    able = wired([TWO], Binding("dev", "dev", TWO.id, addresses=both()), nodes=serving("e", "a"))
+    assert desired(NODES["nod_e"], [peer], cascade=able.of("nod_e"))[0].peers[0].allowed_ips == (DEVICE, DEVICE6)

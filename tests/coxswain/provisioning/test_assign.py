@@ -18,7 +18,7 @@ from coxswain.model import (
     ProfileProtocol,
     Protocol,
 )
-from coxswain.provisioning.assign import ALL_NODES, Has, World, assign, new_peers
+from coxswain.provisioning.assign import ALL_NODES, Has, World, addresses_by, assign, new_peers, renumbered
 from coxswain.provisioning.offer import Offer
 
 AWG, XRAY = Protocol.AMNEZIAWG, Protocol.XRAY_REALITY
@@ -58,10 +58,12 @@ def after(device: Device, has: Has, around: World) -> tuple[Has, list[str]]:
         if c.id not in made.drop
     ]
     stays += [credential(profile_id, 100 + i) for i, profile_id in enumerate(made.mint)]
-    new = new_peers(made, stays, has.peers, lambda: "psk")
+    addresses = addresses_by(around)
+    new = new_peers(made, stays, has.peers, addresses, lambda: "psk")
     gone = set(made.remove)
     kept = [p for p in has.peers if p.credential_id not in made.drop and (p.node_id, p.protocol, p.public_key) not in gone]
-    return Has(has.profiles, stays, kept + new), list(made.drop)
+    moved = {peer.id: peer for peer in renumbered(stays, kept, addresses)}
+    return Has(has.profiles, stays, [moved.get(p.id, p) for p in kept] + new), list(made.drop)
 
 
 def places(has: Has) -> set[tuple[str, Protocol]]:
@@ -181,7 +183,7 @@ def test_whatever_changes_these_hold(steps: list[tuple[list[Node], list[Profile]
 
 def test_peers_are_what_the_contract_says() -> None:
     made = assign(DEVICE, NOTHING, world(node(1)))
-    (awg, xray) = new_peers(made, [credential(ALL_NODES)], [], lambda: "psk")
+    (awg, xray) = new_peers(made, [credential(ALL_NODES)], [], addresses_by(world(node(1))), lambda: "psk")
     assert (awg.public_key, awg.preshared_key, awg.flow, awg.allowed_ips) == ("pub", "psk", "", ("10.86.0.2/32",))
     assert (xray.public_key, xray.preshared_key, xray.flow) == ("uuid", "", "xtls-rprx-vision")
     assert isinstance(awg, Peer)

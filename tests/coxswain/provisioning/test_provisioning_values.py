@@ -25,6 +25,7 @@ from coxswain.provisioning.readiness import entry_points, why_not
 
 SETTINGS = {
     "fleet.vpn_subnet": "10.99.0.0/29",
+    "fleet.vpn_subnet_v6": "",
     "protocols.amneziawg": True,
     "protocols.xray": True,
     "reality.decoy_site": "decoy.example",

@@ -89,6 +89,16 @@ def test_a_status_is_read() -> None:
     assert (observed.agent_version, observed.applied_revision, observed.uptime_s) == ("v1.2.3", 5, 10)
     assert (observed.wg_public_key, observed.obfuscation, observed.peers) == (key("node"), GOOD, None)
     assert observed.services[0].running
+    assert not observed.tunnel_ipv6, "existing agents say nothing of it"
+    message.tunnel_ipv6 = True
+    assert codec.observed(message, None, NOW).tunnel_ipv6
+
+
+def test_an_agent_that_says_more_is_understood_by_one_who_knows_less() -> None:
+    """The field is ours. Existing controllers read the rest; what they do not know stays out of their way."""
+    plain, more = status(), status(tunnel_ipv6=True)
+    assert more.SerializeToString().startswith(plain.SerializeToString())
+    assert pb.GetStatusResponse.DESCRIPTOR.fields_by_name["tunnel_ipv6"].number > 1_000
 
 
 @pytest.mark.parametrize(

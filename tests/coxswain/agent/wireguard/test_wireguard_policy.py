@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 import pytest
 
 from coxswain.agent.dataplane import DataPlaneFailed, StoredPolicy
+from coxswain.agent.wireguard import plane as plane_module
 from coxswain.agent.wireguard.ruleset import ruleset
 from coxswain.agent.wireguard.settings import FirewallChoice
 from coxswain.netpolicy import Policy, Transit, render, resolve
@@ -258,6 +259,24 @@ async def test_an_nft_that_the_kernel_does_without_is_not_used(host):
     host.failing("nft list tables")
     await host.plane().apply_policy(NAT, None)
     assert host.rules() == canonical(NAT)
+
+
+@pytest.mark.parametrize("choice", list(FirewallChoice))
+async def test_ipv6_is_served_where_the_rules_are_both_families(host, choice, monkeypatch):
+    """The canonical rules neither mark nor masquerade it (node-contract.md 7.9)."""
+    host.install("nft")
+    monkeypatch.setattr(plane_module, "has_ipv6", lambda: True)
+    plane = host.plane(choice)
+    assert not plane.carries_ipv6, "nobody has looked yet"
+    await plane.restore_links()
+    assert plane.carries_ipv6 == (choice is not FirewallChoice.IPTABLES)
+    monkeypatch.setattr(plane_module, "has_ipv6", lambda: False)
+    assert not plane.carries_ipv6
+    host.failing("nft list tables")
+    monkeypatch.setattr(plane_module, "has_ipv6", lambda: True)
+    plane = host.plane()
+    await plane.apply_policy(NAT, None)
+    assert not plane.carries_ipv6
 
 
 @pytest.mark.parametrize("firewall", list(FirewallChoice))

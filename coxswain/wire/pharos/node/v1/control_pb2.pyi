@@ -158,9 +158,14 @@ class GetStatusResponse(_message.Message):
     AMNEZIAWG_FIELD_NUMBER: _builtins.int
     XRAY_FIELD_NUMBER: _builtins.int
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+    TUNNEL_IPV6_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     uptime_seconds: _builtins.int
     applied_revision: _builtins.int
+    tunnel_ipv6: _builtins.bool
+    """Ours, far above the contract's own fields: clients' IPv6 is isolated, marked and masqueraded like their IPv4. Existing
+    agents do not send it, existing controllers pass over it.
+    """
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]: ...
     @_builtins.property
@@ -176,10 +181,11 @@ class GetStatusResponse(_message.Message):
         amneziawg: Global___AmneziaWGInfo | None = ...,
         xray: Global___XRayRealityInfo | None = ...,
         applied_revision: _builtins.int = ...,
+        tunnel_ipv6: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amneziawg", b"amneziawg", "xray", b"xray"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "amneziawg", b"amneziawg", "applied_revision", b"applied_revision", "services", b"services", "uptime_seconds", b"uptime_seconds", "xray", b"xray"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "amneziawg", b"amneziawg", "applied_revision", b"applied_revision", "services", b"services", "tunnel_ipv6", b"tunnel_ipv6", "uptime_seconds", b"uptime_seconds", "xray", b"xray"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,8 +30,11 @@ __all__ = ["check_peer", "content_hash", "desired", "policy_fingerprint"]
 _DERIVED = r"fd[0-9a-f]{2}:(?:[1-9a-f][0-9a-f]{0,3}:){2,3}:[1-9a-f][0-9a-f]{0,3}:(?:0|[1-9a-f][0-9a-f]{0,3})/128"
 """IPv6 addresses as devices are given them (``Offer.address_v6``), in the one spelling that stands for them."""
 
-_PLAIN = re.compile(rf"1\n{validate.KEY}\n{validate.V4}/32\n(?:{_DERIVED}\n)?(?:{validate.KEY})?\n")
-"""What ``_mark`` names a peer by, where it is of the usual form: AmneziaWG, its addresses, a preshared key or none."""
+_PLAIN = re.compile(rf"1\n{validate.KEY}\n{validate.V4}/32\n(?:{validate.KEY})?\n")
+"""What ``_mark`` names a peer by, where it is of the usual form: AmneziaWG, one IPv4 address, a preshared key or none."""
+
+_PLAIN_BOTH = re.compile(rf"1\n{validate.KEY}\n{validate.V4}/32\n{_DERIVED}\n(?:{validate.KEY})?\n")
+"""The same with an IPv6 address besides."""
 
 _ONE_ADDRESS = re.compile(r"[0-9.]+(/32)?")
 """Of what is a network at all: one IPv4 address, as nearly all of them are."""
@@ -176,11 +179,15 @@ def _plain_row(peer: Peer) -> _Row | None:
     address, *more = peer.allowed_ips
     if not address.endswith("/32"):
         address += "/32"
-    addresses = (address, *more)
-    text = "\n".join(("1", peer.public_key, *addresses, peer.preshared_key, ""))
-    if _PLAIN.fullmatch(text) is None:
+    if more:
+        form, addresses = _PLAIN_BOTH, frozenset((address, more[0]))
+        text = f"1\n{peer.public_key}\n{address}\n{more[0]}\n{peer.preshared_key}\n"
+    else:
+        form, addresses = _PLAIN, frozenset((address,))
+        text = f"1\n{peer.public_key}\n{address}\n{peer.preshared_key}\n"
+    if form.fullmatch(text) is None:
         return None
-    return peer, frozenset(addresses), _number(text), psk_digest(peer.preshared_key)
+    return peer, addresses, _number(text), psk_digest(peer.preshared_key)
 
 
 def _row(peer: Peer) -> _Row:

@@ -54,7 +54,7 @@ def on_node(fleet: CascadeFleet, index: int) -> dict[str, list[str]]:
 
 def until_on_node(fleet: CascadeFleet, index: int, key: str, *addresses: str) -> None:
     try:
-        eventually(lambda: on_node(fleet, index).get(key) == list(addresses), timeout=30, every=0.1)
+        eventually(lambda: on_node(fleet, index).get(key) == list(addresses), every=0.1)
     except AssertionError:
         raise AssertionError(f"n{index} has {on_node(fleet, index).get(key)}, not {addresses}") from None
 
@@ -82,6 +82,7 @@ def carry(fleet: CascadeFleet, index: int, *, on: bool) -> None:
     fleet.fleet.controller.until(f"n{index}", tunnel_ipv6=on)
 
 
+@pytest.mark.timeout(240)
 def test_devices_gain_and_lose_an_address_and_keep_their_keys(fleet: CascadeFleet) -> None:
     carry(fleet, 2, on=False)
     device_id = device(fleet.client)
@@ -164,6 +165,7 @@ def test_an_address_that_was_given_by_hand_stays_whose_it_is(fleet: CascadeFleet
     assert on_node(fleet, 0)[body["add"][0]["public_key"]] == ["10.50.0.1/32", "fd5e:1f7a:93c4::a63:2/128"]
 
 
+@pytest.mark.timeout(240)
 def test_a_path_carries_it_only_as_far_as_agents_can(fleet: CascadeFleet) -> None:
     configure(fleet, ON)
     fleet.path("far", 0, 1, 2)
@@ -178,7 +180,7 @@ def test_a_path_carries_it_only_as_far_as_agents_can(fleet: CascadeFleet) -> Non
 
     def goes(address: str, *way: int | str) -> None:
         fleet.addresses[device_id] = address
-        eventually(lambda: fleet.follow(device_id, 0) == way, timeout=30, every=0.2)
+        eventually(lambda: fleet.follow(device_id, 0) == way, every=0.2)
 
     goes(first, 0, 1, 2)
     goes(second, 0, 1, 2)
@@ -191,7 +193,7 @@ def test_a_path_carries_it_only_as_far_as_agents_can(fleet: CascadeFleet) -> Non
     goes(second, "dropped")
     carry(fleet, 0, on=False)  # what it cannot send on, it does not let in
     until_on_node(fleet, 0, credential["wg_public_key"], first)
-    eventually(lambda: not any(":" in t["device_cidr"] for t in fleet.network()[0]["policy"]["transits"]), timeout=30)
+    eventually(lambda: not any(":" in t["device_cidr"] for t in fleet.network()[0]["policy"]["transits"]))
     for index in range(NODES):
         carry(fleet, index, on=True)
     goes(second, 0, 1, 2)

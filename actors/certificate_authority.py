@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 
 from actors.supervision import Actor, Context
 from coxswain.audit import record
-from coxswain.errors import InvalidInput, NotFound
+from coxswain.errors import InvalidInput, NotFound, StoreUnavailable
 from coxswain.inventory import host_of
 from coxswain.keyring import Keyring
 from coxswain.messages import ca as m
@@ -48,6 +48,7 @@ from coxswain.store.versions import expect
 __all__ = ["CertificateAuthority"]
 
 _RENEWAL_CHECK_S = 3600.0
+_RETRY_S = 60.0
 
 
 class _CheckRenewal:
@@ -107,7 +108,7 @@ class CertificateAuthority(Actor):
             case m.DescribeCa():
                 return self._describe()
             case _CheckRenewal():
-                self._check_renewal()
+                self._check_renewal_or_wait()
         return None
 
     # -- intermediates
@@ -139,6 +140,14 @@ class CertificateAuthority(Actor):
         return leaf is not None and issued_by(leaf.certificate, self._authorities[role])
 
     # -- the controller's leaf
+
+    def _check_renewal_or_wait(self) -> None:
+        """Without the store there is no renewal, and no hurry: what is in memory goes on being served."""
+        try:
+            self._check_renewal()
+        except StoreUnavailable as error:
+            self.context.log.warning("whether certificates are due is looked at again in %.0f s: %s", _RETRY_S, error)
+            self.context.after(_RETRY_S, _CheckRenewal())
 
     def _check_renewal(self) -> None:
         self._succeed()

@@ -78,6 +78,10 @@ class Directory:
     def find(self, name: str) -> Actor | None:
         return self._actors.get(name)
 
+    def resting(self) -> list[str]:
+        """Names of actors that have nothing to do and no thread. Takes no lock, so that a signal handler may ask."""
+        return sorted(name for name, actor in list(self._actors.items()) if actor.mailbox.resting)
+
     def note_full(self, name: str, message: Any) -> None:
         """Counts a message dropped for a full mailbox; logs the 1st, 2nd, 4th, 8th … of each name."""
         with self._changed:
@@ -140,11 +144,10 @@ class Directory:
             except MailboxFull as error:
                 raise Unavailable(f"{name} is overloaded: {error}") from None
             try:
-                return asked.reply.result(max(0.0, end - time.monotonic()))
+                return _answer(asked.reply, max(0.0, end - time.monotonic()))
             except NotBegun:
                 over = actor
             except TimeoutError:
-                asked.reply.cancel()
                 raise DeadlineExceeded(f"{name} did not answer {_type(message)} within {deadline:g} s") from None
 
     def _wait_for(self, name: str, end: float, over: Actor | None) -> Actor:
@@ -158,6 +161,16 @@ class Directory:
                     raise Unavailable(f"{name} is not running just now")
                 self._changed.wait(left)
             return actor
+
+
+def _answer(reply: Future[Any], seconds: float) -> Any:
+    """Waits for it; raises ``TimeoutError`` if it does not come. What nobody waits for any more is not begun."""
+    try:
+        return reply.result(seconds)
+    except TimeoutError:
+        if reply.cancel() or not reply.done():
+            raise
+        return reply.result()  # it came in this very instant
 
 
 def _type(message: Any) -> str:

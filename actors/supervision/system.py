@@ -136,7 +136,7 @@ class System:
         SIGHUP calls ``on_hangup``, on the main thread; signals that come together may call it once.
 
         A second signal ends the process at once (exit status 128 + its number, nothing is cleaned up); SIGUSR1 prints the
-        stacks of all threads to stderr.
+        stacks of all threads, and which actors rest, to stderr.
 
         Returns:
             0 after an orderly stop, 1 when the root gave up or something did not stop in time.
@@ -156,7 +156,7 @@ class System:
             wake.put(False)
 
         def on_dump(_number: int, _frame: Any) -> None:
-            os.write(2, format_stacks().encode(errors="replace"))
+            os.write(2, format_stacks(self.directory.resting()).encode(errors="replace"))
 
         handlers = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGUSR1: on_dump}
         if on_hangup is not None:

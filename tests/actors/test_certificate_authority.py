@@ -5,11 +5,12 @@ import random
 import pytest
 from cryptography import x509
 
+from actors import certificate_authority
 from actors.certificate_authority import CertificateAuthority, _CheckRenewal
 from actors.supervision import ChildSpec, System
 from actors.supervision.signals import Harm
 from coxswain.clock import SystemClock
-from coxswain.errors import InvalidInput, KeyUnavailable, NotFound
+from coxswain.errors import InvalidInput, KeyUnavailable, NotFound, StoreUnavailable
 from coxswain.keyring import KeySource, load_secret, make_key_file, open_keyring
 from coxswain.messages.audit import Caller
 from coxswain.messages.ca import (
@@ -155,6 +156,33 @@ def test_no_key_is_in_the_database_in_the_clear(system, store):
         sealed += [bytes(row[0]) for row in tx.execute("SELECT key_sealed FROM controller_certs")]
     assert len(sealed) >= 4
     assert all(b"PRIVATE" not in blob and key[40:80] not in blob for blob in sealed)
+
+
+class Away:
+    """A store that cannot be reached, and counts who tried."""
+
+    def __init__(self):
+        self.tries = 0
+
+    def read(self):
+        self.tries += 1
+        raise StoreUnavailable("nobody answers")
+
+    def write(self, _durability=None):
+        return self.read()
+
+
+def test_a_store_that_is_away_at_the_check_is_waited_for(system, clock, monkeypatch):
+    before, away = ask(system, GetLinkCredentials()), Away()
+    monkeypatch.setattr(certificate_authority, "_RETRY_S", 0.02)
+    clock.days = 300
+    with monkeypatch.context() as outage:
+        outage.setattr(system.directory.find("certificate_authority"), "_store", away)
+        system.tell("certificate_authority", _CheckRenewal())
+        eventually(lambda: away.tries >= 3)
+        assert ask(system, GetLinkCredentials()) == before, "what it has it serves meanwhile"
+    eventually(lambda: ask(system, GetLinkCredentials()) != before)
+    assert system.tree().children[0].incarnation == 1
 
 
 def test_with_another_key_it_does_not_start(store, keyring, clock, tmp_path):

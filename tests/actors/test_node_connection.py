@@ -55,7 +55,8 @@ async def _held_back() -> None:
         "nod_x", "name", channel, Dialer(Deadlines(), clock, Routes(), Forwarders(Path("never"), Ways()))
     )
     reader = asyncio.create_task(connection._read(Stream(), funnel, lambda _reason: None))
-    await until(lambda: connection._held_back)
+    # The first event is on its way, the second waits, and there is no room for the third.
+    await until(lambda: funnel.depth == 2 and connection._held_back)
     clock.advance(100.0)
     asked_at = clock.monotonic()
     assert connection.heard_since(asked_at)  # there is an event that we do not take

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 from supervision_parts import Do, Worker, node, running, worker
 
-from actors.supervision import Actor, Backoff, ChildSpec, Harm, Restart
+from actors.supervision import Actor, Backoff, ChildSpec, Harm, Restart, directory
 from coxswain.errors import DeadlineExceeded, NotFound, Unavailable
 from tests.support import eventually
 
@@ -87,6 +87,31 @@ def test_no_answer_in_time():
         with pytest.raises(DeadlineExceeded, match=r"a did not answer str within 0\.05 s"):
             system.ask("a", "hi", deadline=0.05)
         gate.set()
+
+
+class JustInTime(Future):
+    """Its wait ends with the deadline, and by then the answer is there."""
+
+    late = True
+
+    def result(self, timeout=None):
+        if self.late:
+            self.late = False
+            self.exception(30)
+            raise TimeoutError
+        return super().result(timeout)
+
+
+def test_an_answer_that_comes_in_the_instant_of_the_deadline_is_one(monkeypatch):
+    monkeypatch.setattr(directory, "Future", JustInTime)
+
+    def lookup(_):
+        raise NotFound("no such node")
+
+    with running(worker("a")) as system:
+        assert system.ask("a", "hi", deadline=0.5) == ("hi", 1)
+        with pytest.raises(NotFound):
+            system.ask("a", Do(lookup), deadline=0.5)
 
 
 def test_what_nobody_waits_for_any_more_is_not_worked_on():

@@ -202,7 +202,7 @@ def test_a_child_that_fails_when_it_is_to_be_stopped_anyway_is_no_second_failure
 
 PROGRAM = """
 import random, sys, time
-from supervision_parts import worker
+from supervision_parts import Worker, worker
 from actors.supervision import Intensity, System
 from coxswain.clock import SystemClock
 mode = sys.argv[1]
@@ -210,6 +210,8 @@ def say(what): print(what, flush=True)
 def fail(_): raise ValueError("no luck")
 stop = {"slow": lambda _: (say("stopping b"), time.sleep(60))}.get(mode)
 tree = [worker("a", on_stop=lambda _: say("stopping a")), worker("b", on_stop=stop, shutdown_s=60)]
+if mode == "rests":
+    Worker.rests_after_s = 0.01
 if mode == "fail":
     tree.append(worker("c", on_start=fail))
 system = System(children=tree, clock=SystemClock(), rng=random.Random(1), intensity=Intensity(2, 60), shutdown_s=60)
@@ -285,6 +287,24 @@ def test_sigusr1_shows_every_thread_and_goes_on(process):
     popen.send_signal(signal.SIGTERM)
     popen.communicate(timeout=60)
     assert popen.returncode == 0
+
+
+def test_sigusr1_names_who_rests(process):
+    popen = process("rests")
+    read_until(popen, "started b")
+    seen = threading.Event()
+
+    def ask():
+        while not seen.wait(0.1):
+            popen.send_signal(signal.SIGUSR1)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        assert any(line == "--- 2 actors at rest, without a thread: a, b\n" for line in popen.stderr)
+    finally:
+        seen.set()
+        asking.join()
 
 
 def test_the_example_of_the_documentation_runs():

@@ -7,11 +7,12 @@ import dataclasses
 import ipaddress
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -253,7 +254,7 @@ class Daemon:
             command = self._within.argv(command)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
-        eventually(self._is_ready, every=0.05)
+        eventually(self._is_ready, timeout=90, every=0.05)
 
     def kill(self) -> None:
         """SIGKILL; nothing happens if it does not run."""
@@ -278,6 +279,27 @@ class Daemon:
         except CoxswainError:
             return False
         return True
+
+
+def killed_at_work(
+    daemon: Daemon, work: Callable[[], None], clients: int, done: Sized, rng: random.Random, most_s: float
+) -> None:
+    """SIGKILL while so many clients ``work``, each until it is refused.
+
+    The moment is by chance, up to ``most_s`` after something was ``done`` by them: however slow the machine is, there
+    was a load.
+    """
+    before = len(done)
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: len(done) > before, timeout=60)
+        time.sleep(rng.uniform(0.0, most_s))
+    finally:
+        daemon.kill()
+        for thread in threads:
+            thread.join(60)
 
 
 class KillableController(Controller):

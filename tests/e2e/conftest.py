@@ -6,6 +6,7 @@ import pytest
 
 from tests.agents import Hub, Pki, World
 from tests.cascade import cascade_fleet
+from tests.fleet import Daemon
 from tests.netns import Lab
 
 
@@ -34,6 +35,18 @@ def _made(kind, tmp_path, pki):
     left = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
     assert "awg0" not in left
     assert "wg0" not in left
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def daemon(request, tmp_path):
+    """A controller in a process of its own, once on each store."""
+    dsn = request.getfixturevalue("postgres_server").create_database() if request.param == "postgres" else ""
+    made = Daemon(tmp_path, dsn=dsn)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 @pytest.fixture(scope="module")

@@ -420,7 +420,7 @@ def test_an_agent_killed_at_any_moment_of_a_change_leaves_the_old_policy_or_the_
         call = asyncio.run_coroutine_threadsafe(
             entry.control.set_network_config(pb.NetworkConfig(**policies[to])), entry._loop
         )
-        time.sleep(rng.random() * 0.25)
+        time.sleep(rng.random() * 0.25)  # a moment by chance
         entry.stop(signal.SIGKILL)
         try:
             acknowledged = call.result(30).applied

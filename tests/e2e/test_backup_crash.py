@@ -19,7 +19,7 @@ from coxswain.audit.verify import verify as verify_log
 from coxswain.backup.revocations import read_file
 from coxswain.errors import CoxswainError
 from coxswain.store import open_store
-from tests.fleet import ROOT, Daemon
+from tests.fleet import ROOT, Daemon, killed_at_work
 from tests.postgres import PostgresServer
 
 KILLS = 6
@@ -37,6 +37,19 @@ def run(*arguments: str, dsn: str = "", code: int = 0) -> str:
     )  # fmt: skip
     assert done.returncode == code, (arguments, done.returncode, done.stderr)
     return done.stdout
+
+
+def kills(rng: random.Random, *arguments: str, dsn: str = "", whole_s: float) -> Iterator[None]:
+    """Runs a command again and again and kills it in the midst of its work. Where one was faster than it ever was,
+    the next one is hit earlier.
+    """
+    hit = 0
+    while hit < KILLS:
+        if killed(rng.uniform(0.3 * whole_s, whole_s), *arguments, dsn=dsn):
+            hit += 1
+        else:
+            whole_s *= 0.8
+        yield
 
 
 def killed(delay_s: float, *arguments: str, dsn: str = "") -> bool:
@@ -68,6 +81,7 @@ def dsns(request: pytest.FixtureRequest) -> tuple[str, str]:
     return server.create_database(), server.create_database()
 
 
+@pytest.mark.timeout(300)  # a score of programs, on a machine that may be crowded
 def test_killed_while_it_is_made_and_while_it_is_put_back(tmp_path: Path, dsns: tuple[str, str]) -> None:
     rng = random.Random(11)
     old, new = tmp_path / "old/cox.yaml", tmp_path / "new/cox.yaml"
@@ -83,30 +97,24 @@ def test_killed_while_it_is_made_and_while_it_is_put_back(tmp_path: Path, dsns: 
     backup.parent.mkdir()
     create = ("backup", "create", "--config", str(old), "--out", str(backup))
     whole = took(*create, dsn=dsns[0])
-    hit = 0
-    for _ in range(KILLS):
-        backup.unlink(missing_ok=True)
-        hit += killed(rng.uniform(0.3 * whole, whole), *create, dsn=dsns[0])
+    backup.unlink()
+    for _ in kills(rng, *create, dsn=dsns[0], whole_s=whole):
         if backup.exists():  # it was faster; then it is whole
             run("backup", "verify", str(backup))
-    backup.unlink(missing_ok=True)
+            backup.unlink()
     run(*create, dsn=dsns[0])
     assert json.loads(run("backup", "verify", str(backup), "--full", "--json"))["ok"]
-    assert hit, "nothing was killed"
 
     restore = ("backup", "restore", str(backup), "--config", str(new), "--force")
     whole = took(*restore, dsn=dsns[1])
     before = json.loads(run("config", "show", "--config", str(new), "--json", dsn=dsns[1]))
-    hit = 0
-    for _ in range(KILLS):
-        hit += killed(rng.uniform(0.3 * whole, whole), *restore, dsn=dsns[1])
+    for _ in kills(rng, *restore, dsn=dsns[1], whole_s=whole):
         state = new.parent / "state"
         if state.exists() and not dsns[1]:  # the old one or the new one, whole
             opened = open_store(state / "app.db")
             with opened.read() as tx:
                 assert tx.execute("SELECT count(*) FROM users WHERE role = 'user'") == [(60_000,)]
             opened.close()
-    assert hit, "nothing was killed"
     run(*restore, dsn=dsns[1])
     opened = open_store(dsns[1] or new.parent / "state/app.db")
     with opened.read() as tx:
@@ -118,15 +126,7 @@ def test_killed_while_it_is_made_and_while_it_is_put_back(tmp_path: Path, dsns: 
     assert json.loads(run("config", "show", "--config", str(new), "--json", dsn=dsns[1])) == before
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
-    dsn = request.getfixturevalue("postgres_server").create_database() if request.param == "postgres" else ""
-    made = Daemon(tmp_path, dsn=dsn)
-    made.start()
-    yield made
-    made.kill()
-
-
+@pytest.mark.timeout(300)
 def test_every_revocation_that_was_acknowledged_is_in_the_file(daemon: Daemon) -> None:
     rng = random.Random(3)
     file = daemon.state / "revocations.log"
@@ -145,16 +145,9 @@ def test_every_revocation_that_was_acknowledged_is_in_the_file(daemon: Daemon) -
                 acknowledged.add(made["id"])
 
     for _ in range(KILLS):
-        threads = [threading.Thread(target=revoke) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        threading.Event().wait(rng.uniform(0.3, 1.0))
-        daemon.kill()
-        for thread in threads:
-            thread.join(30)
+        killed_at_work(daemon, revoke, 3, acknowledged, rng, 0.7)
         assert acknowledged <= {entry.target_id for entry in read_file(file)}, "as it lies there, with nobody to mend it"
         daemon.start()
-    assert len(acknowledged) > KILLS, "there was no load to speak of"
     assert daemon.stop() == 0
     store = open_store(daemon.store)
     with store.read() as tx:

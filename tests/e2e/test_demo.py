@@ -99,7 +99,7 @@ def test_on_a_terminal_it_draws_the_fleet_and_what_happens(tmp_path: Path) -> No
 def test_ended_at_any_moment_it_takes_everything_with_it(tmp_path: Path) -> None:
     demo = start(tmp_path, "--json", "--nodes", "2", "--seconds", "60")
     eventually(lambda: any(" serve " in line for line in of(tmp_path)), timeout=30)
-    time.sleep(0.2)  # the daemon is there and does not answer yet
+    time.sleep(0.2)  # a moment like any other: the daemon is there and does not answer yet
     demo.send_signal(signal.SIGTERM)
     demo.communicate(timeout=60)
     assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []

@@ -198,7 +198,7 @@ def test_who_has_no_good_token_stays_out_and_is_recorded(controller: Controller)
     good = token(controller)
     controller.client.call("DELETE", f"/api/tokens/{good[0]}")
     expired = token(controller, expires="1ms")[1]
-    time.sleep(0.01)
+    time.sleep(0.01)  # its life
     answers = {
         secret: refusal(address(controller), secret)
         for secret in ("", "nonsense", "cox_mon_" + "a" * 43, good[1], expired, token(controller, "readonly")[1])

@@ -46,7 +46,7 @@ def test_no_acknowledged_action_is_lost_or_recorded_twice(controller: Controller
                 answer = web.post("/api/nodes", {"name": name, "control_addr": "192.0.2.1"})
             except (OSError, http.client.HTTPException):
                 failed[0] += 1
-                time.sleep(0.02)
+                time.sleep(0.02)  # not so fast
                 continue
             if answer.status == 201:
                 acknowledged.append(name)
@@ -61,7 +61,7 @@ def test_no_acknowledged_action_is_lost_or_recorded_twice(controller: Controller
             reached = len(acknowledged) + 5
             eventually(lambda reached=reached: len(acknowledged) >= reached, timeout=60)  # type: ignore[misc]
             assert controller.system.harm(victim, Harm.RAISE, 1.0), kill
-            time.sleep(0.05)
+            time.sleep(0.05)  # those who were answered before it fell do not count as answered after it
         reached = len(acknowledged) + 5
         eventually(lambda: len(acknowledged) >= reached, timeout=60)
     finally:

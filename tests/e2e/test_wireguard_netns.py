@@ -37,7 +37,7 @@ def test_a_client_comes_through_and_revocation_cuts_it_off(world):
     assert saw() == "198.51.100.1", "traffic is masqueraded as the node's"
     if not node.happened(pb.EVENT_TYPE_PEER_CONNECTED, client.keys.public):
         # It may have shaken hands before the first look, which is silent (node-contract.md 5.3): the next time is told.
-        time.sleep(1)
+        time.sleep(1)  # a handshake is told by its whole second
         client.tunnel.connect()
         assert eventually(client.reaches)
     connected = eventually(lambda: node.happened(pb.EVENT_TYPE_PEER_CONNECTED, client.keys.public))[0]

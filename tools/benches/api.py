@@ -160,4 +160,6 @@ def _run(
 
 
 def _p99(took: list[float]) -> float:
+    if not took:
+        raise RigError("no request was answered in time to be measured")
     return sorted(took)[max(0, int(len(took) * 0.99) - 1)]

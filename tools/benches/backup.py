@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import apsw
-from rig import ROOT, RigError, usage
+from rig import ROOT, RigError, usage, wait_until
 
 from benches.fleet import Bench, BenchFleet, percentile
 
@@ -129,7 +129,12 @@ class _Load:
     failures: list[str] = field(default_factory=list)
 
     def take(self) -> dict[str, list[float]]:
-        """Seconds of each request since the last call."""
+        """Seconds of each request since the last call. A small backup is over before the first of a kind was answered: it is
+        waited for.
+        """
+        wait_until("a read and a change are answered", lambda: self.failures or all(self.took.values()), 60, 0.01)
+        if self.failures:
+            raise RigError(self.failures[0])
         found, self.took = self.took, {"read": [], "change": []}
         return found
 

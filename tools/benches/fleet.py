@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rig import Daemon, Simulator, enrol, make_csrs, peers_for, scratch, usage, wait_until
+from rig import Daemon, RigError, Simulator, enrol, make_csrs, peers_for, scratch, usage, wait_until
 
 from benches.figures import Report
 from tests.support import some_ports
@@ -173,6 +173,8 @@ class Bench:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which ``share`` of the values lie (nearest rank)."""
+    """The value below which ``share`` of the values lie (nearest rank). Raises ``RigError`` where there are none."""
+    if not values:
+        raise RigError("nothing was measured")
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

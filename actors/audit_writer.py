@@ -40,6 +40,7 @@ from coxswain.messages.audit import (
 )
 from coxswain.messages.hub import Publish, PublishAll
 from coxswain.store import Durability, Store, Tx
+from coxswain.words import counted
 
 __all__ = ["AuditWriter"]
 
@@ -214,7 +215,9 @@ class AuditWriter(Actor):
         except Refused:
             grown = False
         if not grown:
-            self._find(f"the log was changed behind the back of its writer: it had {before.size} records a moment ago")
+            self._find(
+                f"the log was changed behind the back of its writer: it had {counted(before.size, 'record')} a moment ago"
+            )
 
     def _follow(self, tree: CompactRange | None, appended: list[Appended]) -> None:
         self._tree = tree

@@ -19,6 +19,7 @@ from coxswain.control_path.ways import Ways
 from coxswain.errors import Conflict, CoxswainError, DeadlineExceeded, NodeFailure, NodeUnreachable, Unavailable
 from coxswain.model import Node
 from coxswain.wire.node_control import NodeControl, RpcFailed, is_foreign_certificate
+from coxswain.words import counted
 
 __all__ = ["RouteProbe"]
 
@@ -76,7 +77,7 @@ class RouteProbe:
     async def _hops(self, route: Route) -> str:
         """Each hop of a chain; of a circuit only the first one says anything by itself."""
         if route.is_onion:
-            return f"{len(route.hops)} onion hop{'s'[: len(route.hops) > 1]}"
+            return counted(len(route.hops), "onion hop")
         took = []
         for position in range(1, len(route.hops) + 1):
             started = time.monotonic()

@@ -25,6 +25,7 @@ from coxswain.errors import CoxswainError, Unauthenticated, Unavailable
 from coxswain.messages.ca import GrpcCredentials
 from coxswain.pki.certificates import RELAY_ORGANIZATION
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
+from coxswain.words import counted
 
 __all__ = ["SyncCall", "SyncServer"]
 
@@ -233,7 +234,7 @@ def _only(context: grpc.aio.ServicerContext[Any, Any], name: str) -> str:
     """Raises ``Unauthenticated``: a relay sets it exactly once, so one of several is somebody else's."""
     values = _values(context, name)
     if len(values) > 1:
-        raise Unauthenticated(f"{name} was given {len(values)} times")
+        raise Unauthenticated(f"{name} was given {counted(len(values), 'time')}")
     return values[0] if values else ""
 
 

@@ -25,6 +25,7 @@ from coxswain.store import fleet as rows
 from coxswain.store import paths as path_rows
 from coxswain.store.accounts import touch_profiles_through
 from coxswain.store.profiles import profiles_through
+from coxswain.words import counted
 
 __all__ = ["CHANGES", "QUESTIONS"]
 
@@ -104,7 +105,7 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
         profiles = profiles_through(tx, node_id=node.id)
         if profiles:
             raise StillUsed(
-                f"node {node.name} is what {profiles} {'profile leads' if profiles == 1 else 'profiles lead'} to",
+                f"node {node.name} is what {counted(profiles, 'profile leads', 'profiles lead')} to",
                 count=profiles,
                 remedy="Remove these profiles, or lead them to another node. See: cox profiles list",
             )

@@ -35,6 +35,7 @@ from coxswain.messages.links import Look, LookReason
 from coxswain.model import LinkState, Node
 from coxswain.store import Tx
 from coxswain.store import paths as rows
+from coxswain.words import counted
 
 __all__ = ["CHANGES", "QUESTIONS", "find_path"]
 
@@ -113,7 +114,7 @@ def _check_unused(tx: Tx, path: Path) -> None:
     devices, profiles = rows.users_of_path(tx, path.id)
     if devices or profiles:
         raise Conflict(
-            f"path {path.name}: {devices} devices are bound to it and {profiles} profiles lead over it",
+            f"path {path.name}: {counted(devices, 'device')} bound to it, {counted(profiles, 'profile')} over it",
             remedy="Unbind the devices (cox paths unbind) or bind them elsewhere, and remove or change the profiles.",
         )
 

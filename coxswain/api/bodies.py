@@ -13,6 +13,7 @@ import falcon
 
 from coxswain.errors import InvalidInput, TooLarge
 from coxswain.model import Device, NetworkPolicy, Peer, Protocol, User
+from coxswain.words import counted
 
 __all__ = [
     "MOST_BODY_BYTES",
@@ -207,7 +208,7 @@ def word(query: Mapping[str, Any], name: str) -> str | None:
     """A text of the query string; None if it is absent."""
     value = query.get(name)
     if isinstance(value, list):
-        raise InvalidInput(f"{name}: stands {len(value)} times")
+        raise InvalidInput(f"{name}: stands {counted(len(value), 'time')}")
     return None if value is None else one_line(name, value)
 
 

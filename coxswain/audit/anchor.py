@@ -12,6 +12,7 @@ from coxswain.audit.tree import StoredTree, head
 from coxswain.audit.verify import trusted
 from coxswain.errors import CoxswainError
 from coxswain.store.api import Tx
+from coxswain.words import counted
 
 __all__ = ["agreed_upto", "newest_stored", "not_extended", "save_checkpoint"]
 
@@ -32,7 +33,7 @@ def not_extended(tx: Tx, verifier: Verifier, notes: Iterable[str]) -> list[str]:
             continue  # given up, as a signed record says
         if checkpoint.size > size:
             found.append(
-                f"the log has {size} records, and a checkpoint says that it had {checkpoint.size}: "
+                f"the log has {counted(size, 'record')}, and a checkpoint says that it had {checkpoint.size}: "
                 "the newest were cut off, or an older copy was put in its place"
             )
             continue

@@ -13,6 +13,7 @@ from coxswain.audit.tree import FAR, StoredTree, leaves
 from coxswain.errors import NotFound
 from coxswain.messages.audit import AuditEntry
 from coxswain.store.api import Tx
+from coxswain.words import counted
 
 __all__ = ["ENTRY_FIELDS", "consistency", "footer_lines", "header_line", "inclusion", "record_lines"]
 
@@ -78,7 +79,7 @@ def inclusion(tx: Tx, seq: int, head: Checkpoint, verifier: Verifier) -> dict[st
 def consistency(tx: Tx, old: int, head: Checkpoint, verifier: Verifier) -> dict[str, Any]:
     """That the log that ``head`` signs begins with its first ``old`` records as they were. Raises ``NotFound``."""
     if not 0 <= old <= head.size:
-        raise NotFound(f"the log never had {old} records; it has {head.size}")
+        raise NotFound(f"the log never had {counted(old, 'record')}; it has {head.size}")
     tree = StoredTree(tx)
     kept = tx.execute("SELECT note FROM audit_checkpoint WHERE size = ? ORDER BY number DESC LIMIT 1", (old,))
     return {

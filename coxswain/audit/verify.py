@@ -17,6 +17,7 @@ from coxswain.audit.statements import PURGE, RESTART, Purged, Restarted, open_pu
 from coxswain.audit.tree import head, purged_upto
 from coxswain.messages.audit import AuditEntry
 from coxswain.store.api import Tx
+from coxswain.words import counted
 
 __all__ = ["Finding", "Known", "Report", "conclude", "known_of", "marks_of", "trusted", "verify"]
 
@@ -287,21 +288,21 @@ def _compare(
             if whose == "one of its own":
                 continue
             why = (
-                f"the checkpoint of {size} records is of {checkpoint.origin}, from before the log was restarted by record "
-                f"{abandoned}; what it had beyond is not in this log"
+                f"the checkpoint of {counted(size, 'record')} is of {checkpoint.origin}, from before the log was restarted "
+                f"by record {abandoned}; what it had beyond is not in this log"
             )
             report.findings.append(Finding(why, abandoned))
         elif size > known.size:
             why = (
-                f"the log has {known.size} records, and a checkpoint, {whose}, says that it had {size}: the newest "
-                f"{size - known.size} were cut off, or an older copy was put in its place"
+                f"the log has {counted(known.size, 'record')}, and a checkpoint, {whose}, says that it had {size}: the "
+                f"newest {size - known.size} were cut off, or an older copy was put in its place"
             )
             report.findings.append(Finding(why, known.size + 1))
             break
         elif size in roots and roots[size] != checkpoint.root:  # otherwise it breaks before; that is said already
             first = min(good + 1, size)
             span = f"record {first} is" if first == size else f"records {first} to {size} are"
-            why = f"{span} not what a checkpoint of {size} records, {whose}, says: the log was rewritten"
+            why = f"{span} not what a checkpoint of {counted(size, 'record')}, {whose}, says: the log was rewritten"
             report.findings.append(Finding(why, first))
             break
         elif size in roots:

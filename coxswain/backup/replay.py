@@ -14,6 +14,7 @@ from coxswain.backup.revocations import Entry
 from coxswain.clock import to_micros
 from coxswain.pki.certificates import server_name_of
 from coxswain.store.api import Tx, in_lists
+from coxswain.words import counted
 
 __all__ = ["Replayed", "replay"]
 
@@ -102,7 +103,7 @@ def _node_revoked(tx: Tx, entry: Entry, now: int) -> str:
         hit += len(rows)
     if not serials:  # an entry that does not say which (its payload is gone): all that the node had then
         hit = _revoke_certificates(tx, entry, now)
-    return f"{hit} certificates of node {entry.target_id} are revoked" if hit else ""
+    return f"{counted(hit, 'certificate')} of node {entry.target_id} revoked" if hit else ""
 
 
 def _node_removed(tx: Tx, entry: Entry, now: int) -> str:
@@ -214,7 +215,7 @@ def _peers_removed(tx: Tx, entry: Entry, _now: int) -> str:
                 )
     if hit:
         tx.execute("UPDATE nodes SET config_revision = config_revision + 1 WHERE id = ?", (entry.target_id,))
-    return f"{hit} peers of node {entry.target_id} are removed" if hit else ""
+    return f"{counted(hit, 'peer')} of node {entry.target_id} removed" if hit else ""
 
 
 def _code_used(tx: Tx, entry: Entry, _now: int) -> str:

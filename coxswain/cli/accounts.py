@@ -11,6 +11,7 @@ import click
 from coxswain.cli.client import Client
 from coxswain.cli.output import clean
 from coxswain.errors import InvalidInput, NotFound
+from coxswain.words import counted
 
 __all__ = ["device_of", "every", "place", "say_arrival", "wait_option", "with_query", "yes_option"]
 
@@ -65,7 +66,7 @@ def say_arrival(changed: dict[str, Any]) -> None:
     """Which nodes follow, and what could not be done."""
     pushed, pending = changed.get("pushed_nodes", []), changed.get("pending_nodes", [])
     if pushed:
-        click.echo(f"acknowledged by {len(pushed)} node{'s'[: len(pushed) != 1]}")
+        click.echo(f"acknowledged by {counted(len(pushed), 'node')}")
     if pending:
         click.echo(f"pending on {len(pending)}, which follow by themselves: {' '.join(pending[:5])}")
     for skipped in changed.get("skipped", []):

@@ -18,6 +18,7 @@ import click
 from coxswain.cli.client import Client
 from coxswain.cli.output import ago, clean, client, config_option, confirm, facts, json_option, print_json, table
 from coxswain.errors import InvalidInput
+from coxswain.words import counted
 
 __all__ = ["audit"]
 
@@ -151,7 +152,9 @@ def head(config: str | None, *, as_json: bool, only_note: bool, qr: bool | None)
             ("public key", found["public_key"]),
             (
                 "signed",
-                f"{found['checkpoint_size']} records, {ago(found['checkpoint_at'])} ago" if found["checkpoint"] else "",
+                f"{counted(found['checkpoint_size'], 'record')}, {ago(found['checkpoint_at'])} ago"
+                if found["checkpoint"]
+                else "",
             ),
         ]
     )
@@ -182,7 +185,8 @@ def verify(config: str | None, files: tuple[str, ...], *, as_json: bool) -> None
         print_json(found)
     elif found["ok"]:
         purged = f", {found['purged']} of them without payload" if found["purged"] else ""
-        click.echo(f"intact: {found['size']} records{purged}, and they agree with {found['checkpoints']} checkpoints")
+        agreed = counted(found["checkpoints"], "checkpoint")
+        click.echo(f"intact: {counted(found['size'], 'record')}{purged}, in agreement with {agreed}")
         for note in found["notes"]:
             click.echo(f"note: {clean(note)}")
     else:

@@ -16,6 +16,7 @@ import click
 from coxswain.cli.client import config_path
 from coxswain.cli.output import clean, config_option, duration, facts, json_option, only_here, print_json, size
 from coxswain.errors import InvalidInput, LoosePermissions
+from coxswain.words import counted
 
 if TYPE_CHECKING:
     from coxswain.backup.envelope import BackupSecret
@@ -187,7 +188,10 @@ def restore_(
             ("configuration", done.config.path),
             ("state", done.config.state_dir),
             ("replaced state", done.replaced),
-            ("revoked again", f"{len(done.revoked.effects)} things, by {len(done.revoked.entries)} records since"),
+            (
+                "revoked again",
+                f"{counted(len(done.revoked.effects), 'thing')}, by {counted(len(done.revoked.entries), 'record')} since",
+            ),
             ("audit record", done.seq),
         ]
     )
@@ -221,8 +225,11 @@ def _facts(manifest: dict[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("id", manifest["id"]),
         ("made", f"{made} on {manifest['host']} by coxswain {manifest['version']}"),
-        ("holds", f"{counts['nodes']} nodes, {counts['users']} users, {counts['devices']} devices ({manifest['store']})"),
-        ("audit log", f"{manifest['audit']['size']} records, head {manifest['audit']['row_hash'][:16] or '-'}"),
+        (
+            "holds",
+            ", ".join(counted(counts[f"{what}s"], what) for what in ("node", "user", "device")) + f" ({manifest['store']})",
+        ),
+        ("audit log", f"{counted(manifest['audit']['size'], 'record')}, head {manifest['audit']['row_hash'][:16] or '-'}"),
         ("CA key", "inside" if source == "file" else f"not inside: it comes from a {source}"),
     ]
 

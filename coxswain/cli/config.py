@@ -10,6 +10,7 @@ import click
 from coxswain import __version__
 from coxswain.cli.client import config_path
 from coxswain.cli.output import clean, client, config_option, json_option, print_json, table
+from coxswain.words import counted
 
 __all__ = ["completion", "config", "version"]
 
@@ -42,7 +43,7 @@ def check(config: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(path), "ok": not problems, "problems": problems, "warnings": warnings})
     elif problems:
-        click.echo(f"cox: {path} has {len(problems)} problem{'s'[: len(problems) > 1]}:", err=True)
+        click.echo(f"cox: {path} has {counted(len(problems), 'problem')}:", err=True)
         for problem in problems:
             click.echo(f"  {clean(problem)}", err=True)
     else:

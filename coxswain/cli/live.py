@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coxswain.cli.output import clean
+from coxswain.words import counted
 
 __all__ = ["Picture", "on_screen", "render"]
 
@@ -89,14 +90,14 @@ def on_screen(picture: Picture) -> Iterator[Live]:
 def _header(picture: Picture) -> RenderableType:
     fleet, sessions = picture.status["fleet"], picture.status["sessions"]
     line = Text()
-    line.append(f" {fleet['nodes']} nodes", "bold")
+    line.append(f" {counted(fleet['nodes'], 'node')}", "bold")
     for state, count in fleet["by_link_state"].items():
         line.append(f"   {count} {state.replace('_', ' ')}", _STYLES.get(state, ""))
     line.append(f"   {fleet['in_sync']} in sync", "bold green" if fleet["in_sync"] == fleet["nodes"] else "bold yellow")
-    line.append(f"   {sessions['active']} sessions", "bold")
+    line.append(f"   {counted(sessions['active'], 'session')}", "bold")
     line.append(f"   {picture.events_per_s:.0f} events/s", "")
     restarts = picture.status["restarts"]
-    line.append(f"   {restarts} service restart{'' if restarts == 1 else 's'}", "yellow" if restarts else "")
+    line.append(f"   {counted(restarts, 'service restart')}", "yellow" if restarts else "")
     return Panel(line, title=Text(clean(picture.title)), title_align="left", border_style="blue")
 
 
@@ -181,4 +182,4 @@ def _actor(name: str, names: dict[str, str]) -> str:
 def _missed(event: dict[str, Any]) -> str:
     if event.get("count") is None:
         return "some events may be missing"
-    return f"{event['count']} events came faster than they were told"
+    return f"{counted(event['count'], 'event')} came faster than they were told"

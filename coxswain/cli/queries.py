@@ -17,6 +17,7 @@ from coxswain.cli.output import (
     print_json,
     table,
 )
+from coxswain.words import counted
 
 __all__ = ["ca", "status", "tree"]
 
@@ -38,7 +39,7 @@ def status(config: str | None, *, as_json: bool) -> None:
             ("state", f"{found['state_dir']} ({found['store']})"),
             ("nodes", Painted(f"{fleet['nodes']}: {links}") if links else "none yet; add one with: cox nodes add"),
             ("in sync", f"{fleet['in_sync']} of {fleet['nodes']}"),
-            ("accounts", f"{fleet['users']} users, {fleet['devices']} devices, {fleet['peers']} peers"),
+            ("accounts", ", ".join(counted(fleet[f"{what}s"], what) for what in ("user", "device", "peer"))),
             ("sessions", f"{counts['active']} active, {counts['opened']} opened and {counts['closed']} closed since start"),
             ("audit", "; ".join(found["audit"]["findings"]) or _log(found["audit"])),
             ("services", f"not running now: {', '.join(found['down'])}" if found["down"] else "all running"),
@@ -48,7 +49,7 @@ def status(config: str | None, *, as_json: bool) -> None:
 
 
 def _log(audit: dict[str, Any]) -> str:
-    return f"{audit['size']} records, head {audit['row_hash'][:16] or '-'}"
+    return f"{counted(audit['size'], 'record')}, head {audit['row_hash'][:16] or '-'}"
 
 
 @click.command()

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from coxswain.cli.output import ago, client, config_option, duration, facts, json_option, print_json, size, table
+from coxswain.words import counted
 
 __all__ = ["sessions"]
 
@@ -45,7 +46,7 @@ def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active
             names.get(s["node_id"], s["node_id"]),
             s["device_id"] or s["peer_key"][:12],
             s["user_id"],
-            s["endpoint"] + (f" (moved {s['roams']} times)" if s["roams"] else ""),
+            s["endpoint"] + (f" (moved {counted(s['roams'], 'time')})" if s["roams"] else ""),
             ago(s["opened_at"]),
             "open" if s["closed_at"] is None else s["reason"],
             size(s["rx_bytes"]),
@@ -80,7 +81,7 @@ def show(session: str, config: str | None, *, as_json: bool) -> None:
             ("last seen", found["last_at"]),
             ("received", size(found["rx_bytes"])),
             ("sent", size(found["tx_bytes"])),
-            ("moved", f"{found['roams']} times"),
+            ("moved", counted(found["roams"], "time")),
         ]
     )
     click.echo()

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from coxswain.declare.compare import Action, Change
 from coxswain.declare.items import Item
 from coxswain.errors import CoxswainError, Unavailable
+from coxswain.words import counted
 
 __all__ = ["Api", "Applied", "Stopped", "apply"]
 
@@ -37,7 +38,7 @@ class Stopped(CoxswainError):
         where = f"{change.wanted.where}: " if change.wanted is not None else ""
         super().__init__(
             f"{where}{change.action} {change.item.title}: {cause}",
-            remedy=f"{done} changes were made before that and stay made. {cause.remedy} Then apply the file again.".strip(),
+            remedy=f"{counted(done, 'change')} before that stay made. {cause.remedy} Then apply the file again.".strip(),
         )
         self.done = done
         self.cause = cause

@@ -8,6 +8,7 @@ from typing import Any
 from coxswain import __version__
 from coxswain.doctor.finding import Finding, fail, ok, warn
 from coxswain.errors import CoxswainError, DaemonNotRunning
+from coxswain.words import counted
 
 __all__ = ["check_daemon"]
 
@@ -50,13 +51,14 @@ def _tree(get: Get) -> Iterator[Finding]:
         if worker["restarts"] >= _MANY_RESTARTS:
             yield warn(
                 "daemon",
-                f"{worker['id']} was restarted {worker['restarts']} times: {_first(worker['last_failure'])}",
+                f"{worker['id']} was restarted {counted(worker['restarts'], 'time')}: {_first(worker['last_failure'])}",
                 "See the log; please report it if it goes on.",
             )
         if worker["busy_s"] > _BUSY_S or worker["mailbox"] > _DEEP_MAILBOX:
             yield warn(
                 "daemon",
-                f"{worker['id']} does not keep up: {worker['mailbox']} messages wait, {worker['busy_s']:.0f} s in one",
+                f"{worker['id']} does not keep up: {counted(worker['mailbox'], 'message')} waiting, "
+                f"{worker['busy_s']:.0f} s in one",
                 "Is the machine, or the database, too slow? See: cox tree",
             )
         if worker["zombies"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from coxswain.config import Config
 from coxswain.doctor.finding import Finding, fail, ok, warn
 from coxswain.errors import CoxswainError
+from coxswain.words import counted
 
 __all__ = ["check_geoip", "check_siem"]
 
@@ -35,11 +36,11 @@ def check_siem(config: Config, *, now: float) -> Iterator[Finding]:
     days = (found.not_valid_after_utc.timestamp() - now) / _DAY_S
     renew = "Renew it; the new one is taken up without a restart."
     if days < 0:
-        yield fail("SIEM stream", f"its certificate expired {-days:.0f} days ago", renew)
+        yield fail("SIEM stream", f"its certificate expired {counted(round(-days), 'day')} ago", renew)
     elif days < _SOON_DAYS:
-        yield warn("SIEM stream", f"its certificate expires in {days:.0f} days", renew)
+        yield warn("SIEM stream", f"its certificate expires in {counted(round(days), 'day')}", renew)
     else:
-        yield ok("SIEM stream", f"its certificate is good for {days:.0f} days")
+        yield ok("SIEM stream", f"its certificate is good for {counted(round(days), 'day')}")
 
 
 def check_geoip(config: Config, *, now: float) -> Iterator[Finding]:
@@ -56,6 +57,8 @@ def check_geoip(config: Config, *, now: float) -> Iterator[Finding]:
         yield fail("GeoIP", f"{present} cannot be used: {error}", "Fetch another one with: cox geoip update")
         return
     if days > _OLD_DAYS:
-        yield warn("GeoIP", f"{present.name} is {days:.0f} days old", "Fetch a fresh one with: cox geoip update")
+        yield warn(
+            "GeoIP", f"{present.name} is {counted(round(days), 'day')} old", "Fetch a fresh one with: cox geoip update"
+        )
     else:
-        yield ok("GeoIP", f"{present.name} is {max(days, 0):.0f} days old")
+        yield ok("GeoIP", f"{present.name} is {counted(round(max(days, 0)), 'day')} old")

@@ -13,6 +13,7 @@ from coxswain.config import Config
 from coxswain.doctor.finding import Finding, fail, ok, warn
 from coxswain.errors import CoxswainError
 from coxswain.keyring import KeySource, load_secret
+from coxswain.words import counted
 
 __all__ = ["check_clock", "check_config", "check_disk", "check_key", "check_permissions", "check_process"]
 
@@ -147,7 +148,7 @@ def check_process(pid: int, nodes: int) -> Iterator[Finding]:
         return
     most, needed = int(found[1]), max(in_use, nodes + _DESCRIPTORS_BESIDE)
     if needed > most * _FULL:
-        text = f"it may open {most} files, has {in_use} open, and may need {needed} for {nodes} nodes"
+        text = f"it may open {most} files, has {in_use} open, and may need {needed} for {counted(nodes, 'node')}"
         yield warn("daemon", text, f"Raise the limit: LimitNOFILE={4 * needed} in its systemd unit, or ulimit -n.")
 
 

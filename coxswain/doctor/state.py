@@ -19,6 +19,7 @@ from coxswain.pki import Role
 from coxswain.store import Store, Tx
 from coxswain.store.migrate import SCHEMA_VERSION, schema_of
 from coxswain.store.pki import load_authorities
+from coxswain.words import counted
 
 __all__ = ["check_state"]
 
@@ -155,7 +156,7 @@ def _certificates(tx: Tx, now: float) -> Iterator[Finding]:
     if leaf is not None and leaf / 1e6 < now + _LEAF_SOON_S:
         yield warn(
             "certificates",
-            f"the controller's certificate ends in {max(0.0, leaf / 1e6 - now) / _DAY_S:.0f} days",
+            f"the controller's certificate ends in {counted(round(max(0.0, leaf / 1e6 - now) / _DAY_S), 'day')}",
             "It renews itself while the daemon runs: is the daemon running?",
         )
     due = tx.execute(
@@ -166,7 +167,9 @@ def _certificates(tx: Tx, now: float) -> Iterator[Finding]:
     if due:
         names = ", ".join(row[0] for row in due[:5]) + (f" and {len(due) - 5} more" if len(due) > 5 else "")
         expired = due[0][1] / 1e6 < now
-        text = f"certificates of {len(due)} nodes {'have expired or ' if expired else ''}end within 20 days: {names}"
+        text = (
+            f"certificates of {counted(len(due), 'node')} {'have expired or ' if expired else ''}end within 20 days: {names}"
+        )
         yield (fail if expired else warn)("certificates", text, "Enrol them again: cox nodes enroll NODE")
     elif ends:
         yield ok("certificates", "none ends soon")
@@ -184,7 +187,7 @@ def _device_certificates(tx: Tx, now: float) -> Iterator[Finding]:
         return
     first, end = rows[0]
     days = (end / 1e6 - now) / _DAY_S
-    when = f"ends in {days:.0f} days" if days > 0 else "has ended"
+    when = f"ends in {counted(round(days), 'day')}" if days > 0 else "has ended"
     more = f", and those of {len(rows) - 1} more within 30 days" if len(rows) > 1 else ""
     yield warn(
         "certificates",
@@ -195,7 +198,7 @@ def _device_certificates(tx: Tx, now: float) -> Iterator[Finding]:
 
 def _ends_soon(tx: Tx, role: str, days: float) -> Finding:
     """An authority that ends, although it should have handed over long ago."""
-    text = f"the {role} CA expires in {days:.0f} days"
+    text = f"the {role} CA expires in {counted(round(days), 'day')}"
     if role == Role.ROOT.value:
         return warn("certificates", text, "Plan a new fleet: what is pinned to this root ends with it. See docs/pki.md.")
     heirs = tx.execute(
@@ -213,7 +216,7 @@ def _ends_soon(tx: Tx, role: str, days: float) -> Finding:
         return warn("certificates", f"{text}; its heir takes over", "The daemon does that while it runs: is it running?")
     return warn(
         "certificates",
-        f"{text}, and {len(lacking)} nodes were not given its heir to trust: {names}",
+        f"{text}, and {counted(len(lacking), 'node')} not given its heir to trust: {names}",
         "Give them a new certificate: cox nodes renew NODE, or cox nodes enroll NODE. Without it they are cut off then.",
     )
 
@@ -224,7 +227,8 @@ def _clock(tx: Tx, now: float) -> Iterator[Finding]:
         ahead = (rows[0][0] / 1e6 - now) / 60
         yield warn(
             "clock",
-            f"the newest audit record is of {ahead:.0f} minutes from now: this clock was set back, or was ahead then",
+            f"the newest audit record is of {counted(round(ahead), 'minute')} from now: this clock was set back, or "
+            "was ahead then",
             "See that the clock is right, before certificates are issued.",
         )
 
@@ -240,7 +244,9 @@ def _backups(tx: Tx, now: float) -> Iterator[Finding]:
     elif now - at / 1e6 > _BACKUP_OLD_S:
         days = (now - at / 1e6) / _DAY_S
         yield warn(
-            "backups", f"the newest is {days:.0f} days old", "Make one, and let cron or a timer do it: cox backup create"
+            "backups",
+            f"the newest is {counted(round(days), 'day')} old",
+            "Make one, and let cron or a timer do it: cox backup create",
         )
     else:
         yield ok("backups", f"the newest is of {time.strftime('%Y-%m-%d %H:%M', time.gmtime(at / 1e6))} UTC")
@@ -261,12 +267,15 @@ def _audit(tx: Tx, config: Config, now: float) -> Iterator[Finding]:
         yield fail("audit log", sentence, remedy)
     if not sentences:
         size = tx.execute("SELECT seq FROM audit_log ORDER BY seq DESC LIMIT 1")
-        yield ok("audit log", f"{size[0][0] if size else 0} records, which extend {len(set(notes))} checkpoints")
+        yield ok(
+            "audit log",
+            f"{counted(size[0][0] if size else 0, 'record')}, which extend {counted(len(set(notes)), 'checkpoint')}",
+        )
     oldest = tx.execute("SELECT min(at) FROM audit_outbox")[0][0]
     if oldest is not None and now - oldest / 1e6 > _OUTBOX_OLD_S:
         yield warn(
             "audit log",
-            f"records have waited for {(now - oldest / 1e6) / 60:.0f} minutes to be taken in",
+            f"records have waited for {counted(round((now - oldest / 1e6) / 60), 'minute')} to be taken in",
             "They follow when the daemon runs: cox status",
         )
 
@@ -281,4 +290,4 @@ def _revocations(path: Path) -> Iterator[Finding]:
             "revocations", str(error), "Compare it with the copy that you keep elsewhere; the daemon begins a new one."
         )
     else:
-        yield ok("revocations", f"{len(found)} entries in {path}, one chain")
+        yield ok("revocations", f"{counted(len(found), 'entry', 'entries')} in {path}, one chain")

@@ -13,6 +13,7 @@ from coxswain.errors import InvalidInput, NodeFailure
 from coxswain.messages import operations as m
 from coxswain.operations import Kind, Operation, OperationState, Step, Work
 from coxswain.operations.model import FINAL
+from coxswain.words import counted
 
 __all__ = ["plan_batches", "rollout_kind"]
 
@@ -102,7 +103,9 @@ def _roll_back(nodes: Sequence[Mapping[str, Any]]) -> Any:
         ]
         failed = [o for o in _all_over(work, back) if o.state is not OperationState.DONE]
         if failed:
-            raise NodeFailure(f"{len(failed)} nodes were not rolled back; {failed[0].params.get('name')}: {failed[0].error}")
+            raise NodeFailure(
+                f"{counted(len(failed), 'node')} not rolled back; {failed[0].params.get('name')}: {failed[0].error}"
+            )
 
     return undo
 

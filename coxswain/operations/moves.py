@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from coxswain.errors import Conflict
 from coxswain.operations.kinds import Kind, Recovery
 from coxswain.operations.model import Direction, Operation, OperationState, StepState
+from coxswain.words import counted
 
 __all__ = ["MAX_INTERRUPTIONS", "Claim", "on_claim", "retry_direction", "steps_back", "steps_forward"]
 
@@ -40,7 +41,10 @@ def on_claim(operation: Operation, kind: Kind) -> Claim:
     where = f"in its step {at.name!r}" if at is not None else "between two steps"
     if at is not None and at.attempts >= MAX_INTERRUPTIONS:
         return Claim(
-            operation.direction, "failed", f"interrupted {at.attempts} times {where}; not tried again", give_up=True
+            operation.direction,
+            "failed",
+            f"interrupted {counted(at.attempts, 'time')} {where}; not tried again",
+            give_up=True,
         )
     if operation.direction is Direction.FORWARD and operation.ending is OperationState.CANCELLED:
         return Claim(Direction.BACK, "undone", f"interrupted {where}, and cancelled; what it had changed is taken back")

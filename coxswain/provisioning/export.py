@@ -31,8 +31,14 @@ def export(kind: ExportFormat, device: Device, grants: Sequence[Grant], offer: O
                 text = conf(grant, node, peer) if kind is ExportFormat.CONF else _vless(grant, node, peer, offer)
                 suffix = "conf" if kind is ExportFormat.CONF else "txt"
                 return Exported(f"{file_name(f'{device.name}-{node.name}')}.{suffix}", text)
+    deaf = next((node for grant in grants for node, peer in grant.peers if peer.protocol is protocol), None)
+    if deaf is not None:
+        raise Conflict(
+            f"device {device.id} has keys on node {deaf.name}, which has no endpoint address",
+            remedy=f"Give it one: cox nodes endpoints {deaf.name} IP",
+        )
     word = "AmneziaWG" if protocol is Protocol.AMNEZIAWG else "XRay"
-    raise Conflict(f"device {device.id} has no {word} keys on a node that can be reached", remedy="See: cox profiles list")
+    raise Conflict(f"device {device.id} has no {word} keys", remedy="See: cox profiles list")
 
 
 def conf(grant: Grant, node: Node, peer: Peer) -> str:

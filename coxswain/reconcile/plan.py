@@ -26,6 +26,7 @@ from coxswain.reconcile.types import (
     SetPolicy,
     Step,
 )
+from coxswain.words import counted
 
 __all__ = ["STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused_links"]
 
@@ -166,7 +167,9 @@ def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
         return PushXray(Reason.XRAY_CHANGED) if served else None
     if memory.xray_unsupported and memory.xray_unsupported == observed.agent_version:
         if wanted.clients:
-            findings.append(Finding(f"the agent has no XRay: {len(wanted.clients)} clients are not served", degraded=True))
+            findings.append(
+                Finding(f"the agent has no XRay: {counted(len(wanted.clients), 'client')} not served", degraded=True)
+            )
         return None
     if memory.xray_confirmed != wanted.fingerprint:
         return PushXray(Reason.XRAY_CHANGED)

@@ -17,6 +17,7 @@ _ROUTES = {
     "usr": "/api/users",
     "pth": "/api/paths",
     "rly": "/api/relays",
+    "cpath": "/api/control-paths",
 }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from coxswain.words import counted
+
 __all__ = ["duration", "human_bytes", "render", "tone"]
 
 _UNKNOWN = "\N{EN DASH}"
@@ -100,6 +102,7 @@ _PAGES = {
     "op": "/operations/",
     "srv": "/servers#",
     "pth": "/paths",
+    "cpath": "/relays",
 }
 
 
@@ -121,7 +124,7 @@ def _environment() -> jinja2.Environment:
         auto_reload=False,
     )
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
-    made.filters |= {"protocol": _protocol, "times": _times}
+    made.filters |= {"protocol": _protocol, "times": _times, "counted": counted}
     made.globals |= {"between": _between, "page_of": _page_of}
     return made
 

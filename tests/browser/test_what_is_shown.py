@@ -61,6 +61,17 @@ def test_a_session_that_ended_with_its_node_says_so(open_browser: Callable[..., 
         fleet.controller.until("n2", link_state="live")
 
 
+def test_the_log_names_what_was_acted_on_as_long_as_it_is_there(browser_page: Page, fleet: LiveFleet) -> None:
+    client, page = fleet.controller.client, browser_page
+    user = client.post("/api/users", {"name": "Named in the log"})["id"]
+    page.goto(f"/audit?target_id={user}")
+    row = page.get_by_role("row").filter(has_text="user.add")
+    expect(row.get_by_role("link", name="Named in the log")).to_have_attribute("href", f"/users/{user}")
+    client.call("DELETE", f"/api/users/{user}")
+    page.reload()
+    expect(row.get_by_text(user)).to_be_visible()
+
+
 def test_the_log_shows_the_detail_of_what_was_done(browser_page: Page, fleet: LiveFleet) -> None:
     client, page = fleet.controller.client, browser_page
     made = client.post("/api/tokens", {"name": "of the audit test", "scope": "monitor", "expires": "720h"})

@@ -7,6 +7,7 @@ from typing import Any
 from coxswain.api.call import Call
 from coxswain.api.route import Scope
 from coxswain.errors import CoxswainError
+from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page
 
 __all__ = ["PAGES"]
@@ -18,7 +19,8 @@ _FILTERS = ("action", "actor", "target_id", "result", "since", "until", "after")
 def _load(call: Call) -> dict[str, Any]:
     query = {name: call.word(name) or "" for name in _FILTERS}
     found = ask(call, "/api/audit", limit=_PAGE, **query)
-    return {"records": found.value, "after": found.after, "query": query}
+    names = names_of(call, found.value, "target_id")
+    return {"records": found.value, "names": names, "after": found.after, "query": query}
 
 
 def _verify(call: Call) -> dict[str, Any]:

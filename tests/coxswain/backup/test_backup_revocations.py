@@ -184,7 +184,7 @@ def test_certificates_are_revoked_again(store: Store) -> None:
     inventory(store)
     done = run(store, ("node.revoke", "nod_a", {"serials": ["11", "99"]}))
     assert column(store, "SELECT serial FROM node_certs WHERE revoked_at IS NULL") == ["12"]
-    assert done.effects == ("1 certificates of node nod_a are revoked (node.revoke)",)
+    assert done.effects == ("1 certificate of node nod_a revoked (node.revoke)",)
     run(store, ("node.revoke", "nod_a", {}))
     assert column(store, "SELECT serial FROM node_certs WHERE revoked_at IS NULL") == [], "no payload: all of that time"
 
@@ -251,7 +251,7 @@ def test_peers_that_were_taken_away_by_hand_stay_away(store: Store) -> None:
     gone = {"peers": [[1, "key a1"], [2, "key a2"], [1, "no such key"], ["x", 1], None]}
     with store.write() as tx:
         done = replay(tx, [Entry(101, "aud_1", 1_000_000_000, "peers.remove", "peers", "nod_a", gone)], LATER)
-    assert done.effects == ("1 peers of node nod_a are removed (peers.remove)",)
+    assert done.effects == ("1 peer of node nod_a removed (peers.remove)",)
     assert sorted(column(store, "SELECT device_id FROM peers")) == ["dev_a2", "dev_b1", "dev_b2"], "of that protocol"
     assert column(store, "SELECT config_revision FROM nodes") == [1]
 

@@ -152,7 +152,7 @@ def test_every_query_speaks_json(cox: Cox) -> None:
 def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
     node = controller.client.post("/api/nodes", {"name": "told", "control_addr": "192.0.2.1"})
     controller.client.post("/api/peers", peers_body([node["id"]], 1, first=900))
-    assert "1 users, 1 devices, 1 peers" in cox("status").stdout
+    assert "1 user, 1 device, 1 peer" in cox("status").stdout
     assert "all running" in cox("status").stdout
     tree = cox("tree").stdout
     assert "├── fleet" in tree and "└── control_socket" in tree and "│   ├── node_links" in tree

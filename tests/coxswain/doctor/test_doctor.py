@@ -209,7 +209,7 @@ def test_certificates_that_end(config: Config) -> None:
             "VALUES ('7', 'control', '', x'00', ?, ?)",
             (int((now + 9 * 365 * DAY) * 1e6), int((now + 4 * 365 * DAY) * 1e6)),
         )
-    assert "1 nodes were not given its heir to trust: ams" in found(state(config, now=ends), "certificates", Level.WARN)
+    assert "1 node not given its heir to trust: ams" in found(state(config, now=ends), "certificates", Level.WARN)
     assert "CA has expired" in found(state(config, now=now + 6 * 365 * DAY), "certificates", Level.FAIL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,15 @@ def test_a_link_for_xray_clients() -> None:
     query = parse_qs(link.query)
     assert (link.scheme, link.hostname, link.port, link.fragment) == ("vless", "203.0.113.8", 443, "ams-1")
     assert (query["pbk"], query["sni"], query["flow"]) == (["M" * 43], ["decoy.example"], ["xtls-rprx-vision"])
+
+
+def test_a_node_without_an_endpoint_is_named() -> None:
+    given = grant(Protocol.AMNEZIAWG)
+    ((node, peer),) = given.peers
+    lacking = dataclasses.replace(given, peers=((dataclasses.replace(node, endpoint_ips=(), public_ip=""), peer),))
+    with pytest.raises(Conflict, match=f"node {node.name}, which has no endpoint address") as caught:
+        export(ExportFormat.CONF, DEVICE, [lacking], Offer(), 0.0)
+    assert caught.value.remedy == f"Give it one: cox nodes endpoints {node.name} IP"
 
 
 def test_a_file_for_existing_clients() -> None:

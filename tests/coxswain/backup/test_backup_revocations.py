@@ -384,7 +384,7 @@ def test_certificates_that_were_issued_since_are_known_and_revoked_ones_stay_so(
         ("relay.enroll", "rly_a", {}),
     )
     assert done.effects == (
-        "2 certificates of node nod_a are revoked (node.revoke)",
+        "2 certificates of node nod_a revoked (node.revoke)",
         "relay rly_b, which was removed, is without certificates and is not dialled (relay.rm)",
     )
     shown = "serial, server_name, not_before, not_after, created_at"

@@ -28,6 +28,8 @@ from coxswain.store import alerts as rows
 __all__ = ["AlertBook"]
 
 _BY_ITSELF = "system"
+_MOST_AT_ONCE = 500
+"""Alerts that retention resolves in one transaction; the others at the next look."""
 
 
 @dataclass
@@ -142,11 +144,19 @@ class AlertBook:
 
     def purge(self, before: float) -> int:
         """Forgets resolved alerts from before ``before`` (epoch seconds), and what was kept of devices that are gone;
-        returns how many alerts.
+        returns how many alerts. What nobody did anything about by then is resolved, and forgotten after as long again.
         """
+        now = self._context.clock.now()
+        with self._store.read() as tx:
+            stale = rows.left_alone(tx, before, _MOST_AT_ONCE)
         with self._store.write(Durability.BATCHED) as tx:
+            done = [rows.update(tx, lifecycle.resolve(alert, _BY_ITSELF, now=now)) for alert in stale]
+            for alert in done:
+                rows.note_handled(tx, alert.kind, alert.key, lifecycle.handled_with(alert), now=now)
             reads.forget_histories(tx)
-            return rows.purge(tx, before)
+            gone = rows.purge(tx, before)
+        self._publish((alert, False) for alert in done)
+        return gone
 
     # -- inside
 

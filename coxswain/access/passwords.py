@@ -12,7 +12,7 @@ import base64
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from argon2.exceptions import Argon2Error, InvalidHashError
@@ -25,7 +25,12 @@ __all__ = ["HashingGate", "check_hash", "check_new", "hash_password", "is_sound_
 _MEMORY_KIB, _PASSES, _LANES, _SALT_BYTES, _KEY_BYTES = 65_536, 1, 4, 16, 32
 """management-plane.md 10.2."""
 
-_SHORTEST, _LONGEST = 8, 512
+_SHORTEST, _LONGEST, _FEWEST = 12, 512, 5
+"""accounts-profiles.md 10.2, 22. Characters, and different ones among them."""
+
+_TELLING = 4
+"""Letters of a name from which on it gives a password away: *Li* is in too many words."""
+
 _MOST_MEMORY_KIB, _MOST_PASSES, _MOST_LANES = 1_048_576, 16, 64
 """A hash from a file or a foreign database may ask for other parameters, but not for all of the machine."""
 
@@ -42,11 +47,29 @@ _NOBODYS = "$argon2id$v=19$m=65536,t=1,p=4$" + "A" * 22 + "$" + "A" * 43
 """Compared with where there is no account, so that it takes as long as where there is one. No password is known for it."""
 
 
-def check_new(password: str, name: str = "password") -> str:
-    """Returns ``password`` if it may be used. Raises ``InvalidInput``; the password itself is never shown."""
+def check_new(password: str, name: str = "password", *, of: Iterable[str] = ()) -> str:
+    """Returns ``password`` if it may be used. Raises ``InvalidInput``; the password itself is never shown.
+
+    ``of``: what its owner is called, e-mail addresses and names; without these, it must still be long enough.
+    """
     if not _SHORTEST <= len(password) <= _LONGEST:
         raise InvalidInput(f"{name}: {len(password)} characters; it takes {_SHORTEST} to {_LONGEST}")
+    if len(set(password)) < _FEWEST:
+        raise InvalidInput(f"{name}: few different characters; it takes at least {_FEWEST}", remedy=_WORDS)
+    rest = password.casefold()
+    for word in sorted({w for text in of for w in _words(text)}, key=len, reverse=True):
+        rest = rest.replace(word, "")
+    if len(rest) < _SHORTEST and len(rest) < len(password):
+        raise InvalidInput(f"{name}: hardly more than its owner's name or address, which is the first guess", remedy=_WORDS)
     return password
+
+
+_WORDS = "Four words that have nothing to do with each other are good."
+
+
+def _words(text: str) -> Iterator[str]:
+    """What a guesser would take from a name or an e-mail address."""
+    return (word for word in re.split(r"[^\w]+|_", text.casefold()) if len(word) >= _TELLING)
 
 
 def new_password() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from coxswain.access.passwords import HashingGate, check_hash, check_new, hash_password
 from coxswain.api.call import Call
 from coxswain.errors import InvalidInput
@@ -39,11 +41,11 @@ def ask_again(call: Call) -> m.LoginChallenge | None:
     return found
 
 
-def new_hash(call: Call, name: str = "password") -> str:
-    """The hash of a new password in the body. Raises ``InvalidInput``, ``Throttled``."""
+def new_hash(call: Call, name: str = "password", *, of: Iterable[str]) -> str:
+    """The hash of a new password in the body. ``of``: what its owner is called. Raises ``InvalidInput``, ``Throttled``."""
     given = call.body.secret(name)
     if given is None:
         raise InvalidInput(f"{name}: is missing; text is needed")
-    check_new(given, name)
+    check_new(given, name, of=of)
     with _GATE.turn():
         return hash_password(given)

@@ -17,6 +17,7 @@ __all__ = [
     "get",
     "handled",
     "insert",
+    "left_alone",
     "list_alerts",
     "note_handled",
     "note_progress",
@@ -126,10 +127,24 @@ def snoozes_over(tx: Tx, now: float) -> list[Alert]:
     return [_alert(row) for row in rows]
 
 
+def left_alone(tx: Tx, before: float, most: int) -> list[Alert]:
+    """Alerts about what happened before ``before`` (epoch seconds) that nobody did anything about since, oldest first.
+    Critical ones are not among them, nor what is still snoozed, nor conditions, which end by themselves.
+    """
+    lasting = sorted(CONDITIONS)
+    marks = ", ".join("?" * len(lasting))
+    rows = tx.execute(
+        f"{_SELECT} WHERE status <> 'resolved' AND severity <> ? AND snoozed_until = 0 AND at < ? AND updated_at < ? "
+        f"AND kind NOT IN ({marks}) ORDER BY at, id LIMIT ?",
+        (Severity.CRITICAL.value, *(to_micros(before),) * 2, *lasting, most),
+    )
+    return [_alert(row) for row in rows]
+
+
 def purge(tx: Tx, before: float) -> int:
     """Deletes resolved alerts from before ``before`` (epoch seconds), and what was handled before; returns how many alerts.
 
-    One that nobody resolved yet stays, however old it is; and what was handled of conditions, which ends with them.
+    One that is not resolved stays, however old it is; and what was handled of conditions, which ends with them.
     """
     limit = to_micros(before)
     gone = tx.execute(

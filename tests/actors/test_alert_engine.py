@@ -599,13 +599,17 @@ def test_what_is_done_is_audited_with_it(store: Store) -> None:
         assert recorded == [("ann", f"alert.{what}", alert.id, "ok") for what in ("ack", "snooze", "resolve")]
 
 
-def test_retention_takes_resolved_ones_and_no_others(store: Store) -> None:
+def test_retention_takes_resolved_ones_and_resolves_what_nobody_wanted(store: Store) -> None:
     old = Finding("new_geo", "new_geo:a", Severity.INFO, NOW - 9 * DAY, NOW - 9 * DAY)
     made = Alert("alr_a", old.at, old.kind, old.severity, AlertStatus.RESOLVED, old.key, old.evidence, updated_at=old.at)
     kept = (
         dataclasses.replace(made, id="alr_b", key="new_geo:b", status=AlertStatus.OPEN),
         dataclasses.replace(made, id="alr_c", key="new_geo:c", at=NOW, updated_at=NOW),
         dataclasses.replace(made, id="alr_d", key="new_geo:d", updated_at=NOW),
+        dataclasses.replace(made, id="alr_e", key="new_geo:e", status=AlertStatus.OPEN, severity=Severity.CRITICAL),
+        dataclasses.replace(made, id="alr_f", key="new_geo:f", status=AlertStatus.OPEN, snoozed_until=NOW + DAY),
+        dataclasses.replace(made, id="alr_g", key="new_geo:g", status=AlertStatus.ACKNOWLEDGED, updated_at=NOW),
+        dataclasses.replace(made, id="alr_h", key="new_geo:h", status=AlertStatus.ACKNOWLEDGED),
     )
     with store.write() as tx:
         for alert in (made, *kept):
@@ -613,9 +617,15 @@ def test_retention_takes_resolved_ones_and_no_others(store: Store) -> None:
         reads.save_histories(tx, {"dev_gone": History(connects=1)}, NOW)
     with running(store, **{"retention.metrics_days": 7}) as engine:
         engine.sweep()
-        assert {alert.id for alert in engine.alerts()} == {"alr_b", "alr_c", "alr_d"}
+        found = {alert.id: alert for alert in engine.alerts()}
+        assert found.keys() == {alert.id for alert in kept}
+        left = {name for name, alert in found.items() if alert.status is not AlertStatus.RESOLVED}
+        assert left == {"alr_e", "alr_f", "alr_g"}, "nobody did anything about the others for a week"
+        assert (found["alr_b"].handled_by, found["alr_h"].handled_by) == ("system", "system")
         with store.read() as tx:
             assert reads.histories(tx, ["dev_gone"]) == {}
+            assert "new_geo:b" in rows.handled(tx, ["new_geo:b"]), "only something newer opens another one"
+            assert rows.left_alone(tx, NOW - 7 * DAY, 10) == []
 
 
 def test_filters_and_pages(store: Store) -> None:

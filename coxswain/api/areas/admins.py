@@ -53,7 +53,7 @@ def _show(call: Call) -> Any:
 
 def _add(call: Call) -> Any:
     email, name = call.body.need("email", str), call.body.get("name", str) or ""
-    return views.user(call.change("access", m.AddAdmin(call.caller, email, new_hash(call), name)))
+    return views.user(call.change("access", m.AddAdmin(call.caller, email, new_hash(call, of=(email, name)), name)))
 
 
 def _edit(call: Call) -> Any:
@@ -78,7 +78,8 @@ def _remove(call: Call) -> None:
 def _set_password(call: Call) -> None:
     admin = _admin(call)
     ask_again(call)
-    call.change("access", m.ChangePassword(call.caller, admin.id, new_hash(call, "new_password"), version=_seen(call)))
+    made = new_hash(call, "new_password", of=(admin.email, admin.name))
+    call.change("access", m.ChangePassword(call.caller, admin.id, made, version=_seen(call)))
 
 
 def _begin_factor(call: Call) -> Any:
@@ -122,7 +123,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/admins", _ADMIN, "Adds an admin.", _add, "admin.add", "user", USER, 201, (409, 429),
-        obj({"email": TEXT, "password": TEXT | {"description": "8 to 512 characters"}}, {"name": TEXT}),
+        obj({"email": TEXT, "password": TEXT | {"description": "12 to 512 characters"}}, {"name": TEXT}),
     ),
     Route("GET", "/api/admins/{key}", _ADMIN, "One admin, by id or e-mail.", _show, returns=ADMIN, also=(404,)),
     Route(
@@ -137,7 +138,7 @@ ROUTES = (
     Route(
         "POST", "/api/admins/{key}/password", _ADMIN, "Sets an admin's password, and ends its sessions.", _set_password,
         "admin.password", "user", status=204, also=(404, 409, 429),
-        body=obj({"new_password": TEXT | {"description": "8 to 512 characters"}}, _YOURS | _SEEN),
+        body=obj({"new_password": TEXT | {"description": "12 to 512 characters"}}, _YOURS | _SEEN),
     ),
     Route(
         "POST", "/api/admins/{key}/totp", _ADMIN, "Makes a second factor, which counts once it is confirmed.", _begin_factor,

@@ -94,7 +94,7 @@ def _password(call: Call) -> None:
         m.ChangePassword(
             call.caller,
             call.who.user_id,
-            new_hash(call, "new_password"),
+            new_hash(call, "new_password", of=(found.username,)),
             found.password_hash,
             call.who.id,
             call.body.get("version", int),
@@ -134,7 +134,7 @@ ROUTES = (
         "POST", "/api/auth/password", _ADMIN, "Changes your password, and ends your other sessions.", _password,
         "admin.password", "user", status=204, also=(409, 429),
         body=obj(
-            {"your_password": TEXT, "new_password": TEXT | {"description": "8 to 512 characters"}},
+            {"your_password": TEXT, "new_password": TEXT | {"description": "12 to 512 characters"}},
             {"version": nullable(INT)},
         ),
     ),

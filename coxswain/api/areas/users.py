@@ -61,12 +61,13 @@ def _list(call: Call) -> Any:
 
 def _add(call: Call) -> Any:
     body = call.body
+    name, email = body.need("name", str), body.get("email", str) or ""
     message = accounts.AddUser(
         call.caller,
-        body.need("name", str),
-        body.get("email", str) or "",
+        name,
+        email,
         body.get("phone", str) or "",
-        new_hash(call) if body.secret("password") else "",
+        new_hash(call, of=(name, email)) if body.secret("password") else "",
     )
     return user(call, call.change("fleet", message).value)
 

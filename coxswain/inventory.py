@@ -11,6 +11,7 @@ from coxswain.model import NetworkPolicy
 __all__ = [
     "AUTO",
     "CONTROL_PORT",
+    "NODE_ACCOUNT",
     "check_endpoint_ips",
     "check_name",
     "check_policy",
@@ -22,6 +23,9 @@ __all__ = [
 
 CONTROL_PORT = 8444
 """Where agents listen (node-contract.md 2.1)."""
+
+NODE_ACCOUNT = "cox-node"
+"""The system user that an agent of ours runs as on its host."""
 
 AUTO = "auto"
 """In ``node.control_from``: the address from which a host sees this controller, or the last relay of its control path."""

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from coxswain.pki.certificates import Role, create_authorities, issue_controller
 from coxswain.pki.csr import read_csr
 from coxswain.wire.node_control import Deadlines, NodeControl, RpcFailed
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
-from tests.netns import Keys, new_psk
+from tests.netns import AS_USER, Keys, new_psk
 from tests.support import eventually
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "HUB_SERVER",
     "HUB_SERVER6",
     "SERVER",
+    "USER",
     "Cascade",
     "Client",
     "Hub",
@@ -45,6 +47,10 @@ __all__ = [
     "served",
 ]
 
+USER = 61_717
+"""Of agents: nobody's on the machine that runs the tests."""
+
+ROOTS = 'mount --bind "$0" /mnt; shift 2; exec "$@"'
 AGENT = [sys.executable, "-m", "coxswain.agent.main"]
 PORT = 8444
 SERVER = "198.51.100.2"
@@ -77,10 +83,15 @@ class Pki:
 
 
 class Node:
-    """An agent in a namespace, and the test's controller of it. Its event stream is read all the time."""
+    """An agent in a namespace, and the test's controller of it. Its event stream is read all the time.
 
-    def __init__(self, space, directory, pki, firewall="auto", heal_s=0):
+    Args:
+        root: as agents are that do not know what they run as; else an unprivileged user's with the unit's capabilities.
+    """
+
+    def __init__(self, space, directory, pki, firewall="auto", heal_s=0, *, root=False):
         self.space = space
+        self.root = root
         self.directory = directory
         self.confs = directory / "confs"
         self.log = directory / "agent.log"
@@ -91,10 +102,15 @@ class Node:
         name = pki.enrol(directory)
         (directory / "node.yaml").write_text(
             f"control: {{listen_addr: '127.0.0.1:{PORT}', stop_grace_s: 5}}\n"
-            f"data_plane: {{conf_directory: {self.confs}, firewall: {firewall}, poll_interval_s: 0.2,"
+            f"data_plane: {{conf_directory: /mnt/confs, firewall: {firewall}, poll_interval_s: 0.2,"
             f" heal_interval_s: {heal_s}}}\n"
             "log: {level: debug}\n"
         )
+        self.tun = directory.parent / f"{directory.name}.tun"
+        os.mknod(self.tun, stat.S_IFCHR | 0o666, os.makedev(10, 200))
+        self.tun.chmod(0o666)
+        self.confs.mkdir()
+        self.belongs_to(0 if root else USER)
         target = f"unix:{space.forward(PORT)}"
         options = [("grpc.ssl_target_name_override", name), ("grpc.initial_reconnect_backoff_ms", 100),
                    ("grpc.max_reconnect_backoff_ms", 200), ("grpc.min_reconnect_backoff_ms", 100)]  # fmt: skip
@@ -112,9 +128,30 @@ class Node:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(90)
 
     def start(self):
-        command = [*AGENT, "run", "--config-dir", str(self.directory), "--data-plane", "wireguard"]
-        self.agent = self.space.spawn(command, log=self.log)
+        command = [*AGENT, "run", "--config-dir", "/mnt", "--data-plane", "wireguard"]
+        self.agent = self.space.spawn(self._as(*command), log=self.log)
         self.status()
+
+    def as_agent(self, *command):
+        """Runs a command as the agent is run."""
+        argv = self.space.argv(self._as(*command))
+        return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+
+    def _as(self, *command):
+        lowered = ROOTS if self.root else AS_USER
+        return ["sh", "-c", lowered, str(self.directory), str(self.tun), str(USER), *command]
+
+    def belongs_to(self, uid):
+        """Its files, as onboarding leaves them: what it writes is its user's, what is put there is root's."""
+        for directory, mode in ((self.directory, 0o1775), (self.confs, 0o1770)):
+            os.chown(directory, 0, uid)
+            directory.chmod(mode if uid else 0o755)
+            for path in directory.iterdir():
+                if path.is_file() and path.suffix not in {".crt", ".yaml", ".log"}:
+                    os.chown(path, uid, uid)
+        if uid:  # systemd does it; root reads them all the same
+            for path in (self.space.sockets, *self.space.sockets.iterdir()):
+                os.chown(path, uid, uid)
 
     def stop(self, number=signal.SIGTERM):
         """Ends the agent; returns its exit status."""
@@ -217,7 +254,7 @@ class World:
         self._nodes = []
         self.internet = lab.namespace("internet")
 
-    def node(self, name="node", address="198.51.100.1", firewall="auto"):
+    def node(self, name="node", address="198.51.100.1", firewall="auto", *, root=False):
         """A node that is joined to the internet."""
         space = self._lab.namespace(name)
         number = len(self._nodes)
@@ -228,7 +265,7 @@ class World:
         space.default_route(SERVER if number == 0 else f"203.0.113.{2 + number}")
         directory = self._directory / f"{name}-agent"
         directory.mkdir()
-        node = Node(space, directory, self._pki, firewall)
+        node = Node(space, directory, self._pki, firewall, root=root)
         self._nodes.append(node)
         return node
 
@@ -349,11 +386,11 @@ class Hub(World):
         self._sides[name] = side
         return SimpleNamespace(name=name, space=space, address=address, uplink=uplink, side=side)
 
-    def node(self, name="node", firewall="auto", heal_s=0):
+    def node(self, name="node", firewall="auto", heal_s=0, *, root=False):
         site = self.site(name)
         directory = self._directory / f"{name}-agent"
         directory.mkdir()
-        node = Node(site.space, directory, self._pki, firewall, heal_s)
+        node = Node(site.space, directory, self._pki, firewall, heal_s, root=root)
         node.address, node.uplink, node.side = site.address, site.uplink, site.side
         self._nodes.append(node)
         return node

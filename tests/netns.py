@@ -37,9 +37,10 @@ from typing import Any, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from tests.reach import open_the_way
 from tests.support import eventually
 
-__all__ = ["Keys", "Lab", "Namespace", "Tunnel", "new_psk"]
+__all__ = ["AS_USER", "Keys", "Lab", "Namespace", "Tunnel", "new_psk"]
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -48,6 +49,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _ENTER = 'mount --bind "$0" /run/wireguard && exec "$@"'
 """Run by ``ip netns exec``, which has given it a mount namespace of its own."""
+
+AS_USER = (
+    f"set -e; {open_the_way()}\n"
+    """\
+mount --bind "$0" /mnt; mount --bind "$1" /dev/net/tun; uid=$2; shift 2; caps=-all,+net_admin,+net_bind_service
+exec setpriv --reuid="$uid" --regid="$uid" --clear-groups --no-new-privs --inh-caps="$caps" --ambient-caps="$caps" \
+    --bounding-set="$caps" "$@"
+"""
+)
+"""Run in a namespace: the command is an unprivileged user's, with what ``node_unit`` gives it and nothing else. Its
+directory is ``/mnt``; whoever runs the tests has it where that user does not get. ``/dev/net/tun`` is for everybody, as udev
+makes it.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,8 +101,8 @@ class Namespace:
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.directory = directory
-        self._sockets = directory / "wireguard"
-        self._sockets.mkdir(parents=True)
+        self.sockets = directory / "wireguard"
+        self.sockets.mkdir(parents=True)
         self._spawned: list[subprocess.Popen[bytes]] = []
         self._cleanups: list[Callable[[], None]] = []
 
@@ -96,7 +110,7 @@ class Namespace:
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """The command line that runs ``command`` in here."""
-        return ["ip", "netns", "exec", self.name, "sh", "-c", _ENTER, str(self._sockets), *map(str, command)]
+        return ["ip", "netns", "exec", self.name, "sh", "-c", _ENTER, str(self.sockets), *map(str, command)]
 
     def run(self, *command: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(self.argv(command), check=False, capture_output=True, text=True, input=stdin, timeout=60)

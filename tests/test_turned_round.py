@@ -50,6 +50,14 @@ SHOWN = {
         test_what_is_behind_a_url_needs_its_digest
         test_only_what_the_release_key_signed_is_installed
         test_units_are_sandboxed_and_start_inner_links_first
+        test_units_have_no_root_and_nothing_in_them_is_run_as_root
+        test_an_agent_is_no_root_and_neither_are_its_files
+        test_a_roots_agent_is_taken_over_and_comes_back
+        test_what_a_hostile_agent_leaves_in_its_directories_gets_it_nothing
+        test_a_relay_is_no_root
+        test_it_has_two_capabilities_and_nobodys_files
+        test_what_it_may_not_touch
+        test_a_host_changes_between_root_and_no_root_in_place
         test_a_user_who_may_not_become_root""",
     "A6": """
         test_no_private_key_lies_open_anywhere
@@ -423,7 +431,6 @@ PARTLY = {
     "10.2-13": "no approval of a claim before its first bundle, and no alert about where a claim comes from",
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
-    "A5": "the agent is root, with few capabilities and a sandbox: what it runs (awg-quick, sysctl) wants that",
     "A7": "without --allow, an egress or onion relay dials whatever it is asked to, as existing ones do",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
     "E33": "ports of endpoints, regions, a reserve of nodes have no effect, as the configuration says; no exit failover",

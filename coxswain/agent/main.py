@@ -94,6 +94,14 @@ def completion(shell: str) -> None:
         click.echo(kind(cli, {}, "node", "_NODE_COMPLETE").source())
 
 
+@cli.command("runs-as")
+def runs_as() -> None:
+    """Print the system user that "run" is made for. Agents that do not know this command want root."""
+    from coxswain.inventory import NODE_ACCOUNT  # noqa: PLC0415
+
+    click.echo(NODE_ACCOUNT)
+
+
 @cli.command()
 def version() -> None:
     """Print the version."""

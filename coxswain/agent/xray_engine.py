@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import shutil
 import socket
 from collections import deque
@@ -168,8 +169,10 @@ class XrayProcess:
     async def _start(self, document: bytes, port: int) -> asyncio.subprocess.Process:
         """Returns once it listens. Raises ``DataPlaneFailed``, with no process left."""
         _refuse_taken(port)
-        # Without setpriv, one that outlives a killed agent holds the port until somebody ends it.
-        leash = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+        # Without setpriv, one that outlives a killed agent holds the port until somebody ends it, and may do to the network
+        # what the agent may. Root's capabilities are none that could be left out here.
+        humble = ("--inh-caps", "-net_admin", "--ambient-caps", "-net_admin") if os.geteuid() else ()
+        leash = ("setpriv", "--pdeathsig", "KILL", *humble, "--") if shutil.which("setpriv") else ()
         self._words.clear()
         try:
             with memory_file(document.decode()) as source:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from coxswain.errors import InvalidInput, NodeMisbehaved, NodeRefused
 from coxswain.inventory import AUTO, CONTROL_PORT, is_source
-from coxswain.onboarding.units import GUARD_FILE
+from coxswain.onboarding.units import GUARD_FILE, NODE
 from coxswain.operations import Work
 from coxswain.ssh import Host
 
@@ -62,7 +62,7 @@ def guard(work: Work, host: Host, sources: Sequence[str], port: int = CONTROL_PO
     Raises:
         NodeRefused: the host has no nftables.
     """
-    before = host.read(GUARD_FILE)
+    before = _present(host)
     if "guard" not in work.remembered:
         work.remember(guard=None if before is None else before.decode(errors="replace"))
     if not sources:
@@ -91,9 +91,17 @@ def unguard(work: Work, host: Host) -> None:
         _load(host, str(before))
 
 
+def _present(host: Host) -> bytes | None:
+    """The rules that are there. Only what root has put there counts: the agent may make files beside it, and links."""
+    roots = host.run(f"[ ! -e {GUARD_FILE} ] || find {GUARD_FILE} -maxdepth 0 -type f -user root", what="looking for rules")
+    return host.read(GUARD_FILE) if roots.stdout.strip() else None
+
+
 def _load(host: Host, rules: str) -> None:
-    host.put(GUARD_FILE, rules.encode(), 0o600)
-    host.run(f"nft -f {GUARD_FILE}", what="limiting who reaches the control port")
+    """The agent reads them when it starts, so they are its group's."""
+    host.put(GUARD_FILE, rules.encode(), 0o640)
+    groups = f"! getent group {NODE.account} >/dev/null || chgrp {NODE.account} {GUARD_FILE}"
+    host.run(f"{groups}; nft -f {GUARD_FILE}", what="limiting who reaches the control port")
 
 
 def _resolved(host: Host, sources: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from coxswain.errors import Conflict, NodeFailure, NodeMisbehaved, NodeRefused
+from coxswain.onboarding.account import take_back
 from coxswain.onboarding.binary import HEAD_BYTES, check_binary, display_version, normalise_version
 from coxswain.onboarding.guard import UNGUARD
 from coxswain.onboarding.units import PREPARE, SYSCTL, Program
@@ -157,14 +158,19 @@ def get_csr(host: Host, program: Program) -> bytes:
     return (done.stdout[start : end + len(_CSR_END)] + "\n").encode()
 
 
-def put_unit(work: Work, host: Host, unit: str, text: str) -> None:
-    """Writes a unit; the one from before is remembered for the undo, also where it is the same."""
+def put_unit(work: Work, host: Host, unit: str, write: Callable[[], str]) -> None:
+    """Writes a unit; the one from before is remembered for the undo, also where it is the same.
+
+    Args:
+        write: what is to be in it; called when the one from before is safe, and may prepare the host for it.
+    """
     path = f"/etc/systemd/system/{unit}"
     present = host.read(path)
     if unit not in work.remembered:
         work.remember(**{unit: None if present is None else present.decode(errors="replace")})
-    if present != text.encode():
-        host.put(path, text.encode(), 0o644)
+    text = write().encode()
+    if present != text:
+        host.put(path, text, 0o644)
     host.run(f"systemctl daemon-reload && systemctl enable {unit}", what=f"enabling {unit}")
 
 
@@ -180,8 +186,13 @@ def restart_what_runs(host: Host, *units: str) -> None:
             start_unit(host, unit)
 
 
-def stop_units(work: Work, host: Host, *units: str) -> None:
-    """Stops, disables and removes units; those from before come back. The undo of ``put_unit`` and ``start_unit``."""
+def stop_units(work: Work, host: Host, program: Program, *units: str) -> None:
+    """Stops, disables and removes units; those from before come back, and one that was not looked at yet is left alone. The
+    undo of ``put_unit`` and ``start_unit``.
+
+    The user that the program runs as goes with them, unless a unit that is there wants it.
+    """
+    units = tuple(unit for unit in units if unit in work.remembered)
     for unit in units:
         path = f"/etc/systemd/system/{unit}"
         before = work.remembered.get(unit)
@@ -191,6 +202,7 @@ def stop_units(work: Work, host: Host, *units: str) -> None:
         else:
             host.put(path, str(before).encode(), 0o644)
     host.run("systemctl daemon-reload", what="systemctl daemon-reload")
+    take_back(host, program)
     for unit in units:
         if work.remembered.get(unit) is not None:
             host.run(f"systemctl enable {unit} && systemctl restart {unit}", what=f"starting {unit} again", deadline=60)
@@ -255,6 +267,7 @@ def wipe(host: Host, program: Program) -> None:
     host.run(f"rm -f {files}", what="removing programs")
     emptied = f"[ ! -d {program.directory} ] || find {program.directory} -mindepth 1 -delete"
     host.run(f"{emptied}; rmdir {program.directory} 2>/dev/null || true", what="removing keys and state")
+    take_back(host, program)
 
 
 def _what_is_there(host: Host, program: Program) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from coxswain.inventory import CONTROL_PORT, check_name, check_region, parse_con
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.onboarding.access import facts_of, open_host, server_of
+from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.binary import is_newer, normalise_version
 from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
@@ -244,6 +245,7 @@ def _switch(work: Work, host: Host) -> None:
 
 def _switch_back(work: Work, host: Host) -> None:
     put_back(work, host, NODE)
+    _put_unit(work, host)
     start_unit(host, _UNIT)
 
 
@@ -271,20 +273,31 @@ def _decertify(work: Work, host: Host) -> None:
     host.run("rm -f /etc/node/node.crt /etc/node/ca.crt /etc/node/node.key", what="removing the certificate")
 
 
+def _put_unit(work: Work, host: Host) -> None:
+    """The one that the agent in place needs, and with it the user and the ownership of files."""
+
+    def write() -> str:
+        account = hand_over(host, NODE)
+        work.say(f"the agent runs as {account}")
+        return node_unit(account)
+
+    put_unit(work, host, _UNIT, write)
+
+
 def _start_service(work: Work, host: Host) -> None:
-    put_unit(work, host, _UNIT, node_unit())
+    _put_unit(work, host)
     work.keep(restarted_at=work.now())
     start_unit(host, _UNIT)
     _enable(work)
 
 
 def _stop_service(work: Work, host: Host) -> None:
-    stop_units(work, host, _UNIT)
+    stop_units(work, host, NODE, _UNIT)
 
 
 def _restart(work: Work, host: Host) -> None:
     work.keep(restarted_at=work.now())
-    put_unit(work, host, _UNIT, node_unit())
+    _put_unit(work, host)
     start_unit(host, _UNIT)
 
 

@@ -16,6 +16,7 @@ from coxswain.messages import ca
 from coxswain.messages import servers as m
 from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.access import facts_of, open_host, server_of
+from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.install import (
     get_csr,
     install,
@@ -227,22 +228,15 @@ def _decertify(work: Work, host: Host) -> None:
 def _start(work: Work, host: Host) -> None:
     relay = _relay_of(work)
     work.remember(started=True)
-    if relay.endpoint:
-        put_unit(work, host, _INGRESS, ingress_unit(tunnel_port=_port(relay.endpoint)))
-        start_unit(host, _INGRESS)
-    if relay.egress_endpoint:
-        put_unit(work, host, _EGRESS, egress_unit(_port(relay.egress_endpoint)))
-        start_unit(host, _EGRESS)
     if relay.onion_endpoint:
         done = host.run(f"{RELAY.binary} onion-key --config-dir {RELAY.directory}", what="relay onion-key")
         key = _onion_key(host, done.stdout)
         work.change("servers", m.EditRelay(work.caller, relay.id, {"onion_pubkey": key}))
-        put_unit(work, host, _ONION, onion_unit(_port(relay.onion_endpoint)))
-        start_unit(host, _ONION)
+    _restart(work, host)
 
 
 def _stop(work: Work, host: Host) -> None:
-    stop_units(work, host, *_wanted(_relay_of(work)))
+    stop_units(work, host, RELAY, *_units(_relay_of(work)))
 
 
 def _switch(work: Work, host: Host) -> None:
@@ -256,7 +250,10 @@ def _switch_back(work: Work, host: Host) -> None:
 
 
 def _restart(work: Work, host: Host) -> None:
-    for unit in _wanted(_relay_of(work)):
+    """With the units that are written today: those of a relay that was set up earlier made it root."""
+    hand_over(host, RELAY)
+    for unit, text in _units(_relay_of(work)).items():
+        put_unit(work, host, unit, lambda text=text: text)  # type: ignore[misc]
         start_unit(host, unit)
 
 
@@ -302,9 +299,16 @@ def _mark_failed(work: Work) -> None:
         work.change("servers", m.EditRelay(work.caller, str(work.data["relay_id"]), {"status": "error"}))
 
 
-def _wanted(relay: Relay) -> tuple[str, ...]:
-    roles = ((_INGRESS, relay.endpoint), (_EGRESS, relay.egress_endpoint), (_ONION, relay.onion_endpoint))
-    return tuple(unit for unit, endpoint in roles if endpoint)
+def _units(relay: Relay) -> dict[str, str]:
+    """One for each of its roles, by name."""
+    found: dict[str, str] = {}
+    if relay.endpoint:
+        found[_INGRESS] = ingress_unit(tunnel_port=_port(relay.endpoint))
+    if relay.egress_endpoint:
+        found[_EGRESS] = egress_unit(_port(relay.egress_endpoint))
+    if relay.onion_endpoint:
+        found[_ONION] = onion_unit(_port(relay.onion_endpoint))
+    return found
 
 
 def _port(endpoint: str) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 __all__ = [
+    "CONF_DIRECTORY",
     "GUARD_FILE",
     "NODE",
     "PREPARE",
     "RELAY",
+    "ROOT",
     "SYSCTL",
     "Program",
     "egress_unit",
@@ -17,6 +19,8 @@ __all__ = [
 
 from dataclasses import dataclass
 
+from coxswain.inventory import NODE_ACCOUNT
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -26,6 +30,8 @@ class Program:
     binary: str
     directory: str
     key: str
+    account: str
+    """The system user that it runs as."""
 
     @property
     def staged(self) -> str:
@@ -37,8 +43,10 @@ class Program:
         return f"{self.binary}.previous"
 
 
-NODE = Program("node", "/usr/local/bin/node", "/etc/node", "/etc/node/node.key")
-RELAY = Program("relay", "/usr/local/bin/relay", "/etc/relay", "/etc/relay/relay.key")
+NODE = Program("node", "/usr/local/bin/node", "/etc/node", "/etc/node/node.key", NODE_ACCOUNT)
+RELAY = Program("relay", "/usr/local/bin/relay", "/etc/relay", "/etc/relay/relay.key", "cox-relay")
+
+ROOT = "root"
 
 _MARK = "# Written by coxswain; changes are overwritten by the next upgrade."
 
@@ -50,6 +58,9 @@ _INNER_LINKS = (
 """Inner links are there before the agent applies its policy, or an entry node never starts again after a reboot
 (node-contract.md 12.1). Failures are ignored: the agent must start in any case.
 """
+
+CONF_DIRECTORY = "/etc/amnezia/amneziawg"
+"""Where a node's interfaces have their confs (node-contract.md 3.4)."""
 
 GUARD_FILE = "/etc/node/control.nft"
 _GUARD = f"/bin/sh -c '[ ! -e {GUARD_FILE} ] || nft -f {GUARD_FILE}'"
@@ -71,6 +82,16 @@ UMask=0077
 """
 
 
+_NO_ROOT = """\
+ProtectControlGroups=yes
+ProtectKernelModules=yes
+ProtectProc=invisible
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+"""
+"""What root's tools would want, and ours do not. The kernel itself loads its modules when a tool asks for what they do."""
+
+
 def _unit(description: str, service: str) -> str:
     return f"""{_MARK}
 [Unit]
@@ -87,10 +108,37 @@ WantedBy=multi-user.target
 """
 
 
-def node_unit() -> str:
-    """Root, because it makes interfaces and rules; but it may write to its own directories only, and never gains more than
-    it starts with. ``TimeoutStopSec``: a running call is waited for at a stop, and must not block it for 90 s.
+def node_unit(account: str) -> str:
+    """``account``: what the agent in place runs as (``coxswain/onboarding/account.py``).
+
+    An agent of ours is no root: to make interfaces and rules it has CAP_NET_ADMIN, for REALITY's port CAP_NET_BIND_SERVICE,
+    and nothing else. Userspace WireGuard, on a host without the kernel's, has its sockets in ``/run/wireguard`` and makes
+    its interfaces of ``/dev/net/tun``; they outlive a restart.
+
+    Any other agent is root, with what it needs of root's rights and its own directories to write to.
+
+    ``TimeoutStopSec``: a running call is waited for at a stop, and must not block it for 90 s.
     """
+    if account != ROOT:
+        service = f"""\
+User={account}
+Group={account}
+AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE
+ExecStartPre=-{_GUARD}
+ExecStart=/usr/local/bin/node run --config-dir /etc/node
+KillMode=process
+TimeoutStopSec=20
+CacheDirectory={account}
+CacheDirectoryMode=0700
+RuntimeDirectory=wireguard amneziawg
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+ReadWritePaths=/etc/node -{CONF_DIRECTORY}
+DevicePolicy=closed
+DeviceAllow=/dev/net/tun rw
+{_SANDBOX}{_NO_ROOT}"""
+        return _unit("PharosVPN node agent", service)
     service = f"""\
 ExecStartPre=-{_GUARD}
 ExecStartPre=-{_INNER_LINKS}
@@ -120,13 +168,19 @@ def onion_unit(port: int) -> str:
 
 
 def _relay_unit(description: str, arguments: str) -> str:
+    """A relay of either kind only reads its keys, and binds its port."""
     service = f"""\
+User={RELAY.account}
+Group={RELAY.account}
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
 ExecStart=/usr/local/bin/relay {arguments}
 TimeoutStopSec=20
-CacheDirectory=relay
-ReadWritePaths=/etc/relay
-CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_DAC_OVERRIDE
-{_SANDBOX}"""
+CacheDirectory={RELAY.account}
+CacheDirectoryMode=0700
+PrivateDevices=yes
+ProtectKernelTunables=yes
+{_SANDBOX}{_NO_ROOT}"""
     return _unit(description, service)
 
 

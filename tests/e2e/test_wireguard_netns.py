@@ -17,7 +17,7 @@ import pytest
 from coxswain.netpolicy import Policy, render, resolve
 from coxswain.wire.node_control import RpcFailed
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
-from tests.agents import AWG, fetch, served
+from tests.agents import AWG, USER, fetch, served
 from tests.netns import Keys, new_psk
 from tests.support import eventually
 
@@ -270,6 +270,7 @@ def test_a_policy_that_cannot_be_understood_does_not_keep_the_node_from_serving(
     node.push(1, client.peer)
     node.stop()
     (node.directory / "netpolicy.json").write_text(content)
+    node.belongs_to(USER)
     node.start()
     assert "netpolicy.json" in node.status().services[0].detail
     node.policy(forwarding=True, masquerade=True)

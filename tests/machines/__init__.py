@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.machines.warm import LAUNCHER
+from tests.reach import open_the_way
 from tests.support import eventually
 
 __all__ = ["PASSWORD", "Machine", "agent_file", "relay_file"]
@@ -139,13 +140,20 @@ class Machine:
             for d in _OVER
             if not Path("/", d).is_dir()
         ]
-        mounts += [f"mount --bind {self.scratch}/{name} /etc/{name}" for name in ("passwd", "shadow")]
+        mounts += [f"cat {self.scratch}/{name} > /etc/{name}" for name in ("passwd", "shadow")]
         if self._small_mb:
             mounts.append(f"mount -t tmpfs -o size={self._small_mb}m small /usr/local/bin")
         if self._warm:
             mounts.append(f"cd {ROOT}; {sys.executable} -m tests.machines.warm > {self.scratch}/log/warm 2>&1 &")
         script = "\n".join(
-            ["set -e", "mount --make-rprivate /", _layer(), *mounts, f"exec /usr/sbin/sshd -D -e -f {config}"]
+            [
+                "set -e",
+                "mount --make-rprivate /",
+                open_the_way(),
+                _layer(),
+                *mounts,
+                f"exec /usr/sbin/sshd -D -e -f {config}",
+            ]
         )
         log = (self.scratch / "log/sshd").open("ab")
         alone = ["setpriv", "--pdeathsig", "KILL"]  # it ends with whoever runs the tests, in whatever way that ends
@@ -219,6 +227,32 @@ class Machine:
     def go_on(self) -> None:
         (self.scratch / "fault.json").unlink(missing_ok=True)
 
+    def status(self, unit: str) -> dict[str, str]:
+        """What the kernel says of a service's process: its lines by name."""
+        pid = (self.scratch / "pids" / unit).read_text().strip()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    lines = (entry / "status").read_text().splitlines()
+                    inside = (entry / "ns/mnt").readlink() == self._namespace()
+                except OSError:
+                    continue
+                found = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+                if inside and found["NSpid"].split()[-1] == pid:
+                    return found
+        raise AssertionError(f"{unit} does not run: {self.log(unit)[-2_000:]}")
+
+    def accounts(self) -> dict[str, int]:
+        """The host's users with their ids."""
+        lines = Path(f"/proc/{self._init()}/root/etc/passwd").read_text().splitlines()
+        return {line.split(":")[0]: int(line.split(":")[2]) for line in lines}
+
+    def owner(self, absolute: str) -> str:
+        """The user that a file of the host belongs to, and its mode."""
+        state = self.path(absolute).lstat()
+        (name,) = (name for name, uid in self.accounts().items() if uid == state.st_uid)
+        return f"{name} {state.st_mode & 0o7777:o}"
+
     def files(self, directory: str) -> list[str]:
         return sorted(p.name for p in self.path(directory).iterdir())
 
@@ -244,10 +278,12 @@ class Machine:
 
     def _namespace(self) -> Path:
         """Of the machine: that of the one child of ``unshare``."""
+        return Path(f"/proc/{self._init()}/ns/mnt").readlink()
+
+    def _init(self) -> str:
         assert self._process is not None
         pid = self._process.pid
-        child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-        return Path(f"/proc/{child}/ns/mnt").readlink()
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -280,14 +316,14 @@ class Machine:
 
 
 def _layer() -> str:
-    """Mount points that the test machine lacks are made in memory, above its own directories."""
-    lacking = sorted({Path("/", d).parent for d in _OVER if not Path("/", d).is_dir()})
-    commands = ["mount -t tmpfs over /dev/shm"] if lacking else []
+    """Mount points that the test machine lacks are made in memory, above its own directories; so are the host's accounts."""
+    lacking = sorted({Path("/etc"), *(Path("/", d).parent for d in _OVER if not Path("/", d).is_dir())})
+    commands = ["mount -t tmpfs over /dev/shm"]
     for number, parent in enumerate(lacking):
         upper, work = f"/dev/shm/u{number}", f"/dev/shm/w{number}"
         options = f"lowerdir={parent},upperdir={upper},workdir={work}"
         commands.append(f"mkdir -p {upper} {work}; mount -t overlay over -o {options} {parent}")
-    return "; ".join(commands) or "true"
+    return "; ".join(commands)
 
 
 def _kill(pid: int) -> None:
@@ -297,7 +333,9 @@ def _kill(pid: int) -> None:
         return
 
 
-def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0, warm: bool = False) -> Path:
+def agent_file(
+    path: Path, *, version: str = "", dies: str = "", pad: int = 0, warm: bool = False, root: bool = False
+) -> Path:
     """A ``node`` binary: the real agent of this checkout, with simulated clients, as a script.
 
     Args:
@@ -306,6 +344,7 @@ def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0, w
         dies: ``run`` prints this and ends with 1.
         pad: bytes in all, at least.
         warm: for a ``Machine`` that is ``warm``.
+        root: as existing ones and older ones of ours are, which do not know what they run as.
     """
     text = f"""\
         #!{sys.executable}
@@ -316,6 +355,8 @@ def agent_file(path: Path, *, version: str = "", dies: str = "", pad: int = 0, w
         if sys.argv[1:] in (["version"], ["--version"]):
             print(coxswain.__version__)
             sys.exit(0)
+        if {root!r} and sys.argv[1:2] == ["runs-as"]:
+            sys.exit("node: No such command 'runs-as'.")
         if sys.argv[1:2] == ["run"]:
             if {dies!r}:
                 sys.exit("node: " + {dies!r})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import sys
 from typing import Any
 
@@ -19,8 +20,8 @@ SOCKET = "/run/warm.sock"
 
 LAUNCHER = """\
 import sys
-if sys.argv[1:2] == ["version"]:
-    print(VERSION)
+if sys.argv[1:2] in (["version"], ["runs-as"]):
+    print({"version": VERSION}.get(sys.argv[1], "cox-node"))
     sys.exit(0)
 import _socket, array, os
 import _signal as signal
@@ -45,6 +46,7 @@ def _serve() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(SOCKET)
+        os.chmod(SOCKET, 0o777)  # noqa: PTH101 - the agent's own user calls as well
         listener.listen(16)
         while True:
             link, _ = listener.accept()
@@ -59,6 +61,11 @@ def _attend(link: socket.socket, coxswain: Any, main: Any) -> None:
     """One launcher; never returns."""
     raw, files, _, _ = socket.recv_fds(link, 65_536, 3)
     version, *argv = raw.decode().split("\0")
+    _, uid, gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid:  # as whoever called
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
     child = os.fork()
     if child == 0:
         link.close()

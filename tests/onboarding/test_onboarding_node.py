@@ -45,7 +45,6 @@ def test_from_an_address_to_a_live_node(rig):
     anchors = x509.load_pem_x509_certificates(machine.path("/etc/node/ca.crt").read_bytes())
     assert ["Control" in a.subject.rfc4514_string() for a in anchors] == [True], "nothing wider drives a node"
     unit = machine.path("/etc/systemd/system/node.service").read_text()
-    assert "ExecStartPre=-/bin/sh -c 'for f in /etc/amnezia/amneziawg/awg[1-9]*.conf" in unit
     assert "NoNewPrivileges=yes" in unit and "ProtectSystem=strict" in unit
     assert '"Forwarding": true' in machine.path("/etc/node/netpolicy.json").read_text(), "policy is in force from the start"
     assert machine.files("/usr/local/bin") == ["node"], "nothing is left lying about"

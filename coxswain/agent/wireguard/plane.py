@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 
@@ -230,8 +231,9 @@ class WireguardPlane:
         return Interface(name, self._files, self._shell, self._tools)
 
     def _known_links(self) -> list[Interface]:
+        """Those that may be: a conf that this agent may not read is an operator's own."""
         paths = sorted(self._settings.conf_directory.glob("*.conf"))
-        return [self._interface(path.stem) for path in paths if path.stem != CLIENT_INTERFACE]
+        return [self._interface(p.stem) for p in paths if p.stem != CLIENT_INTERFACE and os.access(p, os.R_OK)]
 
     async def _is_ours(self, link: Interface) -> bool:
         """Inner links have the node's own key and no routes (node-contract.md 6.6); an operator's own tunnel has not."""

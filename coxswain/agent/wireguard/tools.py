@@ -1,8 +1,9 @@
 """The two ways to drive an interface: AmneziaWG's own tools, or plain ones on a host that does not have them.
 
 ``AwgTools`` runs the command lines of node-contract.md 6.5, word for word. ``PlainTools`` does what ``awg-quick`` would
-do with ``wg`` (or ``awg``) and ``ip``, on the kernel's WireGuard or on a userspace program; it is for hosts without
-AmneziaWG, where the interface speaks plain WireGuard and the status says so.
+do with ``awg`` (or ``wg``) and ``ip``, on the kernel's interfaces or on a userspace program. It is for an agent that is not
+root, which ``awg-quick`` insists on, where CAP_NET_ADMIN does for all of these; and for hosts without AmneziaWG, where the
+interface speaks plain WireGuard and the status says so.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class AwgTools(_Common):
 
 
 class PlainTools(_Common):
-    """``wg`` (or an ``awg`` without its ``awg-quick``) and ``ip``.
+    """``awg`` without ``awg-quick``, or ``wg``; and ``ip``.
 
     Args:
         program: ``wg`` or ``awg``.
@@ -188,7 +189,7 @@ def choose(shell: Shell) -> Tools:
     """
     named = os.environ.get(USERSPACE_VARIABLE)
     if shutil.which("awg"):
-        if shutil.which("awg-quick"):
+        if shutil.which("awg-quick") and os.geteuid() == 0:
             return AwgTools(shell)
         return PlainTools(shell, "awg", (named,) if named else ("amneziawg-go",))
     if shutil.which("wg"):

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import struct
+import subprocess
 import zipfile
 
 import pytest
@@ -191,14 +192,44 @@ LINES = (
 
 
 def test_units_are_sandboxed_and_start_inner_links_first():
-    for unit in (node_unit(), ingress_unit(), egress_unit(8456), onion_unit(8457)):
+    for unit in (node_unit("cox-node"), node_unit("root"), ingress_unit(), egress_unit(8456), onion_unit(8457)):
         for line in LINES:
             assert line in unit.splitlines()
-    node = node_unit().splitlines()
+    node = node_unit("root").splitlines()
     assert "ExecStart=/usr/local/bin/node run --config-dir /etc/node" in node
     before = next(line for line in node if line.startswith("ExecStartPre="))
     assert before.startswith("ExecStartPre=-"), "an inner link that does not come up must not keep the agent down"
     assert "CAP_NET_BIND_SERVICE" in ingress_unit() and "CAP_NET_ADMIN" not in ingress_unit()
+
+
+@pytest.mark.parametrize(
+    ("unit", "account", "capabilities"),
+    [
+        (node_unit("cox-node"), "cox-node", "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"),
+        (ingress_unit(), "cox-relay", "CAP_NET_BIND_SERVICE"),
+        (egress_unit(8456), "cox-relay", "CAP_NET_BIND_SERVICE"),
+        (onion_unit(8457), "cox-relay", "CAP_NET_BIND_SERVICE"),
+    ],
+)
+def test_units_have_no_root_and_nothing_in_them_is_run_as_root(unit, account, capabilities):
+    lines = unit.splitlines()
+    assert f"User={account}" in lines and f"Group={account}" in lines
+    assert f"AmbientCapabilities={capabilities}" in lines and f"CapabilityBoundingSet={capabilities}" in lines
+    assert not [line for line in lines if line.startswith("Exec") and line.split("=", 1)[1].lstrip("-@:")[0] in "+!"]
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [("user", node_unit("cox-node")), ("root", node_unit("root")), ("ingress", ingress_unit()), ("onion", onion_unit(8457))],
+)
+def test_systemd_understands_units(name, unit, tmp_path):
+    path = tmp_path / f"cox-{name}.service"
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    path.write_text(unit.replace("/usr/local/bin/node", str(program)).replace("/usr/local/bin/relay", str(program)))
+    told = subprocess.run(["systemd-analyze", "verify", "--man=no", path], check=False, capture_output=True, text=True)
+    assert [line for line in told.stderr.splitlines() if path.name in line] == [], told.stderr
 
 
 def host_key(kind="ssh-ed25519", size=32):

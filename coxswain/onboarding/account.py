@@ -1,0 +1,99 @@
+"""The system user that a program runs as on its host, and what belongs to it there.
+
+Agents of ours and relays are no root. An agent says itself which user it is made for (``node runs-as``); an existing one, or
+an older one of ours, does not know the question and is root. So a host that changes agents in place, by an upgrade or by a
+rollback, gets the unit and the ownership that the agent in place needs.
+
+Whoever has taken over an agent has that user's rights, and gets none of root's by what root does in its directories:
+
+- they are root's, with write access for the user's group and the sticky bit: the agent replaces its own files, and neither
+  its certificate, nor its trust anchor, nor its settings, nor the rules about its control port
+- root follows no links there, takes no name from there for a path, and gives away only what agents write themselves
+"""
+
+from __future__ import annotations
+
+from coxswain.errors import NodeMisbehaved
+from coxswain.onboarding.units import CONF_DIRECTORY, GUARD_FILE, NODE, RELAY, ROOT, Program
+from coxswain.ssh import Host
+
+__all__ = ["hand_over", "take_back"]
+
+_ASK = f'u=$({NODE.binary} runs-as 2>/dev/null </dev/null) || u=; [ "$u" = {NODE.account} ] || u={ROOT}'
+
+_MAKE = """\
+getent passwd "$u" >/dev/null || \\
+    useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$u"
+"""
+
+_NODE = f"""\
+d={NODE.directory}; c={CONF_DIRECTORY}
+own() {{ # what agents write themselves; of the confs those with the node's key, as others are an operator's tunnels
+    [ ! -d $d ] || find $d -maxdepth 1 -type f -links 1 \\( -name node.key -o -name '*-node.json' -o -name '*-revision' \\
+        -o -name netpolicy.json -o -name xray-config.json -o -name 'simulated-*.json' -o -name '*.tmp' \\) "$@"
+    k=$(sed -n 's/.*"private_key": *"\\([A-Za-z0-9+/=]*\\)".*/\\1/p' $d/awg-node.json 2>/dev/null | head -n 1)
+    [ -z "$k" ] || printf 'PrivateKey = %s\\n' "$k" | grep -lZxF -D skip -f - $c/* 2>/dev/null |
+        xargs -0 -r -I% find % -maxdepth 0 -type f -links 1 "$@"
+    [ ! -d $c ] || find $c -maxdepth 1 -type f -links 1 -name 'awg*.tmp' "$@" # cut off before the key
+}}
+given() {{ # what is put there for them to read
+    for f in $d/node.crt $d/ca.crt $d/node.yaml {GUARD_FILE}; do
+        [ ! -e $f ] || find $f -maxdepth 0 -type f -links 1 -user root "$@"
+    done
+}}
+[ "$u" = {ROOT} ] || {_MAKE.strip()}
+if [ -n "$(own ! -user "$u" -print)" ] && systemctl is-active --quiet {NODE.name}.service; then
+    systemctl stop {NODE.name}.service # it could go on writing files that are the other user's
+fi
+if [ "$u" = {ROOT} ]; then
+    [ ! -d $d ] || {{ chown root: $d; chmod 755 $d; }}
+    [ ! -d $c ] || {{ chown root: $c; chmod 700 $c; }}
+    given -exec chgrp -h root {{}} +
+else
+    mkdir -p -m 755 $d ${{c%/*}}; chmod a+x ${{c%/*}}; mkdir -p -m 700 $c
+    chown root:"$u" $d $c; chmod 1775 $d; chmod 1770 $c
+    given -exec chgrp -h "$u" {{}} + -exec chmod g+r {{}} +
+fi
+own ! -user "$u" -exec chown -h "$u:" {{}} +
+"""
+
+_RELAY = f"""\
+d={RELAY.directory}
+{_MAKE.strip()}
+mkdir -p -m 755 $d
+find $d -maxdepth 1 -type f -links 1 -name '*.key' ! -user "$u" -exec chown -h "$u:" {{}} +
+"""
+"""Its directory stays root's: a relay writes nothing."""
+
+_FORGET = """\
+! getent passwd {account} >/dev/null || userdel -f {account}
+! getent group {account} >/dev/null || groupdel {account}
+rm -rf /var/cache/{account}
+"""
+
+
+def hand_over(host: Host, program: Program) -> str:
+    """Makes the user that the program in place runs as, if it is missing, and gives it what it writes or has to keep for
+    itself. What belongs to it already stays as it is, and so does what runs; a service whose files change hands is stopped
+    before, to be started with the unit for its user. May be repeated. Returns the user's name.
+
+    Raises:
+        CommandFailed: no such tool, or an account that cannot be made.
+    """
+    ask, body = (_ASK, _NODE) if program == NODE else (f"u={program.account}", _RELAY)
+    script = f'set -e\n{ask}\n{body}echo "$u"'
+    told = host.run(script, what=f"giving {program.name} the user that it runs as, and that user its files").stdout.strip()
+    if told not in {program.account, ROOT}:
+        raise NodeMisbehaved(f"{host.name}: asked which user {program.name} runs as, it said {told[:60]!r}")
+    return told
+
+
+def take_back(host: Host, program: Program) -> None:
+    """All is root's again, and the user is gone, unless a unit that is there wants it. May be repeated, and comes before or
+    after the files are removed.
+    """
+    keys = f"[ ! -d {RELAY.directory} ] || chown -h root: {RELAY.directory}/*.key 2>/dev/null || true\n"
+    wanted = f"! grep -qsxF User={program.account} /etc/systemd/system/*.service || exit 0"
+    body = f"u={ROOT}\n{_NODE}" if program == NODE else keys
+    script = f"set -e\n{wanted}\n{body}{_FORGET.format(account=program.account)}"
+    host.run(script, what=f"removing the user {program.account}")

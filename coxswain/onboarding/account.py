@@ -28,13 +28,15 @@ getent passwd "$u" >/dev/null || \\
 
 _NODE = f"""\
 d={NODE.directory}; c={CONF_DIRECTORY}
+still=-ignore_readdir_race # an agent that runs replaces files meanwhile
 own() {{ # what agents write themselves; of the confs those with the node's key, as others are an operator's tunnels
-    [ ! -d $d ] || find $d -maxdepth 1 -type f -links 1 \\( -name node.key -o -name '*-node.json' -o -name '*-revision' \\
-        -o -name netpolicy.json -o -name xray-config.json -o -name 'simulated-*.json' -o -name '*.tmp' \\) "$@"
+    [ ! -d $d ] || find $d $still -maxdepth 1 -type f -links 1 \\( -name node.key -o -name '*-node.json' \\
+        -o -name '*-revision' -o -name netpolicy.json -o -name xray-config.json -o -name 'simulated-*.json' \\
+        -o -name '*.tmp' \\) "$@"
     k=$(sed -n 's/.*"private_key": *"\\([A-Za-z0-9+/=]*\\)".*/\\1/p' $d/awg-node.json 2>/dev/null | head -n 1)
     [ -z "$k" ] || printf 'PrivateKey = %s\\n' "$k" | grep -lZxF -D skip -f - $c/* 2>/dev/null |
-        xargs -0 -r -I% find % -maxdepth 0 -type f -links 1 "$@"
-    [ ! -d $c ] || find $c -maxdepth 1 -type f -links 1 -name 'awg*.tmp' "$@" # cut off before the key
+        xargs -0 -r -I% find % $still -maxdepth 0 -type f -links 1 "$@"
+    [ ! -d $c ] || find $c $still -maxdepth 1 -type f -links 1 -name 'awg*.tmp' "$@" # cut off before the key
 }}
 given() {{ # what is put there for them to read
     for f in $d/node.crt $d/ca.crt $d/node.yaml {GUARD_FILE}; do

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coxswain.onboarding.guard import guard_rules
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 from tests.agents import AWG, HUB_SERVER, USER, Cascade
 from tests.support import eventually
@@ -46,6 +47,13 @@ def test_it_has_two_capabilities_and_nobodys_files(world):
     }.items():  # fmt: skip
         assert owned[name] == expected, name
     assert not [name for name in owned if name.endswith(".tmp")]
+    # The unit loads the rules about the control port as the same user.
+    rules = node.directory / "control.nft"
+    rules.write_text(guard_rules(8444, ["192.0.2.0/24"]))
+    rules.chmod(0o640)
+    os.chown(rules, 0, USER)
+    assert node.as_agent("nft", "-f", "/mnt/control.nft").returncode == 0
+    assert "192.0.2.0/24" in node.space.run("nft", "list", "table", "inet", "cox_control").stdout
 
 
 FORBIDDEN = {

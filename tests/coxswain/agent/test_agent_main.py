@@ -63,6 +63,7 @@ async def running(directory, config=None, plane=None, **options):
 
 def test_version():
     assert cox_node("version") == (0, f"{coxswain.__version__}\n", "")
+    assert cox_node("runs-as") == (0, "cox-node\n", "")
     assert cox_node("--version") == (0, f"node version {coxswain.__version__}\n", "")
 
 

@@ -77,15 +77,17 @@ class Plane(WireguardPlane):
 
 
 class Host:
-    """PATH holds nothing but the stand-ins asked for."""
+    """PATH holds nothing but the stand-ins asked for. ``uid``: whom the agent takes itself for."""
 
     def __init__(self, directory, monkeypatch):
         self.directory = directory
         self.confs = directory / "amneziawg"
         self.identity = AwgIdentity(random.Random(0).randbytes(32), new_obfuscation(random.Random(1)))
+        self.uid = 0
         self._bin = directory / "bin"
         self._bin.mkdir()
         monkeypatch.setenv("PATH", str(self._bin))
+        monkeypatch.setattr("os.geteuid", lambda: self.uid)
         monkeypatch.delenv("WG_QUICK_USERSPACE_IMPLEMENTATION", raising=False)
         for name, content in {
             "calls": "",

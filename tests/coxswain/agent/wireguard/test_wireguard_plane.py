@@ -246,6 +246,32 @@ async def test_a_directory_that_cannot_be_written_is_named(host, made):
         await host.plane().replace_peers([made.peer(2)])
 
 
+# -- without root
+
+
+async def test_an_agent_that_is_no_root_does_without_awg_quick(host, made):
+    """Which insists on being root. What is written and what is in force are the same."""
+    host.uid = 1000
+    host.write("module", "")
+    plane = host.plane()
+    await plane.replace_peers([made.peer(2, preshared_key=made.key(99))])
+    assert host.calls() == [
+        ["awg", "show", "awg0"],
+        ["ip", "link", "add", "dev", "awg0", "type", "amneziawg"],
+        ["awg", "setconf", "awg0", "/dev/stdin"],
+        ["ip", "link", "set", "mtu", "1420", "up", "dev", "awg0"],
+        *[line.split() for line in SYSCTLS],
+        ["ip", "route", "replace", "10.7.0.2/32", "dev", "awg0"],
+    ]
+    given = host.stdin(3)
+    assert f"Jc = {host.identity.obfuscation.jc}\n" in given and f"H4 = {host.identity.obfuscation.h4}\n" in given
+    assert made.key(99) in given and "MTU" not in given
+    assert (await plane.status()).note == "", "obfuscation is in force"
+    host.calls()
+    await plane.replace_peers([made.peer(3)])
+    assert host.lines()[:2] == ["awg show awg0", "awg syncconf awg0 /dev/stdin"]
+
+
 # -- hosts without AmneziaWG
 
 

@@ -314,15 +314,12 @@ def _off_hours(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSetting
         event = part[0]
         hour, share = _hour(event), share_of[_hour(event)]
         typical = [h for h, usual in enumerate(share_of) if usual > settings.off_hours_share]
-        yield _finding(
+        yield _daily(
             "off_hours_access",
             case,
             Severity.INFO,
-            at=event.at,
-            evidence=part[-1].at,
-            about=date,
-            node_id=event.node_id,
-            source_ips=(event.source_ip,) if event.source_ip else (),
+            date=date,
+            part=part,
             detail={
                 "hour_utc": hour,
                 "hour_share": round(share, 4),
@@ -349,15 +346,12 @@ def _volume(case: DeviceCase, _seen: _Seen, _now: float, settings: RuleSettings)
     ]
     for date, part in _by_day(large).items():
         event, rx = part[0], part[0].rx_bytes or 0
-        yield _finding(
+        yield _daily(
             "data_volume_exfil",
             case,
             Severity.WARNING,
-            at=event.at,
-            evidence=part[-1].at,
-            about=date,
-            node_id=event.node_id,
-            source_ips=(event.source_ip,) if event.source_ip else (),
+            date=date,
+            part=part,
             detail={
                 "rx_bytes": rx,
                 "median_rx_bytes": median,
@@ -408,6 +402,24 @@ def _finding(
         user_id=case.user_id,
         node_id=node_id,
         source_ips=source_ips,
+        detail=detail,
+    )
+
+
+def _daily(
+    kind: str, case: DeviceCase, severity: Severity, *, date: str, part: Sequence[Event], detail: dict[str, Any]
+) -> Finding:
+    """What is told once a day: about the first event of that day, built on all."""
+    first = part[0]
+    return _finding(
+        kind,
+        case,
+        severity,
+        at=first.at,
+        evidence=part[-1].at,
+        about=date,
+        node_id=first.node_id,
+        source_ips=(first.source_ip,) if first.source_ip else (),
         detail=detail,
     )
 

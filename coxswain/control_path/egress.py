@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from coxswain.control_path.model import Hop
 from coxswain.errors import CoxswainError, NodeUnreachable, Unavailable
 from coxswain.inventory import host_of
-from coxswain.relay.byte_stream import CHUNK, ByteStream, SocketStream
+from coxswain.relay.byte_stream import ByteStream, SocketStream, WatchedStream
 from coxswain.relay.stream_tls import TlsStream, tls_over
 from coxswain.relay.yamux import Session
 
@@ -72,7 +72,7 @@ class SharedSession:
         except BaseException:
             self._ended_one()
             raise
-        return _Counted(stream, self._ended_one)
+        return WatchedStream(stream, self._ended_one)
 
     async def ping(self) -> float:
         """Seconds that the relay took to answer. Raises ``OSError``."""
@@ -314,36 +314,6 @@ async def dial_tcp(endpoint: str, within: float) -> SocketStream:
 
 class _BusyError(Exception):
     """The TLS handshake was not answered in time."""
-
-
-class _Counted:
-    """A substream of a shared session; tells it once when it is closed."""
-
-    def __init__(self, inner: ByteStream, on_close: Callable[[], None]) -> None:
-        self._inner = inner
-        self._on_close = on_close
-        self._open = True
-
-    async def read(self, limit: int = CHUNK) -> bytes:
-        return await self._inner.read(limit)
-
-    async def write(self, data: bytes) -> None:
-        await self._inner.write(data)
-
-    async def write_eof(self) -> None:
-        await self._inner.write_eof()
-
-    def close(self) -> None:
-        self._end(self._inner.close)
-
-    def abort(self) -> None:
-        self._end(self._inner.abort)
-
-    def _end(self, how: Callable[[], None]) -> None:
-        how()
-        if self._open:
-            self._open = False
-            self._on_close()
 
 
 def _is_on(way: tuple[Hop, ...], route: tuple[Hop, ...]) -> bool:

@@ -13,7 +13,7 @@ from coxswain.control_path import onion
 from coxswain.control_path.egress import DIAL_S, EgressPool, dial_tcp
 from coxswain.control_path.model import Hop, Route
 from coxswain.errors import NodeUnreachable
-from coxswain.relay.byte_stream import CHUNK, ByteStream
+from coxswain.relay.byte_stream import ByteStream, WatchedStream
 from coxswain.relay.onion_layers import decode_key
 
 __all__ = ["MOVE_S", "Ways"]
@@ -97,27 +97,9 @@ class Ways:
                 passage.abort()
 
 
-class _Passage:
-    """An open connection over relays. Equal to itself alone."""
+class _Passage(WatchedStream):
+    """An open connection over relays."""
 
     def __init__(self, inner: ByteStream, number: int | None, on_close: Callable[[_Passage], None]) -> None:
-        self._inner = inner
+        super().__init__(inner, lambda: on_close(self))
         self.number = number
-        self._on_close = on_close
-
-    async def read(self, limit: int = CHUNK) -> bytes:
-        return await self._inner.read(limit)
-
-    async def write(self, data: bytes) -> None:
-        await self._inner.write(data)
-
-    async def write_eof(self) -> None:
-        await self._inner.write_eof()
-
-    def close(self) -> None:
-        self._on_close(self)
-        self._inner.close()
-
-    def abort(self) -> None:
-        self._on_close(self)
-        self._inner.abort()

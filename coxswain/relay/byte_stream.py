@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["CHUNK", "ByteStream", "SocketStream", "splice"]
+__all__ = ["CHUNK", "ByteStream", "SocketStream", "WatchedStream", "splice"]
 
 CHUNK = 64 * 1024
 """Bytes that are read in one go."""
@@ -52,6 +53,37 @@ class ByteStream(Protocol):
     def abort(self) -> None:
         """Ends both directions; what is still on its way is lost. Never raises, at once."""
         ...
+
+
+class WatchedStream:
+    """Another stream, in all but one thing: ``on_end`` is called, once, when it is closed or aborted."""
+
+    def __init__(self, inner: ByteStream, on_end: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_end = on_end
+        self._open = True
+
+    async def read(self, limit: int = CHUNK) -> bytes:
+        return await self._inner.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        await self._inner.write(data)
+
+    async def write_eof(self) -> None:
+        await self._inner.write_eof()
+
+    def close(self) -> None:
+        self._inner.close()
+        self._ended()
+
+    def abort(self) -> None:
+        self._inner.abort()
+        self._ended()
+
+    def _ended(self) -> None:
+        if self._open:
+            self._open = False
+            self._on_end()
 
 
 class SocketStream:

@@ -254,7 +254,11 @@ class Daemon:
             command = self._within.argv(command)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
-        eventually(self._is_ready, timeout=90, every=0.05)
+        try:
+            eventually(self._is_ready, timeout=90, every=0.05)
+        except BaseException:  # nobody else knows of it yet
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """SIGKILL; nothing happens if it does not run."""

@@ -8,14 +8,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import click
 
 from coxswain.cli.client import Client
+from coxswain.cli.files import written
 from coxswain.cli.output import ago, clean, client, config_option, confirm, facts, json_option, print_json, table
 from coxswain.errors import InvalidInput
 from coxswain.words import counted
@@ -220,7 +220,7 @@ def prove(config: str | None, seq: int | None, file: str | None, out: str | None
 
         path = f"consistency/{peek(_notes(file or '-')[-1]).size}"
     proof = client(config).get(f"/api/audit/proof/{path}")
-    with _written(out) as target:
+    with written(out) as target:
         target.write(json.dumps(proof, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -267,7 +267,7 @@ def _check_age(at: int | None, max_age: int | None) -> None:
 def export(config: str | None, out: str | None) -> None:
     """The whole log with its checkpoints, a JSON object a line; cox audit check-proof checks it anywhere."""
     asking, after = client(config), 1
-    with _written(out) as file:
+    with written(out) as file:
         while after is not None:
             page = asking.get(f"/api/audit/export?after={after}")
             file.writelines(f"{line}\n" for line in page["lines"])
@@ -313,22 +313,6 @@ def _read(file: str) -> str:
         raise InvalidInput(f"{file}: is no text") from None
     except OSError as error:  # and not exit code 1, which says that something is not what it was
         raise InvalidInput(f"{file}: cannot be read: {error.strerror or error}") from None
-
-
-@contextmanager
-def _written(out: str | None) -> Iterator[IO[str]]:
-    """A file that is there when it is complete, and not otherwise; None: the standard output."""
-    if out is None:
-        yield sys.stdout
-        return
-    path = Path(out)
-    draft = path.with_name(path.name + ".part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _stamp(at: int | None) -> str | None:

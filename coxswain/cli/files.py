@@ -1,14 +1,18 @@
-"""Files that hold secrets: 0600, and never in place of one that is there."""
+"""Files that commands write. Those that hold secrets: 0600, and never in place of one that is there."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from coxswain.errors import InvalidInput
 
-__all__ = ["check_free", "file_stem", "write_private"]
+__all__ = ["check_free", "file_stem", "write_private", "written"]
 
 
 def file_stem(user: str) -> str:
@@ -37,3 +41,19 @@ def check_free(path: Path) -> None:
 
 def _present(path: Path) -> InvalidInput:
     return InvalidInput(f"out: {path} is there already; remove it, or choose another name with --out")
+
+
+@contextmanager
+def written(out: str | None) -> Iterator[IO[str]]:
+    """A file that is there when it is complete, and not otherwise; None: the standard output."""
+    if out is None:
+        yield sys.stdout
+        return
+    path = Path(out)
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            yield file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

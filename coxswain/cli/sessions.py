@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
+from coxswain.cli.client import Client
+from coxswain.cli.files import written
 from coxswain.cli.output import ago, client, config_option, duration, facts, json_option, print_json, size, table
 from coxswain.words import counted
 
@@ -126,6 +131,55 @@ def events(config: str | None, *, as_json: bool, **query: Any) -> None:
         for e in found
     ]
     table(["TIME (UTC)", "EVENT", "NODE", "DEVICE", "USER", "FROM", "REASON", "RX", "TX"], rows)
+
+
+@sessions.command("export")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="JSON, one session a line, instead of CSV.")
+@click.option("--out", metavar="FILE", help="There, when it is complete; default: the standard output.")
+@click.option("--active", is_flag=True, help="Only those that are open now.")
+@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
+@click.option("--device", metavar="ID", help="Only of this device.")
+@click.option("--user", metavar="ID", help="Only of this user.")
+@click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol.")
+@click.option("--reason", metavar="WORD", help="Only those that ended so, such as idle or stream-lost.")
+def export(config: str | None, out: str | None, *, as_json: bool, active: bool, **query: Any) -> None:
+    """All sessions as CSV (RFC 4180), newest first. What is not known is empty, and never 0."""
+    asking = client(config)
+    names = {} if as_json else {n["id"]: n["name"] for n in asking.get("/api/nodes")}
+    with written(out) as file:
+        lines = csv.writer(file)
+        if not as_json:
+            lines.writerow(_COLUMNS)
+        for session in _all(asking, active="true" if active else None, **query):
+            if as_json:
+                file.write(json.dumps(session) + "\n")
+            else:
+                whole = session | {"node": _text(names.get(session["node_id"], ""))}
+                lines.writerow([whole[name] for name in _COLUMNS])
+
+
+_COLUMNS = (
+    *("id", "node_id", "node", "protocol", "peer_key", "device_id", "user_id", "opened_at", "closed_at", "last_at"),
+    *("endpoint", "roams", "rx_bytes", "tx_bytes", "reason"),
+)
+_PAGE = 1_000
+
+
+def _all(asking: Client, **query: Any) -> Iterator[dict[str, Any]]:
+    """Page after page. What begins meanwhile is newer than all of them, and not among them."""
+    after = None
+    while True:
+        page = asking.get(_path("/api/sessions/history", limit=_PAGE, after=after, **query))
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1]["id"]
+
+
+def _text(name: str) -> str:
+    """Spreadsheets take text that begins like a formula for one."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 @sessions.command("totals")

@@ -283,6 +283,7 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox alerts resolve": (_resolve, "alert.resolve"),
     "cox sessions": (cox("sessions"), READS),
     "cox sessions events": (cox("sessions events"), READS),
+    "cox sessions export": (cox("sessions export"), READS),
     "cox sessions totals": (cox("sessions totals"), READS),
     "cox sessions show": (_session, READS),
     "cox geoip show": (cox("geoip show"), READS),

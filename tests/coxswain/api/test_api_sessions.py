@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from actors.main import cli
 from coxswain.cli.client import RemoteError
+from coxswain.cli.sessions import _text
 from coxswain.ids import ID_PATTERN
 from coxswain.messages.sessions import EventBatch, EventKind, NodeEvent
 from coxswain.model import Protocol
@@ -212,3 +218,31 @@ def test_a_series_that_cannot_be_is_refused_by_name(controller: Controller) -> N
     ):
         with pytest.raises(RemoteError, match=rf"^{name}"):
             controller.client.get(f"/api/metrics/series?{query}")
+
+
+def test_an_export_has_every_session_once_whatever_the_pages(
+    controller: Controller, told: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coxswain.cli.sessions._PAGE", 2)
+    config = str(controller.home.parent / "cox.yaml")
+
+    def export(*options: str) -> str:
+        done = CliRunner().invoke(cli, ["sessions", "export", "--config", config, *options])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    whole = get(controller, "/api/sessions/history?limit=1000")
+    assert len(whole) == 3
+    assert [json.loads(line) for line in export("--json").splitlines()] == whole
+    rows = list(csv.DictReader(io.StringIO(export(), newline="")))
+    assert [row["id"] for row in rows] == [str(session["id"]) for session in whole]
+    by_peer = {row["peer_key"]: row for row in rows}
+    assert by_peer["roamer"]["node"] == "s1" and by_peer["roamer"]["rx_bytes"] == "51"
+    assert by_peer["stranger"]["node"] == "" and by_peer["stranger"]["rx_bytes"] == "", "not known, and not 0"
+    out = tmp_path / "sessions.csv"
+    assert export("--out", str(out), "--active") == ""
+    assert [row["peer_key"] for row in csv.DictReader(out.open(newline=""))] == ["stayer"]
+
+
+def test_no_name_is_a_formula_in_a_spreadsheet() -> None:
+    assert [_text(name) for name in ("=1+1", "+a", "-a", "@a", "ams-1", "")] == ["'=1+1", "'+a", "'-a", "'@a", "ams-1", ""]

@@ -5,6 +5,7 @@ Nodes are simulated; that packets really go that way is shown in ``test_tunnel_v
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,13 @@ def conf(fleet: CascadeFleet, device_id: str, index: int) -> str:
     return next(line for line in text.splitlines() if line.startswith("Address"))
 
 
+def told(fleet: CascadeFleet, device_id: str) -> dict[str, str | None]:
+    """What the profile document, of which bundles are made as well, says to clients, by node."""
+    text = fleet.client.post(f"/api/devices/{device_id}/export", {"format": "pharos"})["text"]
+    (profile,) = json.loads(text)["payload"]["profiles"]
+    return {node["name"]: node["protocols"][0]["params"].get("address_v6") for node in profile["nodes"]}
+
+
 def carry(fleet: CascadeFleet, index: int, *, on: bool) -> None:
     """Another agent in its place: one that serves IPv6, or one that does not."""
     fleet.fleet.nodes.do("ipv6", node=index, on=on)
@@ -99,6 +107,7 @@ def test_devices_gain_and_lose_an_address_and_keep_their_keys(fleet: CascadeFlee
         assert conf(fleet, device_id, index) == f"Address = 10.99.0.2/32, {second}/128"
     assert on_node(fleet, 2)[key] == ["10.99.0.2/32"], "whose agent does not mark and masquerade it"
     assert conf(fleet, device_id, 2) == "Address = 10.99.0.2/32"
+    assert told(fleet, device_id) == {"n0": f"{second}/128", "n1": f"{second}/128", "n2": None}
     assert shown(fleet, device_id)["tunnel_ip_v6"] == second
     assert secrets(fleet) == held, "no key is another, so no tunnel is cut"
     again = fleet.client.post(f"/api/devices/{device_id}/provision")

@@ -239,6 +239,7 @@ SHOWN = {
         test_too_short_and_too_long_ones_are_refused_without_showing_them
         test_one_key_held_down_is_no_password
         test_nor_is_its_owners_name
+        test_how_long_a_new_password_is_at_least_is_the_operators
         test_a_changed_password_ends_the_other_sessions""",
     "M1": "test_one_key_on_two_nodes_is_two_sessions",
     "M2": """

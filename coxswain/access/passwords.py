@@ -25,8 +25,8 @@ __all__ = ["HashingGate", "check_hash", "check_new", "hash_password", "is_sound_
 _MEMORY_KIB, _PASSES, _LANES, _SALT_BYTES, _KEY_BYTES = 65_536, 1, 4, 16, 32
 """management-plane.md 10.2."""
 
-_SHORTEST, _LONGEST, _FEWEST = 12, 512, 5
-"""accounts-profiles.md 10.2, 22. Characters, and different ones among them."""
+_LONGEST, _FEWEST, _BESIDE_NAME = 512, 5, 4
+"""Characters, different ones among them, and those that are not the owner's name."""
 
 _TELLING = 4
 """Letters of a name from which on it gives a password away: *Li* is in too many words."""
@@ -47,19 +47,20 @@ _NOBODYS = "$argon2id$v=19$m=65536,t=1,p=4$" + "A" * 22 + "$" + "A" * 43
 """Compared with where there is no account, so that it takes as long as where there is one. No password is known for it."""
 
 
-def check_new(password: str, name: str = "password", *, of: Iterable[str] = ()) -> str:
+def check_new(password: str, name: str = "password", *, of: Iterable[str] = (), shortest: int) -> str:
     """Returns ``password`` if it may be used. Raises ``InvalidInput``; the password itself is never shown.
 
-    ``of``: what its owner is called, e-mail addresses and names; without these, it must still be long enough.
+    ``of``: what its owner is called, e-mail addresses and names: it must be more than that. ``shortest``: characters
+    at least (``admin.password_min_length``).
     """
-    if not _SHORTEST <= len(password) <= _LONGEST:
-        raise InvalidInput(f"{name}: {len(password)} characters; it takes {_SHORTEST} to {_LONGEST}")
+    if not shortest <= len(password) <= _LONGEST:
+        raise InvalidInput(f"{name}: {len(password)} characters; it takes {shortest} to {_LONGEST}")
     if len(set(password)) < _FEWEST:
         raise InvalidInput(f"{name}: few different characters; it takes at least {_FEWEST}", remedy=_WORDS)
     rest = password.casefold()
     for word in sorted({w for text in of for w in _words(text)}, key=len, reverse=True):
         rest = rest.replace(word, "")
-    if len(rest) < _SHORTEST and len(rest) < len(password):
+    if len(rest) < _BESIDE_NAME and len(rest) < len(password):
         raise InvalidInput(f"{name}: hardly more than its owner's name or address, which is the first guess", remedy=_WORDS)
     return password
 

@@ -6,10 +6,14 @@ from collections.abc import Iterable
 
 from coxswain.access.passwords import HashingGate, check_hash, check_new, hash_password
 from coxswain.api.call import Call
+from coxswain.api.schema import TEXT
 from coxswain.errors import InvalidInput
 from coxswain.messages import access as m
 
-__all__ = ["ask_again", "challenge", "new_hash"]
+__all__ = ["NEW_PASSWORD", "ask_again", "challenge", "new_hash"]
+
+NEW_PASSWORD = TEXT | {"description": "at least admin.password_min_length characters, at most 512"}
+"""The schema of one in a body."""
 
 _GATE = HashingGate()
 """Of the whole process: what it saves is the machine's memory."""
@@ -46,6 +50,6 @@ def new_hash(call: Call, name: str = "password", *, of: Iterable[str]) -> str:
     given = call.body.secret(name)
     if given is None:
         raise InvalidInput(f"{name}: is missing; text is needed")
-    check_new(given, name, of=of)
+    check_new(given, name, of=of, shortest=int(call.services.setting("admin.password_min_length")))
     with _GATE.turn():
         return hash_password(given)

@@ -258,6 +258,8 @@ KEYS: tuple[Key, ...] = (
     Key("admin.password", str, "", "password of the built-in admin; better give its hash", secret=True),
     Key("admin.password_hash", str, "", "Argon2id hash of the built-in admin's password", "$argon2id$v=19$..., or empty",
         _password_hash, secret=True),
+    Key("admin.password_min_length", int, 8, "characters that a new password has at least, of admins and users",
+        enterprise=12, live=True, **_between(8, 64)),
     Key("accounts.sync", bool, True, "serve accounts and profile sync to devices, through relays"),
     Key("accounts.invite_ttl_seconds", int, 3600, "seconds for which a join link is good, if nothing else is asked for",
         **_between(60, 604_800), live=True),

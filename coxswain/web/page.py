@@ -23,7 +23,7 @@ from coxswain.messages.hub import LastEvent
 from coxswain.web.navigation import Group, navigation
 from coxswain.web.render import render
 
-__all__ = ["HTML", "Answer", "ask", "fragment", "page", "row_keys", "tolerant"]
+__all__ = ["HTML", "Answer", "ask", "fragment", "page", "row_keys", "shortest_password", "tolerant"]
 
 HTML = "text/html; charset=utf-8"
 Context = Mapping[str, Any]
@@ -68,6 +68,11 @@ def tolerant(call: Call, path: str, default: Any, **params: str | int | None) ->
         return ask(call, path, **params).value
     except CoxswainError:
         return default
+
+
+def shortest_password(call: Call) -> int:
+    """Characters that a new password has at least, for the forms that take one."""
+    return int(call.services.setting("admin.password_min_length"))
 
 
 def page(

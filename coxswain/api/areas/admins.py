@@ -7,7 +7,7 @@ from typing import Any
 from coxswain.api import views
 from coxswain.api.areas.auth import USER
 from coxswain.api.call import Call
-from coxswain.api.passwords import ask_again, new_hash
+from coxswain.api.passwords import NEW_PASSWORD, ask_again, new_hash
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.messages import access as m
@@ -123,7 +123,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/admins", _ADMIN, "Adds an admin.", _add, "admin.add", "user", USER, 201, (409, 429),
-        obj({"email": TEXT, "password": TEXT | {"description": "12 to 512 characters"}}, {"name": TEXT}),
+        obj({"email": TEXT, "password": NEW_PASSWORD}, {"name": TEXT}),
     ),
     Route("GET", "/api/admins/{key}", _ADMIN, "One admin, by id or e-mail.", _show, returns=ADMIN, also=(404,)),
     Route(
@@ -138,7 +138,7 @@ ROUTES = (
     Route(
         "POST", "/api/admins/{key}/password", _ADMIN, "Sets an admin's password, and ends its sessions.", _set_password,
         "admin.password", "user", status=204, also=(404, 409, 429),
-        body=obj({"new_password": TEXT | {"description": "12 to 512 characters"}}, _YOURS | _SEEN),
+        body=obj({"new_password": NEW_PASSWORD}, _YOURS | _SEEN),
     ),
     Route(
         "POST", "/api/admins/{key}/totp", _ADMIN, "Makes a second factor, which counts once it is confirmed.", _begin_factor,

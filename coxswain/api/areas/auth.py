@@ -7,7 +7,7 @@ from typing import Any
 from coxswain.api import views
 from coxswain.api.call import Call
 from coxswain.api.gate import set_cookie
-from coxswain.api.passwords import ask_again, challenge, new_hash
+from coxswain.api.passwords import NEW_PASSWORD, ask_again, challenge, new_hash
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import Conflict, InvalidInput, NotFound
@@ -134,7 +134,7 @@ ROUTES = (
         "POST", "/api/auth/password", _ADMIN, "Changes your password, and ends your other sessions.", _password,
         "admin.password", "user", status=204, also=(409, 429),
         body=obj(
-            {"your_password": TEXT, "new_password": TEXT | {"description": "12 to 512 characters"}},
+            {"your_password": TEXT, "new_password": NEW_PASSWORD},
             {"version": nullable(INT)},
         ),
     ),

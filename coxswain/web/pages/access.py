@@ -7,7 +7,7 @@ from typing import Any
 
 from coxswain.api.call import Call
 from coxswain.api.route import Scope
-from coxswain.web.page import ask, fragment, page
+from coxswain.web.page import ask, fragment, page, shortest_password
 
 __all__ = ["PAGES"]
 
@@ -19,7 +19,8 @@ def _tokens(call: Call) -> dict[str, Any]:
 
 
 def _admins(call: Call) -> dict[str, Any]:
-    return {"admins": ask(call, "/api/admins").value, "who": call.who}
+    found = ask(call, "/api/admins").value
+    return {"admins": found, "who": call.who, "shortest_password": shortest_password(call)}
 
 
 def _logins(call: Call) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def _factor(call: Call) -> dict[str, Any]:
 
 
 def _account(call: Call) -> dict[str, Any]:
-    return _factor(call) | _logins(call)
+    return _factor(call) | _logins(call) | {"shortest_password": shortest_password(call)}
 
 
 PAGES = (

@@ -8,7 +8,7 @@ from typing import Any
 from coxswain.api.call import Call
 from coxswain.errors import NotFound
 from coxswain.web.names import names_of
-from coxswain.web.page import ask, fragment, page, row_keys
+from coxswain.web.page import ask, fragment, page, row_keys, shortest_password
 from coxswain.web.pages.alerts import alerts_about
 from coxswain.web.pages.profiles import profiles_of
 from coxswain.web.pages.sessions import recent_sessions
@@ -23,7 +23,8 @@ _INVITES = 10
 def _users(call: Call) -> dict[str, Any]:
     after = call.word("after") or ""
     found = ask(call, "/api/users", limit=_PAGE, after=after)
-    return {"users": found.value, "after": found.after, "query": {"after": after}}
+    rows = {"users": found.value, "after": found.after, "query": {"after": after}}
+    return rows | {"shortest_password": shortest_password(call)}
 
 
 def _user_rows(call: Call) -> dict[str, Any]:

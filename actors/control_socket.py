@@ -74,13 +74,13 @@ class ControlSocket(Actor):
         self._serving = ServerThread(server, "control-socket", request_s=_REQUEST_S)
         self._serving.start()
         self.context.on_void(self._serving.halt)
-        self.context.after(_CHECK_S, _CheckServer())
+        self.context.on_beat(_CHECK_S, _CheckServer())
 
     def receive(self, message: Any) -> Any:
         if isinstance(message, _CheckServer):
             if self._serving is None or not self._serving.lives():
                 raise RuntimeError("the serving thread ended")
-            self.context.after(_CHECK_S, message)
+            self.context.on_beat(_CHECK_S, message)
 
     def stopping(self) -> None:
         if self._serving is not None:

@@ -33,7 +33,7 @@ stays the same, and the polling thread need not hear of each answer.
 HandOver = Callable[[socket.socket, bytes, LiveStart], None]
 """Takes a connection over: socket, head of the answer, what was granted. Called on the polling thread; must not block."""
 
-_TURN_S = 0.2
+_TURN_S = 1.0
 _LOOK_S = 1.0
 
 _log = logging.getLogger(__name__)

@@ -293,7 +293,7 @@ class IoLoopActor(Actor):
         self._io.stop()
         self._io.start()
         self.context.on_void(self._io.stop)
-        self.context.after(self._CHECK_S, _CheckLoop())
+        self.context.on_beat(self._CHECK_S, _CheckLoop())
 
     def stopping(self) -> None:
         """All links are gone by now; what they still heard is let through first, and acknowledged by way of the loop."""
@@ -309,5 +309,5 @@ class IoLoopActor(Actor):
             if lag > self._behind_s and self._was_behind:  # twice: after a sleep of the whole machine it looks so once
                 raise RuntimeError(f"the I/O loop has been stuck for {lag:.0f} s")
             self._was_behind = lag > self._behind_s
-            self.context.after(self._CHECK_S, message)
+            self.context.on_beat(self._CHECK_S, message)
         return None

@@ -64,7 +64,7 @@ class ReconcileClock(Actor):
             self._read(now)
         for node_id in self._schedule.take_due(now):
             self.context.tell(link_name(node_id), Look(LookReason.INTERVAL))
-        self.context.after(_TICK_S, _Tick())
+        self.context.on_beat(_TICK_S, _Tick())
 
     def _read(self, now: float) -> None:
         self._read_again_at = now + _READ_EVERY_S

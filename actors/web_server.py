@@ -78,7 +78,7 @@ class WebServer(Actor):
             case _CheckServer():
                 if self._serving is None or not self._serving.lives():
                     raise RuntimeError("the serving thread ended")
-                self.context.after(_CHECK_S, message)
+                self.context.on_beat(_CHECK_S, message)
         return None
 
     def stopping(self) -> None:
@@ -118,7 +118,7 @@ class WebServer(Actor):
         self._serving.start()
         self.context.on_void(self._serving.halt)
         self.context.log.info("the API is on http://%s", self._listen)
-        self.context.after(_CHECK_S, _CheckServer())
+        self.context.on_beat(_CHECK_S, _CheckServer())
 
 
 def pause(failures: int) -> float:

@@ -12,10 +12,16 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import geoip2.database
-import geoip2.errors
-import maxminddb
+from coxswain.late import Late
+
+if TYPE_CHECKING:
+    import geoip2.database as geoip2_database
+    import geoip2.errors as geoip2_errors
+    import maxminddb
+else:
+    geoip2_database, geoip2_errors, maxminddb = Late("geoip2.database"), Late("geoip2.errors"), Late("maxminddb")
 
 __all__ = [
     "UPDATED",
@@ -128,7 +134,7 @@ class GeoDatabase:
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._files = tuple(files)
-        self._reader: geoip2.database.Reader | None = None
+        self._reader: geoip2_database.Reader | None = None
         self._seen: tuple[object, ...] | None = None
         self._cache: dict[str, Location | None] = {}
         self.source = ""
@@ -167,12 +173,12 @@ class GeoDatabase:
         self._seen = None
         self.source, self.file = "", None
 
-    def _open(self) -> tuple[geoip2.database.Reader | None, str, Path | None]:
+    def _open(self) -> tuple[geoip2_database.Reader | None, str, Path | None]:
         for path in self._files:
             if not path.exists():
                 continue
             try:
-                reader = geoip2.database.Reader(path, locales=_ENGLISH)
+                reader = geoip2_database.Reader(path, locales=_ENGLISH)
             except (OSError, maxminddb.InvalidDatabaseError, UnicodeDecodeError) as error:
                 _log.warning("%s is no database of places: %s", path, error)
                 continue
@@ -185,10 +191,10 @@ class GeoDatabase:
         return None, "", None
 
 
-def _look_up(reader: geoip2.database.Reader, address: str) -> Location | None:
+def _look_up(reader: geoip2_database.Reader, address: str) -> Location | None:
     try:
         found = reader.city(address)
-    except (geoip2.errors.AddressNotFoundError, maxminddb.InvalidDatabaseError, TypeError, ValueError):
+    except (geoip2_errors.AddressNotFoundError, maxminddb.InvalidDatabaseError, TypeError, ValueError):
         return None
     latitude, longitude = found.location.latitude, found.location.longitude
     code = found.country.iso_code or ""

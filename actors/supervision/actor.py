@@ -107,6 +107,7 @@ class Actor(pykka.ThreadingActor):
         except MailboxClosed:
             self._refuse(message)
             return False
+        self.context.system.watch.stir(self)
         return True
 
     def has_vanished(self) -> bool:
@@ -166,6 +167,7 @@ class Actor(pykka.ThreadingActor):
             self.mailbox.put(Envelope(pykka.messages._ActorStop()), urgent=True)  # noqa: SLF001 - as Pykka's own stop
         except MailboxClosed:
             return
+        self.context.system.watch.stir(self)
 
     def on_start(self) -> None:
         self._mark_busy("start")
@@ -308,6 +310,7 @@ class Actor(pykka.ThreadingActor):
 
     def _mark_busy(self, what: str) -> None:
         self.busy = (what, self.context.clock.monotonic())
+        self.context.system.watch.stir(self)
 
     def _report_failure(self, how: How, what: str, error: BaseException | None) -> None:
         trace = "".join(traceback.format_exception(error)) if error is not None else ""

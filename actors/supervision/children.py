@@ -110,8 +110,7 @@ class Child:
         self.starts += 1
         self.state = ChildState.STARTING
         self.started_at = system.clock.monotonic()
-        seeded = random.Random(rng.getrandbits(64))  # noqa: S311 - jitter, not secrets
-        context = self.context = Context(name, self.incarnation, system=system, rng=seeded, report=report)
+        context = self.context = Context(name, self.incarnation, system=system, seed=rng.getrandbits(64), report=report)
         try:
             system.maybe_fail_start(name)
             actor: Actor = self.spec.actor(context, **self.spec.kwargs)

@@ -45,6 +45,7 @@ class Timers:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
         self._cancelled = 0
+        self._sleeps_until = float("-inf")
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -66,7 +67,8 @@ class Timers:
         with self._lock:
             if not self._closed:
                 heapq.heappush(self._heap, (due, next(self._count), timer))
-                if self._heap[0][2] is timer:
+                if due < self._sleeps_until:
+                    self._sleeps_until = float("-inf")
                     self._lock.notify()
         return timer
 
@@ -87,8 +89,7 @@ class Timers:
         while True:
             with self._lock:
                 while not self._closed and (not self._heap or self._heap[0][0] > self._clock.monotonic()):
-                    wait = self._heap[0][0] - self._clock.monotonic() if self._heap else None
-                    self._lock.wait(None if wait is None else max(0.0, min(wait, _LONGEST_WAIT_S)))
+                    self._sleep()
                 if self._closed:
                     return
                 timer = heapq.heappop(self._heap)[2]
@@ -100,3 +101,15 @@ class Timers:
                     call()
                 except BaseException:  # this thread serves everybody; it does not end for one
                     _log.exception("a timer's call failed")
+
+    def _sleep(self) -> None:
+        """Until the next one is due, or somebody comes with an earlier one; under the lock, which is let go of meanwhile."""
+        if not self._heap:
+            self._sleeps_until = float("inf")
+            self._lock.wait()
+        else:
+            now = self._clock.monotonic()
+            wait = max(0.0, min(self._heap[0][0] - now, _LONGEST_WAIT_S))
+            self._sleeps_until = now + wait
+            self._lock.wait(wait)
+        self._sleeps_until = float("-inf")  # awake: it looks at the heap by itself

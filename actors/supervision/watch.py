@@ -1,9 +1,10 @@
 """The watch: finds actors that hang, and threads that vanished without a word.
 
-It sends no pings: thousands of idle actors should cost nothing. Every actor notes when it began to work on a message; the
-watch reads those notes. An idle actor with an empty mailbox is healthy by definition; one that is busy is late after its
-``hang_s``, and so is one that lets messages wait that long and takes none. Before it calls anybody late, the watch asks
-whether the machine itself was: its own tick and registered lag sources (an I/O loop) lengthen every deadline.
+It sends no pings: thousands of idle actors should cost nothing. Whoever gets a message, and whoever begins to work on one,
+stirs, and notes when it began; the watch reads those notes. An idle actor with an empty mailbox is healthy by definition;
+one that is busy is late after its ``hang_s``, and so is one that lets messages wait that long and takes none. Before it
+calls anybody late, the watch asks whether the machine itself was: its own tick and registered lag sources (an I/O loop)
+lengthen every deadline.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Watch:
         self._clock = clock
         self._lock = threading.Lock()
         self._watched: dict[Actor, tuple[float, Sized]] = {}
+        self._stirring: set[Actor] = set()
         self._stuck: dict[Actor, tuple[int, float]] = {}
         self._buried: dict[str, list[threading.Thread]] = {}
         self._lag_sources: list[Callable[[], float]] = []
@@ -57,10 +59,16 @@ class Watch:
         """Watches one whose thread was started."""
         with self._lock:
             self._watched[actor] = hang_s, actor.mailbox.waiting
+        self._stirring.add(actor)  # it starts, or is about to
 
     def remove(self, actor: Actor) -> None:
         with self._lock:
             self._watched.pop(actor, None)
+        self._stirring.discard(actor)
+
+    def stir(self, actor: Actor) -> None:
+        """Told by an actor after it got mail, and after it noted what it works on. On any thread."""
+        self._stirring.add(actor)
 
     def add_lag_source(self, source: Callable[[], float]) -> None:
         """``source`` returns by how many seconds something that everybody depends on is behind just now."""
@@ -77,15 +85,16 @@ class Watch:
         return sum(thread.is_alive() for thread in list(threads)) if threads else 0
 
     def sweep(self) -> None:
-        """One look at everybody. PERF: of the thousands that are idle and have no mail, in a single expression."""
+        """One look at everybody who stirs. PERF: thousands are idle and have no mail; to ask each whether it is so took most
+        of the watch's time, because it fetches what nobody else has touched since.
+        """
         now = self._clock.monotonic()
         self._sweeps += 1
         with self._lock:
-            stirring = [(a, hang_s) for a, (hang_s, waiting) in self._watched.items() if waiting or a.busy is not None]
             slices = 1 + len(self._watched) // _THREADS_PER_SWEEP
             idle = list(islice(self._watched, self._sweeps % slices, None, slices))
         stuck, self._stuck = self._stuck, {}
-        for actor, hang_s in stirring:
+        for actor, hang_s in self._stirred():
             busy = actor.busy
             if busy is None:
                 if not actor.mailbox.empty():
@@ -98,6 +107,17 @@ class Watch:
             if actor.has_vanished():
                 self._gone(actor)
         self._forget_ended_threads()
+
+    def _stirred(self) -> list[tuple[Actor, float]]:
+        """Those that work or have mail, each with its ``hang_s``."""
+        found = []
+        for actor in self._stirring.copy():
+            self._stirring.discard(actor)  # first: whatever comes after the next look puts it back
+            watched = self._watched.get(actor)
+            if watched is not None and (watched[1] or actor.busy is not None):
+                self._stirring.add(actor)
+                found.append((actor, watched[0]))
+        return found
 
     def note(self, *, tick_s: float, lag_s: float = 0.0) -> None:
         """Notes by how much the own tick was late just now; public for tests."""

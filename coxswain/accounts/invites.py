@@ -12,8 +12,6 @@ import zlib
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import segno
-
 from coxswain.accounts.primitives import RandomBytes
 from coxswain.errors import InvalidInput
 
@@ -108,6 +106,8 @@ def qr_png(text: str) -> bytes:
     """A PNG of 512 by 512 pixels, error correction level M. Each module is the same whole number of pixels wide; what is
     left over is white.
     """
+    import segno  # noqa: PLC0415 - only this draws
+
     code = segno.make_qr(text, error="m", boost_error=False)
     matrix = [list(row) for row in code.matrix]
     return _png(matrix, max(1, _QR_PIXELS // (len(matrix) + 2 * _QR_BORDER)))

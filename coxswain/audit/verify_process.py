@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +104,9 @@ def verify_store(
         for first in range(1, known.size + 1, CHUNK)
     ]
     if processes > 1 and len(jobs) > 2:
+        import multiprocessing  # noqa: PLC0415 - the daemon, which only starts such processes, needs none of it
+        from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
+
         # Forked before any thread or connection is there; "spawn" would import everything again in each.
         with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
             chunks = list(pool.map(_check, jobs))

@@ -14,14 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import paramiko
+from typing import TYPE_CHECKING
 
 from coxswain.errors import DeadlineExceeded, NodeRefused, NodeUnreachable
+from coxswain.late import Late
 from coxswain.ssh.dial import Dialer
 from coxswain.ssh.host import MAX_OUTPUT, Done, Host
 from coxswain.ssh.hostkey import REINSTALLED, HostKeyChanged, algorithms_for, host_key_text
 from coxswain.ssh.identity import SshIdentity
+
+if TYPE_CHECKING:
+    import paramiko
+else:
+    paramiko = Late("paramiko")
 
 __all__ = ["CONNECT_S", "SshHost", "Target", "connect", "see_host_key"]
 

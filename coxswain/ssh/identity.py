@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
-import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coxswain.errors import KeyUnavailable
+from coxswain.late import Late
+
+if TYPE_CHECKING:
+    import paramiko
+else:
+    paramiko = Late("paramiko")
 
 __all__ = ["COMMENT", "SshIdentity"]
 

@@ -40,6 +40,9 @@ def method_path(method: str) -> str:
 
 _WINDOW_BYTES = 262_144
 
+_FRAME_BYTES = 4_096
+"""Of a TLS record that is sent. A link holds a buffer of this size for life, and what it sends is hardly ever longer."""
+
 
 def channel_options(host: str, server_name: str) -> list[tuple[str, Any]]:
     """Options of a channel to one node.
@@ -55,6 +58,7 @@ def channel_options(host: str, server_name: str) -> list[tuple[str, Any]]:
         ("grpc.enable_channelz", 0),
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+        ("grpc.tsi.max_frame_size", _FRAME_BYTES),
         ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", 10_000),

@@ -3,11 +3,15 @@
 import queue
 import random
 import threading
+import weakref
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from supervision_parts import running, worker
 
+from actors.supervision.context import Context
 from actors.supervision.mailbox import Mailbox, MailboxClosed, MailboxFull
 from actors.supervision.signals import Wake
 from actors.supervision.timers import Timers
@@ -69,6 +73,55 @@ def test_every_message_is_taken_exactly_once_while_it_is_closed():
     for thread in (*writers, reader):
         thread.join(30)
     assert sorted([*taken, *left, *refused]) == list(range(8_000))
+
+
+class Heavy:
+    """Something whose end can be seen."""
+
+
+def test_an_actor_that_waits_holds_on_to_no_message():
+    with running(worker("a")) as system:
+        message = Heavy()
+        gone = weakref.ref(message)
+        system.tell("a", message)
+        del message
+        eventually(lambda: gone() is None)
+        assert system.ask("a", "still there", deadline=5) == ("still there", 1)
+
+
+def test_a_later_timer_does_not_wake_the_thread(monkeypatch):
+    clock, fired = ManualClock(), []
+    timers = Timers(clock)
+    woken = []
+    notify = timers._lock.notify
+    monkeypatch.setattr(timers._lock, "notify", lambda: (woken.append(1), notify()))
+    timers.start()
+    eventually(lambda: timers._sleeps_until == float("inf"))
+    timers.after(0.9, lambda: fired.append("first"))
+    eventually(lambda: clock.monotonic() < timers._sleeps_until < float("inf"))
+    assert len(woken) == 1
+    for _ in range(10):
+        timers.after(5, lambda: fired.append("later"))
+    assert len(woken) == 1, "nobody has to be told of what is later than what is waited for"
+    timers.after(0.1, lambda: fired.append("soon"))
+    assert len(woken) == 2
+    clock.advance(1)
+    eventually(lambda: fired == ["soon", "first"])
+    timers.close()
+
+
+@given(now=st.floats(0, 1e6), period=st.sampled_from([0.25, 0.5, 1.0]))
+def test_who_looks_as_often_is_woken_together(now, period):
+    clock = ManualClock()
+    clock.advance(now)
+    asked = []
+    system = SimpleNamespace(clock=clock, timers=SimpleNamespace(after=lambda delay, _: asked.append(delay)))
+    context = Context("a", 1, system=system, seed=1, report=lambda _: None)
+    context.on_beat(period, "look")
+    (delay,) = asked
+    assert period / 2 <= delay <= 1.5 * period
+    beats = (clock.monotonic() + delay) / period
+    assert beats == pytest.approx(round(beats), abs=1e-6)
 
 
 @pytest.fixture

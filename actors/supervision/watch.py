@@ -26,8 +26,8 @@ __all__ = ["TICK_S", "Watch"]
 
 TICK_S = 0.5
 
-_THREADS_PER_SWEEP = 100
-"""Of idle actors so many are looked at for a thread that vanished: it is rare, and the look is the dear part of a sweep."""
+_THREADS_PER_SWEEP = 50
+"""Of all actors, in turn, so many are looked at for a thread that vanished although nobody wrote to it, which is rare."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,10 +94,17 @@ class Watch:
             slices = 1 + len(self._watched) // _THREADS_PER_SWEEP
             idle = list(islice(self._watched, self._sweeps % slices, None, slices))
         stuck, self._stuck = self._stuck, {}
-        for actor, hang_s in self._stirred():
+        for actor in self._stirring.copy():
+            self._stirring.discard(actor)  # first: whatever comes after this look puts it back
+            watched = self._watched.get(actor)
+            if watched is None:
+                continue
+            hang_s, waiting = watched
             busy = actor.busy
+            if waiting or busy is not None:
+                self._stirring.add(actor)
             if busy is None:
-                if not actor.mailbox.empty():
+                if waiting:
                     self._look_at_waiting(actor, hang_s, stuck.get(actor), now)
             elif not actor.excused and now - busy[1] > hang_s:
                 self._judge(actor, hang_s, busy, now)
@@ -107,17 +114,6 @@ class Watch:
             if actor.has_vanished():
                 self._gone(actor)
         self._forget_ended_threads()
-
-    def _stirred(self) -> list[tuple[Actor, float]]:
-        """Those that work or have mail, each with its ``hang_s``."""
-        found = []
-        for actor in self._stirring.copy():
-            self._stirring.discard(actor)  # first: whatever comes after the next look puts it back
-            watched = self._watched.get(actor)
-            if watched is not None and (watched[1] or actor.busy is not None):
-                self._stirring.add(actor)
-                found.append((actor, watched[0]))
-        return found
 
     def note(self, *, tick_s: float, lag_s: float = 0.0) -> None:
         """Notes by how much the own tick was late just now; public for tests."""

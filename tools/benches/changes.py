@@ -35,6 +35,7 @@ def change(bench: Bench) -> None:
 def _change(bench: Bench, fleet: BenchFleet, nodes: set[int]) -> float:
     """Returns the seconds from the commit to the last push that a node of ``nodes`` answered."""
     client = fleet.daemon.client()
+    time.sleep(bench.scale.verified_s)
     began = time.monotonic()
     revisions = client.post("/api/peers", fleet.new_peers(fleet.ids))["revisions"]
     # The record is stamped inside the transaction, so the commit itself is counted as well.

@@ -31,10 +31,13 @@ class Scale:
     idle_s: float
     """A whole interval between two looks at a node, so that each was looked at once: shorter windows flatter or slander."""
     sustained_s: float
+    verified_s: float
+    """After a change each node is looked at once more, within six seconds: a change is measured when those of the one before
+    are over, whether a node is slow in it or none."""
 
 
-FULL = Scale(nodes=1000, many=5000, runs=5, kills=1000, idle_s=45.0, sustained_s=30.0)
-QUICK = Scale(nodes=100, many=300, runs=1, kills=10, idle_s=8.0, sustained_s=5.0)
+FULL = Scale(nodes=1000, many=5000, runs=5, kills=1000, idle_s=45.0, sustained_s=30.0, verified_s=7.0)
+QUICK = Scale(nodes=100, many=300, runs=1, kills=10, idle_s=8.0, sustained_s=5.0, verified_s=0.0)
 
 
 class BenchFleet:

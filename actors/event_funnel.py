@@ -26,6 +26,8 @@ class EventFunnel:
         capacity: items that may wait here.
         batch_size: items in one batch at most.
         linger_s: seconds from one batch to the next: what comes meanwhile goes together. Each batch costs a commit.
+        unwatched_s: the same while nobody follows what happens.
+        is_watched: whether somebody does; asked on the loop.
         crowd: as many items are company enough, and their batch goes ``crowd_s`` after the last one.
         resend_s: after how long without acknowledgement a batch is sent again.
     """
@@ -38,6 +40,8 @@ class EventFunnel:
         capacity: int = 16_384,
         batch_size: int = 4_096,
         linger_s: float = 0.1,
+        unwatched_s: float = 0.4,
+        is_watched: Callable[[], bool] = lambda: True,
         crowd: int = 64,
         crowd_s: float = 0.05,
         resend_s: float = 3.0,
@@ -47,6 +51,8 @@ class EventFunnel:
         self._capacity = capacity
         self._batch_size = batch_size
         self._linger_s = linger_s
+        self._unwatched_s = max(unwatched_s, linger_s)
+        self._is_watched = is_watched
         self._crowd = crowd
         self._crowd_s = min(crowd_s, linger_s)
         self._resend_s = resend_s
@@ -108,7 +114,10 @@ class EventFunnel:
     def _dispatch_soon(self) -> None:
         self._cancel_timer()
         loop = asyncio.get_running_loop()
-        pause = self._crowd_s if len(self._waiting) >= self._crowd else self._linger_s
+        if len(self._waiting) >= self._crowd:
+            pause = self._crowd_s
+        else:
+            pause = self._linger_s if self._is_watched() else self._unwatched_s
         self._timer = loop.call_later(max(0.0, self._sent_at + pause - loop.time()), self._dispatch)
 
     def _dispatch(self) -> None:

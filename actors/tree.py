@@ -174,7 +174,13 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     def send(batch: EventBatch) -> object:
         return system.tell("session_tracker", batch)
 
-    funnel = EventFunnel(secrets.token_hex(8), send)
+    fanout = Fanout(io, ring, clock)
+    monitor = _monitor(parts.settings, io, ring, clock)
+
+    def is_watched() -> bool:
+        return fanout.is_watched() or (monitor is not None and monitor.is_watched())
+
+    funnel = EventFunnel(secrets.token_hex(8), send, is_watched=is_watched)
 
     def acknowledge(epoch: str, number: int) -> None:
         io.call(lambda: funnel.acknowledge(epoch, number))
@@ -183,7 +189,6 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     io.on_start(partial(_start_ways, routes, ways, host_dialer))
     ways.egress.on_back = lambda: system.tell("node_links", RouteChanged())
     routes.on_change(lambda number, route: io.call(partial(_follow, ways, host_dialer, number, route)))
-    fanout = Fanout(io, ring, clock)
     io.on_start(funnel.reset)
     io.on_start(fanout.reset)
     account_sync = SyncServer(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
@@ -191,7 +196,6 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     relays = RelayServices(io, parts.state_dir / ACCOUNT_SYNC_SOCKET)
     io.on_start(relays.reset)
     io.on_stop(account_sync.let_go)
-    monitor = _monitor(parts.settings, io, ring, clock)
     wakes = [fanout.wake]
     if monitor is not None:
         io.on_start(monitor.reset)

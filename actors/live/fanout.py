@@ -35,8 +35,8 @@ _SEND_BUFFER = 64 * 1024
 
 
 class Fanout:
-    """Outlives every actor and every loop. ``wake``, ``hand_over`` and ``counts`` are safe on every thread, all else is for
-    the loop.
+    """Outlives every actor and every loop. ``wake``, ``hand_over``, ``is_watched`` and ``counts`` are safe on every thread,
+    all else is for the loop.
     """
 
     def __init__(self, io: IoLoop, ring: EventRing, clock: Clock) -> None:
@@ -66,6 +66,9 @@ class Fanout:
             self._io.submit(self._adopt(sock, head, start))
         except Unavailable:
             sock.close()
+
+    def is_watched(self) -> bool:
+        return bool(self._clients)
 
     def counts(self) -> LiveCounts:
         return LiveCounts(len(self._clients), self._served, self._missed, self._gone)

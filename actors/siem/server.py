@@ -151,6 +151,9 @@ class MonitorServer:
             self._woken = True
             self._io.call(self._beat)
 
+    def is_watched(self) -> bool:
+        return bool(self._consumers)
+
     def counts(self) -> SiemCounts:
         return SiemCounts(
             self._server is not None,

@@ -155,3 +155,23 @@ def test_a_crowd_does_not_wait_for_company() -> None:
         assert [i.received_at for i in (await tracker.next(2)).items] == [1.0, 2.0, 3.0]
 
     run(body)
+
+
+def test_with_nobody_watching_more_go_together() -> None:
+    async def body() -> None:
+        tracker, watched = Tracker(), [False]
+        funnel = EventFunnel("e", tracker.take, linger_s=0.001, unwatched_s=3_600, crowd=5, is_watched=lambda: watched[0])
+        await funnel.put(item(0))
+        funnel.acknowledge("e", (await tracker.next(1)).number)  # the first one waits for nobody
+        for n in range(4):
+            await funnel.put(item(n))
+        await asyncio.sleep(0.05)
+        assert (len(tracker.batches), funnel.depth) == (1, 4)
+        await funnel.put(item(4))  # company enough, whoever watches
+        assert len((await tracker.next(2)).items) == 5
+        watched[0] = True
+        await funnel.put(item(5))
+        funnel.acknowledge("e", 2)
+        assert len((await tracker.next(3)).items) == 1
+
+    run(body)

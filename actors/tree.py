@@ -92,6 +92,7 @@ from coxswain.api.doors import ControlDoor, WebDoor
 from coxswain.api.gate import Gate, names_of_listener
 from coxswain.api.services import Identity
 from coxswain.audit.settings import AuditPaths, AuditSettings
+from coxswain.cascade.exit_operation import PATH_EXIT
 from coxswain.cascade.operations import KINDS as PATH_KINDS
 from coxswain.clock import Clock, SystemClock
 from coxswain.config.live import LiveConfig
@@ -357,7 +358,7 @@ def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
 
 def operation_kinds(dialer: HostDialer, state_dir: Path) -> dict[str, Kind]:
     """All kinds of operations, by name. Their steps are in the library; they reach actors through ``Work.ask``."""
-    kinds: tuple[Kind, ...] = (*PATH_KINDS, *onboarding_kinds(dialer), geoip_update(state_dir))
+    kinds: tuple[Kind, ...] = (*PATH_KINDS, PATH_EXIT, *onboarding_kinds(dialer), geoip_update(state_dir))
     return {kind.name: kind for kind in kinds}
 
 

@@ -126,6 +126,9 @@ SHOWN = {
         test_a_switch_leaves_no_moment_without_a_whole_route
         test_the_old_path_is_not_cut_when_the_new_one_cannot_be_made_ready
         test_how_a_link_is_shows_at_both_of_its_ends
+        test_an_exit_that_is_gone_is_left_and_used_again_when_it_is_well
+        test_where_nobody_is_fit_nothing_moves_and_it_is_told
+        test_a_controller_that_falls_while_an_exit_changes_carries_it_out
         test_the_order_of_everything_is_the_same_whatever_the_order_it_came_in""",
     "C26": """
         test_three_hops_in_both_families
@@ -157,8 +160,10 @@ SHOWN = {
         test_the_version_of_a_candidate_is_read_and_not_run""",
     "E33": """
         test_the_document_of_the_contract
-        test_what_has_no_effect_yet_or_could_be_safer_is_a_warning
+        test_what_can_have_no_effect_is_refused_wherever_it_is_said
         test_a_wrong_value_is_named_with_what_would_do
+        test_regions_that_there_are_if_the_operator_wrote_them_down
+        test_links_to_fallbacks_stand_ready_and_the_operator_may_use_them
         test_how_a_link_is_shows_at_both_of_its_ends""",
     "E34": """
         test_many_at_once_until_no_address_is_left
@@ -172,11 +177,13 @@ SHOWN = {
     "10.1-3": "test_adding_a_profile_cuts_no_live_tunnel",
     "10.1-4": """
         test_a_profile_that_cannot_be_served_is_skipped_and_follows_when_it_can
-        test_a_node_that_profiles_lead_to_is_not_removed""",
+        test_a_node_that_profiles_lead_to_is_not_removed
+        test_a_path_in_use_stays_and_so_do_its_nodes""",
     "10.1-5": "test_deleting_takes_peers_from_the_nodes_at_once",
     "10.1-6": """
         test_what_changes_of_a_node_makes_profiles_stale_and_leaves_its_policy
         test_what_changes_is_in_the_next_sync_and_keys_are_kept
+        test_what_every_device_is_given_is_another_once
         test_a_sync_that_changes_nothing_gives_the_same_bundle""",
     "10.1-7": """
         test_many_at_once_until_no_address_is_left
@@ -189,7 +196,7 @@ SHOWN = {
         test_old_bundles_are_forgotten_and_the_rest_is_ciphertext""",
     "10.1-9": """
         test_the_document_of_the_contract
-        test_what_has_no_effect_yet_or_could_be_safer_is_a_warning""",
+        test_what_can_have_no_effect_is_refused_wherever_it_is_said""",
     "10.1-10": """
         test_a_device_that_the_api_made_can_join
         test_an_invite_may_name_a_device_of_the_user""",
@@ -430,12 +437,14 @@ OPEN: dict[str, str] = {}
 """What is not turned round."""
 
 PARTLY = {
+    "10.1-5": "nothing keeps the name of a device or user that was removed; history has its id, the audit log its name",
     "10.2-13": "no approval of a claim before its first bundle, and no alert about where a claim comes from",
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "A7": "without --allow, an egress or onion relay dials whatever it is asked to, as existing ones do",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
-    "E33": "ports of endpoints, regions, a reserve of nodes have no effect, as the configuration says; no exit failover",
+    "E33": "nodes listen on UDP 443 and no call maps other ports: a range of ports is refused, and so is a reserve of nodes "
+    "beyond fallbacks; decoys do not rotate: each is in every client's bundle, and another drops all of a node's sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
     "M22": "no rule about events that were dropped on their way; they are counted in /metrics",

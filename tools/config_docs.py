@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coxswain.config import KEYS, Key
+from coxswain.config.keys import GONE
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
@@ -29,11 +30,11 @@ One YAML file, `cox.yaml` in the working directory unless `--config` or `COX_CON
   systemd's `$CREDENTIALS_DIRECTORY`. Secrets are masked in everything that is printed.
 """
 
-LATER = """
-## Accepted, not acted on yet
+REFUSED = """
+## Refused
 
-These keys belong to parts of the controller that later versions bring. They are known and checked already, so that a
-configuration can be written once; `cox config check` says which of them a file sets.
+Files of the existing controller may hold these keys. Nothing ever acted on them, and nothing could; a file that sets one is
+refused with the line to take out, because whoever wrote it would believe that it does something.
 """
 
 
@@ -64,9 +65,8 @@ def table(keys: list[Key]) -> str:
 
 
 def page() -> str:
-    used = [key for key in KEYS if not key.waits_for]
-    later = [key for key in KEYS if key.waits_for]
-    return f"{HEAD}\n## Keys\n\n{table(used)}{LATER}\n{table(later)}"
+    gone = "\n".join(f"- `{name}`: {why}." for name, why in GONE.items())
+    return f"{HEAD}\n## Keys\n\n{table(list(KEYS))}{REFUSED}\n{gone}\n"
 
 
 if __name__ == "__main__":

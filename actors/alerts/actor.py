@@ -192,6 +192,7 @@ class AlertEngine(Actor):
             ("certificate_expiring", sweeper.expiring),
             ("audit_broken", sweeper.audit),
             ("storage_low", sweeper.storage),
+            ("exit_failover", sweeper.exits),
         ):
             self._guard(name, partial(rule, settings))
             yield

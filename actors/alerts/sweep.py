@@ -15,13 +15,14 @@ from typing import Any
 from actors.alerts.book import AlertBook
 from actors.supervision import Context
 from coxswain.alerts.device_rules import DeviceCase, evaluate
-from coxswain.alerts.estate_rules import audit_broken, devices_expiring, expiring, storage_low, strangers
+from coxswain.alerts.estate_rules import audit_broken, devices_expiring, exits, expiring, storage_low, strangers
 from coxswain.alerts.history import Event, History, Place
 from coxswain.alerts.login_rules import judge_log
 from coxswain.alerts.model import Finding
 from coxswain.alerts.settings import RuleSettings
 from coxswain.clock import to_micros
 from coxswain.messages.audit import DescribeAudit
+from coxswain.messages.exits import ListExitTrouble
 from coxswain.messages.geo import Locate
 from coxswain.store import Store, Tx
 from coxswain.store import alert_reads as reads
@@ -130,6 +131,10 @@ class Sweeper:
     def audit(self, settings: RuleSettings) -> None:
         state = self._context.ask("audit_writer", DescribeAudit(), deadline=_ASK_S)
         self._condition(("audit_broken",), audit_broken(state.findings, self._context.clock.now()), settings)
+
+    def exits(self, settings: RuleSettings) -> None:
+        found = self._context.ask("fleet", ListExitTrouble(), deadline=_ASK_S)
+        self._condition(("exit_failover",), exits(found, self._context.clock.now()), settings)
 
     def storage(self, settings: RuleSettings) -> None:
         if self._state_dir is None:

@@ -16,6 +16,8 @@ from actors.fleet import (
     bundles,
     doubt,
     enrolment,
+    exits,
+    failover,
     health,
     intents,
     nodes,
@@ -45,8 +47,12 @@ _FLUSH_S = 0.25
 _REMIND_S = 10.0
 """A hint may be lost, with the mailbox of an actor that fell or because it was full."""
 
+_REVIEW_S = 3.0
+"""Costs nothing where no path has fallbacks."""
+
 _CONCERNS = (
-    nodes, accounts, profiles, enrolment, bundles, refreshing, peers, paths, bindings, wiring, intents, waiting, reports,
+    nodes, accounts, profiles, enrolment, bundles, refreshing, peers, paths, bindings, exits,
+    failover, wiring, intents, waiting, reports,
     doubt, questions,
 )  # fmt: skip
 _CHANGES: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.CHANGES.items()}
@@ -55,6 +61,10 @@ _QUESTIONS: dict[type, Handler] = {kind: handler for concern in _CONCERNS for ki
 
 class _Flush:
     """To itself: write what links reported since the last time."""
+
+
+class _Review:
+    """To itself: look at the exits of paths."""
 
 
 class _Remind:
@@ -84,8 +94,10 @@ class Fleet(Actor):
         fleet = self._fleet
         with fleet.store.read() as tx:
             fleet.nodes = {node.id: node for node in rows.list_nodes(tx, now=fleet.now())}
+        bundles.note_offer(fleet)
         self.context.after(_FLUSH_S, _Flush())
         self.context.after(_REMIND_S, _Remind())
+        self.context.after(_REVIEW_S, _Review())
         for node_id in fleet.nodes:
             self.context.tell(link_name(node_id), ReportAgain())
             self.context.tell(link_name(node_id), IntentChanged())  # a predecessor may have fallen before it told them all
@@ -108,6 +120,9 @@ class Fleet(Actor):
             intents.remind(self._fleet)
             health.review(self._fleet)
             self.context.after(_REMIND_S, message)
+        elif kind is _Review:
+            failover.review(self._fleet)
+            self.context.after(_REVIEW_S, message)
         return None
 
     def _flush(self) -> None:

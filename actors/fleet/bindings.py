@@ -26,7 +26,7 @@ from coxswain.model import LinkState
 from coxswain.store import paths as rows
 from coxswain.store.versions import expect
 
-__all__ = ["CHANGES", "QUESTIONS"]
+__all__ = ["CHANGES", "QUESTIONS", "concerned", "not_ready"]
 
 
 # -- changes
@@ -45,6 +45,7 @@ def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingVie
         )
     if not started:
         _check(fleet, found, before, message.path_id)
+        _check_exits(found, before.route, message.path_id)
     after = dataclasses.replace(before, next_route=message.path_id, phase=message.phase)
     with fleet.changing() as tx:
         after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
@@ -106,7 +107,7 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
     path = find_path(found, path_id)
     if before.route == path.id:
         raise Conflict(f"device {before.device_id}: is bound to {path.name} already")
-    nodes = [fleet.nodes[node_id] for node_id in path.hops]
+    nodes = [fleet.nodes[node_id] for node_id in path.route]
     for dialer, target in pairwise(nodes):
         check_joint(dialer, target)
     with fleet.store.read() as tx:
@@ -122,6 +123,17 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
         f"device {before.device_id}: has no AmneziaWG address on {nodes[0].name}, the entry of {path.name}",
         remedy="Give it a profile for that node first: cox profiles create",
     )
+
+
+def _check_exits(found: Wired, *path_ids: str) -> None:
+    """Nobody gets on or off a path while all of it is on its way to another exit."""
+    for path_id in path_ids:
+        path = found.paths.get(path_id)
+        if path is not None and path.detour.phase is not Phase.SETTLED:
+            raise Conflict(
+                f"path {path.name}: is on its way to another exit",
+                remedy="That takes seconds; wait for the operation: cox operations list",
+            )
 
 
 # -- questions
@@ -188,8 +200,8 @@ def _binding(fleet: FleetState, found: Wired, device_id: str) -> Binding:
 
 def _routes(found: Wired, old: str, new: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """As node ids; no path is the entry alone."""
-    before = found.paths[old].hops if old else ()
-    after = found.paths[new].hops if new else ()
+    before = found.paths[old].route if old else ()
+    after = found.paths[new].route if new else ()
     return before or after[:1], after or before[:1]
 
 
@@ -208,13 +220,13 @@ def _view(fleet: FleetState, found: Wired, binding: Binding) -> m.BindingView:
         phase=binding.phase,
         phases=way(old, new),
         waiting=tuple(
-            reason for node_id in _concerned(old, new, binding.phase) if (reason := _waiting(fleet, found, node_id))
+            reason for node_id in concerned(old, new, binding.phase) if (reason := not_ready(fleet, found, node_id))
         ),
         version=binding.version,
     )
 
 
-def _concerned(old: Sequence[str], new: Sequence[str], phase: Phase) -> Sequence[str]:
+def concerned(old: Sequence[str], new: Sequence[str], phase: Phase) -> Sequence[str]:
     """Whom a stage waits for. Never for nodes of the old route alone: they may be why it is left."""
     if old[:1] != new[:1]:
         return new
@@ -225,7 +237,7 @@ def _concerned(old: Sequence[str], new: Sequence[str], phase: Phase) -> Sequence
     return sorted(crossing(old, new))
 
 
-def _waiting(fleet: FleetState, found: Wired, node_id: str) -> str:
+def not_ready(fleet: FleetState, found: Wired, node_id: str) -> str:
     """Why a node has not all that it should have for its paths; empty: it has."""
     node, view = fleet.nodes[node_id], fleet.views.get(node_id)
     if not node.enabled:

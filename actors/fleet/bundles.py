@@ -22,7 +22,18 @@ from coxswain.store import Durability, Tx
 from coxswain.store import bundles as rows
 from coxswain.store import identities as identity_rows
 
-__all__ = ["CHANGES", "QUESTIONS", "check_usable", "current_bundle", "sealed_bundle"]
+__all__ = ["CHANGES", "QUESTIONS", "check_usable", "current_bundle", "note_offer", "sealed_bundle"]
+
+
+def note_offer(fleet: FleetState) -> None:
+    """At a start: with another configuration (a decoy, a rotation, another place on maps) every device is given something
+    else. What they have fetched is shown as stale from then on; their next sync brings it, with the keys that they have.
+    """
+    content = hashlib.sha256(repr(offer(fleet)).encode()).hexdigest()
+    with fleet.changing() as tx:
+        count = rows.note_offered(tx, content)
+    if count:
+        fleet.context.log.info("the configuration gives devices something else now: %d profiles are stale", count)
 
 
 def current_bundle(fleet: FleetState, tx: Tx, device: Device, recipient: bytes) -> rows.StoredBundle:

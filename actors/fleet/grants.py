@@ -34,6 +34,7 @@ def grants_of(fleet: FleetState, tx: Tx, device: Device, *, profile_id: str = ""
             ),
             path=path.name if path is not None else "",
             hops=tuple(fleet.known(hop) for hop in path.hops) if path is not None else (),
+            fallbacks=tuple(fleet.known(node_id) for node_id in path.fallbacks) if path is not None else (),
         )
         for credential in credentials
         for path in [paths.get(profiles[credential.profile_id].path_id) if credential.profile_id in profiles else None]

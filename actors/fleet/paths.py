@@ -7,6 +7,7 @@ import dataclasses
 import secrets
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from actors.fleet.health import health_of
 from actors.fleet.state import FleetState, Handler
@@ -16,6 +17,7 @@ from coxswain.audit import record
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.resources import (
     check_color,
+    check_fallbacks,
     check_hops,
     check_joint,
     endpoint,
@@ -55,7 +57,7 @@ def _add(fleet: FleetState, message: m.AddPath) -> Committed[m.PathView]:
     known = wired(fleet).paths.get(message.id)
     if known is not None:
         return Committed(_view(fleet, wired(fleet), known), 0)
-    nodes = _hops(fleet, message.nodes)
+    nodes, fallbacks = _hops(fleet, message.nodes, message.fallbacks)
     path = Path(
         id=message.id,
         name=_name(fleet, message.name),
@@ -63,14 +65,17 @@ def _add(fleet: FleetState, message: m.AddPath) -> Committed[m.PathView]:
         color=check_color(message.color),
         created_at=fleet.now(),
         updated_at=fleet.now(),
+        fallbacks=tuple(node.id for node in fallbacks),
     )
-    links = _new_links(fleet, nodes)
+    links = _new_links(fleet, _edges(nodes, fallbacks))
     with fleet.changing() as tx:
         rows.insert_path(tx, path)
         for link in links:
             rows.insert_link(tx, link)
         after = rewired(fleet, tx)
-        detail = {"name": path.name, "hops": [node.name for node in nodes]}
+        detail: dict[str, Any] = {"name": path.name, "hops": [node.name for node in nodes]}
+        if fallbacks:
+            detail["fallbacks"] = [node.name for node in fallbacks]
         outbox_id = record(tx, message.caller, "path.create", ("path", path.id), detail, now=fleet.now())
     return _changed(fleet, after, path, outbox_id)
 
@@ -82,10 +87,24 @@ def _edit(fleet: FleetState, message: m.EditPath) -> Committed[m.PathView]:
         after = dataclasses.replace(after, name=_name(fleet, message.name))
     if message.color is not None:
         after = dataclasses.replace(after, color=check_color(message.color))
+    detail: dict[str, Any] = {}
+    links: list[NodeLink] = []
+    if message.fallbacks is not None:
+        nodes, fallbacks = _hops(fleet, before.hops, message.fallbacks)
+        after = dataclasses.replace(after, fallbacks=tuple(node.id for node in fallbacks))
+        _check_exits_stay(fleet, before, after)
+        links = _new_links(fleet, _edges(nodes, fallbacks))
+        detail = {"fallbacks": [node.name for node in fallbacks]}
     with fleet.changing() as tx:
         after = rows.update_path(tx, after, expected_version=message.version, now=fleet.now())
+        if after.fallbacks != before.fallbacks:
+            rows.put_fallbacks(tx, after.id, after.fallbacks)
+            rows.touch_profiles_over(tx, after.id)  # its MTU may be another one
+            _drop_links(tx, wired(fleet), before, after.edges)
+            for link in links:
+                rows.insert_link(tx, link)
         wires = rewired(fleet, tx)
-        detail = {"name": after.name, "color": after.color}
+        detail |= {"name": after.name, "color": after.color}
         outbox_id = record(tx, message.caller, "path.update", ("path", after.id), detail, now=fleet.now())
     return _changed(fleet, wires, after, outbox_id)
 
@@ -99,15 +118,29 @@ def _remove(fleet: FleetState, message: m.RemovePath) -> Committed[m.PathView]:
     with fleet.changing() as tx:
         _check_unused(tx, path)
         rows.delete_path(tx, path.id)
-        left = {edge for other in before.paths.values() if other.id != path.id for edge in other.edges}
-        for edge in path.edges:
-            link = before.edge(*edge)
-            if edge not in left and link is not None:
-                rows.delete_link(tx, link.id)
+        _drop_links(tx, before, path)
         after = rewired(fleet, tx)
         outbox_id = record(tx, message.caller, "path.rm", ("path", path.id), {"name": path.name}, now=fleet.now())
     _changed(fleet, after, None, outbox_id)
     return Committed(view, outbox_id)
+
+
+def _drop_links(tx: Tx, found: Wired, path: Path, keep: Sequence[tuple[str, str]] = ()) -> None:
+    """Those of ``path`` that nobody else needs."""
+    left = {edge for other in found.paths.values() if other.id != path.id for edge in other.edges} | set(keep)
+    for edge in path.edges:
+        link = found.edge(*edge)
+        if edge not in left and link is not None:
+            rows.delete_link(tx, link.id)
+
+
+def _check_exits_stay(fleet: FleetState, before: Path, after: Path) -> None:
+    """What carries, or is about to, cannot be taken away."""
+    for node_id in {before.route[-1], before.next_route[-1]} - {after.exit, *after.fallbacks}:
+        raise Conflict(
+            f"fallback_ids: path {before.name} leaves at {fleet.nodes[node_id].name} just now",
+            remedy=f"Have it leave elsewhere first: cox paths exit {before.name}",
+        )
 
 
 def _check_unused(tx: Tx, path: Path) -> None:
@@ -134,21 +167,27 @@ def _name(fleet: FleetState, name: str) -> str:
     return check_name(name)
 
 
-def _hops(fleet: FleetState, keys: Sequence[str]) -> list[Node]:
-    nodes = [fleet.find(key) for key in keys]
-    check_hops([node.id for node in nodes])
-    for dialer, target in pairwise(nodes):
+def _hops(fleet: FleetState, keys: Sequence[str], fallbacks: Sequence[str] = ()) -> tuple[list[Node], list[Node]]:
+    """The nodes of a path, and those that may take the place of its exit."""
+    nodes, others = ([fleet.find(key) for key in some] for some in (keys, fallbacks))
+    hops = check_hops([node.id for node in nodes])
+    check_fallbacks(hops, [node.id for node in others])
+    for dialer, target in _edges(nodes, others):
         check_joint(dialer, target)
-    return nodes
+    return nodes, others
 
 
-def _new_links(fleet: FleetState, nodes: Sequence[Node]) -> list[NodeLink]:
+def _edges(nodes: Sequence[Node], fallbacks: Sequence[Node]) -> list[tuple[Node, Node]]:
+    return [*pairwise(nodes), *((nodes[-2], node) for node in fallbacks)]
+
+
+def _new_links(fleet: FleetState, edges: Sequence[tuple[Node, Node]]) -> list[NodeLink]:
     """For each edge that no path uses yet."""
     found = wired(fleet)
     made: list[NodeLink] = []
-    for dialer, target in pairwise(nodes):
+    for dialer, target in edges:
         if found.edge(dialer.id, target.id) is None:
-            own = [link for link in found.links.values() if link.entry_node_id == dialer.id]
+            own = [link for link in (*found.links.values(), *made) if link.entry_node_id == dialer.id]
             made.append(
                 NodeLink(
                     id=new_id("nlk"),
@@ -168,10 +207,11 @@ def _new_links(fleet: FleetState, nodes: Sequence[Node]) -> list[NodeLink]:
 def _plan(fleet: FleetState, message: m.PlanPath) -> m.PathPlan:
     if message.name:
         _name(fleet, message.name)
-    nodes = _hops(fleet, message.nodes)
-    new = {(link.entry_node_id, link.exit_node_id): link for link in _new_links(fleet, nodes)}
+    nodes, fallbacks = _hops(fleet, message.nodes, message.fallbacks)
+    edges = _edges(nodes, fallbacks)
+    new = {(link.entry_node_id, link.exit_node_id): link for link in _new_links(fleet, edges)}
     steps: list[str] = []
-    for dialer, target in pairwise(nodes):
+    for dialer, target in edges:
         link = new.get((dialer.id, target.id))
         if link is None:
             steps.append(f"{dialer.name}: has a link to {target.name} already, which this path will share")
@@ -181,11 +221,12 @@ def _plan(fleet: FleetState, message: m.PlanPath) -> m.PathPlan:
                 f"UDP port {link.listen_port}, MTU {link.mtu}"
             )
     notes: list[str] = []
-    if not nodes[-1].policy.forwarding:
-        notes.append(f"{nodes[-1].name}: forwarding is off: nothing would leave there")
-    elif not nodes[-1].policy.masquerade:
-        notes.append(f"{nodes[-1].name}: masquerading is off: what leaves there keeps its tunnel address")
-    return m.PathPlan(tuple(steps), path_mtu(nodes), tuple(notes))
+    for leaving in (nodes[-1], *fallbacks):
+        if not leaving.policy.forwarding:
+            notes.append(f"{leaving.name}: forwarding is off: nothing would leave there")
+        elif not leaving.policy.masquerade:
+            notes.append(f"{leaving.name}: masquerading is off: what leaves there keeps its tunnel address")
+    return m.PathPlan(tuple(steps), path_mtu((*nodes, *fallbacks)), tuple(notes))
 
 
 # -- questions
@@ -208,7 +249,7 @@ def _list_links(fleet: FleetState, message: m.ListNodeLinks) -> list[m.LinkView]
 
 def _look(fleet: FleetState, message: m.LookAtPath) -> m.PathView:
     path = find_path(wired(fleet), message.key)
-    for node_id in path.hops:
+    for node_id in (*path.hops, *path.fallbacks):
         fleet.context.tell(link_name(node_id), Look(LookReason.OPERATOR))
     return _view(fleet, wired(fleet), path)
 
@@ -218,15 +259,19 @@ def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
     users = [b for b in found.bindings if path.id in (b.route, b.next_route)]
     about = {binding.id for binding in users} | {view.link.id for view in links}
     problems = tuple(f"{p.about}: {p.text}" for p in found.cascade.problems if p.about in about)
-    active = len(links) == len(path.edges) and all(view.active for view in links)
-    broken = any(fleet.nodes[node_id].status.value == "error" for node_id in path.hops if node_id in fleet.nodes)
-    broken = broken or any(view.health is LinkHealth.DOWN for view in links)
+    carrying = [found.edge(*edge) for edge in pairwise(path.route)]  # what only stands ready has no part in it
+    route = [view for view in links if view.link in carrying]
+    active = len(route) == len(carrying) and all(view.active for view in route)
+    broken = any(fleet.nodes[node_id].status.value == "error" for node_id in path.route if node_id in fleet.nodes)
+    broken = broken or any(view.health is LinkHealth.DOWN for view in route)
     status = PathStatus.ACTIVE if active and not broken else PathStatus.ERROR if broken else PathStatus.PENDING
     return m.PathView(
         path=path,
         status=status,
         nodes=tuple(fleet.nodes[node_id].name for node_id in path.hops),
-        mtu=path_mtu(fleet.nodes[node_id] for node_id in path.hops),
+        fallbacks=tuple(fleet.nodes[node_id].name for node_id in path.fallbacks),
+        exit=fleet.nodes[path.route[-1]].name,
+        mtu=path_mtu(fleet.nodes[node_id] for node_id in (*path.hops, *path.fallbacks)),
         links=links,
         devices=sum(binding.id == binding.device_id for binding in users),
         profiles=sum(binding.id != binding.device_id for binding in users),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
+from actors.fleet.exit_watch import ExitWatch
 from actors.node_link import link_name
 from actors.supervision import Context
 from coxswain.cascade.health import LinkHealth
@@ -50,6 +51,7 @@ class FleetState:
         cascades: fingerprint of what that is, by node; not in it: nothing.
         in_use: since when somebody's traffic goes into an inner link, by dialling node and interface.
         link_health: how inner links were when they were last reviewed, by id.
+        exits: what is remembered of the exits of paths that have more than one (``failover``).
         rewire_due: it is about to be worked out anew.
     """
 
@@ -73,6 +75,7 @@ class FleetState:
         self.cascades: dict[str, str] = {}
         self.in_use: dict[tuple[str, str], float] = {}
         self.link_health: dict[str, LinkHealth] = {}
+        self.exits = ExitWatch()
         self.rewire_due = False
         self.waiters: dict[str, list[Any]] = {}
         self.not_refreshed: dict[str, str] = {}

@@ -10,7 +10,16 @@ from actors.operations.journal import caller_of, noted
 from actors.operations.run import CancelRun, run_name, run_spec
 from actors.supervision import Actor, Context, StartChild
 from coxswain.audit import record
-from coxswain.errors import AlreadyExists, Conflict, InvalidInput, NotFound, StaleVersion, StoreUnavailable, Unavailable
+from coxswain.errors import (
+    AlreadyExists,
+    Conflict,
+    CoxswainError,
+    InvalidInput,
+    NotFound,
+    StaleVersion,
+    StoreUnavailable,
+    Unavailable,
+)
 from coxswain.ids import new_id
 from coxswain.messages import operations as m
 from coxswain.messages.audit import Caller, Committed, OutboxGrew
@@ -65,6 +74,8 @@ class Operations(Actor):
         match message:
             case m.StartOperation():
                 return self._start(message)
+            case m.OfferOperation(start):
+                self._offered(start)
             case m.GetOperation(operation_id):
                 return self._get(operation_id)
             case m.ListOperations():
@@ -118,6 +129,12 @@ class Operations(Actor):
             outbox_id = self._audit(tx, message.caller, "operation.start", operation)
         self._secrets[operation.id] = message.secrets
         return self._admitted(operation, outbox_id)
+
+    def _offered(self, message: m.StartOperation) -> None:
+        try:
+            self._start(message)
+        except CoxswainError as error:
+            self.context.log.info("%s by %s does not begin now: %s", message.kind, message.caller.actor, error)
 
     def _retry(self, message: m.RetryOperation) -> Committed[Operation]:
         operation = self._checked(message.id, message.version)

@@ -1,4 +1,6 @@
-"""The rules about the controller itself: certificates, tokens, the audit log, the disk, peers that nobody made. Pure."""
+"""The rules about the controller itself: certificates, tokens, the audit log, the disk, peers that nobody made, exits of
+paths. Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import NamedTuple
 from coxswain.alerts.model import Finding, Severity
 from coxswain.alerts.settings import RuleSettings
 from coxswain.clock import rfc3339
+from coxswain.messages.exits import ExitTrouble
 
 __all__ = [
     "DeviceCertificate",
@@ -15,6 +18,7 @@ __all__ = [
     "Stranger",
     "audit_broken",
     "devices_expiring",
+    "exits",
     "expiring",
     "storage_low",
     "strangers",
@@ -132,6 +136,31 @@ def storage_low(
     detail = {"free_percent": round(percent, 1), "free_bytes": free} | ({"database_bytes": database} if database else {})
     severity = Severity.CRITICAL if percent < settings.disk_free_percent / 3 else Severity.WARNING
     yield Finding("storage_low", "storage_low", severity, now, 0.0, detail=detail)
+
+
+def exits(found: Iterable[ExitTrouble], now: float) -> Iterator[Finding]:
+    """Paths that the controller led to another exit, and those whose exit is gone while no other is fit. One that an
+    operator moved is nobody's alarm.
+    """
+    for one in found:
+        if one.automatic or one.stuck:
+            yield Finding(
+                "exit_failover",
+                f"exit_failover:{one.path_id}",
+                Severity.CRITICAL if one.stuck else Severity.WARNING,
+                at=now,
+                evidence=_whole(one.since),
+                node_id=one.exit_node_id,
+                detail={
+                    "path_id": one.path_id,
+                    "path_name": one.name,
+                    "own_exit": one.own_exit,
+                    "exit": one.exit,
+                    "reason": one.reason,
+                    "stuck": one.stuck,
+                    "since": rfc3339(one.since),
+                },
+            )
 
 
 def _whole(seconds: float) -> float:

@@ -29,6 +29,7 @@ TITLES = {
     "token_expiring": "API token ends soon",
     "audit_broken": "Audit log is not intact",
     "storage_low": "Disk is nearly full",
+    "exit_failover": "Path does not leave at its own exit",
 }
 
 
@@ -73,6 +74,10 @@ def _hours(value: Any) -> str:
 _LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "node_name": ("Node", _plain),
     "node_status": ("State", _plain),
+    "path_name": ("Path", _plain),
+    "own_exit": ("Its own exit", _plain),
+    "exit": ("Leaves at", _plain),
+    "stuck": ("No exit of it is fit", _plain),
     "region": ("Region", _plain),
     "reason": ("Why", _plain),
     "findings": ("Findings", _plain),

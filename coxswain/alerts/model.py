@@ -52,6 +52,7 @@ KINDS = (
     "token_expiring",
     "audit_broken",
     "storage_low",
+    "exit_failover",
 )
 """Every rule; the first ten are those of management-plane.md 7.3."""
 
@@ -64,6 +65,7 @@ CONDITIONS = frozenset(
         "token_expiring",
         "audit_broken",
         "storage_low",
+        "exit_failover",
     }
 )
 """Kinds that say what is, not what happened."""

@@ -14,7 +14,16 @@ from coxswain.ids import new_id
 from coxswain.messages import paths as m
 from coxswain.operations.kinds import Kind, OnFailure, Step, Work
 
-__all__ = ["KINDS", "PATH_ADD", "PATH_PROVISION", "PATH_SWITCH"]
+__all__ = [
+    "KINDS",
+    "PATH_ADD",
+    "PATH_PROVISION",
+    "PATH_SWITCH",
+    "check_patience",
+    "insist",
+    "needed_text",
+    "wait_for_nodes",
+]
 
 PATIENCE_S = 45.0
 """For how long a stage waits for its nodes, unless it is told otherwise."""
@@ -32,18 +41,29 @@ def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
     nodes = params.get("nodes")
     if not isinstance(nodes, list | tuple) or not all(isinstance(node, str) for node in nodes):
         raise InvalidInput("nodes: a list of nodes is needed, the entry first")
+    fallbacks = params.get("fallbacks") or ()
+    if not isinstance(fallbacks, list | tuple) or not all(isinstance(node, str) for node in fallbacks):
+        raise InvalidInput("fallbacks: is no list of nodes")
     return {
         "path_id": params.get("path_id") or new_id("pth"),
-        "name": _text(params, "name"),
+        "name": needed_text(params, "name"),
         "nodes": list(nodes),
         "color": params.get("color") or "",
-        "patience_s": _patience(params),
+        "fallbacks": list(fallbacks),
+        "patience_s": check_patience(params),
     }
 
 
 def _create(work: Work) -> None:
     params = work.params
-    message = m.AddPath(work.caller, params["path_id"], params["name"], tuple(params["nodes"]), params["color"])
+    message = m.AddPath(
+        work.caller,
+        params["path_id"],
+        params["name"],
+        tuple(params["nodes"]),
+        params["color"],
+        tuple(params.get("fallbacks", ())),  # an operation of before a release that knows them has none
+    )
     view: m.PathView = work.change("fleet", message)
     work.say(f"{' → '.join(view.nodes)}, {view.mtu} bytes for clients")
 
@@ -70,7 +90,7 @@ def _configure(work: Work) -> None:
         view: m.PathView = work.ask("fleet", m.GetPath(work.params["path_id"]))
         return "; ".join(link.waiting for link in view.links if link.waiting)
 
-    _wait(work, look, waiting)
+    wait_for_nodes(work, look, waiting)
 
 
 PATH_ADD = Kind(
@@ -88,7 +108,7 @@ PATH_ADD = Kind(
 
 
 def _check_provision(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {"path_id": _text(params, "path_id"), "patience_s": _patience(params)}
+    return {"path_id": needed_text(params, "path_id"), "patience_s": check_patience(params)}
 
 
 def _look_at(work: Work) -> None:
@@ -114,7 +134,7 @@ def _check_switch(params: Mapping[str, Any]) -> dict[str, Any]:
     path_id = params.get("path_id", "")
     if not isinstance(path_id, str):
         raise InvalidInput("path_id: is not a text; the id of a path is needed, or an empty one for none")
-    return {"device_id": _text(params, "device_id"), "path_id": path_id, "patience_s": _patience(params)}
+    return {"device_id": needed_text(params, "device_id"), "path_id": path_id, "patience_s": check_patience(params)}
 
 
 def _to(phase: Phase) -> Callable[[Work], None]:
@@ -148,20 +168,20 @@ def _back_from(phase: Phase) -> Callable[[Work], None]:
 
 def _reach(work: Work, phase: Phase, *, more_s: float = 0.0) -> None:
     device_id, path_id = work.params["device_id"], work.params["path_id"]
-    _insist(work, m.StageBinding(work.caller, device_id, path_id, phase))
+    insist(work, m.StageBinding(work.caller, device_id, path_id, phase))
 
     def look() -> bool:
         view = _binding(work)
         return view.phase is not phase or not view.waiting
 
-    _wait(work, look, lambda: "; ".join(_binding(work).waiting), more_s=more_s)
+    wait_for_nodes(work, look, lambda: "; ".join(_binding(work).waiting), more_s=more_s)
 
 
 def _settle(*, forward: bool) -> Callable[[Work], None]:
     def do(work: Work) -> None:
         device_id, path_id = work.params["device_id"], work.params["path_id"]
         try:
-            _insist(work, m.SettleBinding(work.caller, device_id, path_id, forward))
+            insist(work, m.SettleBinding(work.caller, device_id, path_id, forward))
         except NotFound:
             if forward:
                 raise
@@ -202,16 +222,18 @@ PATH_SWITCH = Kind(
 KINDS = (PATH_ADD, PATH_PROVISION, PATH_SWITCH)
 
 
-# -- inside
-
-
 def _binding(work: Work) -> m.BindingView:
     view: m.BindingView = work.ask("fleet", m.GetBinding(work.params["device_id"]))
     return view
 
 
-def _insist(work: Work, message: m.StageBinding | m.SettleBinding) -> None:
-    """Where an answer is lost, nobody knows whether it was done; done twice, it is done once."""
+# -- what ``exit_operation`` uses as well
+
+
+def insist(work: Work, message: object) -> None:
+    """Has ``fleet`` change something. Where an answer is lost, nobody knows whether it was done; done twice, it is done
+    once.
+    """
 
     def attempt() -> bool:
         try:
@@ -224,7 +246,8 @@ def _insist(work: Work, message: m.StageBinding | m.SettleBinding) -> None:
     work.wait_for(attempt, "the database", timeout=work.params["patience_s"])
 
 
-def _wait(work: Work, look: Callable[[], bool], waiting: Callable[[], str], *, more_s: float = 0.0) -> None:
+def wait_for_nodes(work: Work, look: Callable[[], bool], waiting: Callable[[], str], *, more_s: float = 0.0) -> None:
+    """Until ``look`` says so. Raises ``DeadlineExceeded`` with what ``waiting`` names."""
     patience = work.params["patience_s"] + more_s
     try:
         work.wait_for(look, "the nodes", timeout=patience)
@@ -235,14 +258,16 @@ def _wait(work: Work, look: Callable[[], bool], waiting: Callable[[], str], *, m
         ) from None
 
 
-def _text(params: Mapping[str, Any], name: str) -> str:
+def needed_text(params: Mapping[str, Any], name: str) -> str:
+    """Raises ``InvalidInput`` if it is none."""
     value = params.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{name}: is missing")
     return value
 
 
-def _patience(params: Mapping[str, Any]) -> float:
+def check_patience(params: Mapping[str, Any]) -> float:
+    """Seconds. Raises ``InvalidInput``."""
     value = params.get("patience_s", PATIENCE_S)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST_PATIENCE_S:
         raise InvalidInput(f"patience_s: {str(value)[:40]} is not within 1 to {_MOST_PATIENCE_S:g} seconds")

@@ -49,8 +49,8 @@ def preview(
 ) -> tuple[Stage, ...]:
     """The stages of ``moving``, which has not begun but for its ``next_route``, among bindings that stay as they are."""
     known = list(links)
-    before_hops = paths[moving.route].hops if moving.route else ()
-    after_hops = paths[moving.next_route].hops if moving.next_route else ()
+    before_hops = paths[moving.route].route if moving.route else ()
+    after_hops = paths[moving.next_route].route if moving.next_route else ()
     old, new = before_hops or after_hops[:1], after_hops or before_hops[:1]
     arrived = dataclasses.replace(moving, route=moving.next_route, next_route="")
     steps = [dataclasses.replace(moving, phase=phase) for phase in way(old, new)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from coxswain.cascade.types import NodeLink, Path
+from coxswain.cascade.types import NodeLink
 from coxswain.errors import Conflict, InvalidInput
 from coxswain.model import Node, Obfuscation
 from coxswain.wire import validate
@@ -17,11 +17,12 @@ from coxswain.words import counted
 __all__ = [
     "CLIENT_PORT",
     "LEAST_MTU",
+    "MAX_FALLBACKS",
     "MAX_HOPS",
     "check_color",
+    "check_fallbacks",
     "check_hops",
     "check_joint",
-    "edges_of",
     "endpoint",
     "free_index",
     "index_of",
@@ -32,6 +33,9 @@ __all__ = [
 
 MAX_HOPS = 3
 """Two segments (fleet-model.md 2.7)."""
+
+MAX_FALLBACKS = 4
+"""Exits that stand ready beside a path's own; each costs a link on the node before the exit."""
 
 CLIENT_PORT = 443
 """UDP port of awg0 on every node (node-contract.md 6.3)."""
@@ -54,6 +58,18 @@ def check_hops(hops: Sequence[str]) -> tuple[str, ...]:
         twice = next(hop for hop in hops if hops.count(hop) > 1)
         raise InvalidInput(f"node_ids: {twice[:80]!r} comes twice; a path visits each of its nodes once")
     return tuple(hops)
+
+
+def check_fallbacks(hops: Sequence[str], fallbacks: Sequence[str]) -> tuple[str, ...]:
+    """Up to ``MAX_FALLBACKS`` other nodes, given as ids."""
+    if len(fallbacks) > MAX_FALLBACKS:
+        raise InvalidInput(f"fallback_ids: {len(fallbacks)} are too many; a path has at most {MAX_FALLBACKS}")
+    for place, node_id in enumerate(fallbacks):
+        if node_id in hops or node_id in fallbacks[:place]:
+            raise InvalidInput(
+                f"fallback_ids: {node_id[:80]!r} is a node of the path already; a fallback is another node, named once"
+            )
+    return tuple(fallbacks)
 
 
 def check_color(color: str) -> str:
@@ -121,15 +137,6 @@ def index_of(interface: str) -> int | None:
     """The place that goes with the name of an interface; None if it is none of ours."""
     match = _INTERFACE.fullmatch(interface)
     return int(match[1]) - 1 if match else None
-
-
-def edges_of(paths: Iterable[Path]) -> dict[tuple[str, str], list[Path]]:
-    """Which paths use which edge."""
-    found: dict[tuple[str, str], list[Path]] = {}
-    for path in paths:
-        for edge in path.edges:
-            found.setdefault(edge, []).append(path)
-    return found
 
 
 def names_of(nodes: Mapping[str, Node], ids: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from coxswain.netpolicy import Transit
 
 __all__ = [
     "Binding",
+    "Detour",
     "InnerLink",
     "NodeCascade",
     "NodeLink",
@@ -38,9 +39,49 @@ class PathStatus(StrEnum):
     ERROR = "error"
 
 
+class Phase(StrEnum):
+    """How far the change of a binding is. Both ways: a change that fails goes back the way it came."""
+
+    SETTLED = "settled"
+    """``route`` carries."""
+    PREPARING = "preparing"
+    """``route`` carries; ``next_route`` is made ready behind the place where the two part."""
+    CROSSING = "crossing"
+    """Only where both reach a node from different sides: it takes the new one. Nothing carries, nothing leaks."""
+    TURNING = "turning"
+    """And sends on what comes by it."""
+    MOVED = "moved"
+    """``next_route`` carries; ``route`` is still complete, as far as the two do not meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """Where a path leaves for now, or is about to, that has more than one exit. Empty: at its own exit, and settled.
+
+    Attributes:
+        exit: id of the node that carries; empty: the path's own exit.
+        next_exit: where it is going; means something in every ``phase`` but the settled one.
+        automatic: the controller decided it, so it may bring the path back as well.
+        reason: why.
+        moved_at: when it began, epoch seconds.
+    """
+
+    exit: str = ""
+    next_exit: str = ""
+    phase: Phase = Phase.SETTLED
+    automatic: bool = False
+    reason: str = ""
+    moved_at: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
-    """An ordered way through the fleet. ``hops`` are node ids: the entry first, the exit last."""
+    """An ordered way through the fleet. ``hops`` are node ids: the entry first, the exit last.
+
+    Attributes:
+        fallbacks: nodes that may take the place of the exit, in the order in which they are tried.
+        detour: whether one of them does.
+    """
 
     id: str
     name: str
@@ -49,6 +90,8 @@ class Path:
     version: int = 1
     created_at: float = 0.0
     updated_at: float = 0.0
+    fallbacks: tuple[str, ...] = ()
+    detour: Detour = Detour()
 
     @property
     def entry(self) -> str:
@@ -56,12 +99,27 @@ class Path:
 
     @property
     def exit(self) -> str:
+        """Its own; where it leaves is the last of ``route``."""
         return self.hops[-1]
 
     @property
+    def route(self) -> tuple[str, ...]:
+        """The way that carries."""
+        return self.by_exit(self.detour.exit)
+
+    @property
+    def next_route(self) -> tuple[str, ...]:
+        """The way that it is about to take; ``route`` when it is settled."""
+        return self.route if self.detour.phase is Phase.SETTLED else self.by_exit(self.detour.next_exit)
+
+    def by_exit(self, node_id: str) -> tuple[str, ...]:
+        """The way to one of its exits; empty: its own."""
+        return (*self.hops[:-1], node_id) if node_id else self.hops
+
+    @property
     def edges(self) -> tuple[tuple[str, str], ...]:
-        """Who dials whom."""
-        return tuple(pairwise(self.hops))
+        """Who dials whom, those to the fallbacks included: their links stand ready."""
+        return (*pairwise(self.hops), *((self.hops[-2], node_id) for node_id in self.fallbacks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +159,6 @@ class NodeLink:
     @property
     def table(self) -> int:
         return FIRST_TABLE + self.index
-
-
-class Phase(StrEnum):
-    """How far the change of a binding is. Both ways: a change that fails goes back the way it came."""
-
-    SETTLED = "settled"
-    """``route`` carries."""
-    PREPARING = "preparing"
-    """``route`` carries; ``next_route`` is made ready behind the place where the two part."""
-    CROSSING = "crossing"
-    """Only where both reach a node from different sides: it takes the new one. Nothing carries, nothing leaks."""
-    TURNING = "turning"
-    """And sends on what comes by it."""
-    MOVED = "moved"
-    """``next_route`` carries; ``route`` is still complete, as far as the two do not meet."""
 
 
 @dataclass(frozen=True, slots=True)

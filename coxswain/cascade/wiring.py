@@ -132,7 +132,7 @@ class _Work:
         """
         old, new = self._route(binding.route), self._route(binding.next_route)
         if binding.phase is Phase.SETTLED:
-            return [(self._addresses(binding, old), self._claims(old, old, Phase.SETTLED))] if old else []
+            return [(self._addresses(binding, old), self._carried(self._paths[binding.route]))] if old else []
         old, new = old or new[:1], new or old[:1]
         if old[:1] == new[:1]:
             return [(self._addresses(binding, old), self._claims(old, new, binding.phase))]
@@ -141,6 +141,10 @@ class _Work:
             (self._addresses(binding, new), self._claims(new[:1], new, binding.phase)),
         ]
         return parts if binding.phase is Phase.PREPARING else parts[::-1]
+
+    def _carried(self, path: Path) -> Claims:
+        """What everybody on it claims who is going nowhere else; on its way to another exit, it takes them along."""
+        return self._claims(path.route, path.next_route, path.detour.phase)
 
     def _claims(self, old: Sequence[str], new: Sequence[str], phase: Phase) -> Claims:
         """Thousands of devices go the same few ways."""
@@ -155,7 +159,7 @@ class _Work:
         path = self._paths.get(path_id)
         if path is None:
             raise _LeftOut(f"path {path_id} is gone")
-        return path.hops
+        return path.route
 
     def _addresses(self, binding: Binding, route: Sequence[str]) -> tuple[str, ...]:
         addresses = binding.addresses.get(route[0], ())

@@ -211,6 +211,8 @@ def _identity(known: dict[str, Any] | None) -> list[tuple[str, Any]]:
         if known["last_sync_at"]
         else "nothing yet"
     )
+    if known["stale"]:
+        fetched += "; stale: something has changed since, and its next sync brings it"
     return [("enrolled", known["enrolled_at"]), ("certificate until", known["not_after"]), ("fetched", fetched)]
 
 

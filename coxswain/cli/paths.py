@@ -33,14 +33,25 @@ def paths() -> None:
 @click.argument("name")
 @click.option("--hops", required=True, metavar="A,B[,C]", help="The nodes, the entry first.")
 @click.option("--color", default="", metavar="#RRGGBB", help="For the map; default: the dashboard chooses.")
+@click.option("--fallback", default="", metavar="A[,B]", help="Other exits, used in this order when the exit is gone.")
 @_patience_option
 @wait_option
-def add(config: str | None, name: str, hops: str, color: str, patience: int | None, *, wait: bool, as_json: bool) -> None:
+def add(
+    config: str | None,
+    name: str,
+    hops: str,
+    *,
+    color: str,
+    fallback: str,
+    patience: int | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
     """Build a path. It moves nobody; what cannot be built is taken back."""
     asking = client(config)
-    body = {"name": name, "node_ids": _hops(hops), "color": color}
+    body = {"name": name, "node_ids": _hops(hops), "color": color, "fallback_ids": _hops(fallback)}
     if wait and not as_json:
-        _print_path_plan(asking.post("/api/paths/plan", {"name": name, "node_ids": body["node_ids"]}))
+        _print_path_plan(asking.post("/api/paths/plan", {k: body[k] for k in ("name", "node_ids", "fallback_ids")}))
     operation = asking.begin(_query("/api/paths", patience), body)
     finish(asking, operation, wait=wait, as_json=as_json)
 
@@ -58,10 +69,20 @@ def list_(config: str | None, *, as_json: bool) -> None:
         click.echo("There are no paths yet. Build one with: cox paths add NAME --hops A,B")
         return
     rows = [
-        [p["id"], p["name"], " → ".join(p["nodes"]), p["status"], p["devices"], p["profiles"], p["mtu"], p["color"]]
+        [
+            p["id"],
+            p["name"],
+            " → ".join(p["nodes"]),
+            p["status"],
+            p["exit"]["node"],
+            p["devices"],
+            p["profiles"],
+            p["mtu"],
+            p["color"],
+        ]
         for p in found
     ]
-    table(["ID", "NAME", "CHAIN", "STATUS", "DEVICES", "PROFILES", "MTU", "COLOR"], rows, styles={3: paint})
+    table(["ID", "NAME", "CHAIN", "STATUS", "LEAVES AT", "DEVICES", "PROFILES", "MTU", "COLOR"], rows, styles={3: paint})
 
 
 @paths.command("show")
@@ -82,6 +103,8 @@ def show(config: str | None, path: str, *, as_json: bool) -> None:
             ("name", found["name"]),
             ("chain", " → ".join(found["nodes"])),
             ("status", paint(found["status"])),
+            ("leaves at", _leaves_at(found)),
+            ("fallbacks", ", ".join(found["fallback_nodes"]) or "none"),
             ("color", found["color"]),
             ("MTU for clients", found["mtu"]),
             ("devices", found["devices"]),
@@ -90,7 +113,7 @@ def show(config: str | None, path: str, *, as_json: bool) -> None:
         ]
     )
     click.echo()
-    names = dict(zip(found["hops"], found["nodes"], strict=True))
+    names = dict(zip(found["hops"] + found["fallbacks"], found["nodes"] + found["fallback_nodes"], strict=True))
     rows = [
         [
             f"{names[k['entry_node_id']]} → {names[k['exit_node_id']]}",
@@ -119,16 +142,26 @@ def show(config: str | None, path: str, *, as_json: bool) -> None:
 @config_option
 @json_option
 @click.option("--hops", metavar="A,B[,C]", help="What building this path would do.")
+@click.option("--fallback", default="", metavar="A[,B]", help="With these other exits.")
 @click.option("--device", help="What moving this device would do.")
 @click.option("--path", "path", default="", help="Where to; without it: off its path.")
 @_user_option
-def plan(config: str | None, hops: str | None, device: str | None, path: str, user: str | None, *, as_json: bool) -> None:
+def plan(
+    config: str | None,
+    hops: str | None,
+    *,
+    fallback: str,
+    device: str | None,
+    path: str,
+    user: str | None,
+    as_json: bool,
+) -> None:
     """What a change would do, stage by stage. Changes nothing."""
     if (hops is None) == (device is None):
         raise InvalidInput("either --hops (a new path) or --device (with --path, or off its path) is needed")
     asking = client(config)
     if hops is not None:
-        found = asking.post("/api/paths/plan", {"node_ids": _hops(hops)})
+        found = asking.post("/api/paths/plan", {"node_ids": _hops(hops), "fallback_ids": _hops(fallback)})
         print_json(found) if as_json else _print_path_plan(found)
         return
     found = _binding_plan(asking, device_of(asking, device or "", user)["id"], path)
@@ -145,6 +178,42 @@ def provision(config: str | None, path: str, patience: int | None, *, wait: bool
     """Have the nodes of a path looked at now, and wait until it is in place."""
     asking = client(config)
     finish(asking, asking.begin(_query(_path(path, "provision"), patience), {}), wait=wait, as_json=as_json)
+
+
+@paths.command("edit")
+@config_option
+@json_option
+@click.argument("path")
+@click.option("--name", help="Another name.")
+@click.option("--color", metavar="#RRGGBB", help="Another colour; an empty one lets the dashboard choose.")
+@click.option("--fallback", metavar="A[,B]", help="Its other exits, in the order in which they are tried; empty: none.")
+def edit(config: str | None, path: str, name: str | None, color: str | None, fallback: str | None, *, as_json: bool) -> None:
+    """Change what is given of a path. Moves nobody."""
+    given = {"name": name, "color": color, "fallback_ids": None if fallback is None else _hops(fallback)}
+    body = {key: value for key, value in given.items() if value is not None}
+    if not body:
+        raise InvalidInput("nothing to change: one of --name, --color, --fallback is needed")
+    asking = client(config)
+    found = asking.get(_path(path))
+    changed = asking.call("PATCH", _path(found["id"]), {"version": found["version"]} | body)
+    print_json(changed) if as_json else click.echo(f"{clean(changed['name'])}: changed")
+
+
+@paths.command("exit")
+@config_option
+@json_option
+@click.argument("path")
+@click.argument("node", default="")
+@_patience_option
+@wait_option
+def exit_(config: str | None, path: str, node: str, patience: int | None, *, wait: bool, as_json: bool) -> None:
+    """Have a path leave at one of its fallbacks; without NODE at its own exit again. Everybody on it goes along."""
+    asking = client(config)
+    operation = asking.begin(_query(_path(path, "exit"), patience), {"node": node})
+    if "steps" not in operation:
+        print_json(operation) if as_json else click.echo(f"{clean(operation['name'])}: leaves there already")
+        return
+    finish(asking, operation, wait=wait, as_json=as_json)
 
 
 @paths.command("rm")
@@ -250,6 +319,16 @@ def _print_notes(notes: list[str]) -> None:
     for note in notes:
         if note:
             click.echo(f"! {clean(note)}")
+
+
+def _leaves_at(found: dict[str, Any]) -> str:
+    here, way = found["exit"], found["exit"]["phase"]
+    words = [here["node"]]
+    if here["fallback"]:
+        words.append(f"a fallback, since {ago(here['since'])}: {here['reason']}")
+    if way != "settled":
+        words.append(f"on its way to another ({way})")
+    return clean(", ".join(words))
 
 
 def _hops(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from coxswain.config import document
 from coxswain.config.crosscheck import together
-from coxswain.config.keys import KEYS, POSTURES, Key, is_loopback
+from coxswain.config.keys import GONE, KEYS, POSTURES, Key, is_loopback
 from coxswain.errors import CoxswainError, InvalidInput, LoosePermissions
 
 if TYPE_CHECKING:
@@ -107,13 +107,8 @@ class Config:
         return self.origins.get(name, Origin("default", "default"))
 
     def warnings(self) -> list[str]:
-        """What is accepted, but should be known: keys that have no effect in this release, and what could be safer."""
-        found = []
-        for key in KEYS:
-            if key.waits_for and self.origin(key.name).kind in ("file", "environment") and self[key.name] != key.default:
-                where = self.origin(key.name).where
-                found.append(f"{key.name} ({where}): has no effect in this release, which does not have {key.waits_for} yet")
-        found += [
+        """What is accepted, but should be known: files that are not there, and what could be safer."""
+        found = [
             f"{name} ({self.origin(name).where}): there is no {self[name]}"
             for name in _FILES_TO_READ
             if self[name] and not os.path.exists(self[name])  # noqa: PTH110 - a path that is none is not there either
@@ -241,6 +236,8 @@ def _yaml(value: Any) -> str:
 
 
 def _unknown(name: str, origin: str) -> str:
+    if name in GONE:
+        return f"{name} ({origin}): cannot have an effect, so leave it out: {GONE[name]}"
     name = name[:100]
     if name in _SECTIONS:
         return f"{name} ({origin}): is a section; it holds keys, not a value"

@@ -34,9 +34,6 @@ def together(values: Mapping[str, Any], refused: set[str]) -> list[str]:
         problems.append(
             "relay.remote: true needs relay.embedded, which is false; set that to true, or relay.remote to false"
         )
-    low, high = "fleet.endpoint_port_min", "fleet.endpoint_port_max"
-    if sound(low, high) and values[low] > values[high]:
-        problems.append(f"{low}: {values[low]} is greater than {high} ({values[high]}); it takes 1 to {values[high]}")
     if sound("siem.tls_cert", "siem.tls_key") and bool(values["siem.tls_cert"]) != bool(values["siem.tls_key"]):
         missing = "siem.tls_key" if values["siem.tls_cert"] else "siem.tls_cert"
         problems.append(f"siem.tls_cert and siem.tls_key go together; {missing} is missing")

@@ -101,8 +101,8 @@ class _Run:
 
     def _add_path(self, change: Change) -> None:
         new = {name: after for name, (_, after) in change.fields.items()}
-        hops = [self.id_of("node", hop) for hop in new["hops"]]
-        body = {"name": new["name"], "color": new["color"], "node_ids": hops}
+        hops, fallbacks = ([self.id_of("node", node) for node in new[name]] for name in ("hops", "fallbacks"))
+        body = {"name": new["name"], "color": new["color"], "node_ids": hops, "fallback_ids": fallbacks}
         self.learn(change.item, self.api.call("POST", "/api/paths", body))
 
     def _add_user(self, change: Change) -> None:
@@ -139,6 +139,12 @@ class _Run:
     def _edit(self, change: Change) -> None:
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
         self.api.call("PATCH", _at(f"{item.kind}s", _id(change)), {"version": _version(change)} | new)
+
+    def _edit_path(self, change: Change) -> None:
+        new = {name: after for name, (_, after) in change.fields.items()}
+        if "fallbacks" in new:
+            new["fallback_ids"] = [self.id_of("node", node) for node in new.pop("fallbacks")]
+        self.api.call("PATCH", _at("paths", _id(change)), {"version": _version(change)} | new)
 
     def _edit_node(self, change: Change) -> None:
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}

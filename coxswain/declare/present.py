@@ -81,7 +81,8 @@ def _node(found: dict[str, Any], names: dict[str, str]) -> Item:
 
 def _path(found: dict[str, Any], names: dict[str, str]) -> Item:
     hops = [names.get(hop, hop) for hop in found["hops"]]
-    fields = {"name": found["name"], "hops": hops, "color": found["color"]}
+    fallbacks = [names.get(node, node) for node in found["fallbacks"]]
+    fields = {"name": found["name"], "hops": hops, "color": found["color"], "fallbacks": fallbacks}
     return Item("path", (found["name"],), fields, id=found["id"], version=found["version"])
 
 

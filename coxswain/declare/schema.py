@@ -100,6 +100,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "name": Field(str, None, lambda text: check_label("name", text), fixed=True),
         "hops": Field(list, None, lambda hops: [check_name(hop) for hop in hops], fixed=True),
         "color": Field(str, "", _colour),
+        "fallbacks": Field(list, [], lambda nodes: [check_name(node) for node in nodes]),
     },
     "user": {
         "name": Field(str, None, lambda text: check_label("name", text)),
@@ -239,6 +240,10 @@ def _whole(kind: str, fields: dict[str, Any], tree: Tree, file: str) -> None:
             raise wrong(file, tree, "protocol: only amneziawg can follow a path")
     if kind == "path" and not 2 <= len(fields["hops"]) <= 3:
         raise wrong(file, tree, f"hops: 2 or 3 nodes are needed, not {len(fields['hops'])}")
+    others = fields.get("fallbacks", ()) if kind == "path" else ()
+    for place, node in enumerate(others):
+        if node in fields["hops"] or node in others[:place]:
+            raise wrong(file, tree, f"fallbacks: {node} is a node of the path already")
 
 
 def _no_repeats(items: list[Item], file: str) -> None:
@@ -263,6 +268,7 @@ def _references(items: list[Item], spoken: set[str], file: str) -> None:
             name = item.fields.get(field) if item.kind in ("node", "profile") else None
             if name and kind in spoken and name not in known[kind]:
                 raise InvalidInput(f"{item.where}: {field}: there is no {kind} {name!r} in {file}")
-        for hop in item.fields.get("hops", ()):
-            if "node" in spoken and hop not in known["node"]:
-                raise InvalidInput(f"{item.where}: hops: there is no node {hop!r} in {file}")
+        for field in ("hops", "fallbacks"):
+            for hop in item.fields.get(field, ()):
+                if "node" in spoken and hop not in known["node"]:
+                    raise InvalidInput(f"{item.where}: {field}: there is no node {hop!r} in {file}")

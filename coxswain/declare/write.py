@@ -13,7 +13,7 @@ from coxswain.declare.schema import FIELDS, FORMAT
 __all__ = ["document", "write"]
 
 _POLICY = ("forwarding", "masquerade", "isolation")
-_SILENT = frozenset({"server", "host_key", "all_nodes", "node", "path"})
+_SILENT = frozenset({"server", "host_key", "all_nodes", "node", "path", "fallbacks"})
 """Empty, these say nothing; any other field does, as it may be another one where the file is applied."""
 
 _SECTIONS = {"servers": "server", "nodes": "node", "paths": "path", "users": "user"}

@@ -14,6 +14,7 @@ __all__ = [
     "CancelOperation",
     "GetOperation",
     "ListOperations",
+    "OfferOperation",
     "OperationsPage",
     "RetryOperation",
     "RunEnded",
@@ -38,6 +39,15 @@ class StartOperation:
     secrets: Secrets = field(default_factory=Secrets)
     parent: str = ""
     seen: Seen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferOperation:
+    """Told by actors that decide something by themselves, cannot wait, and will come back to it. What cannot begin now, e.g.
+    because another operation works on the same thing, is logged and forgotten.
+    """
+
+    start: StartOperation
 
 
 @dataclass(frozen=True, slots=True)

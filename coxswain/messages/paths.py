@@ -39,7 +39,8 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AddPath:
-    """A path over 2 or 3 nodes, given by id or name, the entry first. Reply: ``Committed[PathView]``.
+    """A path over 2 or 3 nodes, given by id or name, the entry first, and fallbacks for its exit. Reply:
+    ``Committed[PathView]``.
 
     ``id`` is that of the new path, made by who asks, so that asking twice makes one. Raises ``InvalidInput``, ``NotFound``,
     ``AlreadyExists``, ``Conflict`` (a node cannot be dialled yet).
@@ -50,17 +51,21 @@ class AddPath:
     name: str
     nodes: tuple[str, ...]
     color: str = ""
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EditPath:
-    """Changes what is not None. Reply: ``Committed[PathView]``. Raises ``StaleVersion`` and as ``AddPath`` does."""
+    """Changes what is not None; ``fallbacks`` by id or name. Reply: ``Committed[PathView]``. Raises ``StaleVersion``,
+    ``Conflict`` (an exit that carries is left out), and as ``AddPath`` does.
+    """
 
     caller: Caller
     key: str
     version: int
     name: str | None = None
     color: str | None = None
+    fallbacks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +130,10 @@ class PathView:
     """A path with what became of it.
 
     Attributes:
-        nodes: names of its hops.
-        mtu: for clients: what fits every hop, in bytes.
-        links: of its edges, in order.
+        nodes, fallbacks: names of its hops, and of its other exits.
+        exit: name of the node at which it leaves for now.
+        mtu: for clients: what fits every hop, whichever exit, in bytes.
+        links: of its edges, in order; those to other exits last.
         devices, profiles: how many use it.
         problems: of whoever uses it and gets nothing.
     """
@@ -140,6 +146,8 @@ class PathView:
     devices: int = 0
     profiles: int = 0
     problems: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    exit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +156,7 @@ class PlanPath:
 
     name: str
     nodes: tuple[str, ...]
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class Grant:
         profile: None: every node.
         path: the name of the path that its traffic takes; empty: none.
         hops: the path's nodes, in order.
+        fallbacks: nodes that may take the place of its exit. They are in no document; what passes them is.
     """
 
     credential: Credential
@@ -67,6 +68,7 @@ class Grant:
     peers: Sequence[tuple[Node, Peer]]
     path: str = ""
     hops: Sequence[Node] = ()
+    fallbacks: Sequence[Node] = ()
 
     @property
     def profile_id(self) -> str:
@@ -125,7 +127,7 @@ def _profile(
 
 def mtu_of(grant: Grant, entry: Node) -> int:
     """What passes every hop from ``entry`` on (fleet-model.md 12 C 24)."""
-    return min(path_mtu(grant.hops) if grant.hops else CLIENT_MTU, client_mtu(entry.obfuscation))
+    return min(path_mtu((*grant.hops, *grant.fallbacks)) if grant.hops else CLIENT_MTU, client_mtu(entry.obfuscation))
 
 
 def _hop(node: Node, index: int, hops: Sequence[Node]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ __all__ = [
     "ensure_signing_key",
     "insert_bundle",
     "latest_bundle",
+    "note_offered",
     "set_profile_revision",
 ]
 
@@ -81,6 +82,26 @@ def insert_bundle(tx: Tx, bundle: StoredBundle, now: float) -> None:
 def delete_bundles(tx: Tx, device_id: str) -> None:
     """All of them: what is in them is good for nothing any more."""
     tx.execute("DELETE FROM profile_bundles WHERE device_id = ?", (device_id,))
+
+
+def note_offered(tx: Tx, content: str) -> int:
+    """``content`` names what the configuration says of what devices are given. If it is another than the last time, what all
+    of them have is stale; returns how many.
+    """
+    rows = tx.execute("SELECT content FROM offered WHERE id = 1")
+    if rows and rows[0][0] == content:
+        return 0
+    tx.execute(
+        "INSERT INTO offered (id, content) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET content = excluded.content",
+        (content,),
+    )
+    if not rows:
+        return 0
+    touched = tx.execute(
+        "UPDATE devices SET profile_revision = profile_revision + 1 "
+        "WHERE id IN (SELECT device_id FROM credentials) RETURNING id"
+    )
+    return len(touched)
 
 
 def set_profile_revision(tx: Tx, device_id: str, revision: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from coxswain.cascade.types import Binding, NodeLink, Path, Phase
+from coxswain.cascade.types import Binding, Detour, NodeLink, Path, Phase
 from coxswain.clock import to_micros
 from coxswain.errors import NotFound, StaleVersion
 from coxswain.model import Obfuscation, Protocol
@@ -25,8 +25,11 @@ __all__ = [
     "paths",
     "paths_of_node",
     "peers_at",
+    "put_detour",
     "put_exit",
+    "put_fallbacks",
     "remove_exit",
+    "touch_profiles_over",
     "tunnels_at",
     "update_link",
     "update_path",
@@ -51,9 +54,71 @@ def paths(tx: Tx) -> dict[str, Path]:
     hops: dict[str, list[str]] = {}
     for path_id, node_id in tx.execute("SELECT path_id, node_id FROM path_hops ORDER BY path_id, hop_index"):
         hops.setdefault(path_id, []).append(node_id)
+    fallbacks: dict[str, list[str]] = {}
+    for path_id, node_id in tx.execute("SELECT path_id, node_id FROM path_fallbacks ORDER BY path_id, place"):
+        fallbacks.setdefault(path_id, []).append(node_id)
+    away = _detours(tx) if fallbacks else {}
     rows = tx.execute("SELECT id, name, color, version, created_at, updated_at FROM paths")
-    found = [Path(r[0], r[1], tuple(hops.get(r[0], ())), r[2], r[3], r[4] / 1e6, r[5] / 1e6) for r in rows]
+    found = [
+        Path(
+            r[0],
+            r[1],
+            tuple(hops.get(r[0], ())),
+            r[2],
+            r[3],
+            r[4] / 1e6,
+            r[5] / 1e6,
+            tuple(fallbacks.get(r[0], ())),
+            away.get(r[0], Detour()),
+        )
+        for r in rows
+    ]
     return {path.id: path for path in sorted(found, key=lambda path: path.name)}
+
+
+def _detours(tx: Tx) -> dict[str, Detour]:
+    rows = tx.execute("SELECT path_id, exit_node_id, next_node_id, phase, automatic, reason, moved_at FROM path_exits")
+    return {r[0]: Detour(r[1] or "", r[2] or "", Phase(r[3]), bool(r[4]), r[5], r[6] / 1e6) for r in rows}
+
+
+def put_detour(tx: Tx, path_id: str, detour: Detour) -> None:
+    """Writes where a path leaves; one that is settled at its own exit has no row. Raises ``MissingReference``."""
+    if not detour.exit and detour.phase is Phase.SETTLED:
+        tx.execute("DELETE FROM path_exits WHERE path_id = ?", (path_id,))
+        return
+    tx.execute(
+        "INSERT INTO path_exits (path_id, exit_node_id, next_node_id, phase, automatic, reason, moved_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path_id) DO UPDATE SET exit_node_id = excluded.exit_node_id, "
+        "next_node_id = excluded.next_node_id, phase = excluded.phase, automatic = excluded.automatic, "
+        "reason = excluded.reason, moved_at = excluded.moved_at",
+        (
+            path_id,
+            detour.exit or None,
+            detour.next_exit or None,
+            detour.phase.value,
+            int(detour.automatic),
+            detour.reason,
+            to_micros(detour.moved_at),
+        ),
+    )
+
+
+def put_fallbacks(tx: Tx, path_id: str, node_ids: Sequence[str]) -> None:
+    """Instead of those that it had. Raises ``MissingReference``, ``UniqueViolation``."""
+    tx.execute("DELETE FROM path_fallbacks WHERE path_id = ?", (path_id,))
+    tx.executemany(
+        "INSERT INTO path_fallbacks (path_id, place, node_id) VALUES (?, ?, ?)",
+        ((path_id, place, node_id) for place, node_id in enumerate(node_ids)),
+    )
+
+
+def touch_profiles_over(tx: Tx, path_id: str) -> None:
+    """What devices have to know of this path is another now."""
+    tx.execute(
+        "UPDATE devices SET profile_revision = profile_revision + 1 "
+        "WHERE id IN (SELECT device_id FROM profile_specs WHERE path_id = ?)",
+        (path_id,),
+    )
 
 
 def entries(tx: Tx) -> dict[str, str]:
@@ -72,6 +137,8 @@ def insert_path(tx: Tx, path: Path) -> None:
         "INSERT INTO path_hops (path_id, hop_index, node_id) VALUES (?, ?, ?)",
         ((path.id, index, node_id) for index, node_id in enumerate(path.hops)),
     )
+    if path.fallbacks:
+        put_fallbacks(tx, path.id, path.fallbacks)
 
 
 def update_path(tx: Tx, path: Path, *, expected_version: int, now: float) -> Path:
@@ -98,9 +165,11 @@ def delete_path(tx: Tx, path_id: str) -> None:
 
 
 def paths_of_node(tx: Tx, node_id: str) -> list[str]:
-    """Names of the paths over it."""
+    """Names of the paths over it, and of those that fall back on it."""
     rows = tx.execute(
-        "SELECT p.name FROM paths p JOIN path_hops h ON h.path_id = p.id WHERE h.node_id = ? ORDER BY p.name", (node_id,)
+        "SELECT name FROM paths WHERE id IN (SELECT path_id FROM path_hops WHERE node_id = ? "
+        "UNION SELECT path_id FROM path_fallbacks WHERE node_id = ?) ORDER BY name",
+        (node_id, node_id),
     )
     return [row[0] for row in rows]
 

@@ -115,7 +115,8 @@ def fleet_map(
         pin.relays.append(relay)
     arcs = []
     for number, path in enumerate(paths):
-        hops = [pin_of[node_id] for node_id in path["hops"] if node_id in pin_of]
+        route = (*path["hops"][:-1], path["exit"]["node_id"])
+        hops = [pin_of[node_id] for node_id in route if node_id in pin_of]
         arcs += [Arc(_arc(a, b), f"path {path['name']}", path_color(path, number)) for a, b in pairwise(hops) if a is not b]
     own = found["controller"]
     controller = Pin(*project(own["latitude"], own["longitude"]), own["city"]) if own else None

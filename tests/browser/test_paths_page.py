@@ -13,7 +13,14 @@ from tests.fleet import LiveFleet
 from tests.support import eventually
 
 
-@acts("/paths", "POST /api/paths", "POST /api/paths/plan", "POST /api/paths/*/provision", "DELETE /api/paths/*")
+@acts(
+    "/paths",
+    "POST /api/paths",
+    "POST /api/paths/plan",
+    "POST /api/paths/*/provision",
+    "POST /api/paths/*/exit",
+    "DELETE /api/paths/*",
+)
 @acts("/devices/{key}", "POST /api/devices/*/bind", "POST /api/devices/*/bind/plan", "DELETE /api/devices/*/bind")
 def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
     client, page = fleet.controller.client, open_browser()
@@ -22,6 +29,7 @@ def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Pa
     page.get_by_label("Name").fill("round-the-world")
     page.get_by_label("Entry").select_option(label="n0 (fra1)")
     page.get_by_label("Second").select_option(label="n2 (sgp1)")
+    page.get_by_label("Fallback").select_option(label="n1 (nyc1)")
     page.get_by_role("button", name="Show the plan").click()
     expect(page.locator("#path-plan")).to_contain_text("n2")
     assert client.get("/api/paths") == []
@@ -31,12 +39,21 @@ def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Pa
     row.get_by_role("button", name="Set up again").click()
     expect(page.get_by_text("It is being looked at.")).to_be_visible()
 
+    row.get_by_role("button", name="Leave at n1").click()
+    expect(page.locator("#confirm")).to_contain_text("Everybody on it goes along")
+    confirm(page, "Leave at n1")
+    expect(row.get_by_text("Leaves at n1: ")).to_be_visible(timeout=30_000)
+    row.get_by_role("button", name="Leave at n2").click()
+    confirm(page, "Leave at n2")
+    expect(row.get_by_text("Leaves at n1: ")).to_have_count(0, timeout=30_000)
+
     page.goto("/")
     expect(page.locator(".map .arc")).to_have_count(1)
 
     for here, end, way, there in (("n0", "entry", "to", "n2"), ("n2", "exit", "from", "n0")):
         page.goto(f"/nodes/{here}")
-        link = page.get_by_role("region", name="Inner links").get_by_role("row").filter(has_text="round-the-world")
+        rows = page.get_by_role("region", name="Inner links").get_by_role("row").filter(has_text="round-the-world")
+        link = rows.filter(has_text=f"{way} {there}")  # another one stands ready
         expect(link.get_by_role("cell", name=end, exact=True)).to_be_visible()
         expect(link.get_by_role("cell", name=f"{way} {there}")).to_be_visible()
         expect(link.get_by_text("active", exact=True)).to_be_visible()

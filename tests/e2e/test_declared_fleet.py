@@ -31,7 +31,7 @@ nodes:
 - {{name: n1, control_addr: "127.0.0.1:13801", endpoint_ips: [198.51.100.2]}}
 - {{name: n2, control_addr: "127.0.0.1:13802", endpoint_ips: [198.51.100.3]}}
 paths:
-- {{name: over, hops: [n0, n1], color: "#3366cc"}}
+- {{name: over, hops: [n0, n1], color: "#3366cc", fallbacks: [n2]}}
 users:
 - name: Ann
   email: ann@example.org
@@ -134,7 +134,9 @@ def fleets_with_paths(draw: st.DrawFn) -> str:
     """On three nodes that are there: paths over them, and devices that leave by paths, by nodes or everywhere."""
     routes = draw(st.lists(st.sampled_from(_ROUTES), min_size=1, max_size=3, unique_by=tuple))
     paths = [
-        {"name": "-".join(hops), "hops": hops, "color": draw(st.sampled_from(["#3366cc", "#cc3366"]))} for hops in routes
+        {"name": "-".join(hops), "hops": hops, "color": draw(st.sampled_from(["#3366cc", "#cc3366"]))}
+        | ({"fallbacks": [name for name in NODES if name not in hops]} if draw(st.booleans()) else {})
+        for hops in routes
     ]
     exits = [{"path": path["name"]} for path in paths] + [{"node": name} for name in NODES]
     devices = []

@@ -130,11 +130,17 @@ def test_what_changes_is_in_the_next_sync_and_keys_are_kept(fleet: LiveFleet, do
     assert phone.revision > 1
     assert {k: now[k] for k in ("private_key", "address")} == {k: before[k] for k in ("private_key", "address")}
 
+    def stale() -> bool:
+        return bool(fleet.controller.client.get(f"/api/devices/{device['id']}")["identity"]["stale"])
+
     seen = phone.revision
+    assert not stale()
     set_endpoint(fleet, 0, "203.0.113.77")
+    assert stale(), "and who looks at the device is told"
     moved = tunnels(phone.sync(door))[0]
     assert phone.revision > seen, "what a node changes, its devices learn at the next sync"
     assert moved["endpoints"][0]["ip"] == "203.0.113.77"
+    assert not stale()
     assert moved["private_key"] == now["private_key"]
     set_endpoint(fleet, 0, "198.51.100.1")
 

@@ -265,6 +265,8 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox paths plan": (cox("paths plan --hops n1,n2"), READS),
     "cox paths color": (cox("paths color road #4fd1c4"), "path.update"),
     "cox paths provision": (cox("paths provision road"), "path.provision"),
+    "cox paths edit": (cox("paths edit road --fallback n2"), "path.update"),
+    "cox paths exit": (cox("paths exit road n2"), "path.exit"),
     "cox paths bind": (_bind, "path.bind"),
     "cox paths unbind": (cox("paths unbind {roamer}"), "path.unbind"),
     "cox paths rm": (cox("paths rm road"), "path.rm"),

@@ -38,6 +38,7 @@ _IDENTITY = obj(
         "last_sync_at": nullable(STAMP),
         "last_sync_revision": nullable(INT),
         "last_sync_relay": nullable(TEXT),
+        "stale": BOOL,
     }
 )
 DEVICE_DETAIL = shape(
@@ -119,12 +120,14 @@ def _show(call: Call) -> Any:
             }
             for c in credentials
         ],
-        "identity": _identity(call.ask("fleet", enrolment.GetIdentity(found.id))),
+        "identity": _identity(call.ask("fleet", enrolment.GetIdentity(found.id)), found.profile_revision),
     }
 
 
-def _identity(record: enrolment.DeviceRecord | None) -> dict[str, Any] | None:
-    """How it is known to AccountSync, and what it has fetched; null: it never enrolled."""
+def _identity(record: enrolment.DeviceRecord | None, revision: int) -> dict[str, Any] | None:
+    """How it is known to AccountSync, and what it has fetched; null: it never enrolled. ``stale``: something in it is
+    another since (accounts-profiles.md 10.1, 6).
+    """
     if record is None:
         return None
     return {
@@ -135,6 +138,7 @@ def _identity(record: enrolment.DeviceRecord | None) -> dict[str, Any] | None:
         "last_sync_at": stamp(record.last_sync_at),
         "last_sync_revision": record.last_sync_revision,
         "last_sync_relay": record.last_sync_relay or None,
+        "stale": record.last_sync_revision is not None and record.last_sync_revision < revision,
     }
 
 

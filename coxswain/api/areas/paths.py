@@ -10,11 +10,12 @@ from typing import Any
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
-from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
 from coxswain.api.waiting import run_operation
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.types import PathStatus, Phase
+from coxswain.messages import exits as x
 from coxswain.messages import paths as m
 from coxswain.operations import Operation
 
@@ -42,6 +43,21 @@ NODE_LINK = shape(
         }
     ),
 )
+PATH_EXIT = shape(
+    "PathExit",
+    obj(
+        {
+            "node_id": TEXT,
+            "node": TEXT,
+            "fallback": BOOL,
+            "next_node_id": TEXT,
+            "phase": choice(*(phase.value for phase in Phase)),
+            "automatic": BOOL,
+            "reason": TEXT,
+            "since": nullable(STAMP),
+        }
+    ),
+)
 PATH = shape(
     "Path",
     obj(
@@ -52,6 +68,9 @@ PATH = shape(
             "status": choice(*(status.value for status in PathStatus)),
             "hops": array(TEXT),
             "nodes": array(TEXT),
+            "fallbacks": array(TEXT),
+            "fallback_nodes": array(TEXT),
+            "exit": PATH_EXIT,
             "mtu": INT,
             "devices": INT,
             "profiles": INT,
@@ -106,6 +125,9 @@ def _path(view: m.PathView) -> dict[str, Any]:
         "status": view.status.value,
         "hops": list(path.hops),
         "nodes": list(view.nodes),
+        "fallbacks": list(path.fallbacks),
+        "fallback_nodes": list(view.fallbacks),
+        "exit": _exit(view),
         "mtu": view.mtu,
         "devices": view.devices,
         "profiles": view.profiles,
@@ -114,6 +136,21 @@ def _path(view: m.PathView) -> dict[str, Any]:
         "version": path.version,
         "created_at": stamp(path.created_at),
         "updated_at": stamp(path.updated_at),
+    }
+
+
+def _exit(view: m.PathView) -> dict[str, Any]:
+    path, detour = view.path, view.path.detour
+    settled = detour.phase is Phase.SETTLED
+    return {
+        "node_id": path.route[-1],
+        "node": view.exit,
+        "fallback": bool(detour.exit),
+        "next_node_id": "" if settled else path.next_route[-1],
+        "phase": detour.phase.value,
+        "automatic": detour.automatic,
+        "reason": detour.reason,
+        "since": stamp(detour.moved_at),
     }
 
 
@@ -165,15 +202,22 @@ def _add(call: Call) -> Any:
     body = call.body
     name, nodes = body.need("name", str), tuple(body.texts("node_ids") or ())
     color, patience = body.get("color", str) or "", _patience(call)
-    call.ask("fleet", m.PlanPath(name, nodes))  # what cannot be is refused at once, and not after an operation
-    params = {"name": name, "nodes": list(nodes), "color": color} | patience
+    fallbacks = tuple(body.texts("fallback_ids") or ())
+    call.ask("fleet", m.PlanPath(name, nodes, fallbacks))  # what cannot be is refused at once, and not after an operation
+    params = {"name": name, "nodes": list(nodes), "color": color, "fallbacks": list(fallbacks)} | patience
     return run_operation(call, "path.add", params, lambda made: _path(call.ask("fleet", m.GetPath(made.target_id))))
 
 
 def _edit(call: Call) -> Any:
     body = call.body
+    fallbacks = body.texts("fallback_ids")
     message = m.EditPath(
-        call.caller, _view(call).path.id, body.need("version", int), body.get("name", str), body.get("color", str)
+        call.caller,
+        _view(call).path.id,
+        body.need("version", int),
+        body.get("name", str),
+        body.get("color", str),
+        None if fallbacks is None else tuple(fallbacks),
     )
     return _path(call.change("fleet", message))
 
@@ -192,8 +236,25 @@ def _provision(call: Call) -> Any:
     return run_operation(call, "path.provision", params, render, seen=call.seen("path", path.id, path.name))
 
 
+def _leave_at(call: Call) -> Any:
+    node = call.body.get("node", str) or ""
+    path = _view(call).path
+    now: x.ExitView = call.ask("fleet", x.CheckExit(path.id, one_line("node", node) if node else ""))
+    seen = call.seen("path", path.id, path.name)
+
+    def render(_done: Operation | None = None) -> Any:
+        return _path(call.ask("fleet", m.GetPath(path.id)))
+
+    if now.exit == now.wanted:
+        call.change("fleet", x.NoteExit(call.caller, path.id, seen))
+        return render()
+    params = {"path_id": path.id, "node_id": now.wanted, "reason": f"{call.caller.actor} asked for it"[:200]}
+    return run_operation(call, "path.exit", params | _patience(call), render, seen=seen)
+
+
 def _plan(call: Call) -> Any:
-    message = m.PlanPath(call.body.get("name", str) or "", tuple(call.body.texts("node_ids") or ()))
+    nodes, fallbacks = (tuple(call.body.texts(name) or ()) for name in ("node_ids", "fallback_ids"))
+    message = m.PlanPath(call.body.get("name", str) or "", nodes, fallbacks)
     plan: m.PathPlan = call.ask("fleet", message)
     return {"steps": list(plan.steps), "mtu": plan.mtu, "notes": list(plan.notes)}
 
@@ -285,16 +346,17 @@ ROUTES = (
     Route(
         "POST", "/api/paths", _ADMIN, "Builds a path over 2 or 3 nodes, the entry first; what fails is taken back.", _add,
         "path.create", "path", PATH, 201, _LATER,
-        obj({"name": TEXT, "node_ids": array(TEXT)}, {"color": TEXT}), (_PATIENCE,), waits_for_node=True,
+        obj({"name": TEXT, "node_ids": array(TEXT)}, {"color": TEXT, "fallback_ids": array(TEXT)}), (_PATIENCE,),
+        waits_for_node=True,
     ),
     Route(
         "POST", "/api/paths/plan", _READ, "What building a path would do.", _plan, returns=PATH_PLAN,
-        body=obj({"node_ids": array(TEXT)}, {"name": TEXT}), also=(404, 409),
+        body=obj({"node_ids": array(TEXT)}, {"name": TEXT, "fallback_ids": array(TEXT)}), also=(404, 409),
     ),
     Route("GET", "/api/paths/{key}", _READ, "One path, by id or name.", _show, returns=PATH, also=(404,)),
     Route(
-        "PATCH", "/api/paths/{key}", _ADMIN, "Changes name or colour of a path.", _edit, "path.update", "path", PATH,
-        body=obj({"version": INT}, {"name": TEXT, "color": TEXT}), also=(404, 409),
+        "PATCH", "/api/paths/{key}", _ADMIN, "Changes name, colour or fallbacks of a path.", _edit, "path.update", "path",
+        PATH, body=obj({"version": INT}, {"name": TEXT, "color": TEXT, "fallback_ids": array(TEXT)}), also=(404, 409),
     ),
     Route(
         "DELETE", "/api/paths/{key}", _ADMIN, "Removes a path that nobody uses, and the links that only it needed.", _remove,
@@ -303,6 +365,12 @@ ROUTES = (
     Route(
         "POST", "/api/paths/{key}/provision", _ADMIN, "Has the nodes of a path looked at, and waits until it is in place.",
         _provision, "path.provision", "path", PATH, 200, _LATER, obj({}, _SEEN), (_PATIENCE,), waits_for_node=True,
+    ),
+    Route(
+        "POST", "/api/paths/{key}/exit", _ADMIN,
+        "Has a path leave at one of its fallbacks; without a node at its own exit again. The new way carries first.",
+        _leave_at, "path.exit", "path", PATH, 200, _LATER, obj({}, {"node": TEXT} | _SEEN), (_PATIENCE,),
+        waits_for_node=True,
     ),
     Route(
         "GET", "/api/node-links", _READ, "The links between nodes.", _links, returns=array(NODE_LINK),

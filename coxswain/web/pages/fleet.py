@@ -17,7 +17,8 @@ _PAGE = 50
 
 
 def _load(call: Call) -> dict[str, Any]:
-    return _page(call) | _counters(call) | _map(call) | {"region_codes": sorted(REGIONS)} | over_time(call)
+    codes = call.services.setting("fleet.regions") or sorted(REGIONS)
+    return _page(call) | _counters(call) | _map(call) | {"region_codes": codes} | over_time(call)
 
 
 def _page(call: Call) -> dict[str, Any]:

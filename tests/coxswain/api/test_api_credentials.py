@@ -145,6 +145,7 @@ TABLE: dict[str, Row] = {
     "PATCH /api/paths/{key}": Row(ADMIN, 404),
     "DELETE /api/paths/{key}": Row(ADMIN, 404),
     "POST /api/paths/{key}/provision": Row(ADMIN, 404),
+    "POST /api/paths/{key}/exit": Row(ADMIN, 404),
     "GET /api/node-links": Row(READONLY, 200),
     "GET /api/bindings": Row(READONLY, 200),
     "GET /api/devices/{key}/bind": Row(READONLY, 404),

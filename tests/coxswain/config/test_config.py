@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from coxswain.config import KEYS, Config, ConfigProblems, check, load, render
+from coxswain.config.keys import GONE
 from coxswain.errors import InvalidInput, LoosePermissions
 
 
@@ -114,7 +115,10 @@ def test_all_problems_are_told_at_once_each_with_its_line(wrong: Any) -> None:
         ("fleet: {reconcile_interval: true}", "is not a whole number"),
         ("fleet: {regions: fra}", "is not a list of texts"),
         ("fleet: {regions: [1]}", "is not a list of texts"),
-        ("fleet: {endpoint_port_min: 9, endpoint_port_max: 8}", "is greater than"),
+        ("fleet: {regions: [fra, '']}", "a list of region codes"),
+        ("fleet: {endpoint_port_min: 2000}", "cannot have an effect, so leave it out: nodes listen"),
+        ("fleet: {endpoint_port_max: 443}", "UDP port 443 alone"),
+        ("fleet: {idle_nodes: false}", "cannot have an effect"),
         ("protocols: {xray: 'yes'}", "is not true or false"),
         ("retention: {audit_days: -1}", "0: keep for ever"),
         ("node: {node_binary_url: 'http://h/x'}", "an https URL"),
@@ -291,11 +295,22 @@ def test_every_value_knows_where_it_comes_from(read: Any) -> None:
     assert origins["state_dir"].kind == "default"
 
 
-def test_what_has_no_effect_yet_or_could_be_safer_is_a_warning(read: Any) -> None:
+def test_what_can_have_no_effect_is_refused_wherever_it_is_said(wrong: Any) -> None:
+    """Endpoint ports and a reserve of nodes: fleet-model.md 12 E 33, accounts-profiles.md 10.1, 9."""
+    assert {name.removeprefix("fleet.") for name in GONE} == {"endpoint_port_min", "endpoint_port_max", "idle_nodes"}
+    assert not GONE.keys() & {key.name for key in KEYS}
+    for name, why in GONE.items():
+        (problem,) = wrong(f"{P}fleet:\n  {name.partition('.')[2]}: 1\n")
+        assert problem.startswith(f"{name} (line 3): ") and problem.endswith(why)
+        variable = f"COX_{name.upper().replace('.', '__')}"
+        (problem,) = wrong(P, **{variable: "1"})
+        assert problem.startswith(f"{name} (environment {variable}): ")
+
+
+def test_what_could_be_safer_is_a_warning(read: Any) -> None:
     assert read(P).warnings() == [], "nobody is warned of presets"
-    text = P + "fleet: {idle_nodes: true}\nadmin: {password: hunter2}\ndatabase: {dsn: 'postgres://u:hunter2@h/x'}\n"
+    text = P + "admin: {password: hunter2}\ndatabase: {dsn: 'postgres://u:hunter2@h/x'}\n"
     warnings = read(text).warnings()
-    assert any(w.startswith("fleet.idle_nodes (line 2): has no effect in this release") for w in warnings)
     assert read(P + "node: {binary_path: absent}\n").warnings()[0].startswith("node.binary_path (line 2): there is no /")
     assert any("admin.password_hash" in w for w in warnings) and any(w.startswith("database.dsn") for w in warnings)
     assert "hunter2" not in repr(warnings)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from coxswain.cascade.types import Binding, NodeLink, Path, Phase
+from coxswain.cascade.types import Binding, Detour, NodeLink, Path, Phase
 from coxswain.errors import NotFound, StaleVersion
 from coxswain.model import Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol, User
 from coxswain.store import MissingReference, UniqueViolation, fleet, paths, profiles
@@ -177,3 +177,43 @@ def test_a_device_that_is_deleted_is_bound_no_longer(world):
     with world.write() as tx:
         tx.execute("DELETE FROM devices WHERE id = 'dev_1'")
     assert read(world, paths.device_bindings) == {}
+
+
+# -- exits
+
+
+def test_fallbacks_keep_their_order_and_their_nodes(world):
+    write(world, paths.put_fallbacks, "pth_1", ("nod_d",))
+    assert read(world, paths.paths)["pth_1"].fallbacks == ("nod_d",)
+    assert read(world, paths.paths_of_node, "nod_d") == ["far"]
+    with pytest.raises(MissingReference):
+        write(world, fleet.delete_node, "nod_d")
+    write(world, paths.put_fallbacks, "pth_1", ())
+    write(world, fleet.delete_node, "nod_d")
+    with pytest.raises(MissingReference):
+        write(world, paths.put_fallbacks, "pth_1", ("nod_d",))
+
+
+def test_a_path_with_fallbacks_is_read_as_it_was_written(world):
+    other = dataclasses.replace(PATH, id="pth_2", name="other", hops=("nod_a", "nod_b"), fallbacks=("nod_d", "nod_c"))
+    write(world, paths.insert_path, other)
+    assert read(world, paths.paths)["pth_2"] == other
+
+
+@pytest.mark.parametrize(
+    "detour",
+    [
+        Detour("", "nod_d", Phase.PREPARING, moved_at=NOW),
+        Detour("nod_d", automatic=True, reason="c is unreachable", moved_at=NOW),
+        Detour("nod_d", "", Phase.MOVED, reason="c is unreachable", moved_at=NOW),
+    ],
+)
+def test_where_a_path_leaves_is_read_as_it_was_written(world, detour):
+    write(world, paths.put_fallbacks, "pth_1", ("nod_d",))
+    write(world, paths.put_detour, "pth_1", Detour("nod_d", reason="before", moved_at=NOW))
+    write(world, paths.put_detour, "pth_1", detour)
+    assert read(world, paths.paths)["pth_1"].detour == detour
+    write(world, paths.put_detour, "pth_1", Detour())
+    assert read(world, paths.paths)["pth_1"].detour == Detour()
+    write(world, paths.put_detour, "pth_1", detour)
+    write(world, paths.delete_path, "pth_1")

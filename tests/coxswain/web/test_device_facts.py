@@ -13,6 +13,7 @@ KNOWN = {
     "last_sync_at": "2026-06-02T10:00:00Z",
     "last_sync_revision": 3,
     "last_sync_relay": "<ferry>",
+    "stale": False,
 }
 
 
@@ -28,4 +29,5 @@ def test_a_device_that_never_enrolled() -> None:
 def test_one_that_did_and_what_it_fetched() -> None:
     page = shown(KNOWN)
     assert "revision 3" in page and "through &lt;ferry&gt;" in page and "2027-06-01" in page
+    assert "Stale" not in page and "Stale" in shown(KNOWN | {"stale": True})
     assert "nothing yet" in shown(KNOWN | {"last_sync_at": None, "last_sync_revision": None, "last_sync_relay": None})

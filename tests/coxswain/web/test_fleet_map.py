@@ -81,11 +81,16 @@ def test_the_control_path_is_an_arc_from_the_controller_over_its_relays() -> Non
 def test_paths_are_arcs_between_pins_that_are_there() -> None:
     here = found(place(50.1, 8.7, node(1), node(4)), place(1.3, 103.8, node(2)))
     hops = ["nod_1", "nod_4", "nod_2", "nod_9"]
-    paths = [{"name": "p", "hops": hops, "color": "#123456"}, {"name": "q", "hops": hops[2:] + hops[:1], "color": ""}]
+
+    def path(name: str, color: str, hops: list[str], exit_: str = "") -> dict[str, Any]:
+        return {"name": name, "hops": hops, "color": color, "exit": {"node_id": exit_ or hops[-1]}}
+
+    paths = [path("p", "#123456", hops), path("q", "", hops[2:] + hops[:1])]
     drawn = fleet_map(here, paths)
     assert [arc.words for arc in drawn.arcs] == ["path p", "path q"], "no arc from a pin to itself, or to what is nowhere"
     assert drawn.arcs[0].color == "#123456"
     assert drawn.arcs[1].color.startswith("#")
+    assert not fleet_map(here, [path("r", "", ["nod_1", "nod_2"], "nod_4")]).arcs, "it goes where the path leaves now"
 
 
 def test_a_pin_of_several_cities_says_so_and_one_without_any_region_leads_to_all() -> None:

@@ -1,0 +1,34 @@
+"""What ``fleet`` remembers of the exits of paths that have more than one, between two looks (``failover``)."""
+
+from __future__ import annotations
+
+from coxswain.cascade.failover import Move, Watched
+
+__all__ = ["ExitWatch"]
+
+_AGAIN_S = 300.0
+"""After a move that had to be taken back."""
+
+
+class ExitWatch:
+    """What ``fleet`` remembers of exits.
+
+    Attributes:
+        seen: by path and node.
+        asked: when a move was asked for that has not begun.
+        not_before: no other move until then.
+        stuck: paths that ought to move and cannot.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, str], Watched] = {}
+        self.asked: dict[str, float] = {}
+        self.not_before: dict[str, float] = {}
+        self.stuck: dict[str, Move] = {}
+
+    def over(self, path_id: str, now: float, *, well: bool) -> None:
+        """A move ended."""
+        self.asked.pop(path_id, None)
+        self.not_before.pop(path_id, None)
+        if not well:
+            self.not_before[path_id] = now + _AGAIN_S

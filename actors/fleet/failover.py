@@ -1,0 +1,142 @@
+"""Looks at the exits of paths that have more than one, and has those moved whose exit is gone.
+
+What is decided (``coxswain.cascade.failover``) is carried out by an operation, like what an operator asks for. What was seen
+is in memory only: after a restart every exit has its whole patience again.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from actors.fleet.exit_watch import ExitWatch
+from actors.fleet.health import health_of
+from actors.fleet.state import FleetState, Handler
+from actors.fleet.wiring import Wired, wired
+from coxswain.cascade.failover import Move, Rules, Standing, Watched, decide, paced, standing, watch
+from coxswain.cascade.health import LinkHealth
+from coxswain.cascade.types import Path, Phase
+from coxswain.cascade.wiring import inner_link
+from coxswain.errors import StoreUnavailable
+from coxswain.messages import exits as m
+from coxswain.messages.audit import Caller
+from coxswain.messages.operations import OfferOperation, StartOperation
+
+__all__ = ["CHANGES", "CONTROLLER", "QUESTIONS", "review", "trouble"]
+
+CONTROLLER = Caller("controller", "system")
+"""Who moves a path that nobody asked to move."""
+
+_ASKED_S = 60.0
+"""For how long an operation that was asked for counts as under way, before it has begun."""
+
+
+def review(fleet: FleetState) -> None:
+    """Decides for every path, and asks for a few moves at most."""
+    try:
+        found = wired(fleet)
+    except StoreUnavailable:
+        return
+    watched, now, rules = fleet.exits, fleet.now(), _rules(fleet)
+    paths = [path for path in found.paths.values() if path.fallbacks]
+    before, watched.seen = watched.seen, {}
+    moves: list[Move] = []
+    under_way = 0
+    for path in paths:
+        for node_id in (path.exit, *path.fallbacks):
+            key = path.id, node_id
+            watched.seen[key] = watch(before.get(key, Watched()), _standing(fleet, found, path, node_id), now, rules)
+        if path.detour.phase is not Phase.SETTLED:
+            watched.asked.pop(path.id, None)
+            under_way += 1
+            continue
+        seen = {node_id: watched.seen[path.id, node_id] for node_id in (path.exit, *path.fallbacks)}
+        move = decide(path, seen, _usable(fleet, found, path), rules, now)
+        watched.stuck.pop(path.id, None)
+        if move is not None and not move.node_id:
+            watched.stuck[path.id] = move
+        elif move is not None and now >= watched.not_before.get(path.id, 0.0):
+            moves.append(move)
+    _forget(watched, {path.id for path in paths}, now)
+    under_way += len(watched.asked)
+    for move in paced((move for move in moves if move.path_id not in watched.asked), under_way):
+        watched.asked[move.path_id] = now
+        params = {"path_id": move.path_id, "node_id": move.node_id, "automatic": True, "reason": move.reason[:200]}
+        fleet.context.tell("operations", OfferOperation(StartOperation(CONTROLLER, "path.exit", params)))
+
+
+def trouble(fleet: FleetState) -> tuple[m.ExitTrouble, ...]:
+    """Paths that do not leave where they should; by name."""
+    found: list[m.ExitTrouble] = []
+    for path in wired(fleet).paths.values():
+        stuck, detour = fleet.exits.stuck.get(path.id), path.detour
+        if stuck is None and not detour.exit:
+            continue
+        here = fleet.nodes[path.route[-1]]
+        found.append(
+            m.ExitTrouble(
+                path_id=path.id,
+                name=path.name,
+                own_exit=fleet.nodes[path.exit].name,
+                exit=here.name,
+                exit_node_id=here.id,
+                reason=stuck.reason if stuck is not None else detour.reason,
+                since=stuck.since if stuck is not None else detour.moved_at,
+                stuck=stuck is not None,
+                automatic=detour.automatic,
+            )
+        )
+    return tuple(found)
+
+
+def _rules(fleet: FleetState) -> Rules:
+    return Rules(
+        float(fleet.settings["fleet.failover.after_seconds"]), float(fleet.settings["fleet.failover.back_after_seconds"])
+    )
+
+
+def _standing(fleet: FleetState, found: Wired, path: Path, node_id: str) -> tuple[Standing, str]:
+    view, link = fleet.views.get(node_id), found.edge(path.hops[-2], node_id)
+    how = health_of(fleet, link) if link is not None else LinkHealth.UNKNOWN
+    return standing(fleet.nodes[node_id], view.link_state if view is not None else None, how)
+
+
+def _usable(fleet: FleetState, found: Wired, path: Path) -> list[str]:
+    """Exits to which a move could be carried out: everybody who has to acknowledge it answers, and the links are made."""
+    return [
+        node_id
+        for node_id in (path.exit, *path.fallbacks)
+        if fleet.nodes[node_id].policy.forwarding
+        and all(_answers(fleet, hop) for hop in path.hops[:-1])
+        and all(_is_made(fleet, found, edge) for edge in pairwise((*path.hops[:-1], node_id)))
+    ]
+
+
+def _answers(fleet: FleetState, node_id: str) -> bool:
+    view = fleet.views.get(node_id)
+    state = view.link_state if view is not None else None
+    return standing(fleet.nodes[node_id], state, LinkHealth.UNKNOWN)[0] is Standing.WELL
+
+
+def _is_made(fleet: FleetState, found: Wired, edge: tuple[str, str]) -> bool:
+    """Its dialling node acknowledged the link between two nodes as it is intended, and it is not down."""
+    link = found.edge(*edge)
+    if link is None:
+        return False
+    inner = inner_link(link, fleet.nodes[edge[1]])
+    made = dict(fleet.nodes[edge[0]].links_confirmed).get(inner.interface) == f"{inner.block}:{inner.peer}"
+    return made and health_of(fleet, link) is not LinkHealth.DOWN
+
+
+def _forget(watched: ExitWatch, paths: set[str], now: float) -> None:
+    """Paths that are gone, and moves that were asked for and never began."""
+    watched.asked = {key: at for key, at in watched.asked.items() if key in paths and now - at < _ASKED_S}
+    watched.not_before = {key: at for key, at in watched.not_before.items() if key in paths and at > now}
+    watched.stuck = {key: move for key, move in watched.stuck.items() if key in paths}
+
+
+def _review(fleet: FleetState, _message: m.ReviewExits) -> None:
+    review(fleet)
+
+
+CHANGES: dict[type, Handler] = {}
+QUESTIONS: dict[type, Handler] = {m.ReviewExits: _review}

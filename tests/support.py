@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 __all__ = ["eventually", "free_port", "free_ports", "some_ports"]
 
-FIRST_PORT, END_PORT = 15_000, 32_000
+SINGLE_PORTS, ROWS = range(10_000, 13_000), range(15_000, 32_000)
+"""The kernel takes ports for outgoing connections from 32,768 on: what is free below stays so until its server is up."""
 
 _given: set[int] = set()
 
@@ -30,31 +31,39 @@ def eventually(predicate: Callable[[], T], *, timeout: float = 30.0, every: floa
 
 
 def free_port() -> int:
-    """A TCP port of loopback for a server that is about to listen."""
-    return some_ports(1)
+    """A TCP port of loopback for a server that is about to listen; this process is given none twice."""
+    for port in _from_anywhere(SINGLE_PORTS):
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            return port
+    raise AssertionError("no TCP port is free on 127.0.0.1")
 
 
 def some_ports(count: int) -> int:
-    """The first of ``count`` such ports in a row, anywhere, so that two runs beside each other do not meet."""
-    anywhere = secrets.choice(range(FIRST_PORT, END_PORT - count))
-    try:
-        return free_ports(anywhere, count)
-    except AssertionError:
-        return free_ports(FIRST_PORT, count)
+    """The first of ``count`` such ports in a row, for servers that are started at once."""
+    for first in _from_anywhere(range(ROWS.start, ROWS.stop - count, 100)):
+        if _are_free(first, count):
+            return first
+    raise AssertionError(f"no {count} TCP ports in a row are free on 127.0.0.1")
 
 
 def free_ports(first: int, count: int) -> int:
-    """The first of ``count`` ports in a row, ``first`` or after it, that nobody listens on and nobody here has been given.
-
-    What is free stays free until its server is up: the kernel takes ports for outgoing connections from 32,768 on only, and
-    this process gives each port away once.
-    """
-    for base in range(first, END_PORT - count, count):
-        ports = range(base, base + count)
-        if _given.isdisjoint(ports) and all(_is_free(port) for port in ports):
-            _given.update(ports)
+    """The same, ``first`` or after it."""
+    for base in range(first, ROWS.stop - count, count):
+        if _are_free(base, count):
             return base
     raise AssertionError(f"no {count} free ports in a row from {first} on")
+
+
+def _from_anywhere(numbers: range) -> Iterator[int]:
+    """All of them, the first by chance, so that two runs beside each other do not meet."""
+    at = secrets.randbelow(len(numbers))
+    yield from numbers[at:]
+    yield from numbers[:at]
+
+
+def _are_free(first: int, count: int) -> bool:
+    return all(_is_free(port) for port in range(first, first + count))
 
 
 def _is_free(port: int) -> bool:

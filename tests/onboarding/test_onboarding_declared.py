@@ -42,7 +42,7 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
     cox("config", "reload")
     text = FILE.format(address=machine.address, host_key=machine.fingerprint)
     failed = cox("apply", "-f", "-", "--yes", typed=text, code=8)
-    assert "add server host-1" in failed and "0 changes were made" in failed  # the host does not know us yet
+    assert "add server host-1" in failed and "0 changes before that stay made" in failed  # the host does not know us yet
     machine.authorized_keys.write_text(cox("ssh-key"))
 
     said = cox("apply", "-f", "-", "--yes", typed=text)

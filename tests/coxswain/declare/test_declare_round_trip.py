@@ -139,7 +139,7 @@ def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     text = "fleet: 1\nusers:\n- name: Bea\n  devices:\n  - name: phone\n    profiles:\n    - {name: x, node: nowhere}\n"
     result = cox("apply", "-f", "-", "--yes", text=text, code=2)
     assert "stdin:7: add profile Bea / phone / x: node_id" in result.stderr
-    assert "2 changes were made before that" in result.stderr
+    assert "2 changes before that stay made" in result.stderr
     out = cox("plan", "-f", "-", text=text).stdout
     assert "1 to add" in out
 

@@ -17,7 +17,7 @@ class ExitWatch:
         seen: by path and node.
         asked: when a move was asked for that has not begun.
         not_before: no other move until then.
-        stuck: paths that ought to move and cannot.
+        stuck: paths that ought to move and cannot, or could not just now.
     """
 
     def __init__(self) -> None:

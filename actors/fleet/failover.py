@@ -52,9 +52,11 @@ def review(fleet: FleetState) -> None:
         seen = {node_id: watched.seen[path.id, node_id] for node_id in (path.exit, *path.fallbacks)}
         move = decide(path, seen, _usable(fleet, found, path), rules, now)
         watched.stuck.pop(path.id, None)
-        if move is not None and not move.node_id:
-            watched.stuck[path.id] = move
-        elif move is not None and now >= watched.not_before.get(path.id, 0.0):
+        if move is None:
+            continue
+        if not move.node_id or now < watched.not_before.get(path.id, 0.0):
+            watched.stuck[path.id] = move  # there is nowhere to go, or whoever was asked did not take it over
+        else:
             moves.append(move)
     _forget(watched, {path.id for path in paths}, now)
     under_way += len(watched.asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from actors.fleet.state import FleetState, Handler
 from actors.node_link import link_name
@@ -43,8 +44,11 @@ class Wired:
 
     def edge(self, dialer: str, target: str) -> NodeLink | None:
         """The link between two nodes."""
-        ends = (dialer, target)
-        return next((k for k in self.links.values() if (k.entry_node_id, k.exit_node_id) == ends), None)
+        return self._by_ends.get((dialer, target))
+
+    @cached_property
+    def _by_ends(self) -> dict[tuple[str, str], NodeLink]:
+        return {(link.entry_node_id, link.exit_node_id): link for link in self.links.values()}
 
 
 def wired(fleet: FleetState) -> Wired:

@@ -37,6 +37,7 @@ from coxswain.pki import (
 )
 from coxswain.pki.certificates import GRPC_NAME
 from coxswain.pki.succession import Line
+from coxswain.relay.policy import TargetPolicy, sign_policy
 from coxswain.store import Durability, Store
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import pki as rows
@@ -99,6 +100,10 @@ class CertificateAuthority(Actor):
                 return self._issue_device(message)
             case m.GetHopCredentials():
                 return self._hop_credentials()
+            case m.SignTargetPolicy(hostname, targets):
+                by = self._hop_credentials()
+                policy = TargetPolicy(hostname, int(self._now() * 1000), targets)
+                return sign_policy(policy, by.chain_pem, by.key_pem)
             case m.IssueNodeCertificate():
                 return self._issue(message)
             case m.IssueRelayCertificate(caller, relay_id, csr_pem):

@@ -17,6 +17,7 @@ import grpc.aio
 from actors.event_funnel import EventFunnel
 from actors.node_change import Change, Changed, Look, carry_out
 from coxswain.clock import Clock
+from coxswain.control_path.announce import Signer
 from coxswain.control_path.forward import Forwarder, Forwarders
 from coxswain.control_path.model import Route
 from coxswain.control_path.routes import Routes
@@ -81,7 +82,8 @@ class Dialer:
 
     def use(self, credentials: LinkCredentials, for_hops: HopCredentials) -> None:
         """From now on new connections present these; running ones stay as they are. Any thread."""
-        self._forwarders.ways.use(client_context(Credentials(for_hops.chain_pem, for_hops.key_pem, for_hops.root_pem)))
+        context = client_context(Credentials(for_hops.chain_pem, for_hops.key_pem, for_hops.root_pem))
+        self._forwarders.ways.use(context, Signer(for_hops.chain_pem, for_hops.key_pem))
         self._credentials = grpc.ssl_channel_credentials(
             root_certificates=credentials.root_pem,
             private_key=credentials.key_pem,

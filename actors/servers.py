@@ -12,7 +12,8 @@ from actors.control_paths import ControlPaths
 from actors.supervision import Actor, Context
 from coxswain.audit import record
 from coxswain.control_path.routes import Routes
-from coxswain.errors import AlreadyExists, Conflict, NotFound, StaleVersion
+from coxswain.control_path.targets import Allowance, Allowances, allowances
+from coxswain.errors import AlreadyExists, Conflict, CoxswainError, NotFound, StaleVersion
 from coxswain.ids import new_id
 from coxswain.inventory import check_name, check_region
 from coxswain.keyring import Keyring
@@ -23,24 +24,38 @@ from coxswain.messages.relays import RelaySetChanged
 from coxswain.servers import Relay, Server, check_ssh_host, check_ssh_port, check_ssh_user
 from coxswain.ssh import SshIdentity, fingerprint_of
 from coxswain.store import Store
+from coxswain.store import control_paths as path_rows
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import servers as rows
 
 __all__ = ["Servers"]
 
 
+_ALLOW_S = 0.2
+_ALLOW_AGAIN_S = 1.0
+
+
+class _Allow:
+    """To itself: something changed by which relays have to connect to other places."""
+
+
 class Servers(Actor):
     """See the module. Rows are few; all of them are read anew for each question, so nothing in memory can be out of date."""
 
-    def __init__(self, context: Context, *, store: Store, keyring: Keyring, routes: Routes) -> None:
+    def __init__(
+        self, context: Context, *, store: Store, keyring: Keyring, routes: Routes, allowed: Allowances | None = None
+    ) -> None:
         super().__init__(context)
         self._store = store
         self._keyring = keyring
         self._identity: SshIdentity | None = None
         self._paths = ControlPaths(context, store, routes)
+        self._allowed = allowed or Allowances()
+        self._allowing = False
 
     def started(self) -> None:
         self._paths.refresh()
+        self._allow()
         self._identity = rows.ensure_ssh_identity(self._store, self._keyring, self._now())
 
     def receive(self, message: Any) -> Any:
@@ -75,8 +90,17 @@ class Servers(Actor):
                 return self._remove_relay(message)
             case m.CheckNoHop(key):
                 return self._paths.check_no_hop(self._relay(key))
+            case m.GetAllowance(relay_id):
+                return self._allowances().get(self._relay(relay_id).id, Allowance())
+            case m.AddressesChanged():
+                self._allow_soon()
+            case _Allow():
+                self._allow()
             case _ if self._paths.takes(message):
-                return self._paths.receive(message)
+                try:
+                    return self._paths.receive(message)
+                finally:
+                    self._allow_soon()
         return None
 
     # -- machines
@@ -271,9 +295,33 @@ class Servers(Actor):
             raise StaleVersion.of(f"relay {relay.name}", version, relay.version)
         return relay
 
+    # -- where relays may connect
+
+    def _allow_soon(self) -> None:
+        """Of many changes at once, relays are told once."""
+        if not self._allowing:
+            self._allowing = True
+            self.context.after(_ALLOW_S, _Allow())
+
+    def _allow(self) -> None:
+        self._allowing = False
+        try:
+            self._allowed.set(self._allowances())
+        except CoxswainError as error:
+            self.context.log.warning("where relays may connect cannot be read: %s", error)
+            self._allowing = True
+            self.context.after(_ALLOW_AGAIN_S, _Allow())
+
+    def _allowances(self) -> dict[str, Allowance]:
+        with self._store.read() as tx:
+            paths = path_rows.list_control_paths(tx)
+            nodes = fleet_rows.list_nodes(tx, now=self._now()) if any(path.hops for path in paths) else []
+            return allowances(paths, rows.list_relays(tx), nodes, rows.list_servers(tx))
+
     # -- inside
 
     def _committed(self, value: Any, outbox_id: int) -> Committed[Any]:
+        self._allow_soon()
         self.context.tell("audit_writer", OutboxGrew())
         kind = "server" if isinstance(value, Server) else "relay"
         if kind == "relay":

@@ -166,7 +166,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     """Puts the system together; nothing runs until ``start`` or ``run``."""
     clock = clock or SystemClock()
     io = IoLoop(clock)
-    routes, ways = Routes(), Ways()
+    routes, ways = Routes(), Ways(clock)
     dialer = Dialer(parts.deadlines, clock, routes, Forwarders(parts.state_dir / "run" / "ways", ways))
     host_dialer = RoutedDialer(routes, ways, partial(_relays, parts.store), io.submit)
     ring = EventRing()
@@ -188,6 +188,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
 
     io.on_start(dialer.reset)
     io.on_start(partial(_start_ways, routes, ways, host_dialer))
+    allowed = ways.egress.announcer.allowances
+    allowed.on_change(lambda: io.call(ways.allowances_changed))
     ways.egress.on_back = lambda: system.tell("node_links", RouteChanged())
     routes.on_change(lambda number, route: io.call(partial(_follow, ways, host_dialer, number, route)))
     io.on_start(funnel.reset)
@@ -234,7 +236,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec("fleet", Fleet, store | {"keyring": parts.keyring, "settings": parts.settings, "sightings": sightings}),
         spec("certificate_authority", CertificateAuthority, store | {"keyring": parts.keyring}),
         spec("geo_locator", GeoLocator, {"files": candidates(parts.settings["geoip_db"], parts.state_dir)}),
-        spec("servers", Servers, store | {"keyring": parts.keyring, "routes": routes}),
+        spec("servers", Servers, store | {"keyring": parts.keyring, "routes": routes, "allowed": allowed}),
         spec(
             "session_tracker",
             SessionTracker,

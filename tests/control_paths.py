@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,11 +22,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from coxswain.control_path.onion import build, veil
 from coxswain.messages.audit import Caller
-from coxswain.messages.ca import IssuedRelayCertificate, IssueRelayCertificate
+from coxswain.messages.ca import IssuedRelayCertificate, IssueRelayCertificate, SignTargetPolicy
 from coxswain.messages.servers import AddRelay, EditRelay
+from coxswain.relay.byte_stream import SocketStream
+from coxswain.relay.policy import read_policy
 from coxswain.servers import Relay
 from tests.fleet import ROOT, Controller, LiveFleet
+from tests.relays import untrusting
 from tests.support import eventually, free_port
 
 ME = Caller("test", "local")
@@ -68,6 +74,32 @@ class Hop:
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == kind]
 
+    @property
+    def allowed(self) -> set[str]:
+        """Where its controller lets it connect, as its file says."""
+        document = (self.directory / "targets.policy").read_bytes()
+        return set(read_policy(document, (self.directory / "fleet-ca.crt").read_bytes(), now=None).targets)
+
+    def leads_to(self, target: str) -> bool:
+        """Whether a stranger who knows its onion key gets through to a TLS server there."""
+        raw = (self.directory / "onion.key").read_text().strip()
+        public = X25519PrivateKey.from_private_bytes(base64.b64decode(raw)).public_key().public_bytes_raw()
+        setup, keys = build([(self.address, public)], target)
+
+        async def ask() -> bool:
+            stream = SocketStream(*await asyncio.open_connection(self.address, self.ports["onion"]))
+            far = veil(stream, keys)
+            try:
+                await stream.write(setup)
+                await far.write(_client_hello())
+                return bool(await far.read())
+            except OSError:
+                return False
+            finally:
+                stream.close()
+
+        return asyncio.run(asyncio.wait_for(ask(), 30))
+
     def _command(self, role: str, listen: str) -> list[str]:
         if self.ours:
             option = "--tunnel-addr" if role == "egress" else "--listen"
@@ -106,7 +138,17 @@ class Hop:
         (self.directory / "relay.crt").write_bytes(issued.relay_crt)
         (self.directory / "fleet-ca.crt").write_bytes(issued.fleet_ca_crt)
         (self.directory / "device-ca.crt").write_bytes(issued.device_ca_crt)
+        policy = ask("certificate_authority", SignTargetPolicy(self.address, ()), deadline=10)  # as onboarding does
+        (self.directory / "targets.policy").write_bytes(policy)
         return relay_id
+
+
+def _client_hello() -> bytes:
+    """To which every TLS server says something."""
+    out = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        untrusting().wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+    return out.read()
 
 
 def _answers(host: str, port: int) -> bool:

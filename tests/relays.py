@@ -28,6 +28,7 @@ from coxswain.pki import (
     issue_relay_leaf,
 )
 from coxswain.relay.contexts import Credentials
+from coxswain.relay.policy import TargetPolicy, sign_policy
 from tests.support import eventually
 
 CLAIM = "/pharos.account.v1.AccountSync/ClaimEnrollment"
@@ -70,6 +71,11 @@ class Pki:
         leaf = issue_hop_leaf(self.fleet, time.time())
         assert leaf.key is not None
         return Credentials(leaf.pem + self.fleet.pem, key_pem(leaf.key), self.fleet.pem)
+
+    def policy(self, relay: str, serial: int, *targets: str, by: Credentials | None = None) -> bytes:
+        """Where a relay may connect, as the controller says it."""
+        signer = by or self.controller()
+        return sign_policy(TargetPolicy(relay, serial, targets), signer.chain_pem, signer.key_pem)
 
     def grpc(self) -> tuple[Leaf, bytes]:
         leaf = issue_grpc_leaf(self.fleet, time.time())

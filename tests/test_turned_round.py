@@ -66,6 +66,11 @@ SHOWN = {
     "A7": """
         test_a_setup_is_good_once
         test_only_allowed_targets_are_dialled
+        test_a_relay_that_nobody_told_where_it_may_connect_does_not_start_and_says_what_to_give
+        test_nobody_elses_word_is_taken
+        test_an_older_one_is_not_taken_and_the_same_one_again_is_fine
+        test_where_relays_may_connect_follows_the_inventory_and_whoever_else_asks_gets_nothing
+        test_what_only_the_host_reaches_is_allowed_only_where_an_entry_is_it
         test_a_relay_s_certificate_opens_no_egress""",
     "A8": """
         test_the_control_port_is_reached_from_where_it_is_said_and_nothing_else_is_touched
@@ -441,7 +446,6 @@ PARTLY = {
     "10.2-13": "no approval of a claim before its first bundle, and no alert about where a claim comes from",
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
-    "A7": "without --allow, an egress or onion relay dials whatever it is asked to, as existing ones do",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
     "E33": "nodes listen on UDP 443 and no call maps other ports: a range of ports is refused, and so is a reserve of nodes "
     "beyond fallbacks; decoys do not rotate: each is in every client's bundle, and another drops all of a node's sessions",

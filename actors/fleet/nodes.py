@@ -19,6 +19,7 @@ from coxswain.inventory import (
 from coxswain.messages import fleet as m
 from coxswain.messages.alerts import NodeGone
 from coxswain.messages.audit import Committed, OutboxGrew
+from coxswain.messages.servers import AddressesChanged
 from coxswain.model import NetworkPolicy, Node, NodeStatus
 from coxswain.store import Durability
 from coxswain.store import fleet as rows
@@ -120,6 +121,7 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
         target = ("node", node.id)
         outbox_id = record(tx, message.caller, "node.rm", target, {"name": node.name}, now=fleet.now())
     fleet.context.tell("alert_engine", NodeGone(node.id))
+    fleet.context.tell("servers", AddressesChanged())
     fleet.nodes.pop(node.id, None)
     for known in (fleet.views, fleet.sightings, fleet.since, fleet.unwritten):
         known.pop(node.id, None)

@@ -20,6 +20,7 @@ from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.messages.links import IntentChanged, NodeSetChanged
 from coxswain.messages.paths import Rewire
+from coxswain.messages.servers import AddressesChanged
 from coxswain.messages.sessions import ForgetPeers
 from coxswain.model import Node
 from coxswain.provisioning.offer import Settings
@@ -117,6 +118,8 @@ class FleetState:
         self.nodes[node.id] = node
         self.context.tell("audit_writer", OutboxGrew())
         self.context.tell("event_hub", Publish("node.changed", self.now(), {"node_id": node.id, "name": node.name}))
+        if before is None or before.control_addr != node.control_addr:
+            self.context.tell("servers", AddressesChanged())
         if before is None:
             self.node_set_changed()
         else:

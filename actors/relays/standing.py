@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
@@ -97,9 +98,9 @@ class Standing(Actor):
         now = context.clock.now()
         self._view = TunnelView(relay_id, endpoint, TunnelState.CONNECTING, now)
 
+    @abstractmethod
     def work(self, stands: Callable[[], None]) -> Coroutine[Any, Any, str]:
         """Raises ``CoxswainError`` if it cannot even be tried."""
-        raise NotImplementedError
 
     def started(self) -> None:
         self.context.on_void(self._cancel)

@@ -11,10 +11,13 @@ Everything here is on the I/O loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Sequence
 
+from coxswain.clock import Clock
+from coxswain.control_path.announce import Announcer
 from coxswain.control_path.model import Hop
 from coxswain.errors import CoxswainError, NodeUnreachable, Unavailable
 from coxswain.inventory import host_of
@@ -29,6 +32,7 @@ DIAL_S = 10.0
 
 _RIVAL_S = 3.0
 _ANSWER_S = 10.0
+_TELL_S = 5.0
 _IDLE_S = 60.0
 _AFTER_FAILURE_S = 1.0
 _MOST_LINE = 255
@@ -49,10 +53,17 @@ def connect_line(target: str) -> bytes:
 class SharedSession:
     """One hop, reached and multiplexed. ``hops``: the way to it, itself included."""
 
-    def __init__(self, hops: tuple[Hop, ...], session: Session, on_idle: Callable[[SharedSession], None]) -> None:
+    def __init__(
+        self,
+        hops: tuple[Hop, ...],
+        session: Session,
+        on_idle: Callable[[SharedSession], None],
+        announcer: Announcer | None = None,
+    ) -> None:
         self.hops = hops
         self._session = session
         self._on_idle = on_idle
+        self._announcer = announcer or Announcer()
         self.streams = 0
         self.alive = True
         self.retired = False
@@ -61,6 +72,7 @@ class SharedSession:
     async def open(self, target: str) -> ByteStream:
         """A connection from this relay to ``target``; whether anybody answers there shows in what comes back (5.2)."""
         line = connect_line(target)
+        await self.tell(target)
         self.streams += 1
         try:
             stream = await self._session.open_stream()
@@ -73,6 +85,10 @@ class SharedSession:
             self._ended_one()
             raise
         return WatchedStream(stream, self._ended_one)
+
+    async def tell(self, target: str | None = None) -> None:
+        """The relay knows where it may connect, ``target`` included, or takes no such thing. Raises ``OSError``."""
+        await self._announcer.tell(self.hops[-1], self._session.open_stream, target)
 
     async def ping(self) -> float:
         """Seconds that the relay took to answer. Raises ``OSError``."""
@@ -97,8 +113,9 @@ class SharedSession:
 class EgressPool:
     """All sessions of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self._context: ssl.SSLContext | None = None
+        self.announcer = Announcer(clock)
         self.on_back: Callable[[], object] = lambda: None
         """Called when the route in force can be taken again, after it could not."""
         self.reset()
@@ -109,6 +126,7 @@ class EgressPool:
         self._dials: dict[tuple[Hop, ...], asyncio.Task[SharedSession]] = {}
         self._failed: dict[tuple[Hop, ...], tuple[float, CoxswainError]] = {}
         self._watchers: set[asyncio.Task[None]] = set()
+        self.announcer.reset()
         self._kept: tuple[Hop, ...] = ()
         self._claimed: tuple[Hop, ...] | None = None
         self._was_down = False
@@ -174,6 +192,30 @@ class EgressPool:
             self._dials[way] = dial
             dial.add_done_callback(lambda done: self._dialled(way, done))
         return await asyncio.shield(dial)  # one of many who wait may give up, and the others not
+
+    async def tell(self, hops: tuple[Hop, ...], targets: Sequence[str | None]) -> None:
+        """Each hop of a circuit knows where it may connect, as far as it can be told: by its egress role, in their order.
+
+        Args:
+            targets: what each hop is about to be asked for.
+        """
+        for position, (hop, target) in enumerate(zip(hops, targets, strict=True), start=1):
+            if self.announcer.is_told(hop, target):
+                continue
+            try:
+                async with asyncio.timeout(_TELL_S):
+                    session = await self.session(hops[:position], precedence=False)
+                    await session.tell(target)
+            except (CoxswainError, OSError) as error:
+                self.announcer.failed(hop)
+                _log.warning("relay %s cannot be told where it may connect: %s", hop.name, error or "no answer in time")
+
+    async def tell_all(self) -> None:
+        """The inventory has changed: whoever is connected hears of it now, and not with the next connection."""
+        for session in list(self._sessions.values()):
+            if session.alive:
+                with contextlib.suppress(OSError):
+                    await session.tell()
 
     # -- inside
 
@@ -254,7 +296,8 @@ class EgressPool:
         except BaseException:
             session.abort()
             raise
-        return SharedSession(way, session, self._on_idle)
+        self.announcer.forget(hop)
+        return SharedSession(way, session, self._on_idle, self.announcer)
 
     async def _watch(self, session: SharedSession) -> None:
         await session.ended()

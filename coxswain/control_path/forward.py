@@ -19,7 +19,7 @@ from pathlib import Path
 from coxswain.control_path.model import Route
 from coxswain.control_path.ways import Ways
 from coxswain.errors import CoxswainError, NodeFailure, NodeUnreachable
-from coxswain.relay.byte_stream import CHUNK, ByteStream, SocketStream, splice
+from coxswain.relay.byte_stream import CHUNK, ByteStream, SocketStream, WrappedStream, splice
 
 __all__ = ["Forwarder", "Forwarders", "socket_over"]
 
@@ -151,11 +151,11 @@ async def _socket_over(ways: Ways, route: Route, target: str, number: int | None
     return theirs
 
 
-class _Answering:
+class _Answering(WrappedStream):
     """A stream that knows whether anything ever came: an end before that is all that a failure looks like (5.2, 6.3)."""
 
     def __init__(self, inner: ByteStream, on_silence: Callable[[], None] = lambda: None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._on_silence = on_silence
         self.answered = asyncio.Event()
 
@@ -173,18 +173,6 @@ class _Answering:
             self.answered.set()
         elif not self.answered.is_set():
             self._on_silence()
-
-    async def write(self, data: bytes) -> None:
-        await self._inner.write(data)
-
-    async def write_eof(self) -> None:
-        await self._inner.write_eof()
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def abort(self) -> None:
-        self._inner.abort()
 
 
 def _silent(route: Route, target: str) -> str:

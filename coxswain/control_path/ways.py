@@ -9,9 +9,11 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
+from coxswain.clock import Clock
 from coxswain.control_path import onion
+from coxswain.control_path.announce import Signer
 from coxswain.control_path.egress import DIAL_S, EgressPool, dial_tcp
-from coxswain.control_path.model import Hop, Route
+from coxswain.control_path.model import DIRECT, Hop, Route
 from coxswain.errors import NodeUnreachable
 from coxswain.relay.byte_stream import ByteStream, WatchedStream
 from coxswain.relay.onion_layers import decode_key
@@ -26,23 +28,38 @@ that, and comes over. Then it is cut."""
 class Ways:
     """Opens connections over relays."""
 
-    def __init__(self) -> None:
-        self.egress = EgressPool()
-        self._number = 0
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.egress = EgressPool(clock)
+        self._route = DIRECT
+        self._telling: set[asyncio.Task[None]] = set()
         self._passages: set[_Passage] = set()
 
     def reset(self) -> None:
         """A new loop: whatever was open was on the old one."""
         self._passages = set()
+        self._telling = set()
         self.egress.reset()
 
-    def use(self, context: ssl.SSLContext) -> None:
-        """From now on relays are shown this certificate. Any thread."""
+    def use(self, context: ssl.SSLContext, signer: Signer | None = None) -> None:
+        """From now on relays are shown this certificate, and told by ``signer`` where they may connect. Any thread."""
         self.egress.use(context)
+        if signer is not None:
+            self.egress.announcer.use(signer)
+
+    def allowances_changed(self) -> None:
+        """Relays that are in use are told; the others when they are used next."""
+        task = asyncio.get_running_loop().create_task(self._tell())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self) -> None:
+        await self.egress.tell_all()
+        if self._route.is_onion:
+            await self.egress.tell(self._route.hops, [None] * len(self._route.hops))
 
     def follow(self, number: int, route: Route) -> None:
         """The route in force is another one now."""
-        self._number = number
+        self._route = route
         self.egress.keep(() if route.is_onion else route.hops)
         asyncio.get_running_loop().call_later(MOVE_S, self._cut_before, number)
 
@@ -74,8 +91,8 @@ class Ways:
         """How many connections go over relays."""
         return len(self._passages)
 
-    @staticmethod
-    async def _circuit(hops: tuple[Hop, ...], target: str) -> ByteStream:
+    async def _circuit(self, hops: tuple[Hop, ...], target: str) -> ByteStream:
+        await self.egress.tell(hops, [*(hop.onion for hop in hops[1:]), target])
         setup, keys = onion.build([(hop.onion, decode_key(hop.onion_pubkey)) for hop in hops], target)
         try:
             stream = await dial_tcp(hops[0].onion, DIAL_S)

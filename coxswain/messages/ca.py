@@ -29,6 +29,7 @@ __all__ = [
     "LinkCredentialsRenewed",
     "RelayCredentials",
     "RevokeNodeCertificates",
+    "SignTargetPolicy",
 ]
 
 
@@ -121,6 +122,16 @@ class IssuedRelayCertificate:
     relay_crt: bytes
     fleet_ca_crt: bytes
     device_ca_crt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignTargetPolicy:
+    """Asked by onboarding: where a relay may connect, with the signature that it trusts. ``hostname``: in its certificate.
+    Reply: the document, bytes (``coxswain.relay.policy``). Changes nothing.
+    """
+
+    hostname: str
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

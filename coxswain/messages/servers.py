@@ -11,9 +11,11 @@ from coxswain.servers import Relay, Server
 
 __all__ = [
     "AddRelay",
+    "AddressesChanged",
     "CheckNoHop",
     "EditRelay",
     "FindServer",
+    "GetAllowance",
     "GetRelay",
     "GetServer",
     "GetSshIdentity",
@@ -32,6 +34,20 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class GetSshIdentity:
     """Asked by doors (for its public line) and by steps of operations (to log in). Reply: ``SshIdentity``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """Told by ``fleet``: a node came, went, or has another control address. A hint: relays are told late."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetAllowance:
+    """Where a relay has to connect as a hop, for onboarding. Reply: ``coxswain.control_path.targets.Allowance``. Raises
+    ``NotFound``.
+    """
+
+    relay_id: str
 
 
 @dataclass(frozen=True, slots=True)

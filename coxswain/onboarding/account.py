@@ -63,9 +63,10 @@ _RELAY = f"""\
 d={RELAY.directory}
 {_MAKE.strip()}
 mkdir -p -m 755 $d
-find $d -maxdepth 1 -type f -links 1 -name '*.key' ! -user "$u" -exec chown -h "$u:" {{}} +
+chown root:"$u" $d; chmod 1775 $d
+find $d -maxdepth 1 -type f -links 1 \\( -name '*.key' -o -name targets.policy \\) ! -user "$u" -exec chown -h "$u:" {{}} +
 """
-"""Its directory stays root's: a relay writes nothing."""
+"""Its directory stays root's, with the sticky bit: a relay replaces its policy, and no certificate."""
 
 _FORGET = """\
 ! getent passwd {account} >/dev/null || userdel -f {account}
@@ -94,7 +95,10 @@ def take_back(host: Host, program: Program) -> None:
     """All is root's again, and the user is gone, unless a unit that is there wants it. May be repeated, and comes before or
     after the files are removed.
     """
-    keys = f"[ ! -d {RELAY.directory} ] || chown -h root: {RELAY.directory}/*.key 2>/dev/null || true\n"
+    keys = (
+        f"[ ! -d {RELAY.directory} ] || {{ chown root: {RELAY.directory}; chmod 755 {RELAY.directory}; "
+        f"chown -h root: {RELAY.directory}/*.key {RELAY.directory}/*.policy 2>/dev/null || true; }}\n"
+    )
     wanted = f"! grep -qsxF User={program.account} /etc/systemd/system/*.service || exit 0"
     body = f"u={ROOT}\n{_NODE}" if program == NODE else keys
     script = f"set -e\n{wanted}\n{body}{_FORGET.format(account=program.account)}"

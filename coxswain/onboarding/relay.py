@@ -34,6 +34,7 @@ from coxswain.onboarding.install import (
 from coxswain.onboarding.neighbours import CLIENT_PORT, check_relay_beside_nodes, relay_ports
 from coxswain.onboarding.units import RELAY, egress_unit, ingress_unit, onion_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
+from coxswain.relay.policy import FILE_NAME
 from coxswain.servers import Relay, check_ssh_host
 from coxswain.ssh import Dialer, Host
 
@@ -222,7 +223,23 @@ def _certify(work: Work, host: Host) -> None:
 
 def _decertify(work: Work, host: Host) -> None:
     if work.remembered.get("had_key") is False:
-        host.run("rm -f /etc/relay/*.crt /etc/relay/*.key", what="removing the relay's certificate and keys")
+        host.run(
+            "rm -f /etc/relay/*.crt /etc/relay/*.key /etc/relay/*.policy", what="removing the relay's certificate and keys"
+        )
+
+
+def _allow(work: Work, host: Host) -> None:
+    """Where it may connect as a hop, from its first start on; what changes later is told to it over its own sessions
+    (``coxswain.control_path.announce``). An existing relay program leaves the file alone.
+    """
+    relay = _relay_of(work)
+    if not relay.egress_endpoint:
+        return
+    allowance = work.ask("servers", m.GetAllowance(relay.id))
+    hostname = relay.hostname or host_of(relay.egress_endpoint)
+    document = work.ask("certificate_authority", ca.SignTargetPolicy(hostname, tuple(sorted(allowance.targets))))
+    host.put(f"{RELAY.directory}/{FILE_NAME}", document, 0o600)
+    work.say(f"{len(allowance.targets)} places to which it may connect")
 
 
 def _start(work: Work, host: Host) -> None:
@@ -251,6 +268,7 @@ def _switch_back(work: Work, host: Host) -> None:
 
 def _restart(work: Work, host: Host) -> None:
     """With the units that are written today: those of a relay that was set up earlier made it root."""
+    _allow(work, host)
     hand_over(host, RELAY)
     for unit, text in _units(_relay_of(work)).items():
         put_unit(work, host, unit, lambda text=text: text)  # type: ignore[misc]

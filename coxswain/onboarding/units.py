@@ -168,7 +168,7 @@ def onion_unit(port: int) -> str:
 
 
 def _relay_unit(description: str, arguments: str) -> str:
-    """A relay of either kind only reads its keys, and binds its port."""
+    """A relay of either kind reads its keys, writes its policy (``coxswain.relay.policy``), and binds its port."""
     service = f"""\
 User={RELAY.account}
 Group={RELAY.account}
@@ -178,6 +178,7 @@ ExecStart=/usr/local/bin/relay {arguments}
 TimeoutStopSec=20
 CacheDirectory={RELAY.account}
 CacheDirectoryMode=0700
+ReadWritePaths=/etc/relay
 PrivateDevices=yes
 ProtectKernelTunables=yes
 {_SANDBOX}{_NO_ROOT}"""

@@ -58,6 +58,10 @@ class Backend:
         self._running: set[asyncio.Task[None]] = set()
         self._dialling = asyncio.Lock()
 
+    def use(self, context: ssl.SSLContext) -> None:
+        """From the next dial on. Any thread."""
+        self._context = context
+
     async def call(self, headers: Pairs) -> Http2Stream:
         """Starts a call. Raises ``GrpcFailure`` with the texts that devices are used to."""
         for attempt in (1, 2):  # the connection may end between look and use
@@ -78,7 +82,7 @@ class Backend:
 
     async def _connected(self) -> Http2Connection:
         async with self._dialling:
-            if self._connection is None or self._connection.closed:
+            if self._connection is None or not self._connection.takes_calls:
                 self._connection = await self._dial()
             return self._connection
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["CHUNK", "ByteStream", "SocketStream", "WatchedStream", "splice"]
+__all__ = ["CHUNK", "ByteStream", "SocketStream", "WatchedStream", "WrappedStream", "splice"]
 
 CHUNK = 64 * 1024
 """Bytes that are read in one go."""
@@ -55,13 +55,11 @@ class ByteStream(Protocol):
         ...
 
 
-class WatchedStream:
-    """Another stream, in all but one thing: ``on_end`` is called, once, when it is closed or aborted."""
+class WrappedStream:
+    """A stream that is another one, and something besides: subclasses change what they are about."""
 
-    def __init__(self, inner: ByteStream, on_end: Callable[[], None]) -> None:
+    def __init__(self, inner: ByteStream) -> None:
         self._inner = inner
-        self._on_end = on_end
-        self._open = True
 
     async def read(self, limit: int = CHUNK) -> bytes:
         return await self._inner.read(limit)
@@ -74,10 +72,25 @@ class WatchedStream:
 
     def close(self) -> None:
         self._inner.close()
-        self._ended()
 
     def abort(self) -> None:
         self._inner.abort()
+
+
+class WatchedStream(WrappedStream):
+    """Another stream, in all but one thing: ``on_end`` is called, once, when it is closed or aborted."""
+
+    def __init__(self, inner: ByteStream, on_end: Callable[[], None]) -> None:
+        super().__init__(inner)
+        self._on_end = on_end
+        self._open = True
+
+    def close(self) -> None:
+        super().close()
+        self._ended()
+
+    def abort(self) -> None:
+        super().abort()
         self._ended()
 
     def _ended(self) -> None:

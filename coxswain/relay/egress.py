@@ -2,8 +2,9 @@
 
 The controller comes with mutual TLS and opens yamux streams; on each it names a target, which is dialled, and bytes are
 passed on. There is no answer to the line: every failure is the end of the stream, with nothing sent. Beat: any number of
-sessions at once, so that a second connection never hangs, a deadline for everything that a stranger could leave open, and no
-service for whoever stole another relay's certificate.
+sessions at once, so that a second connection never hangs, a deadline for everything that a stranger could leave open, no
+service for whoever stole another relay's certificate, and no target but those that are allowed; which these are, the
+controller may say on a substream of its own (``coxswain.relay.policy``).
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from cryptography.x509.oid import NameOID
 from coxswain.errors import CoxswainError
 from coxswain.pki.certificates import RELAY_ORGANIZATION
 from coxswain.relay.byte_stream import ByteStream, SocketStream, splice
+from coxswain.relay.policy import ANNOUNCE, MOST_BYTES, PolicyFile, StalePolicy
 from coxswain.relay.stream_tls import tls_over
-from coxswain.relay.targets import MAX_TARGET, AllowList, dial
+from coxswain.relay.targets import MAX_TARGET, Allowed, AllowList, dial
 from coxswain.relay.yamux import Limits, Session, SessionClosed, Stream, Timing
 
 __all__ = ["EgressRelay", "read_line"]
 
 LINE_S = 60.0
 """Seconds in which a new stream must name its target."""
+
+POLICY_S = 30.0
+"""Seconds in which a policy must have come."""
 
 _LIMITS = Limits(max_streams=2048)
 
@@ -39,7 +44,7 @@ class EgressRelay:
         context: ssl.SSLContext,
         log: logging.Logger,
         *,
-        allowed: AllowList | None = None,
+        allowed: Allowed | None = None,
         timing: Timing | None = None,
         line_s: float = LINE_S,
     ) -> None:
@@ -48,6 +53,7 @@ class EgressRelay:
         self._allowed = allowed or AllowList(())
         self._timing = timing
         self._line_s = line_s
+        self._one_policy = asyncio.Semaphore(1)  # at a time: each may have 4 MB
 
     async def serve(self, stream: SocketStream) -> None:
         """One connection, from the handshake to its end."""
@@ -74,6 +80,9 @@ class EgressRelay:
         try:
             async with asyncio.timeout(self._line_s):
                 line = await read_line(stream)
+            if line.startswith(ANNOUNCE):
+                await self._take_policy(stream, line.removeprefix(ANNOUNCE))
+                return
             onward = await dial(line, self._allowed)
         except (OSError, CoxswainError, ValueError):
             stream.close()  # no reason is given (5.2)
@@ -82,6 +91,33 @@ class EgressRelay:
             stream.close()
             raise
         await splice(stream, onward)
+
+    async def _take_policy(self, stream: Stream, length: str) -> None:
+        """Answers with one line, and closes. Raises ``ValueError``, ``OSError``: it did not come whole."""
+        if not (length.isdigit() and int(length) <= MOST_BYTES):
+            raise ValueError("no length")
+        async with self._one_policy, asyncio.timeout(POLICY_S):
+            await stream.write(b"go\n")
+            document = bytearray()
+            while len(document) < int(length):
+                part = await stream.read(int(length) - len(document))
+                if not part:
+                    raise ValueError("cut off")
+                document += part
+            await stream.write(f"{self._verdict(bytes(document))[:200]}\n".encode())
+        stream.close()
+
+    def _verdict(self, document: bytes) -> str:
+        if not isinstance(self._allowed, PolicyFile):
+            return "no where this relay may connect is said by --allow"
+        try:
+            self._allowed.accept(document)
+        except StalePolicy as error:
+            return f"old {error.in_force}"
+        except (CoxswainError, OSError) as error:
+            self._log.warning("[egress] a target policy is not taken: %s", error)
+            return f"no {error}"
+        return "ok"
 
 
 def _is_relay(der: bytes | None) -> bool:

@@ -21,7 +21,7 @@ import h2.settings
 
 from coxswain.relay.byte_stream import ByteStream
 
-__all__ = ["Body", "Headers", "Http2Connection", "Http2Stream", "StreamGone"]
+__all__ = ["Body", "GoAwaySieve", "Headers", "Http2Connection", "Http2Stream", "StreamGone"]
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -31,6 +31,10 @@ _MAX_STREAMS = 100
 _MAX_HEADER_BYTES = 64 * 1024
 _WRITE_S = 30.0
 _PREFACE_S = 20.0
+_FAREWELL_S = 5.0
+_GOAWAY = 7
+_FRAME_HEAD = 9
+_MOST_FAREWELL = 16_384
 _RESETS_SPARED = 200
 """Streams that a peer may open and drop, or have us drop for a mistake in them, beside twice as many as it sees through (the
 floods of CVE-2023-44487 and CVE-2025-8671)."""
@@ -176,6 +180,8 @@ class Http2Connection:
         self._resets = 0
         self._greeted = False
         self.closed = False
+        self._going_away = False
+        self._sieve = GoAwaySieve() if client else None
         config = h2.config.H2Configuration(client_side=client, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
         self._h2.local_settings = h2.settings.Settings(
@@ -187,6 +193,11 @@ class Http2Connection:
                 **({h2.settings.SettingCodes.ENABLE_PUSH: 0} if client else {}),
             },
         )
+
+    @property
+    def takes_calls(self) -> bool:
+        """False when it has ended, and when the other side only finishes what it has begun."""
+        return not (self.closed or self._going_away)
 
     async def start(self) -> None:
         """Sends the preface. Raises ``OSError``."""
@@ -202,9 +213,15 @@ class Http2Connection:
                 data = await self._read()
                 if not data:
                     break
+                if self._sieve is not None:
+                    data, farewells = self._sieve.feed(data)
+                    for last_stream, code in farewells:
+                        self._on_farewell(last_stream, code)
                 for event in self._h2.receive_data(data):
                     self._take(event)
                 await self._flush()
+                if self._going_away and not self._streams:
+                    break
                 if self._resets > _RESETS_SPARED + 2 * self._answered:
                     self._h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
                     break
@@ -227,8 +244,8 @@ class Http2Connection:
 
     async def open(self, pairs: Pairs) -> Http2Stream:
         """Sends a request's headers. Raises ``StreamGone``: this connection takes none."""
-        if self.closed:
-            raise StreamGone("the connection is closed")
+        if not self.takes_calls:
+            raise StreamGone("the connection is closed" if self.closed else "the server is going away")
         try:
             number = self._h2.get_next_available_stream_id()
             self._h2.send_headers(number, pairs)
@@ -321,6 +338,15 @@ class Http2Connection:
             case h2.events.ConnectionTerminated():
                 raise ConnectionResetError("the server is going away")
 
+    def _on_farewell(self, last_stream: int, code: int) -> None:
+        """Calls that the server has begun go on to their end; of the others it has seen nothing (RFC 9113, 6.8)."""
+        if code != h2.errors.ErrorCodes.NO_ERROR:
+            raise ConnectionResetError("the server is going away")
+        self._going_away = True
+        self._idle_s = _FAREWELL_S
+        for number in [number for number in self._streams if number > last_stream]:
+            self._streams.pop(number).lose(StreamGone("the server is going away", h2.errors.ErrorCodes.REFUSED_STREAM))
+
     def _request(self, event: h2.events.RequestReceived) -> None:
         number = event.stream_id or 0
         stream = self._streams[number] = Http2Stream(self, number)
@@ -340,6 +366,54 @@ class Http2Connection:
         if stream is not None and stream.we_ended and stream.they_ended:
             self._answered += 1
             del self._streams[number]
+
+
+class GoAwaySieve:
+    """Takes GOAWAY frames out of what a server sends: ``h2`` would take no frame after one, and a server that drains sends
+    all the rest of the calls that are under way. Everything else passes as it is.
+    """
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._passing = 0
+        self._farewell = bytearray()
+        self._wanted = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+        """What is for ``h2``, and of each GOAWAY the last stream and the error code. Raises ``ConnectionResetError`` for one
+        that is none.
+        """
+        passed, farewells, at = bytearray(), [], 0
+        while at < len(data):
+            if self._passing:
+                part = data[at : at + self._passing]
+                passed += part
+                self._passing -= len(part)
+            elif self._wanted:
+                part = data[at : at + self._wanted]
+                self._farewell += part
+                self._wanted -= len(part)
+                if not self._wanted:
+                    farewells.append((int.from_bytes(self._farewell[:4]) & 0x7FFF_FFFF, int.from_bytes(self._farewell[4:8])))
+                    self._farewell.clear()
+            else:
+                part = data[at : at + _FRAME_HEAD - len(self._head)]
+                self._head += part
+                if len(self._head) == _FRAME_HEAD:
+                    self._begin(passed)
+            at += len(part)
+        return bytes(passed), farewells
+
+    def _begin(self, passed: bytearray) -> None:
+        length = int.from_bytes(self._head[:3])
+        if self._head[3] != _GOAWAY:
+            passed += self._head
+            self._passing = length
+        elif 8 <= length <= _MOST_FAREWELL:
+            self._wanted = length
+        else:
+            raise ConnectionResetError("the server is going away")
+        self._head.clear()
 
 
 @contextlib.contextmanager

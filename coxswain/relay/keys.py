@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from coxswain.errors import Refused
 from coxswain.relay.onion_layers import decode_key, encode_key
 
-__all__ = ["load_or_create_onion_key", "load_or_create_relay_key", "new_csr"]
+__all__ = ["load_or_create_onion_key", "load_or_create_relay_key", "new_csr", "write_whole"]
 
 
 def load_or_create_relay_key(path: Path) -> tuple[ec.EllipticCurvePrivateKey, bool]:
@@ -25,7 +25,7 @@ def load_or_create_relay_key(path: Path) -> tuple[ec.EllipticCurvePrivateKey, bo
     except FileNotFoundError:
         key = ec.generate_private_key(ec.SECP256R1())
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        _create(path, key.private_bytes(encoding, form, serialization.NoEncryption()))
+        write_whole(path, key.private_bytes(encoding, form, serialization.NoEncryption()))
         return key, True
     try:
         found = serialization.load_pem_private_key(content, None)
@@ -49,12 +49,12 @@ def load_or_create_onion_key(path: Path) -> tuple[X25519PrivateKey, bool]:
         text = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         key = X25519PrivateKey.generate()
-        _create(path, f"{encode_key(key.private_bytes_raw())}\n".encode("ascii"))
+        write_whole(path, f"{encode_key(key.private_bytes_raw())}\n".encode("ascii"))
         return key, True
     return X25519PrivateKey.from_private_bytes(decode_key(text)), False
 
 
-def _create(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """A file of mode 0600 that is there whole or not at all, also after the power failed. Directories get 0755."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -31,7 +31,11 @@ _allow = click.option(
     "--allow",
     multiple=True,
     metavar="TARGET",
-    help="Connect to nothing else: host, address, network or *, each with :port or without. May be repeated.",
+    help="Connect to this and nothing else, whatever the controller says: host, address, network or *, each with :port or "
+    "without. May be repeated.",
+)
+_allow_any = click.option(
+    "--allow-any", is_flag=True, help="Connect anywhere but to loopback, link-local and metadata addresses."
 )
 
 
@@ -69,14 +73,18 @@ def run(client_addr: str, tunnel_addr: str, config_dir: Path) -> None:
 @cli.command()
 @click.option("--tunnel-addr", default=":8456", show_default=True, help="Where the controller, or the hop before, connects.")
 @_allow
+@_allow_any
 @_config_dir
-def egress(tunnel_addr: str, allow: tuple[str, ...], config_dir: Path) -> None:
-    """Be a hop of the controller's way to its nodes, until SIGTERM or SIGINT."""
+def egress(tunnel_addr: str, allow: tuple[str, ...], *, allow_any: bool, config_dir: Path) -> None:
+    """Be a hop of the controller's way to its nodes, until SIGTERM or SIGINT.
+
+    It connects to what the controller's policy says (targets.policy beside its certificate), or what --allow says.
+    """
     import asyncio  # noqa: PLC0415
 
     from coxswain.relay.programs import run_egress  # noqa: PLC0415
 
-    asyncio.run(run_egress(config_dir, tunnel_addr, allow, _log_to_stderr()))
+    asyncio.run(run_egress(config_dir, tunnel_addr, allow, _log_to_stderr(), anywhere=allow_any))
 
 
 @cli.command("onion-key")
@@ -95,14 +103,18 @@ def onion_key(config_dir: Path) -> None:
 @cli.command()
 @click.option("--listen", default=":8457", show_default=True, help="Where the hop before connects.")
 @_allow
+@_allow_any
 @_config_dir
-def onion(listen: str, allow: tuple[str, ...], config_dir: Path) -> None:
-    """Be an onion hop, until SIGTERM or SIGINT. Whoever knows the public key can use it: see --allow."""
+def onion(listen: str, allow: tuple[str, ...], *, allow_any: bool, config_dir: Path) -> None:
+    """Be an onion hop, until SIGTERM or SIGINT.
+
+    It connects to what the controller's policy says (targets.policy beside its certificate), or what --allow says.
+    """
     import asyncio  # noqa: PLC0415
 
     from coxswain.relay.programs import run_onion  # noqa: PLC0415
 
-    asyncio.run(run_onion(config_dir, listen, allow, _log_to_stderr()))
+    asyncio.run(run_onion(config_dir, listen, allow, _log_to_stderr(), anywhere=allow_any))
 
 
 @cli.command()

@@ -1,6 +1,6 @@
 """The onion role: a hop that knows its neighbours and nothing else (relay-contract.md 6, the relay's side).
 
-Anybody who knows the relay's public key may use it, so ``--allow`` names where it may connect to. Beat: a setup is accepted
+Anybody who knows the relay's public key may use it; so it connects only to what is allowed. Beat: a setup is accepted
 once, so that a recorded one gives nobody a keystream a second time; and it must come within a deadline.
 """
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from coxswain.errors import Refused
 from coxswain.relay.byte_stream import ByteStream, SocketStream, splice
 from coxswain.relay.onion_layers import KEY_BYTES, Keystream, VeiledStream, open_layer
-from coxswain.relay.targets import AllowList, dial
+from coxswain.relay.targets import Allowed, AllowList, dial
 
 __all__ = ["OnionRelay"]
 
@@ -32,7 +32,7 @@ class OnionRelay:
         self,
         private: X25519PrivateKey,
         *,
-        allowed: AllowList | None = None,
+        allowed: Allowed | None = None,
         setup_s: float = SETUP_S,
         remembered: int = _REMEMBERED,
     ) -> None:

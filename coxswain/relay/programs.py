@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coxswain.errors import Refused
+from coxswain.errors import InvalidInput, Refused
 from coxswain.relay.backend import Backend
 from coxswain.relay.contexts import Credentials, client_context, server_context
 from coxswain.relay.egress import EgressRelay
@@ -17,8 +17,9 @@ from coxswain.relay.ingress import Tunnels
 from coxswain.relay.keys import load_or_create_onion_key
 from coxswain.relay.listener import Listener
 from coxswain.relay.onion import OnionRelay
+from coxswain.relay.policy import PolicyFile
 from coxswain.relay.proxy import DeviceProxy
-from coxswain.relay.targets import AllowList
+from coxswain.relay.targets import Allowed, AllowList
 
 __all__ = ["run_egress", "run_ingress", "run_onion"]
 
@@ -47,10 +48,12 @@ async def run_ingress(directory: Path, client_addr: str, tunnel_addr: str, log: 
     await back.stop()
 
 
-async def run_egress(directory: Path, tunnel_addr: str, allow: Sequence[str], log: logging.Logger) -> None:
-    """Serves until SIGTERM or SIGINT. Raises as ``run_ingress``, and ``InvalidInput`` (``allow``)."""
+async def run_egress(
+    directory: Path, tunnel_addr: str, allow: Sequence[str], log: logging.Logger, *, anywhere: bool = False
+) -> None:
+    """Serves until SIGTERM or SIGINT. Raises as ``run_ingress`` and ``_allowed``."""
     context = _context(lambda: server_context(_material(directory, "fleet-ca.crt")))
-    relay = EgressRelay(context, log, allowed=AllowList(allow))
+    relay = EgressRelay(context, log, allowed=_allowed(directory, allow, anywhere=anywhere, log=log))
     listener = Listener(relay.serve, log, limit=256, per_host=64)
     over = _signalled()
     log.info("[relay] egress relay ready — coxswain egress tunnel on %s", await listener.start(tunnel_addr))
@@ -59,15 +62,32 @@ async def run_egress(directory: Path, tunnel_addr: str, allow: Sequence[str], lo
     await listener.stop()
 
 
-async def run_onion(directory: Path, listen: str, allow: Sequence[str], log: logging.Logger) -> None:
-    """Serves until SIGTERM or SIGINT. Raises ``InvalidInput`` (its key, ``allow``), ``OSError``."""
+async def run_onion(
+    directory: Path, listen: str, allow: Sequence[str], log: logging.Logger, *, anywhere: bool = False
+) -> None:
+    """Serves until SIGTERM or SIGINT. Raises ``InvalidInput`` (its key), ``OSError``, and as ``_allowed``."""
     key, _ = load_or_create_onion_key(directory / "onion.key")
-    listener = Listener(OnionRelay(key, allowed=AllowList(allow)).serve, log, per_host=1024)
+    allowed = _allowed(directory, allow, anywhere=anywhere, log=log)
+    listener = Listener(OnionRelay(key, allowed=allowed).serve, log, per_host=1024)
     over = _signalled()
     log.info("[relay] onion relay ready on %s", await listener.start(listen))
     await over.wait()
     log.info("[relay] shutdown signal received")
     await listener.stop()
+
+
+def _allowed(directory: Path, allow: Sequence[str], *, anywhere: bool, log: logging.Logger) -> Allowed:
+    """What the flags say; without any, what the controller's policy says.
+
+    Raises:
+        InvalidInput: flags that cannot be.
+        Refused: no flag, and no policy: a relay that connects anywhere is everybody's.
+    """
+    if allow and anywhere:
+        raise InvalidInput("allow-any: says that --allow limits nothing; give one of them")
+    if allow or anywhere:
+        return AllowList(allow, anywhere=anywhere)
+    return PolicyFile(directory, log)
 
 
 def _material(directory: Path, anchor: str) -> Credentials:

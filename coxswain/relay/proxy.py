@@ -67,6 +67,10 @@ class DeviceProxy:
         self._draining = False
         self._claims = 0
 
+    def use(self, context: ssl.SSLContext) -> None:
+        """Connections that come from now on are shown this; the others stay. Any thread."""
+        self._context = context
+
     async def serve(self, stream: SocketStream) -> None:
         """One device's connection, from the handshake to its end."""
         over = await tls_over(stream, self._context, server_name=None, within_s=_HANDSHAKE_S)

@@ -1,4 +1,7 @@
-"""Where an egress or onion relay connects to: the target line, and which targets an operator allows."""
+"""Where an egress or onion relay connects to: the target line, and which targets are allowed.
+
+Nothing is, unless somebody says so: an operator (``--allow``), or the controller (``coxswain.relay.policy``).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from coxswain.errors import InvalidInput, Refused
 from coxswain.relay.byte_stream import SocketStream
 
-__all__ = ["DIAL_S", "AllowList", "dial", "parse_target"]
+__all__ = ["DIAL_S", "AllowList", "Allowed", "dial", "parse_target"]
 
 DIAL_S = 15.0
 """Seconds for a relay's onward connection, names included (relay-contract.md 5.2, 6.3)."""
@@ -19,6 +22,25 @@ DIAL_S = 15.0
 MAX_TARGET = 255
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_PRIVATE_TO_HOST = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # which connects to this host
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local; most clouds' metadata service is 169.254.169.254
+        "100.100.100.200/32",  # metadata of Alibaba Cloud
+        "168.63.129.16/32",  # of Azure
+        "192.0.0.192/32",  # of Oracle Cloud
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+        "::/127",  # unspecified, and loopback
+        "fd00:ec2::254/128",  # metadata of AWS
+        "fe80::/10",
+        "ff00::/8",
+    )
+)
+"""What only this host can reach, and what gives away its identity: never dialled for a name, a wide network or ``*``."""
 
 
 def parse_target(text: str) -> tuple[str, int]:
@@ -41,61 +63,82 @@ def parse_target(text: str) -> tuple[str, int]:
     return host, port
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """``network`` None: any host, or the one that is called ``name``. ``port`` 0: any."""
-
-    network: _Network | None
-    name: str
-    port: int
-
-
-class AllowList:
-    """What ``--allow`` says: each entry ``host``, ``network``, ``*``, each with ``:port`` or without. Empty: everything.
-
-    A name is allowed as it is written; an address or network also when a name leads there. So that no name leads to
-    somewhere else between look and dial, the addresses that were looked at are the ones that are dialled.
-    """
-
-    def __init__(self, entries: Sequence[str]) -> None:
-        """Raises ``InvalidInput`` for an entry that cannot be understood."""
-        self._rules = tuple(_rule(entry) for entry in entries)
+class Allowed(Protocol):
+    """Says where a relay may connect."""
 
     def permits(self, host: str, address: str, port: int) -> bool:
         """May ``address``, which ``host`` stands for, be dialled?"""
-        if not self._rules:
+        ...
+
+
+class AllowList:
+    """Entries are ``host``, ``network`` or ``*``, each with ``:port`` or without. None: nothing is allowed.
+
+    A name is allowed as it is written; an address or network also when a name leads there. So that no name leads to
+    somewhere else between look and dial, the addresses that were looked at are the ones that are dialled. Loopback,
+    link-local and metadata addresses are allowed only where an entry is such an address, a network of them, or
+    ``localhost``: whoever holds a name could else lead it there.
+    """
+
+    def __init__(self, entries: Sequence[str], *, anywhere: bool = False) -> None:
+        """``anywhere``: as ``*`` among the entries. Raises ``InvalidInput`` for an entry that cannot be understood."""
+        self._single: set[tuple[str | _Address, int]] = set()  # port 0: any
+        self._networks: list[tuple[_Network, int]] = []
+        for entry in ("*", *entries) if anywhere else entries:
+            what, port = _rule(entry)
+            if isinstance(what, str):
+                self._single.add((what, port))
+            elif what.num_addresses == 1:
+                self._single.add((_plain(what.network_address), port))
+            else:
+                self._networks.append((what, port))
+
+    def permits(self, host: str, address: str, port: int) -> bool:
+        """May ``address``, which ``host`` stands for, be dialled?"""
+        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        name = host.lower().rstrip(".")
+        private = [network for network in _PRIVATE_TO_HOST if ip in network]
+        if self._single & {(ip, port), (ip, 0)}:
             return True
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        return any(self._fits(rule, host, ip, port) for rule in self._rules)
-
-    @staticmethod
-    def _fits(rule: _Rule, host: str, ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
-        if rule.port not in (0, port):
-            return False
-        if rule.network is not None:
-            return ip in rule.network
-        return rule.name in ("*", host.lower().rstrip("."))
+        if name == "localhost" and ip.is_loopback and self._single & {(name, port), (name, 0)}:
+            return True
+        for network, wanted in self._networks:
+            if wanted in (0, port) and ip in network and (not private or any(_within(network, p) for p in private)):
+                return True
+        return not private and bool(self._single & {(name, port), (name, 0), ("*", port), ("*", 0)})
 
 
-def _rule(entry: str) -> _Rule:
+def _plain(ip: _Address) -> _Address:
+    """An IPv4 address that is written as an IPv6 one is itself."""
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def _within(inner: _Network, outer: _Network) -> bool:
+    if isinstance(inner, ipaddress.IPv4Network):
+        return isinstance(outer, ipaddress.IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, ipaddress.IPv6Network) and inner.subnet_of(outer)
+
+
+def _rule(entry: str) -> tuple[str | _Network, int]:
+    """Name, network or ``*``; and a port, or 0 for any."""
     text, port = entry.strip(), 0
     try:
-        return _Rule(ipaddress.ip_network(text, strict=False), "", 0)
+        return ipaddress.ip_network(text, strict=False), 0
     except ValueError:
         pass
     head, colon, digits = text.rpartition(":")
-    if colon and digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 65535:
+    if colon and digits.isascii() and digits.isdigit() and len(digits) <= 5 and 1 <= int(digits) <= 65535:
         text, port = head.removeprefix("[").removesuffix("]"), int(digits)
         try:
-            return _Rule(ipaddress.ip_network(text, strict=False), "", port)
+            return ipaddress.ip_network(text, strict=False), port
         except ValueError:
             pass
     if not text or any(character in text for character in ":/ []"):
         raise InvalidInput(f"allow: {entry[:80]!r} is not host, address, network or *, each with :port or without")
-    return _Rule(None, text.lower().rstrip("."), port)
+    return text.lower().rstrip("."), port
 
 
-async def dial(target: str, allowed: AllowList, within_s: float = DIAL_S) -> SocketStream:
+async def dial(target: str, allowed: Allowed, within_s: float = DIAL_S) -> SocketStream:
     """Connects to where ``target`` says.
 
     Raises:
@@ -108,7 +151,7 @@ async def dial(target: str, allowed: AllowList, within_s: float = DIAL_S) -> Soc
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(where[0]) for _, _, _, _, where in found if allowed.permits(host, str(where[0]), port)]
         if not addresses:
-            raise Refused("target: is not one of those that --allow names")
+            raise Refused("target: is not one of those that are allowed")
         failure: OSError = ConnectionRefusedError("no address")
         for address in addresses:
             try:

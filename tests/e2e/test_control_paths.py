@@ -66,6 +66,27 @@ def _only_by_way_of(there: Sea, hops: list[Hop]) -> None:
     there.fleet.controller.all_in_sync(NODES)
 
 
+def test_where_relays_may_connect_follows_the_inventory_and_whoever_else_asks_gets_nothing(there: Sea) -> None:
+    """A7, with the program as it is installed: the last hop of circuits leads to the fleet's nodes, and to nothing else."""
+    first, last = (there.hop(f"told{place}", onion=True, ours=True) for place in range(2))
+    there.path("told", [first, last])
+    there.activate("told")
+    there.fleet.controller.all_in_sync(NODES)
+    nodes = {f"127.0.0.1:{front.port}" for front in there.fronts}
+    eventually(lambda: first.allowed == {f"{last.address}:{port}" for port in last.ports.values()}, timeout=30)
+    eventually(lambda: nodes <= last.allowed, timeout=30)
+    elsewhere = f"127.0.0.1:{there.fleet.base_port}"  # an agent itself, which answers: only its front is of the inventory
+    assert last.leads_to(f"127.0.0.1:{there.fronts[0].port}") and not last.leads_to(elsewhere)
+
+    there.client.post("/api/nodes", {"name": "late", "control_addr": elsewhere})
+    eventually(lambda: elsewhere in last.allowed, timeout=30)
+    assert last.leads_to(elsewhere) and elsewhere not in first.allowed
+    there.client.call("DELETE", "/api/nodes/late")
+    eventually(lambda: elsewhere not in last.allowed, timeout=30)
+    assert not last.leads_to(elsewhere)
+    there.fleet.controller.all_in_sync(NODES)
+
+
 def test_one_session_serves_all_nodes_and_what_changes_the_route_moves_all(there: Sea) -> None:
     first, second = there.hop("first"), there.hop("second")
     there.path("one", [first])

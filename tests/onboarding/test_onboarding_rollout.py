@@ -100,14 +100,18 @@ def test_a_relay_with_all_its_roles(rig):
     assert relay["endpoint"] == f"{machine.address}:8444" and relay["egress_endpoint"] == f"{machine.address}:8456"
     assert relay["onion"] and "onion_pubkey" not in relay, "who knows the key has a proxy"
     assert machine.files("/etc/systemd/system") == ["relay-egress.service", "relay-onion.service", "relay.service"]
-    assert {"relay.key", "relay.crt", "fleet-ca.crt", "device-ca.crt", "onion.key"} <= set(machine.files("/etc/relay"))
+    assert {"relay.key", "relay.crt", "fleet-ca.crt", "device-ca.crt", "onion.key", "targets.policy"} <= set(
+        machine.files("/etc/relay")
+    )
     again = rig.client.post(f"/api/servers/{server['id']}/deploy", body)
     assert again["id"] == relay["id"]
     assert rig.client.get(f"/api/relays/{relay['id']}")["tunnel"] == "connected"
+    machine.path("/etc/relay/targets.policy").unlink()  # as on a host from before there were any
     newer = str(relay_file(rig.home / "relay2", version="0.5.0"))
     updated = rig.client.post(f"/api/relays/{relay['id']}/update-agent", {"binary_path": newer})
     assert updated["agent_version"] == "v0.5.0"
     eventually(lambda: rig.client.get(f"/api/relays/{relay['id']}")["tunnel"] == "connected", timeout=30)
+    assert "targets.policy" in machine.files("/etc/relay"), "without which it would not have started"
     hop = rig.client.post(f"/api/relays/{relay['id']}/egress", {"hop": 3})
     assert hop["egress_hop"] == 3
     rig.client.post(f"/api/relays/{relay['id']}/remove")

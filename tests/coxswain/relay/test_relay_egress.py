@@ -53,7 +53,7 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def place_of(pki: Pki, allow: Sequence[str] = (), **options: Any) -> AsyncIterator[Place]:
+async def place_of(pki: Pki, allow: Sequence[str] = ("127.0.0.0/8",), **options: Any) -> AsyncIterator[Place]:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hi ")
         while data := await reader.read(1000):
@@ -285,10 +285,32 @@ def test_what_allow_lists_permit() -> None:
     assert rules.permits("Node.Example.", "198.51.100.1", 8444) and not rules.permits("node.example", "198.51.100.1", 1)
     assert rules.permits("x", "2001:db8::", 1) and rules.permits("x", "2001:db8::9", 443)
     assert not rules.permits("10.0.0.1.evil.example", "198.51.100.1", 22)
-    assert AllowList([]).permits("anything", "198.51.100.1", 1)
+    assert not AllowList([]).permits("anything", "198.51.100.1", 1)
+    assert AllowList([], anywhere=True).permits("anything", "198.51.100.1", 1)
     for wrong in ("", "a:b", "a:0", "http://a", "a b"):
         with pytest.raises(InvalidInput, match="allow"):
             AllowList([wrong])
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.9.9.9", "0.0.0.0", "169.254.169.254", "100.100.100.200", "168.63.129.16", "::1", "::",
+                "fe80::1", "fd00:ec2::254", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "255.255.255.255", "ff02::1"],
+)  # fmt: skip
+def test_what_only_the_host_reaches_is_allowed_only_where_an_entry_is_it(address: str) -> None:
+    """Whoever holds a node's name must not lead a relay to itself, or to the metadata of its cloud."""
+    wide = AllowList(["*:80", "0.0.0.0/0", "::/0", "node.example", "node.example:80"], anywhere=True)
+    assert not wide.permits("node.example", address, 80) and not wide.permits(address, address, 80)
+    bracketed = f"[{address}]:80" if ":" in address else f"{address}:80"
+    for entry in (address, bracketed):
+        named = AllowList([entry])
+        assert named.permits(address, address, 80)
+        assert named.permits(address, address, 81) is (entry is address)
+
+
+def test_localhost_is_loopback_for_who_says_it() -> None:
+    assert AllowList(["localhost:1"]).permits("localhost", "127.0.0.1", 1)
+    assert not AllowList(["localhost:1"]).permits("localhost", "169.254.169.254", 1)
+    assert not AllowList(["*"]).permits("localhost", "127.0.0.1", 1)
 
 
 def test_addresses_to_listen_on() -> None:

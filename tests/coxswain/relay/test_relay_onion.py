@@ -106,7 +106,7 @@ def _changed(blob: bytes, at: int, change: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def hop(key: X25519PrivateKey, allow: Sequence[str] = (), **options: Any) -> AsyncIterator[str]:
+async def hop(key: X25519PrivateKey, allow: Sequence[str] = ("127.0.0.0/8",), **options: Any) -> AsyncIterator[str]:
     listener = Listener(OnionRelay(key, allowed=AllowList(allow), **options).serve, LOG)
     try:
         yield await listener.start("127.0.0.1:0")

@@ -98,6 +98,24 @@ def test_what_cannot_be_is_one_line_and_exit_1(tmp_path: Path) -> None:
         assert re.fullmatch(r"relay: .*\n", done.stderr) and "secret" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["egress", "onion"])
+def test_a_relay_that_nobody_told_where_it_may_connect_does_not_start_and_says_what_to_give(
+    tmp_path: Path, command: str
+) -> None:
+    pki = Pki.make()
+    pki.write_relay(tmp_path)
+    done = relay(command, "--config-dir", str(tmp_path))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    for said in ("targets.policy", "cox relays renew", "--allow TARGET", "--allow-any"):
+        assert said in done.stderr
+    (tmp_path / "targets.policy").write_bytes(b"{}")
+    assert "is none" in relay(command, "--config-dir", str(tmp_path)).stderr
+    (tmp_path / "targets.policy").write_bytes(pki.policy("192.0.2.1", 1))
+    assert "is for '192.0.2.1', and this is 127.0.0.1" in relay(command, "--config-dir", str(tmp_path)).stderr
+    both = relay(command, "--allow", "a:1", "--allow-any", "--config-dir", str(tmp_path))
+    assert both.returncode == 1 and "allow-any" in both.stderr
+
+
 def test_the_log_says_what_existing_relays_say(tmp_path: Path) -> None:
     pki = Pki.make()
     pki.write_relay(tmp_path)
@@ -129,7 +147,10 @@ def test_egress_and_onion_run_and_end(tmp_path: Path) -> None:
     pki.write_relay(tmp_path)
     (tmp_path / "device-ca.crt").unlink()  # not read by these
     for arguments, said in (
-        (["egress", "--tunnel-addr", "127.0.0.1:0"], "egress relay ready — coxswain egress tunnel on 127.0.0.1:"),
+        (
+            ["egress", "--tunnel-addr", "127.0.0.1:0", "--allow-any"],
+            "egress relay ready — coxswain egress tunnel on 127.0.0.1:",
+        ),
         (["onion", "--listen", "127.0.0.1:0", "--allow", "10.0.0.0/8"], "onion relay ready on 127.0.0.1:"),
     ):
         with relay_program(*arguments, "--config-dir", str(tmp_path)) as (process, log):
@@ -140,5 +161,6 @@ def test_egress_and_onion_run_and_end(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = relay("onion", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--config-dir", str(tmp_path))
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = relay("onion", "--listen", at, "--allow-any", "--config-dir", str(tmp_path))
     assert done.returncode == 1 and "in use" in done.stderr

@@ -46,6 +46,7 @@ class Relay:
     account: Account
     proxy: DeviceProxy
     socket: Path
+    server: Any = None
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     def device(self, identity: tuple[bytes, bytes] | None = None) -> grpc.aio.Channel:
@@ -102,7 +103,7 @@ async def relay_of(pki: Pki, socket: Path, timing: Timing | None = None) -> Asyn
     account = Account()
     at = (await front.start("127.0.0.1:0"), await back.start("127.0.0.1:0"))
     relay = Relay(pki, *at, tunnels, account, proxy, socket)
-    async with account_sync(pki, socket, account):
+    async with account_sync(pki, socket, account) as relay.server:
         try:
             yield relay
         finally:
@@ -426,3 +427,28 @@ def test_whoever_speaks_no_http2_is_let_go(pki: Pki, tmp_path: Path) -> None:
             stream.close()
 
     run(pki, tmp_path, scenario, carried=False)
+
+
+def test_a_backend_that_goes_away_finishes_what_it_has_begun_and_new_calls_find_the_next_one(
+    pki: Pki, tmp_path: Path
+) -> None:
+    """GOAWAY, as a server that stops with grace sends it: the calls under way are not cut off."""
+
+    async def scenario(relay: Relay) -> None:
+        channel = relay.device(pki.device())
+        begun = channel.stream_stream(FETCH)(timeout=40)
+        await begun.write(b"before")
+        assert await begun.read() == b"before"
+        stopping = asyncio.create_task(relay.server.stop(30))
+        await until(lambda: not relay.socket.exists())
+        await begun.write(b"after")
+        assert await begun.read() == b"after"
+        async with account_sync(pki, relay.socket, relay.account):
+            assert await call(channel) == b"hello"  # by a connection of its own
+            await begun.write(b"and still")
+            assert await begun.read() == b"and still"
+            await begun.done_writing()
+            assert await begun.code() is grpc.StatusCode.OK
+            await stopping
+
+    run(pki, tmp_path, scenario)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import random
 import ssl
 from pathlib import Path
@@ -34,6 +35,7 @@ from coxswain.relay.grpc_wire import (
     response_headers,
     trailers,
 )
+from coxswain.relay.http2 import GoAwaySieve
 from coxswain.relay.stream_tls import TlsStream, tls_over
 from coxswain.relay.tunnel import Redial, describe
 from coxswain.relay.yamux import Session
@@ -360,3 +362,28 @@ def test_what_an_operator_reads_of_a_failed_dial() -> None:
     assert describe(TimeoutError()) == "no answer in time"
     assert describe(TimeoutError("no TLS handshake within 10 s")) == "no TLS handshake within 10 s"
     assert describe(ValueError()) == "ValueError"
+
+
+FRAMES = st.lists(st.tuples(st.sampled_from([0, 1, 4, 6, 7, 8]), st.binary(min_size=8, max_size=40)), max_size=12)
+
+
+@given(FRAMES, st.lists(st.integers(1, 30), min_size=1, max_size=20))
+def test_farewells_are_taken_out_of_frames_however_they_come_in(frames: list[tuple[int, bytes]], sizes: list[int]) -> None:
+    whole = [len(body).to_bytes(3) + bytes([kind]) + bytes(5) + body for kind, body in frames]
+    stream, sieve, passed, farewells = b"".join(whole), GoAwaySieve(), b"", []
+    cuts = itertools.cycle(sizes)
+    while stream:
+        size = next(cuts)
+        through, found = sieve.feed(stream[:size])
+        stream, passed = stream[size:], passed + through
+        farewells += found
+    assert passed == b"".join(raw for raw, (kind, _) in zip(whole, frames, strict=True) if kind != 7)
+    assert farewells == [
+        (int.from_bytes(body[:4]) & 0x7FFF_FFFF, int.from_bytes(body[4:8])) for kind, body in frames if kind == 7
+    ]
+
+
+@pytest.mark.parametrize("length", [0, 7, 16_385, 2**24 - 1])
+def test_a_farewell_that_is_none_ends_the_connection(length: int) -> None:
+    with pytest.raises(ConnectionResetError):
+        GoAwaySieve().feed(length.to_bytes(3) + b"\x07" + bytes(5))

@@ -48,6 +48,7 @@ class ControlPaths:
         self._routes = routes
         self._handlers: dict[type, Callable[[Any], Any]] = {
             m.ListControlPaths: lambda _: self._list(),
+            m.GetRouteState: lambda _: self._state(),
             m.GetControlPath: lambda message: self._get(message.key),
             m.AddControlPath: self._add,
             m.EditControlPath: self._edit,
@@ -107,6 +108,14 @@ class ControlPaths:
             if view.path.name == key:
                 return view
         raise NotFound(f"control path: there is none with the id or name {key[:80]!r}", remedy="See: cox control-paths list")
+
+    def _state(self) -> m.RouteState:
+        connections, sessions = self._routes.carried()
+        try:
+            _, route = self._routes.current()
+        except CoxswainError as error:
+            return m.RouteState("refused", reason=str(error), connections=connections, sessions=sessions)
+        return m.RouteState(route.kind, tuple(hop.name for hop in route.hops), "", connections, sessions)
 
     # -- changes
 

@@ -188,6 +188,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
 
     io.on_start(dialer.reset)
     io.on_start(partial(_start_ways, routes, ways, host_dialer))
+    routes.carried = ways.carried
     allowed = ways.egress.announcer.allowances
     allowed.on_change(lambda: io.call(ways.allowances_changed))
     ways.egress.on_back = lambda: system.tell("node_links", RouteChanged())

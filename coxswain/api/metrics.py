@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 
 from coxswain.api.services import Services
 from coxswain.errors import CoxswainError
-from coxswain.messages import alerts, audit, fleet, hub, sessions
+from coxswain.messages import alerts, audit, control_paths, fleet, hub, sessions
 from coxswain.messages.siem import GetSiemCounts, SiemCounts
 
 __all__ = ["MEDIA_TYPE", "count_request", "exposition"]
@@ -64,7 +64,7 @@ class _System:
         uptime = max(0.0, self._now - identity.started_at)
         yield GaugeMetricFamily("coxswain_uptime_seconds", "Since the start.", value=uptime)
         yield from _actors(self._services.tree())
-        for questions in (self._fleet, self._sessions, self._live, self._siem, self._audit, self._alerts):
+        for questions in (self._fleet, self._sessions, self._live, self._siem, self._audit, self._alerts, self._route):
             try:
                 found = list(questions())
             except CoxswainError:
@@ -114,6 +114,16 @@ class _System:
         yield CounterMetricFamily("coxswain_siem_events", "Sent to consumers.", value=found.sent)
         yield CounterMetricFamily("coxswain_siem_events_late", "Sent from the store.", value=found.late)
         yield CounterMetricFamily("coxswain_siem_events_dropped", "Missed by consumers.", value=found.dropped)
+
+    def _route(self) -> Iterator[Metric]:
+        state: control_paths.RouteState = self._ask("servers", control_paths.GetRouteState())
+        kind = GaugeMetricFamily("coxswain_control_path", "1: everything is dialled this way.", labels=("route",))
+        for name in ("direct", "egress", "onion", "refused"):
+            kind.add_metric((name,), name == state.kind)
+        yield kind
+        yield GaugeMetricFamily("coxswain_control_path_hops", "Relays between here and nodes.", value=len(state.hops))
+        yield GaugeMetricFamily("coxswain_control_path_connections", "Over relays, now.", value=state.connections)
+        yield GaugeMetricFamily("coxswain_control_path_relay_sessions", "With relays, now.", value=state.sessions)
 
     def _audit(self) -> Iterator[Metric]:
         state: audit.AuditState = self._ask("audit_writer", audit.DescribeAudit())

@@ -193,6 +193,11 @@ class EgressPool:
             dial.add_done_callback(lambda done: self._dialled(way, done))
         return await asyncio.shield(dial)  # one of many who wait may give up, and the others not
 
+    @property
+    def standing(self) -> int:
+        """How many sessions there are. Any thread."""
+        return len(self._sessions)
+
     async def tell(self, hops: tuple[Hop, ...], targets: Sequence[str | None]) -> None:
         """Each hop of a circuit knows where it may connect, as far as it can be told: by its egress role, in their order.
 

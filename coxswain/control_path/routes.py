@@ -27,6 +27,8 @@ class Routes:
         self._refusal: CoxswainError | None = Unavailable("the control path is not known yet; nothing is dialled")
         self._number = 0
         self._listeners: list[Callable[[int, Route], None]] = []
+        self.carried: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """How many connections go over relays now, and how many sessions with relays stand. Any thread."""
 
     def on_change(self, listener: Callable[[int, Route], None]) -> None:
         """Is called with number and route on the thread of ``set``; must not block."""

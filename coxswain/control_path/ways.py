@@ -91,6 +91,10 @@ class Ways:
         """How many connections go over relays."""
         return len(self._passages)
 
+    def carried(self) -> tuple[int, int]:
+        """Connections over relays, and sessions with relays. Any thread."""
+        return len(self._passages), self.egress.standing
+
     async def _circuit(self, hops: tuple[Hop, ...], target: str) -> ByteStream:
         await self.egress.tell(hops, [*(hop.onion for hop in hops[1:]), target])
         setup, keys = onion.build([(hop.onion, decode_key(hop.onion_pubkey)) for hop in hops], target)

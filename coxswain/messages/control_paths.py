@@ -15,9 +15,11 @@ __all__ = [
     "DeactivateControlPath",
     "EditControlPath",
     "GetControlPath",
+    "GetRouteState",
     "ListControlPaths",
     "RemoveControlPath",
     "RouteChanged",
+    "RouteState",
 ]
 
 
@@ -31,6 +33,29 @@ class ControlPathView:
     relays: tuple[Relay | None, ...] = ()
     route: Route | None = None
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GetRouteState:
+    """Asked by doors. Reply: ``RouteState``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """How everything is dialled just now.
+
+    Attributes:
+        kind: ``direct``, ``egress``, ``onion``; ``refused``: nothing is dialled, ``reason`` says why.
+        hops: names of relays, the first is dialled by the controller.
+        connections: that go over relays now.
+        sessions: with relays, that stand.
+    """
+
+    kind: str
+    hops: tuple[str, ...] = ()
+    reason: str = ""
+    connections: int = 0
+    sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

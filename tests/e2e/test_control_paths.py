@@ -49,10 +49,18 @@ def test_every_link_comes_over_and_nothing_goes_beside(there: Sea, count: int, o
         _only_by_way_of(there, hops)
         return
     made = there.path("way", hops)
+    before = there.client.get("/api/status")["control_path"]
+    assert (before["route"], before["hops"]) == ("direct", [])
     assert (made["active"], made["route"]) == (False, "onion" if onion else "egress")
     assert there.activate("way")["active"]
     there.all_come_from(hops[-1])
     assert there.sources == {hops[-1].address}, "and from nobody else, since it was activated"
+    now = there.client.get("/api/status")["control_path"]
+    assert (now["route"], now["hops"]) == ("onion" if onion else "egress", [hop.name for hop in hops])
+    assert now["connections"] >= NODES and (onion or now["relay_sessions"] == count)
+    figures = "\n".join(there.client.lines("/metrics", {}, 10.0))
+    assert f'coxswain_control_path{{route="{now["route"]}"}} 1.0' in figures
+    assert f"coxswain_control_path_hops {count}.0" in figures
 
 
 def _only_by_way_of(there: Sea, hops: list[Hop]) -> None:

@@ -11,7 +11,7 @@ from coxswain.api.openapi import document
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, TEXT, array, obj, shape
 from coxswain.errors import CoxswainError, Unauthenticated
-from coxswain.messages import audit, fleet, sessions
+from coxswain.messages import audit, control_paths, fleet, sessions
 from coxswain.messages.access import RecordAction
 
 __all__ = ["ROUTES"]
@@ -45,6 +45,15 @@ STATUS = shape(
                 }
             ),
             "sessions": obj({"active": INT, "opened": INT, "closed": INT, "events": INT, "duplicates": INT}),
+            "control_path": obj(
+                {
+                    "route": TEXT | {"description": "direct, egress, onion; refused: nothing is dialled; unknown"},
+                    "hops": array(TEXT),
+                    "reason": TEXT | {"description": "why nothing is dialled"},
+                    "connections": INT | {"description": "that go over relays now"},
+                    "relay_sessions": INT | {"description": "sessions with relays that stand"},
+                }
+            ),
             "audit": obj({"size": INT, "row_hash": TEXT, "findings": array(TEXT)}),
             "restarts": INT,
             "down": array(TEXT),
@@ -132,6 +141,7 @@ def _status(call: Call) -> Any:
         "uptime_seconds": int(time.time() - identity.started_at),
         "fleet": views.summary(call.ask("fleet", fleet.GetSummary())),
         "sessions": views.session_counts(call.ask("session_tracker", sessions.GetSessionCounts())),
+        "control_path": _route(call),
         "audit": {
             "size": head.size,
             "row_hash": head.row_hash,
@@ -139,6 +149,21 @@ def _status(call: Call) -> Any:
         },
         "restarts": sum(c["restarts"] for c in _workers(tree)),
         "down": _down(tree),
+    }
+
+
+def _route(call: Call) -> Any:
+    """A status is wanted most when a part does not answer."""
+    try:
+        state: control_paths.RouteState = call.ask("servers", control_paths.GetRouteState(), _READY_S)
+    except CoxswainError as error:
+        state = control_paths.RouteState("unknown", reason=str(error))
+    return {
+        "route": state.kind,
+        "hops": list(state.hops),
+        "reason": state.reason,
+        "connections": state.connections,
+        "relay_sessions": state.sessions,
     }
 
 

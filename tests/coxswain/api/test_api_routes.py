@@ -63,6 +63,8 @@ def test_what_a_daemon_says_of_itself(controller: Controller) -> None:
     assert status["store"] == "sqlite"
     assert set(status["fleet"]) == {"nodes", "in_sync", "by_link_state", "by_status", "users", "devices", "peers"}
     assert status["sessions"]["active"] == 0
+    direct = {"route": "direct", "hops": [], "reason": "", "connections": 0, "relay_sessions": 0}
+    assert status["control_path"] == direct
     assert status["uptime_seconds"] >= 0
     tree = controller.client.get("/api/tree")
     assert [c["id"] for c in tree["children"]][-1] == "control_socket"

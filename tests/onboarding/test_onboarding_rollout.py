@@ -119,6 +119,34 @@ def test_a_relay_with_all_its_roles(rig):
     assert machine.files("/etc/systemd/system") == [] and machine.files("/usr/local/bin") == []
 
 
+def test_relays_that_were_onboarded_carry_a_control_path_at_once(rig):
+    """They start with what is on no path, nothing, and are told what they are needed for with the first dial."""
+    from tests.machines import relay_file  # noqa: PLC0415
+
+    hops = []
+    for number in range(2):
+        machine = rig.machine()
+        (machine.path("/etc/relay") / "address").write_text(machine.address)
+        server = rig.add_server(machine)
+        body = {"role": "relay", "egress": True, "no_ingress": True, "binary_path": str(relay_file(rig.home / f"r{number}"))}
+        hops.append(rig.client.post(f"/api/servers/{server['id']}/deploy", body)["id"])
+        eventually(lambda address=machine.address: _listens(address, 8456), timeout=30)
+    rig.client.post("/api/control-paths", {"name": "p", "hops": hops})
+    assert rig.client.post("/api/control-paths/p/activate", {})["active"]
+    behind = rig.machine()
+    assert rig.add_server(behind)["status"] == "active", "by SSH through both of them, and it is of no inventory before"
+    state = rig.client.get("/api/status")["control_path"]
+    assert (state["route"], state["relay_sessions"]) == ("egress", 2)
+    rig.client.post("/api/control-paths/deactivate", {"allow_direct": True})
+    rig.client.call("DELETE", "/api/control-paths/p")
+
+
+def _listens(host, port):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+        return True
+    return False
+
+
 def test_a_cancelled_onboarding_of_a_relay_that_is_there_gives_it_back_as_it_was(rig):
     from tests.machines import relay_file  # noqa: PLC0415
 

@@ -189,8 +189,8 @@ def test_a_relay_is_no_root(rig: Rig, tmp_path: Path, onion: bool) -> None:
         assert running(machine, f"{name}.service") == (
             "cox-relay", dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), BIND)
         )  # fmt: skip
-    assert machine.owner("/etc/relay") == "root 755" and machine.owner("/etc/relay/relay.crt") == "root 644"
-    for key in ("relay.key", *(["onion.key"] if onion else [])):
+    assert machine.owner("/etc/relay") == "root 1775" and machine.owner("/etc/relay/relay.crt") == "root 644"
+    for key in ("relay.key", "targets.policy", *(["onion.key"] if onion else [])):
         assert machine.owner(f"/etc/relay/{key}") == "cox-relay 600"
     rig.client.post(f"/api/relays/{relay['id']}/remove")
     assert "cox-relay" not in machine.accounts()

@@ -27,6 +27,7 @@ from coxswain.ids import new_id
 from coxswain.live.ring import EventRing
 from coxswain.messages import alerts as m
 from coxswain.messages.audit import Caller, Committed, DescribeAudit
+from coxswain.messages.exits import ListExitTrouble
 from coxswain.messages.fleet import ListNodes, NodeView
 from coxswain.messages.geo import Locate
 from coxswain.model import LinkState, Node, NodeStatus, Protocol
@@ -86,6 +87,8 @@ class Played(Actor):
         match message:
             case ListNodes():
                 return list(self._world.views)
+            case ListExitTrouble():
+                return []
             case Locate(hosts):
                 if self._world.lost:
                     raise Unavailable("not now")

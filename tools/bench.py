@@ -16,6 +16,7 @@ from benches.audit import audit
 from benches.backup import backup
 from benches.changes import change, kills
 from benches.commands import commands
+from benches.control_paths import control_paths
 from benches.dashboard import dashboard
 from benches.events import events
 from benches.faults import faults
@@ -48,6 +49,7 @@ SCENARIOS = {
         kills,
         provisioning,
         onboarding,
+        control_paths,
     )
 }
 """In the order in which they run: those that share a fleet first."""

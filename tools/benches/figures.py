@@ -82,6 +82,16 @@ GOALS = {
     "onboard 20 hosts at once, lines of 100mbit": Goal("s"),
     "onboard 20 hosts at once, against one, lines of 100mbit": Goal("times", 3.0),
     "onboard 20 hosts at once, lines of 100mbit: CPU of the controller": Goal("s"),
+    **{
+        f"{kind} of two relays: {what}": goal
+        for kind in ("egress chain", "onion circuits")
+        for what, goal in (
+            ("probe, every hop and a node", Goal("ms")),
+            ("first answer of a node", Goal("ms")),
+            ("move of 100 links", Goal("s", 15)),
+            ("move of 100 links, CPU of the controller", Goal("s")),
+        )
+    },
     "provision a device on 100 nodes: request to all acknowledged": Goal("s", 2.0),
     "revoke it: request to last node acknowledged": Goal("s", 2.0),
     "full plan of a node with 10,000 peers": Goal("ms", 50),

@@ -12,14 +12,15 @@ MIN_FREE_MB = 200
 """Below this an installation would end half way."""
 
 SCRIPT = """
-uid=$(id -u); echo "user=$(id -un)"; echo "uid=$uid"
-echo "kernel=$(uname -r)"; echo "arch=$(uname -m)"
+id=$(id); uid=${id#uid=}; uid=${uid%%[!0-9]*}; user=${id#*(}
+echo "user=${user%%)*}"; echo "uid=$uid"
+uname -rm | { read -r kernel arch; echo "kernel=$kernel"; echo "arch=$arch"; }
 (. /etc/os-release 2>/dev/null; echo "os=${ID:-}"; echo "os_version=${VERSION_ID:-}"; echo "os_name=${PRETTY_NAME:-}")
-echo "free_mb=$(df -Pm /usr/local/bin 2>/dev/null | awk 'NR==2 {print $4}')"
-echo "memory_mb=$(awk '/^MemTotal/ {print int($2/1024)}' /proc/meminfo)"
+df -Pm /usr/local/bin 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "free_mb=$free"; }
+read -r _ kb _ < /proc/meminfo; echo "memory_mb=$((kb / 1024))"
 echo "cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
 python=$(python3 -V 2>/dev/null); python=${python#Python }; echo "python=${python%.*}"
-echo "systemd=$(systemctl --version 2>/dev/null | awk 'NR==1 {print $2}')"
+systemctl --version 2>/dev/null | { read -r _ systemd _; echo "systemd=$systemd"; }
 echo "awg=$(command -v awg || true)"
 if [ "$uid" = 0 ]; then echo sudo=root
 elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi

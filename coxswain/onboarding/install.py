@@ -15,18 +15,19 @@ from coxswain.onboarding.binary import HEAD_BYTES, check_binary, display_version
 from coxswain.onboarding.guard import UNGUARD
 from coxswain.onboarding.units import PREPARE, SYSCTL, Program
 from coxswain.operations import Work
-from coxswain.ssh import CommandFailed, Host
+from coxswain.ssh import Host, SentFile
 
 __all__ = [
     "get_csr",
     "install",
     "prepare",
     "put_back",
-    "put_unit",
+    "remember_key",
     "restart_what_runs",
     "stage",
     "staged_version",
     "start_unit",
+    "start_with",
     "stop_units",
     "swap_back",
     "swap_in",
@@ -50,37 +51,50 @@ def prepare(work: Work, host: Host) -> None:
     else:
         work.say("installing amneziawg and amneziawg-tools")
         host.run(PREPARE, what="installing AmneziaWG", deadline=900)
-    host.put(_SYSCTL_FILE, SYSCTL.encode(), 0o644)
-    host.run(f"sysctl -q -p {_SYSCTL_FILE}", what="applying the sysctls")
-    host.run("modprobe amneziawg; command -v awg", what="loading the kernel module, and looking for awg")
+    host.put_and_run(
+        [SentFile(_SYSCTL_FILE, SYSCTL.encode(), 0o644)],
+        f"sysctl -q -p {_SYSCTL_FILE} || exit; modprobe amneziawg; command -v awg",
+        what="applying the sysctls, loading the kernel module, and looking for awg",
+    )
 
 
 def install(work: Work, host: Host, program: Program) -> None:
     """``stage`` and ``swap_in``."""
-    stage(work, host, program)
-    swap_in(work, host, program)
+    swap_in(work, host, program, present=stage(work, host, program))
 
 
-def stage(work: Work, host: Host, program: Program) -> None:
+def stage(work: Work, host: Host, program: Program) -> str:
     """Puts the program that ``params["source"]`` names beside the present one, and tries it out. Nothing that runs changes.
 
-    Where the very same file is in place already, nothing is done.
+    Where the very same file is in place already, nothing is done. Returns the digest of the program in place; empty: there
+    is none.
     """
     source: Mapping[str, str] = work.params["source"]
-    present, staged = _what_is_there(host, program)
+    present, staged, has_key = _what_is_there(host, program)
+    if "had_key" not in work.data:  # the first look counts: later it may be the one that this operation made
+        work.keep(had_key=has_key)
     if present == source["sha256"]:
         work.say("the very same program is there already")
-        return
-    if staged != source["sha256"]:
-        _fetch(work, host, program, source)
-    version = _version(host, program.staged)
+        return present
+    says = None if staged == source["sha256"] else _fetch(work, host, program, source)
+    version = _version(host, program.staged) if says is None else _version_in(says)
     work.keep(staged_version=version)
     work.say(f"it runs there, and is {display_version(version) or version or 'of an unknown version'}")
+    return present
 
 
-def swap_in(work: Work, host: Host, program: Program) -> None:
-    """The staged program into its place; what was there stays as ``.previous``. One that runs is not disturbed."""
-    wanted, present = work.params["source"]["sha256"], _digest(host, program.binary)
+def swap_in(work: Work, host: Host, program: Program, *, present: str | None = None) -> None:
+    """The staged program into its place; what was there stays as ``.previous``. One that runs is not disturbed.
+
+    Args:
+        work: of the operation.
+        host: the machine.
+        program: which.
+        present: the digest of the program in place, where that was just asked.
+    """
+    wanted = work.params["source"]["sha256"]
+    if present is None:
+        present = _digest(host, program.binary)
     if present != wanted:
         work.remember(before=present)
         swap(host, program)
@@ -148,6 +162,13 @@ def put_back(work: Work, host: Host, program: Program) -> None:
     work.say("the previous program is back")
 
 
+def remember_key(work: Work, host: Host, program: Program) -> None:
+    """``had_key``, for the undo: whether there was a key before this operation made one. ``stage`` may have seen it."""
+    if "had_key" not in work.remembered:
+        seen = work.data.get("had_key")
+        work.remember(had_key=host.run(f"[ -e {program.key} ]", check=False).code == 0 if seen is None else seen)
+
+
 def get_csr(host: Host, program: Program) -> bytes:
     """From the key that stays on the host; made there the first time."""
     done = host.run(f"{program.binary} gen-csr --config-dir {program.directory}", what=f"{program.name} gen-csr")
@@ -158,10 +179,14 @@ def get_csr(host: Host, program: Program) -> bytes:
     return (done.stdout[start : end + len(_CSR_END)] + "\n").encode()
 
 
-def put_unit(work: Work, host: Host, unit: str, write: Callable[[], str]) -> None:
-    """Writes a unit; the one from before is remembered for the undo, also where it is the same.
+def start_with(work: Work, host: Host, unit: str, write: Callable[[], str]) -> None:
+    """Writes a unit and starts it as ``start_unit`` does; the one from before is remembered for the undo, also where it is
+    the same.
 
     Args:
+        work: of the operation.
+        host: the machine.
+        unit: its name.
         write: what is to be in it; called when the one from before is safe, and may prepare the host for it.
     """
     path = f"/etc/systemd/system/{unit}"
@@ -169,14 +194,18 @@ def put_unit(work: Work, host: Host, unit: str, write: Callable[[], str]) -> Non
     if unit not in work.remembered:
         work.remember(**{unit: None if present is None else present.decode(errors="replace")})
     text = write().encode()
-    if present != text:
-        host.put(path, text, 0o644)
-    host.run(f"systemctl daemon-reload && systemctl enable {unit}", what=f"enabling {unit}")
+    files = [] if present == text else [SentFile(path, text, 0o644)]
+    script = f"systemctl daemon-reload && systemctl enable {unit} || exit; {_start(unit)}"
+    host.put_and_run(files, script, what=f"enabling and starting {unit}", deadline=60)
 
 
 def start_unit(host: Host, unit: str) -> None:
     """Restarts one that runs: it would go on with the program and the certificate it was started with."""
-    host.run(f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}", what=f"starting {unit}", deadline=60)
+    host.run(_start(unit), what=f"starting {unit}", deadline=60)
+
+
+def _start(unit: str) -> str:
+    return f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}"
 
 
 def restart_what_runs(host: Host, *units: str) -> None:
@@ -188,7 +217,7 @@ def restart_what_runs(host: Host, *units: str) -> None:
 
 def stop_units(work: Work, host: Host, program: Program, *units: str) -> None:
     """Stops, disables and removes units; those from before come back, and one that was not looked at yet is left alone. The
-    undo of ``put_unit`` and ``start_unit``.
+    undo of ``start_with``.
 
     The user that the program runs as goes with them, unless a unit that is there wants it.
     """
@@ -270,27 +299,30 @@ def wipe(host: Host, program: Program) -> None:
     take_back(host, program)
 
 
-def _what_is_there(host: Host, program: Program) -> tuple[str, str]:
-    """The digests of the program in place and of the staged one, asked for at once; empty: there is none.
+def _what_is_there(host: Host, program: Program) -> tuple[str, str, bool]:
+    """The digests of the program in place and of the staged one (empty: there is none), and whether it has a key; asked for
+    at once.
 
     Raises:
         Conflict: Node.js is in place; ``/usr/local/bin/node`` is where it is often installed (node-contract.md 12.15).
     """
     now, new = program.binary, program.staged
     says = f'v=; [ ! -e {now} ] || v=$({now} --version 2>/dev/null </dev/null) || v=; echo "${{v%%[!v0-9.]*}}"'
-    done = host.run(f"{says}; {_digesting(now)} || echo; {_digesting(new)} || echo", what="looking what is there")
+    digests = f"{_digesting(now)} || echo; {_digesting(new)} || echo"
+    done = host.run(f"{says}; {digests}; [ ! -e {program.key} ] || echo key", what="looking what is there")
     lines = done.stdout.splitlines()
-    if len(lines) != 3:
+    if len(lines) not in (3, 4):
         raise NodeMisbehaved(f"{host.name}: asked what is in /usr/local/bin, it printed {done.stdout[:200]!r}")
     if lines[0].startswith("v"):
         raise Conflict(
             f"{host.name}: {now} is Node.js {lines[0][:20]}, not an agent",
             remedy="Move Node.js out of /usr/local/bin, or use another host.",
         )
-    return lines[1][:64], lines[2][:64]
+    return lines[1][:64], lines[2][:64], len(lines) == 4
 
 
-def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) -> None:
+def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) -> str | None:
+    """Returns what it printed when it was tried out; None: it was not."""
     facts: Mapping[str, str] = work.data["facts"]
     staged = program.staged
     if source["path"]:
@@ -298,36 +330,43 @@ def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) 
         try:
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
+            sent = SentFile(staged, path, 0o755)
         except OSError as error:
             raise Conflict(f"{path} cannot be read any more: {error.strerror}") from None
         check_binary(head, facts)
-        digest = host.put(staged, path, 0o755, deadline=900, progress=_Progress(work))
-        if digest == source["sha256"]:
-            return
-    else:
-        url, temporary = shlex.quote(source["url"]), f"{staged}.cox-download"
-        work.say(f"the host fetches {source['url']}")
-        host.run(
-            f"set -e; umask 077; trap 'rm -f {temporary}' EXIT; "
-            f"curl -fsSL --proto =https --max-time 840 -o {temporary} {url}; mv -f {temporary} {staged}",
-            what=f"fetching {source['url']}",
-            deadline=900,
-        )
+        if sent.digest != source["sha256"]:
+            raise NodeRefused(f"{path}: its SHA-256 is {sent.digest}, not {source['sha256']}; it was not installed")
+        trying = f"{staged} version"
+        return host.put_and_run([sent], trying, what=_trying(staged), deadline=900, progress=_Progress(work)).stdout
+    url, temporary = shlex.quote(source["url"]), f"{staged}.cox-download"
+    work.say(f"the host fetches {source['url']}")
+    host.run(
+        f"set -e; umask 077; trap 'rm -f {temporary}' EXIT; "
+        f"curl -fsSL --proto =https --max-time 840 -o {temporary} {url}; mv -f {temporary} {staged}",
+        what=f"fetching {source['url']}",
+        deadline=900,
+    )
     arrived = _digest(host, staged)
     if arrived != source["sha256"]:
         host.run(f"rm -f {staged}", check=False)
         raise NodeRefused(f"{host.name}: the program's SHA-256 is {arrived}, not {source['sha256']}; it was not installed")
     check_binary(host.read(staged, HEAD_BYTES) or b"", facts)
     host.run(f"chmod 755 {staged}", what="making the program executable")
+    return None
 
 
 def _version(host: Host, binary: str) -> str:
     """What it says it is; that it says so proves that it runs there."""
-    done = host.run(f"{binary} version", check=False, deadline=60)
-    if done.code:
-        raise CommandFailed(host.name, f"trying the program out ({binary} version)", done)
-    words = done.stdout.split()
-    return normalise_version(done.stdout) or (words[-1][:60] if words else "")
+    return _version_in(host.run(f"{binary} version", what=_trying(binary), deadline=60).stdout)
+
+
+def _trying(binary: str) -> str:
+    return f"trying the program out ({binary} version)"
+
+
+def _version_in(printed: str) -> str:
+    words = printed.split()
+    return normalise_version(printed) or (words[-1][:60] if words else "")
 
 
 def _digest(host: Host, path: str) -> str:

@@ -21,11 +21,12 @@ from coxswain.onboarding.install import (
     install,
     prepare,
     put_back,
-    put_unit,
+    remember_key,
     restart_what_runs,
     stage,
     staged_version,
     start_unit,
+    start_with,
     stop_units,
     swap_back,
     swap_in,
@@ -36,7 +37,7 @@ from coxswain.onboarding.install import (
 from coxswain.onboarding.neighbours import check_node_beside_relays
 from coxswain.onboarding.units import NODE, node_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
-from coxswain.ssh import Dialer, Host
+from coxswain.ssh import Dialer, Host, SentFile
 
 __all__ = ["node_kinds"]
 
@@ -245,18 +246,15 @@ def _switch(work: Work, host: Host) -> None:
 
 def _switch_back(work: Work, host: Host) -> None:
     put_back(work, host, NODE)
-    _put_unit(work, host)
-    start_unit(host, _UNIT)
+    _start_unit(work, host)
 
 
 def _certify(work: Work, host: Host) -> None:
-    had_key = host.run(f"[ -e {NODE.key} ]", check=False).code == 0
-    if "had_key" not in work.remembered:
-        work.remember(had_key=had_key)
+    remember_key(work, host, NODE)
     request = ca.IssueNodeCertificate(work.caller, _node_id(work), get_csr(host, NODE))
     issued: ca.IssuedNodeCertificate = work.change("certificate_authority", request)
-    host.put("/etc/node/node.crt", issued.node_crt, 0o644)
-    host.put("/etc/node/ca.crt", issued.ca_crt, 0o644)
+    certificates = {"node": issued.node_crt, "ca": issued.ca_crt}
+    host.put_and_run([SentFile(f"/etc/node/{name}.crt", crt, 0o644) for name, crt in certificates.items()])
     work.say(f"certificate {issued.serial} for {work.data.get('node_name') or _node_id(work)}")
 
 
@@ -273,7 +271,7 @@ def _decertify(work: Work, host: Host) -> None:
     host.run("rm -f /etc/node/node.crt /etc/node/ca.crt /etc/node/node.key", what="removing the certificate")
 
 
-def _put_unit(work: Work, host: Host) -> None:
+def _start_unit(work: Work, host: Host) -> None:
     """The one that the agent in place needs, and with it the user and the ownership of files."""
 
     def write() -> str:
@@ -281,13 +279,12 @@ def _put_unit(work: Work, host: Host) -> None:
         work.say(f"the agent runs as {account}")
         return node_unit(account)
 
-    put_unit(work, host, _UNIT, write)
+    start_with(work, host, _UNIT, write)
 
 
 def _start_service(work: Work, host: Host) -> None:
-    _put_unit(work, host)
     work.keep(restarted_at=work.now())
-    start_unit(host, _UNIT)
+    _start_unit(work, host)
     _enable(work)
 
 
@@ -297,8 +294,7 @@ def _stop_service(work: Work, host: Host) -> None:
 
 def _restart(work: Work, host: Host) -> None:
     work.keep(restarted_at=work.now())
-    _put_unit(work, host)
-    start_unit(host, _UNIT)
+    _start_unit(work, host)
 
 
 def _swap_back(work: Work, host: Host) -> None:

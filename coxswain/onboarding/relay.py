@@ -21,10 +21,10 @@ from coxswain.onboarding.install import (
     get_csr,
     install,
     put_back,
-    put_unit,
+    remember_key,
     restart_what_runs,
     stage,
-    start_unit,
+    start_with,
     stop_units,
     swap_in,
     uninstall,
@@ -36,7 +36,7 @@ from coxswain.onboarding.units import RELAY, egress_unit, ingress_unit, onion_un
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.relay.policy import FILE_NAME
 from coxswain.servers import Relay, check_ssh_host
-from coxswain.ssh import Dialer, Host
+from coxswain.ssh import Dialer, Host, SentFile
 
 __all__ = ["relay_kinds"]
 
@@ -76,7 +76,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
     )
     updating = (
         look,
-        on_host("relay", "upload the relay and try it out", lambda w, h: stage(w, h, RELAY), _unstage, deadline_s=1_200),
+        on_host("relay", "upload the relay and try it out", _stage, _unstage, deadline_s=1_200),
         on_host("switch", "put it in place and restart it", _switch, _switch_back, deadline_s=120),
         on_host("live", "prove that it listens", _prove, deadline_s=_UP_S + 60),
     )
@@ -205,18 +205,20 @@ def _take_away(work: Work, host: Host) -> None:
     restart_what_runs(host, *_UNITS)  # units from before
 
 
+def _stage(work: Work, host: Host) -> None:
+    stage(work, host, RELAY)
+
+
 def _unstage(_work: Work, host: Host) -> None:
     unstage(host, RELAY)
 
 
 def _certify(work: Work, host: Host) -> None:
-    if "had_key" not in work.remembered:
-        work.remember(had_key=host.run(f"[ -e {RELAY.key} ]", check=False).code == 0)
+    remember_key(work, host, RELAY)
     request = ca.IssueRelayCertificate(work.caller, _relay_of(work).id, get_csr(host, RELAY))
     issued: ca.IssuedRelayCertificate = work.change("certificate_authority", request)
-    host.put("/etc/relay/relay.crt", issued.relay_crt, 0o644)
-    host.put("/etc/relay/fleet-ca.crt", issued.fleet_ca_crt, 0o644)
-    host.put("/etc/relay/device-ca.crt", issued.device_ca_crt, 0o644)
+    certificates = {"relay": issued.relay_crt, "fleet-ca": issued.fleet_ca_crt, "device-ca": issued.device_ca_crt}
+    host.put_and_run([SentFile(f"/etc/relay/{name}.crt", crt, 0o644) for name, crt in certificates.items()])
     work.keep(serial=issued.serial)
     work.say(f"certificate {issued.serial} for {issued.hostname}")
 
@@ -271,8 +273,7 @@ def _restart(work: Work, host: Host) -> None:
     _allow(work, host)
     hand_over(host, RELAY)
     for unit, text in _units(_relay_of(work)).items():
-        put_unit(work, host, unit, lambda text=text: text)  # type: ignore[misc]
-        start_unit(host, unit)
+        start_with(work, host, unit, lambda text=text: text)  # type: ignore[misc]
 
 
 def _prove(work: Work, host: Host) -> None:

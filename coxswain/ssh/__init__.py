@@ -2,7 +2,7 @@
 
 from coxswain.ssh.connection import SshHost, connect, see_host_key
 from coxswain.ssh.dial import Dialer, DirectDialer
-from coxswain.ssh.host import CommandFailed, Done, Host
+from coxswain.ssh.host import CommandFailed, Done, Host, SentFile
 from coxswain.ssh.hostkey import HostKeyChanged, fingerprint_of, host_key_text, parse_host_key
 from coxswain.ssh.identity import COMMENT, SshIdentity
 from coxswain.ssh.local import LocalHost
@@ -16,6 +16,7 @@ __all__ = [
     "Host",
     "HostKeyChanged",
     "LocalHost",
+    "SentFile",
     "SshHost",
     "SshIdentity",
     "connect",

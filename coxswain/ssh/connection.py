@@ -22,6 +22,7 @@ from coxswain.ssh.dial import Dialer
 from coxswain.ssh.host import MAX_OUTPUT, Done, Host
 from coxswain.ssh.hostkey import REINSTALLED, HostKeyChanged, algorithms_for, host_key_text
 from coxswain.ssh.identity import SshIdentity
+from coxswain.ssh.turns import Turn
 
 if TYPE_CHECKING:
     import paramiko
@@ -36,6 +37,7 @@ CONNECT_S = 20.0
 _WINDOW = 2**24
 _KEEPALIVE_S = 15
 _POLL_S = 0.5
+_PATIENCE_S = 3.0
 _LOOK_S = 0.01
 _REST_S = 3.0
 
@@ -44,6 +46,8 @@ _IN_FLIGHT = 512 * 1024
 """What is on the way to a near host at once, of the 2 MB that OpenSSH allows. A host that gets data faster than its program
 reads them keeps them in a buffer that grows by being copied: 40 MB cost its sshd 0.04 s of CPU like this, and 0.1 to 0.2 s
 with the whole window. Where the round trip is long, what is on the way is on the line, not in that buffer, and is needed.
+A server that grants nothing within ``_PATIENCE_S`` gets the rest of its window: a few grant only once most of that is used.
+Half a second was too short; a host that is busy was taken for such a server then.
 """
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says of a peer is in our errors, without its stack traces
@@ -114,18 +118,20 @@ class SshHost(Host):
         channel.settimeout(_POLL_S)
         channel.exec_command(command)
         out, err = bytearray(), bytearray()
-        withheld = self._withhold(channel)
-        for block in stdin:
+        withheld, moved_at = self._withhold(channel), time.monotonic()
+        turn = Turn(lambda: _check(channel, until), lambda: _round_trip_s(self._transport.sock, mean=True) > _NEAR_S / 2)
+        for block in turn.taken_for(stdin):
             view = memoryview(block)
             while view and not channel.exit_status_ready():  # ended without reading all of it: its exit code says why
                 _check(channel, until)
                 try:
-                    view = view[channel.send(view) :]
+                    view, moved_at = view[channel.send(view) :], time.monotonic()
                 except TimeoutError:
                     _drain(channel, out, err, most)
-                    with channel.lock:  # some servers grant more only once most of their window is used
-                        channel.out_window_size += withheld
-                    withheld = 0
+                    if withheld and time.monotonic() - moved_at >= _PATIENCE_S:
+                        with channel.lock:
+                            channel.out_window_size += withheld
+                        withheld = 0
         with contextlib.suppress(OSError):
             channel.shutdown_write()
         while _drain(channel, out, err, most) or not channel.exit_status_ready():
@@ -147,11 +153,14 @@ class SshHost(Host):
         return Done(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
-def _round_trip_s(connection: socket.socket) -> float:
-    """As the kernel measured it (``tcpi_rtt`` of its ``tcp_info``); without end where the way is no plain TCP connection."""
+def _round_trip_s(connection: socket.socket, *, mean: bool = False) -> float:
+    """The least that the kernel measured lately (``tcpi_min_rtt``, since Linux 4.6); ``mean``: with what waits on the line,
+    and longer where a host is busy and nothing is sent. Without end where the way is no plain TCP connection.
+    """
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
-        return int.from_bytes(info[68:72], sys.byteorder) / 1e6
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
+        start = 68 if mean else 148
+        return int.from_bytes(info[start : start + 4], sys.byteorder) / 1e6 if len(info) == 152 else math.inf
     except (OSError, AttributeError):
         return math.inf
 

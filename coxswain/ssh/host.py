@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 import shlex
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from coxswain.errors import NodeFailure, NodeRefused
 
-__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "digest_of"]
+__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "SentFile", "digest_of"]
 
 MAX_OUTPUT = 256 * 1024
 """Bytes that are kept of each output; the rest is read and dropped."""
@@ -99,23 +100,55 @@ class Host(ABC):
             CommandFailed: no space, no such directory, no right to write.
             NodeFailure: what arrived is not what was sent.
         """
-        size, digest = _measure(content)
-        temporary = f"{path}.cox-{secrets.token_hex(4)}"
-        script = _PUT.format(
-            temporary=shlex.quote(temporary),
-            path=shlex.quote(path),
-            parent=shlex.quote(path.rpartition("/")[0] or "/"),
-            size=size,
-            digest=digest,
-            fast="" if size < _SMALL else 'openssl dgst -sha256 -r < "$t" 2>/dev/null || ',
-            mode=f"{mode:o}",
-        )
-        done = self.execute(self.as_root(script), stdin=_blocks(content, size, progress), deadline=deadline)
+        file = SentFile(path, content, mode)
+        self._place([file], "", "", deadline, progress)
+        return file.digest
+
+    def put_and_run(
+        self,
+        files: Sequence[SentFile],
+        script: str = "",
+        *,
+        what: str = "",
+        deadline: float = 60.0,
+        progress: Callable[[int, int], None] = lambda _sent, _size: None,
+    ) -> Done:
+        """``put`` for each of ``files``, and then ``run``, all in one command, which costs a host more than a small file.
+        None of the files is in place before all of them arrived. Raises as those two do.
+        """
+        return self._place(files, script, what, deadline, progress)
+
+    def _place(
+        self,
+        files: Sequence[SentFile],
+        script: str,
+        what: str,
+        deadline: float,
+        progress: Callable[[int, int], None],
+    ) -> Done:
+        parents = dict.fromkeys(shlex.quote(file.parent) for file in files)
+        lines = []
+        if files:
+            lines += [_PUT_BEGIN, *(f"[ -d {parent} ] || mkdir -p {parent}" for parent in parents)]
+            lines += [file.receive(alone=len(files) == 1) for file in files]
+            lines += ['sync "$@" 2>/dev/null || sync', *(file.move() for file in files)]
+            lines.append(f"trap - EXIT; sync {' '.join(parents)} 2>/dev/null || true")
+        if script:  # under the umask of everybody's root
+            lines += [f"echo '{_IN_PLACE}'; set +e; umask 022", script]
+        blocks = itertools.chain.from_iterable(_blocks(file.content, file.size, progress) for file in files)
+        done = self.execute(self.as_root("\n".join(lines)), stdin=blocks, deadline=deadline)
+        marked, _, rest = done.stdout.partition("\n")
+        if script and marked == _IN_PLACE:
+            done = Done(done.code, rest, done.stderr)
+            if done.code:
+                raise CommandFailed(self.name, what or _brief(script), done)
+            return done
+        names = ", ".join(file.path for file in files)
         if done.code == _DAMAGED:
-            raise NodeFailure(f"{self.name}: {path} did not arrive whole: {done.stderr.strip()[-_SHOWN:]}")
+            raise NodeFailure(f"{self.name}: {names} did not arrive whole: {done.stderr.strip()[-_SHOWN:]}")
         if done.code:
-            raise CommandFailed(self.name, f"writing {path} ({size} bytes)", done)
-        return digest
+            raise CommandFailed(self.name, f"writing {names} ({sum(file.size for file in files)} bytes)", done)
+        return done
 
     def read(self, path: str, limit: int = 64 * 1024) -> bytes | None:
         """The beginning of a file; None: there is none."""
@@ -133,16 +166,48 @@ class Host(ABC):
 _DAMAGED = 45
 _ABSENT = 44
 
+_IN_PLACE = "cox: in place"
+
+_PUT_BEGIN = """set -e; umask 077; set --; trap 'rm -f "$@"' EXIT; trap 'exit 1' HUP INT TERM PIPE"""
+
 # openssl uses the processor's own SHA instructions, which sha256sum does not: 40 MB in 0.03 s of CPU, not 0.26; but it takes
 # 5 ms to start, so small files go without. Each process costs the host a millisecond, for each of many files; what the shell
 # does itself costs nothing.
-_PUT = """set -e; umask 077; [ -d {parent} ] || mkdir -p {parent}; t={temporary}
-trap 'rm -f "$t"' EXIT; trap 'exit 1' HUP INT TERM PIPE
-cat > "$t"
+_RECEIVE = """t={temporary}; set -- "$@" "$t"
+{receive} > "$t"
 d=$({fast}sha256sum < "$t")
 if [ "${{d%% *}}" != {digest} ]; then
 n=$(wc -c < "$t"); echo "$n of {size} bytes, and the SHA-256 is ${{d%% *}}, not {digest}" >&2; exit 45; fi
-chmod {mode} "$t"; sync "$t" 2>/dev/null || sync; mv -f "$t" {path}; trap - EXIT; sync {parent} 2>/dev/null || true"""
+chmod {mode:o} "$t\""""
+
+
+class SentFile:
+    """A file on its way: where to, its bytes or where they are here, its mode. Raises ``OSError`` when it cannot be read.
+
+    Attributes:
+        digest: its SHA-256, lower hex; what arrives is held against it.
+    """
+
+    def __init__(self, path: str, content: bytes | Path, mode: int) -> None:
+        self.path = path
+        self.parent = path.rpartition("/")[0] or "/"
+        self.content = content
+        self.mode = mode
+        self.size, self.digest = _measure(content)
+        self._temporary = f"{path}.cox-{secrets.token_hex(4)}"
+
+    def receive(self, *, alone: bool) -> str:
+        return _RECEIVE.format(
+            temporary=shlex.quote(self._temporary),
+            receive="cat" if alone else f"dd bs={self.size} count=1 iflag=fullblock status=none",  # takes no byte more
+            size=self.size,
+            digest=self.digest,
+            fast="" if self.size < _SMALL else 'openssl dgst -sha256 -r < "$t" 2>/dev/null || ',
+            mode=self.mode,
+        )
+
+    def move(self) -> str:
+        return f"mv -f {shlex.quote(self._temporary)} {shlex.quote(self.path)}"
 
 
 def digest_of(path: Path) -> str:

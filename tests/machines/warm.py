@@ -1,93 +1,106 @@
 """A host's interpreter that has loaded the agent already, for benchmarks: twenty hosts that share two processors would spend
 them on importing gRPC twenty times, which twenty hosts in life do at once, each on its own.
 
-Runs in the host's mount namespace. ``LAUNCHER`` is what is installed as ``node`` there: it hands its arguments and files to
-this process, which forks, and the child runs the real agent.
+Runs in the host's mount namespace. ``LAUNCHER`` is what is installed as ``node`` there: it asks this process, which forks,
+and the child runs the real agent with the launcher's output. Signals to the launcher are passed on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
-import socket
-import struct
 import sys
-from typing import Any
+from pathlib import Path
 
-__all__ = ["LAUNCHER", "SOCKET"]
+__all__ = ["DOOR", "LAUNCHER"]
 
-SOCKET = "/run/warm.sock"
+DOOR = "/run/warm"
 
 LAUNCHER = """\
-import sys
-if sys.argv[1:2] in (["version"], ["runs-as"]):
-    print({"version": VERSION}.get(sys.argv[1], "cox-node"))
-    sys.exit(0)
-import _socket, array, os
-import _signal as signal
-link = _socket.socket(_socket.AF_UNIX)
-link.connect("/run/warm.sock")
-ask = "\\0".join([VERSION, *sys.argv[1:]]).encode()
-link.sendmsg([ask], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
-pid = int(link.recv(32))
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda *_: os.kill(pid, signal.SIGTERM))
-sys.exit(int(link.recv(32) or b"1"))
+case $1 in version | --version) echo @VERSION@; exit ;; runs-as) echo cox-node; exit ;; esac
+me=/run/warm.d/$$
+mkfifo $me && exec 8<> $me || exit 1
+(echo "$$ @VERSION@ $*" > /run/warm) # not the output of this shell, which is looked at: in a subshell
+read -r pid <&8
+rm -f $me
+trap 'kill $pid 2>/dev/null' TERM INT
+until read -r code <&8; do :; done
+exit "$code"
 """
-"""Imports as little as it can: it is started three times for each of twenty hosts."""
+"""A shell, because it is started three times for each of twenty hosts, and Python costs ten times what a shell does."""
 
 
 def _serve() -> None:
-    import coxswain  # noqa: PLC0415 - not for those who only want the launcher
-    from coxswain.agent import identity, node, service, simulated  # noqa: F401, PLC0415
-    from coxswain.agent.main import main  # noqa: PLC0415
+    # Not for those who only want the launcher.
+    from coxswain.agent import identity, main, node, service, simulated  # noqa: F401, PLC0415
 
     identity.new_csr(identity.ec.generate_private_key(identity.ec.SECP256R1()))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(SOCKET)
-        os.chmod(SOCKET, 0o777)  # noqa: PTH101 - the agent's own user calls as well
-        listener.listen(16)
-        while True:
-            link, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _attend(link, coxswain, main)
-            link.close()
+    os.umask(0)
+    Path(f"{DOOR}.d").mkdir(mode=0o777)  # the agent's own user calls as well
+    os.mkfifo(DOOR, 0o666)
+    os.umask(0o22)
+    door = os.open(DOOR, os.O_RDWR)  # never at its end
+    ended, bell = os.pipe()
+    for end in (ended, bell):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(bell)  # a handler alone may be late: what ends just before a read is noticed after it
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([door, ended], [], [])
+        if ended in ready:
+            os.read(ended, 512)
+            _tell_ended(running)
+        if door in ready:
+            for line in os.read(door, 65_536).decode().splitlines():
+                launcher, version, *argv = line.split()
+                answer = os.open(f"{DOOR}.d/{launcher}", os.O_RDWR)
+                child = os.fork()
+                if child == 0:
+                    _become(launcher, version, argv)
+                running[child] = answer
+                os.write(answer, b"%d\n" % child)
 
 
-def _attend(link: socket.socket, coxswain: Any, main: Any) -> None:
-    """One launcher; never returns."""
-    raw, files, _, _ = socket.recv_fds(link, 65_536, 3)
-    version, *argv = raw.decode().split("\0")
-    _, uid, gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid:  # as whoever called
-        os.setgroups([])
-        os.setgid(gid)
-        os.setuid(uid)
-    child = os.fork()
-    if child == 0:
-        link.close()
-        for target, file in enumerate(files):
-            os.dup2(file, target)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+def _tell_ended(running: dict[int, int]) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            with os.fdopen(running.pop(found[0]), "w") as answer:
+                print(os.waitstatus_to_exitcode(found[1]) & 255, file=answer)
+
+
+def _become(launcher: str, version: str, argv: list[str]) -> None:
+    """The agent, in the place of its launcher; never returns."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        for number in (1, 2):
+            os.dup2(os.open(f"/proc/{launcher}/fd/{number}", os.O_WRONLY | os.O_APPEND), number)
+        caller = Path(f"/proc/{launcher}").stat()
+        if caller.st_uid:  # as whoever called
+            os.setgroups([])
+            os.setgid(caller.st_gid)
+            os.setuid(caller.st_uid)
+        import coxswain.agent.main  # noqa: PLC0415 - loaded long ago
+
         coxswain.__version__ = version
         sys.argv = ["node", *argv, *(["--data-plane", "simulated"] if argv[0] == "run" else [])]
-        code = 1
-        try:
-            main()
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 1
-        finally:
+        coxswain.agent.main.main()
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code)
-    link.send(str(child).encode())
-    _, status = os.waitpid(child, 0)
-    link.send(str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)
+        os._exit(code)
 
 
 if __name__ == "__main__":
+    Path(DOOR).unlink(missing_ok=True)
     _serve()

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from coxswain.errors import DeadlineExceeded, NodeUnreachable
-from coxswain.ssh import CommandFailed, LocalHost
+from coxswain.errors import DeadlineExceeded, NodeFailure, NodeUnreachable
+from coxswain.ssh import CommandFailed, LocalHost, SentFile
 
 
 def test_commands_and_files(tmp_path):
@@ -23,6 +23,36 @@ def test_commands_and_files(tmp_path):
     assert host.read(str(path)) == b"content"
     assert host.read(str(tmp_path / "none")) is None
     assert [p.name for p in path.parent.iterdir()] == ["it's"]
+
+
+def test_files_and_what_follows_them_are_one_command(tmp_path):
+    host, made, ran = LocalHost(), tmp_path / "made here", []
+    execute = host.execute
+    host.execute = lambda command, **how: ran.append(command) or execute(command, **how)
+    contents = {"one": b"1\n\0" * 70_000, "it's two": b"no line end", "three": b"3"}
+    files = [SentFile(f"{made}/{name}", content, 0o640) for name, content in contents.items()]
+    done = host.put_and_run(files, f"echo one; umask; cat '{made}/three' >&2", what="showing them")
+    assert (done.code, done.stdout, done.stderr) == (0, "one\n0022\n", "3")
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == contents
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made.iterdir()} == {0o640}
+    assert len(ran) == 1
+    assert host.put_and_run([], "echo nothing before it").stdout == "nothing before it\n"
+
+
+def test_what_follows_fails_in_its_own_name_and_the_files_stay(tmp_path):
+    host, path = LocalHost(), tmp_path / "x"
+    with pytest.raises(CommandFailed, match=r"this machine: trying it out failed \(exit code 45\): not so$"):
+        host.put_and_run([SentFile(str(path), b"x", 0o600)], "echo not so; exit 45", what="trying it out")
+    assert path.read_bytes() == b"x"
+
+
+def test_of_several_files_none_is_there_before_all_arrived_whole(tmp_path):
+    host, ran = LocalHost(), tmp_path / "ran"
+    files = [SentFile(f"{tmp_path}/{name}", name.encode() * 9, 0o600) for name in ("a", "b")]
+    files[1].digest = "0" * 64
+    with pytest.raises(NodeFailure, match=r"a, .*/b did not arrive whole: 9 of 9 bytes, and the SHA-256 is"):
+        host.put_and_run(files, f"touch {ran}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_deadline_and_close():

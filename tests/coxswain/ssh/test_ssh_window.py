@@ -95,7 +95,8 @@ def _blocks() -> Iterator[bytes]:
 
 
 def test_a_near_host_has_no_more_to_keep_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_POLL_S", 30.0)
+    monkeypatch.setattr(module, "_PATIENCE_S", 30.0)
+    monkeypatch.setattr(module, "_POLL_S", 0.02)  # it hesitates longer than that, and is given no more for it
     with serving(2**21, tcp=True, hesitates=True) as (host, server):
         assert host.execute("swallow", stdin=_blocks()).code == 0
         assert server.got == SIZE
@@ -105,7 +106,8 @@ def test_a_near_host_has_no_more_to_keep_than_it_needs(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("tcp", [True, False])
 def test_a_server_that_grants_late_gets_all_of_it(tcp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says nothing before a tenth of 16 MB is used: more than what is on the way at first."""
-    monkeypatch.setattr(module, "_POLL_S", 0.05)
+    monkeypatch.setattr(module, "_POLL_S", 0.02)
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
     with serving(2**24, tcp=tcp) as (host, server):
         assert host.execute("swallow", stdin=_blocks(), deadline=20).code == 0
         assert server.got == SIZE

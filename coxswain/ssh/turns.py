@@ -1,0 +1,56 @@
+"""Uploads take turns where they would wait for processors, and none where each waits for its own line.
+
+Twenty uploads at once to near hosts cost controller and hosts a third more than two at a time: threads take the interpreter
+from each other packet by packet, and what is to be sent or read has left the processor's cache when its turn comes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+__all__ = ["Turn"]
+
+_AT_ONCE = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
+_FAST = 30_000_000
+"""Bytes a second, a quarter of a Gbit/s: what is slower, and waits for a line, gives its turn away."""
+
+_TRIED = 600_000
+"""Bytes after which that is known: more than is on the way to a near host at once (``connection.py``)."""
+
+_POLL_S = 0.5
+
+
+class Turn:
+    """Of one upload.
+
+    Args:
+        check: called while it waits; raises when that has no use any more.
+        on_line: whether what was sent is on a line just now, and not with a host that is busy.
+    """
+
+    def __init__(self, check: Callable[[], None], on_line: Callable[[], bool]) -> None:
+        self._check = check
+        self._on_line = on_line
+
+    def taken_for(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """``blocks``, of which the second waits for the turn: what is small needs none. Raises what ``check`` raises."""
+        holds, sent, began = False, 0, 0.0
+        tried = False
+        try:
+            for block in blocks:
+                if sent and not tried and not holds:
+                    while not _AT_ONCE.acquire(timeout=_POLL_S):
+                        self._check()
+                    holds, began, sent = True, time.monotonic(), 0
+                yield block
+                sent += len(block)
+                slow = sent > _TRIED and sent < _FAST * (time.monotonic() - began)
+                if holds and slow and self._on_line():
+                    _AT_ONCE.release()
+                    holds, tried = False, True
+        finally:
+            if holds:
+                _AT_ONCE.release()

@@ -1,0 +1,55 @@
+"""Whose upload goes on, and when it lets others go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from coxswain.ssh import turns
+from coxswain.ssh.turns import Turn
+
+
+class _GoneError(Exception):
+    pass
+
+
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch) -> threading.BoundedSemaphore:
+    """One at a time."""
+    only = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(turns, "_AT_ONCE", only)
+    monkeypatch.setattr(turns, "_POLL_S", 0.01)
+    return only
+
+
+def _gone() -> None:
+    raise _GoneError
+
+
+def _blocks(count: int) -> Iterator[bytes]:
+    return iter([bytes(400_000)] * count)
+
+
+def test_what_is_small_needs_no_turn_and_what_is_large_waits_for_it(one: threading.BoundedSemaphore) -> None:
+    first = Turn(_gone, lambda: False).taken_for(_blocks(9))
+    assert next(first) and next(first)
+    assert len(list(Turn(_gone, lambda: False).taken_for(_blocks(1)))) == 1
+    with pytest.raises(_GoneError):  # it was told to wait, and asked whether it still should
+        list(Turn(_gone, lambda: False).taken_for(_blocks(2)))
+    first.close()  # type: ignore[attr-defined]  # as when its line breaks
+    assert len(list(Turn(_gone, lambda: False).taken_for(_blocks(9)))) == 9
+    assert one.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("on_line", [True, False])
+def test_what_waits_for_its_line_lets_others_go_on(
+    on_line: bool, one: threading.BoundedSemaphore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_FAST", 10**15)  # whatever it is, it is slow
+    sent = Turn(_gone, lambda: on_line).taken_for(_blocks(9))
+    for _ in range(5):
+        next(sent)
+    assert one.acquire(blocking=False) is on_line
+    assert len(list(sent)) == 4

@@ -165,9 +165,8 @@ SHOWN = {
         test_the_version_of_a_candidate_is_read_and_not_run""",
     "E33": """
         test_the_document_of_the_contract
-        test_what_can_have_no_effect_is_refused_wherever_it_is_said
+        test_what_has_no_effect_is_accepted_and_said_wherever_it_is_set
         test_a_wrong_value_is_named_with_what_would_do
-        test_regions_that_there_are_if_the_operator_wrote_them_down
         test_links_to_fallbacks_stand_ready_and_the_operator_may_use_them
         test_how_a_link_is_shows_at_both_of_its_ends""",
     "E34": """
@@ -201,7 +200,7 @@ SHOWN = {
         test_old_bundles_are_forgotten_and_the_rest_is_ciphertext""",
     "10.1-9": """
         test_the_document_of_the_contract
-        test_what_can_have_no_effect_is_refused_wherever_it_is_said""",
+        test_what_has_no_effect_is_accepted_and_said_wherever_it_is_set""",
     "10.1-10": """
         test_a_device_that_the_api_made_can_join
         test_an_invite_may_name_a_device_of_the_user""",
@@ -447,8 +446,8 @@ PARTLY = {
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
-    "E33": "nodes listen on UDP 443 and no call maps other ports: a range of ports is refused, and so is a reserve of nodes "
-    "beyond fallbacks; decoys do not rotate: each is in every client's bundle, and another drops all of a node's sessions",
+    "E33": "nodes listen on UDP 443 and no call maps other ports: a range of ports has no effect and says so, as has a "
+    "reserve of nodes beyond fallbacks; decoys do not rotate: each is in every client's bundle, and another drops all of a node's sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
     "M22": "no rule about events that were dropped on their way; they are counted in /metrics",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from coxswain.config import KEYS, Key
-from coxswain.config.keys import GONE
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
@@ -30,11 +29,11 @@ One YAML file, `cox.yaml` in the working directory unless `--config` or `COX_CON
   systemd's `$CREDENTIALS_DIRECTORY`. Secrets are masked in everything that is printed.
 """
 
-REFUSED = """
-## Refused
+IDLE = """
+## Accepted, without effect
 
-Files of the existing controller may hold these keys. Nothing ever acted on them, and nothing could; a file that sets one is
-refused with the line to take out, because whoever wrote it would believe that it does something.
+Files of the existing controller hold these keys, so they are accepted and checked. Nothing ever acted on them, and nothing
+could; `cox config check` and the log say so of each that is set.
 """
 
 
@@ -65,8 +64,8 @@ def table(keys: list[Key]) -> str:
 
 
 def page() -> str:
-    gone = "\n".join(f"- `{name}`: {why}." for name, why in GONE.items())
-    return f"{HEAD}\n## Keys\n\n{table(list(KEYS))}{REFUSED}\n{gone}\n"
+    idle = "\n".join(f"- `{key.name}`: {key.idle}." for key in KEYS if key.idle)
+    return f"{HEAD}\n## Keys\n\n{table([key for key in KEYS if not key.idle])}{IDLE}\n{idle}\n"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from coxswain.config import document
 from coxswain.config.crosscheck import together
-from coxswain.config.keys import GONE, KEYS, POSTURES, Key, is_loopback
+from coxswain.config.keys import KEYS, POSTURES, Key, is_loopback
 from coxswain.errors import CoxswainError, InvalidInput, LoosePermissions
 
 if TYPE_CHECKING:
@@ -107,8 +107,13 @@ class Config:
         return self.origins.get(name, Origin("default", "default"))
 
     def warnings(self) -> list[str]:
-        """What is accepted, but should be known: files that are not there, and what could be safer."""
+        """What is accepted, but should be known: keys without effect, files that are not there, and what could be safer."""
         found = [
+            f"{key.name} ({self.origin(key.name).where}): has no effect: {key.idle}"
+            for key in KEYS
+            if key.idle and self.origin(key.name).kind in ("file", "environment")
+        ]
+        found += [
             f"{name} ({self.origin(name).where}): there is no {self[name]}"
             for name in _FILES_TO_READ
             if self[name] and not os.path.exists(self[name])  # noqa: PTH110 - a path that is none is not there either
@@ -236,8 +241,6 @@ def _yaml(value: Any) -> str:
 
 
 def _unknown(name: str, origin: str) -> str:
-    if name in GONE:
-        return f"{name} ({origin}): cannot have an effect, so leave it out: {GONE[name]}"
     name = name[:100]
     if name in _SECTIONS:
         return f"{name} ({origin}): is a section; it holds keys, not a value"

@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 
 from coxswain.alerts.model import KINDS
 from coxswain.alerts.settings import ALLOWED, is_allowance
-from coxswain.errors import InvalidInput
-from coxswain.inventory import check_region, is_source
+from coxswain.inventory import is_source
 from coxswain.provisioning.offer import SUBNETS_V6, is_subnet_v6
 
-__all__ = ["GONE", "KEYS", "Key", "Posture", "is_loopback"]
+__all__ = ["KEYS", "Key", "Posture", "is_loopback"]
 
 Posture = str
 """``personal`` or ``enterprise``."""
@@ -43,6 +42,8 @@ class Key:
         secret: never shown.
         path: relative ones start at the file's directory.
         live: a running daemon takes a new value over (SIGHUP, ``cox config reload``); others wait for its next start.
+        idle: why nothing acts on it; empty: something does. Existing files hold it (management-plane.md 1.2), so it is
+            accepted, and whoever sets it is told (accounts-profiles.md 10.1, 9).
         zero_is_default: 0, which existing files hold for "not set" (management-plane.md 1.2), is taken as the default.
     """
 
@@ -57,6 +58,7 @@ class Key:
     secret: bool = False
     path: bool = False
     live: bool = False
+    idle: str = ""
     zero_is_default: bool = False
 
     def preset(self, posture: Posture) -> Any:
@@ -89,13 +91,6 @@ def _is_host(host: str) -> bool:
 def _listen(value: str) -> bool:
     host, _, port = value.rpartition(":")
     return _is_port(port) and (host == "" or _is_host(host))
-
-
-def _region(value: str) -> bool:
-    try:
-        return bool(value) and check_region(value) == value
-    except InvalidInput:
-        return False
 
 
 def _is_port(text: str) -> bool:
@@ -210,18 +205,8 @@ _PORT = _between(1, 65535)
 _SECONDS = _between(1, 86_400)
 _DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
 
-GONE = {
-    "fleet.endpoint_port_min": (
-        "nodes listen for clients on UDP port 443 alone, and no call of the contract maps other ports to it: a range would "
-        "send clients where nobody answers"
-    ),
-    "fleet.endpoint_port_max": "as fleet.endpoint_port_min: nodes listen on UDP port 443 alone",
-    "fleet.idle_nodes": (
-        "no node is kept from whoever profiles give it to; exits stand in reserve as fallbacks of a path, see cox paths edit"
-    ),
-}
-"""Keys of existing files (management-plane.md 1.2) that nothing could act on, and why. They are refused: whoever set one
-would believe that it does something (accounts-profiles.md 10.1, 9)."""
+_PORTS = "nodes listen for clients on UDP port 443 alone, and no call of the contract maps other ports to it"
+_RESERVE = "no node is kept from whoever profiles give it to; exits stand in reserve as fallbacks of a path (cox paths edit)"
 
 KEYS: tuple[Key, ...] = (
     Key("posture", str, "", "which presets apply to what is not set", **_one_of(*POSTURES)),
@@ -252,8 +237,10 @@ KEYS: tuple[Key, ...] = (
         live=True, **_between(5, 86_400)),
     Key("fleet.failover.back_after_seconds", int, 0,
         "for how long it must be well until it is used again; 0: an operator says when", live=True, **_between(0, 604_800)),
-    Key("fleet.regions", list, [], "the regions that servers and nodes may be in; empty: any",
-        "a list of region codes, such as fra1", lambda v: all(_region(e) for e in v), live=True),
+    Key("fleet.regions", list, [], "the regions that the dashboard offers for nodes; empty: all that it knows", live=True),
+    Key("fleet.endpoint_port_min", int, 2000, "lowest UDP port of node endpoints", **_between(0, 65535), idle=_PORTS),
+    Key("fleet.endpoint_port_max", int, 60000, "highest UDP port of node endpoints", **_between(0, 65535), idle=_PORTS),
+    Key("fleet.idle_nodes", bool, False, "keep idle nodes in reserve", enterprise=True, idle=_RESERVE),
     Key("protocols.amneziawg", bool, True, "serve AmneziaWG"),
     Key("protocols.xray", bool, False, "serve XRay/REALITY", enterprise=True),
     Key("reality.decoy_site", str, "www.microsoft.com", "whom REALITY pretends to be", "a host name", _is_host),

@@ -8,7 +8,6 @@ from coxswain.api import views
 from coxswain.api.bodies import one_line, policy, policy_change
 from coxswain.api.call import NODE_S, Call
 from coxswain.api.paging import search
-from coxswain.api.region import asked_region
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
@@ -159,7 +158,7 @@ def _add(call: Call) -> Any:
         call.caller,
         body.need("name", str),
         body.need("control_addr", str),
-        asked_region(call) or "",
+        body.get("region", str) or "",
         body.get("public_ip", str) or "",
         policy(body.object("policy")),
     )
@@ -187,7 +186,7 @@ def _edit(call: Call) -> Any:
         one_line("node", call.path["key"]),
         body.need("version", int),
         body.get("name", str),
-        asked_region(call, lambda: call.node().region),
+        body.get("region", str),
         body.get("control_addr", str),
         body.texts("endpoint_ips"),
         # If the node has changed since it was read here, the version is stale and nothing of this counts.

@@ -13,7 +13,6 @@ from coxswain.api.areas.relays import RELAY, relay_view
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
 from coxswain.api.paging import PAGE, page_of
-from coxswain.api.region import asked_region
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import BOOL, INT, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.waiting import run_operation
@@ -109,7 +108,7 @@ def _add(call: Call) -> Any:
         "ssh_user": body.get("ssh_user", str) or configured.ssh_user(),
         "ssh_port": body.get("ssh_port", int) or configured.ssh_port(),
         "name": body.get("name", str) or "",
-        "region": asked_region(call) or "",
+        "region": body.get("region", str) or "",
         "host_key": body.get("host_key", str) or "",
         "accept_new_host_key": body.get("accept_new_host_key", bool) or False,
         "route": list(body.texts("route") or ()),
@@ -163,7 +162,7 @@ def _deploy(call: Call) -> Any:
     if role not in ("node", "relay"):
         raise InvalidInput(f"role: {role[:40]!r} is not node or relay")
     given = {name: body.get(key, str) for name, key in (("path", "binary_path"), ("url", "url"), ("sha256", "sha256"))}
-    region = asked_region(call, lambda: server.region) or server.region
+    region = body.get("region", str) or server.region
     common: Mapping[str, Any] = {
         "server_id": server.id,
         "name": body.get("name", str) or "",

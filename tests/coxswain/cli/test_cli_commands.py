@@ -267,23 +267,3 @@ def test_the_configuration_of_a_running_daemon(cox: Cox, controller: Controller)
         path.write_text(before)
         cox("config", "reload")
     assert "nothing waits" in cox("config", "show", "--pending").stdout
-
-
-def test_regions_that_there_are_if_the_operator_wrote_them_down(cox: Cox, controller: Controller) -> None:
-    """fleet.regions (management-plane.md 1.2): a typing mistake makes no region of its own."""
-    path = controller.home.parent / "cox.yaml"
-    before = path.read_text()
-    cox("nodes", "add", "oslo-1", "--addr", "192.0.2.77", "--region", "osl")
-    try:
-        path.write_text(before + "fleet: {regions: [fra1, ams3]}\n")
-        cox("config", "reload")
-        refusal = refused(cox("nodes", "add", "fra-1", "--addr", "192.0.2.78", "--region", "fra-1", code=2))
-        assert "is none of fleet.regions; it takes fra1, ams3" in refusal
-        assert "none of fleet.regions" in refused(cox("nodes", "edit", "oslo-1", "--region", "oslo", code=2))
-        cox("nodes", "edit", "oslo-1", "--region", "osl")  # as it is
-        cox("nodes", "edit", "oslo-1", "--region", "ams3")
-        cox("nodes", "edit", "oslo-1", "--region", "")
-    finally:
-        path.write_text(before)
-        cox("config", "reload")
-        cox("nodes", "remove", "oslo-1", "--yes")

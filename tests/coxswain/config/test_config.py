@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from coxswain.config import KEYS, Config, ConfigProblems, check, load, render
-from coxswain.config.keys import GONE
 from coxswain.errors import InvalidInput, LoosePermissions
 
 
@@ -115,10 +114,7 @@ def test_all_problems_are_told_at_once_each_with_its_line(wrong: Any) -> None:
         ("fleet: {reconcile_interval: true}", "is not a whole number"),
         ("fleet: {regions: fra}", "is not a list of texts"),
         ("fleet: {regions: [1]}", "is not a list of texts"),
-        ("fleet: {regions: [fra, '']}", "a list of region codes"),
-        ("fleet: {endpoint_port_min: 2000}", "cannot have an effect, so leave it out: nodes listen"),
-        ("fleet: {endpoint_port_max: 443}", "UDP port 443 alone"),
-        ("fleet: {idle_nodes: false}", "cannot have an effect"),
+        ("fleet: {endpoint_port_min: 70000}", "0 to 65535"),
         ("protocols: {xray: 'yes'}", "is not true or false"),
         ("retention: {audit_days: -1}", "0: keep for ever"),
         ("node: {node_binary_url: 'http://h/x'}", "an https URL"),
@@ -295,16 +291,18 @@ def test_every_value_knows_where_it_comes_from(read: Any) -> None:
     assert origins["state_dir"].kind == "default"
 
 
-def test_what_can_have_no_effect_is_refused_wherever_it_is_said(wrong: Any) -> None:
+def test_what_has_no_effect_is_accepted_and_said_wherever_it_is_set(read: Any) -> None:
     """Endpoint ports and a reserve of nodes: fleet-model.md 12 E 33, accounts-profiles.md 10.1, 9."""
-    assert {name.removeprefix("fleet.") for name in GONE} == {"endpoint_port_min", "endpoint_port_max", "idle_nodes"}
-    assert not GONE.keys() & {key.name for key in KEYS}
-    for name, why in GONE.items():
-        (problem,) = wrong(f"{P}fleet:\n  {name.partition('.')[2]}: 1\n")
-        assert problem.startswith(f"{name} (line 3): ") and problem.endswith(why)
+    idle = {key.name: key.idle for key in KEYS if key.idle}
+    assert {name.removeprefix("fleet.") for name in idle} == {"endpoint_port_min", "endpoint_port_max", "idle_nodes"}
+    for name, why in idle.items():
+        value = "true" if name == "fleet.idle_nodes" else "2000"
+        (warning,) = read(f"{P}fleet:\n  {name.partition('.')[2]}: {value}\n").warnings()
+        assert warning == f"{name} (line 3): has no effect: {why}"
         variable = f"COX_{name.upper().replace('.', '__')}"
-        (problem,) = wrong(P, **{variable: "1"})
-        assert problem.startswith(f"{name} (environment {variable}): ")
+        (warning,) = read(P, **{variable: value}).warnings()
+        assert warning.startswith(f"{name} (environment {variable}): ")
+    assert read("posture: enterprise\n").warnings() == [], "nobody is told of what a preset says"
 
 
 def test_what_could_be_safer_is_a_warning(read: Any) -> None:

@@ -447,7 +447,8 @@ PARTLY = {
     "10.2-19": "no offline root",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
     "E33": "nodes listen on UDP 443 and no call maps other ports: a range of ports has no effect and says so, as has a "
-    "reserve of nodes beyond fallbacks; decoys do not rotate: each is in every client's bundle, and another drops all of a node's sessions",
+    "reserve of nodes beyond fallbacks; decoys do not rotate: each is in every client's bundle, and another drops all of a "
+    "node's sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
     "M22": "no rule about events that were dropped on their way; they are counted in /metrics",

@@ -53,7 +53,7 @@ _INTERFACE = re.compile(r"awg([1-9][0-9]{0,4})")
 def check_hops(hops: Sequence[str]) -> tuple[str, ...]:
     """2 or 3 different nodes, given as ids."""
     if not 2 <= len(hops) <= MAX_HOPS:
-        raise InvalidInput(f"node_ids: {counted(len(hops), 'node')} make no path; 2 or {MAX_HOPS} do, the entry first")
+        raise InvalidInput(f"node_ids: {counted(len(hops), 'node')} cannot make a path; 2 or {MAX_HOPS} can, entry first")
     if len(set(hops)) != len(hops):
         twice = next(hop for hop in hops if hops.count(hop) > 1)
         raise InvalidInput(f"node_ids: {twice[:80]!r} comes twice; a path visits each of its nodes once")

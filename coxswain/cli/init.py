@@ -98,7 +98,8 @@ def init(
         ]
     )
     option = "" if config is None else f" --config {path}"
-    click.echo(f"\nStart the daemon with: cox serve{option}\nThen add a node with:  cox nodes add{option} NAME --addr HOST")
+    click.echo(f"\nStart the daemon with: cox serve{option}")
+    click.echo(f"Then add a node with:  cox nodes add{option} NAME --addr HOST --public-ip IP")
 
 
 def _key_words(config: Config) -> str:

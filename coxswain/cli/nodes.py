@@ -334,6 +334,10 @@ def edit(
     as_json: bool,
 ) -> None:
     """Change a node's name, region, address or network policy."""
+    if all(given is None for given in (new_name, region, addr, forwarding, masquerade, isolation)):
+        raise InvalidInput(
+            "nothing to change: one of --name, --region, --addr, --forwarding, --masquerade, --isolation is needed"
+        )
     asking = client(config)
     path = node_path(node)
     found = asking.get(path)

@@ -25,7 +25,7 @@ def tokens() -> None:
     "--scope", type=click.Choice(["readonly", "monitor", "admin"]), default="readonly", show_default=True,
     help="monitor adds sessions, events and metrics; admin may do everything.",
 )  # fmt: skip
-@click.option("--expires", default="", metavar="DURATION", help="E.g. 720h; default: never.")
+@click.option("--expires", default="", metavar="DURATION", help="E.g. 720h; default, or 0h: never.")
 def create(config: str | None, name: str, scope: str, expires: str, *, as_json: bool) -> None:
     """Make a token. Its secret is shown this once. NAME is what the audit log calls its bearer."""
     made = client(config).post("/api/tokens", {"name": name, "scope": scope, "expires": expires})

@@ -219,6 +219,8 @@ def render(posture: str, overrides: Mapping[str, Any]) -> str:
     ]
     open_sections: list[str] = []
     for key in sorted(KEYS, key=lambda k: ("." in k.name, k.name)):
+        if key.idle and key.name not in overrides:
+            continue  # a fresh file starts without a warning
         value = overrides.get(key.name, posture if key.name == "posture" else key.preset(posture))
         if value == key.default and key.name not in overrides and key.personal is None and key.enterprise is None:
             continue

@@ -244,6 +244,7 @@ def test_what_init_writes_is_read_back(read: Any, posture: str) -> None:
     config = read(text)
     assert config.state_dir.name == strange
     assert config["ca.key_source"] == "passphrase"
+    assert not [key.name for key in KEYS if key.idle and key.name.rpartition(".")[2] + ":" in text]  # config check warns
     preset = read(f"posture: {posture}\n")
     changed = {"state_dir", "ca.key_source"}
     assert {k.name: config[k.name] for k in KEYS if k.name not in changed} == {

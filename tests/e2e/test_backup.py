@@ -344,7 +344,7 @@ def test_a_stopped_daemon_and_a_restore_in_place(fleet: Fleet, dsns: tuple[str, 
     refused = run(old, "backup", "restore", str(backup))
     assert refused.returncode == 5 and "--force" in refused.stderr
     told = json.loads(old.cox("backup", "restore", str(backup), "--force", "--json"))
-    assert "certificates of node" in " ".join(told["revoked_again"]), "its own file is beside it"
+    assert "1 certificate of node" in " ".join(told["revoked_again"]), "its own file is beside it"
     assert Path(told["replaced"], "ca.key").is_file()
     old.start()
     eventually(lambda: node(old, "n0")["in_sync"] and node(old, "n2")["in_sync"], timeout=40, every=0.1)

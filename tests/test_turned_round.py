@@ -327,6 +327,7 @@ SHOWN = {
         test_a_log_that_is_not_intact
         test_new_admins_and_tokens
         test_a_login_after_many_failures
+        test_passwords_that_are_guessed_through_relays_show_by_account_and_in_the_sum
         test_peers_that_nobody_made
         test_a_full_disk""",
     "M23": """

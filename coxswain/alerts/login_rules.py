@@ -16,7 +16,12 @@ __all__ = ["ACTIONS", "AuditFact", "judge_log"]
 _FAILED = "auth.login_failed"
 _REFUSED_MANY = "auth.refused_many"
 _LOGIN = "auth.login"
-ACTIONS = (_FAILED, _REFUSED_MANY, _LOGIN, "admin.add", "token.create")
+_FAILED_SYNC = "account.login_failed"
+"""Of somebody who came through a relay with an e-mail address and a password (``accounts.legacy_login``). Which address that
+was is not known here: the relay's is not theirs. The record is about the account, if there is one.
+"""
+
+ACTIONS = (_FAILED, _FAILED_SYNC, _REFUSED_MANY, _LOGIN, "admin.add", "token.create")
 """The records that ``judge_log`` wants to see."""
 
 _MOST_NAMES = 20
@@ -68,6 +73,8 @@ def _failures(facts: Iterable[AuditFact]) -> Iterator[_Failure]:
     for fact in facts:
         if fact.action == _FAILED:
             yield _Failure(fact.at, fact.source_ip, _text(fact.detail.get("username")).casefold()[:100], 1)
+        elif fact.action == _FAILED_SYNC:
+            yield _Failure(fact.at, "", fact.target_id, 1)
         elif fact.action == _REFUSED_MANY:
             what = fact.detail.get("what")
             counts = what.items() if isinstance(what, Mapping) else ()

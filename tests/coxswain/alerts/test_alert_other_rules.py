@@ -143,6 +143,18 @@ def keys(facts: list[AuditFact], settings: RuleSettings = SETTINGS) -> dict[str,
     return {finding.key: finding for finding in judge_log(facts, settings)}
 
 
+def test_passwords_that_are_guessed_through_relays_show_by_account_and_in_the_sum() -> None:
+    def guessed(at: float, user: str) -> AuditFact:
+        return fact("account.login_failed", at, user or "account", "", user, relay="ferry")
+
+    found = keys([guessed(NOW + n, "usr_a") for n in range(5)])
+    assert found.keys() == {"auth_failure_spike:user:usr_a"}
+    assert found["auth_failure_spike:user:usr_a"].detail["attempted_usernames"] == ["usr_a"]
+    nobodys = [guessed(NOW + n, "") for n in range(49)]
+    assert keys(nobodys) == {}
+    assert keys([*nobodys, failed(NOW + 60)]).keys() == {"auth_failure_spike:*"}
+
+
 def test_five_failures_of_one_address_within_ten_minutes() -> None:
     found = keys([failed(NOW + 100 * n, f"user{n}") for n in range(5)])
     assert found.keys() == {"auth_failure_spike:192.0.2.1"}

@@ -11,11 +11,10 @@ from itertools import pairwise
 from actors.fleet.exit_watch import ExitWatch
 from actors.fleet.health import health_of
 from actors.fleet.state import FleetState, Handler
-from actors.fleet.wiring import Wired, wired
+from actors.fleet.wiring import Wired, intended, wired
 from coxswain.cascade.failover import Move, Rules, Standing, Watched, decide, paced, standing, watch
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.types import Path, Phase
-from coxswain.cascade.wiring import inner_link
 from coxswain.errors import StoreUnavailable
 from coxswain.messages import exits as m
 from coxswain.messages.audit import Caller
@@ -124,7 +123,7 @@ def _is_made(fleet: FleetState, found: Wired, edge: tuple[str, str]) -> bool:
     link = found.edge(*edge)
     if link is None:
         return False
-    inner = inner_link(link, fleet.nodes[edge[1]])
+    inner = intended(fleet, found, link)
     made = dict(fleet.nodes[edge[0]].links_confirmed).get(inner.interface) == f"{inner.block}:{inner.peer}"
     return made and health_of(fleet, link) is not LinkHealth.DOWN
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.fleet.health import health_of
 from actors.fleet.state import FleetState, Handler
-from actors.fleet.wiring import Wired, install, rewired, wired
+from actors.fleet.wiring import Wired, install, intended, rewired, wired
 from actors.node_link import link_name
 from coxswain.audit import record
 from coxswain.cascade.health import LinkHealth
@@ -25,8 +25,7 @@ from coxswain.cascade.resources import (
     link_mtu,
     path_mtu,
 )
-from coxswain.cascade.types import InnerLink, NodeLink, Path, PathStatus
-from coxswain.cascade.wiring import inner_link
+from coxswain.cascade.types import NodeLink, Path, PathStatus
 from coxswain.errors import AlreadyExists, Conflict, NotFound, StaleVersion
 from coxswain.ids import new_id
 from coxswain.inventory import check_name
@@ -281,7 +280,7 @@ def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
 
 def _link_view(fleet: FleetState, link: NodeLink) -> m.LinkView:
     dialer, target = fleet.nodes[link.entry_node_id], fleet.nodes[link.exit_node_id]
-    inner: InnerLink = inner_link(link, target)
+    inner = intended(fleet, wired(fleet), link)
     known = dict(dialer.links_confirmed).get(inner.interface, "")
     active = known == f"{inner.block}:{inner.peer}"
     waiting = "" if active else _why_not(fleet, dialer, f"{inner.interface} to {target.name}")

@@ -14,8 +14,8 @@ from functools import cached_property
 from actors.fleet.state import FleetState, Handler
 from actors.node_link import link_name
 from coxswain.cascade.resources import check_joint, free_index, link_mtu
-from coxswain.cascade.types import Binding, NodeCascade, NodeLink, Path
-from coxswain.cascade.wiring import Cascade, wire
+from coxswain.cascade.types import Binding, InnerLink, NodeCascade, NodeLink, Path
+from coxswain.cascade.wiring import Cascade, inner_link, wire
 from coxswain.errors import CoxswainError, InvalidInput, StoreUnavailable
 from coxswain.messages import fleet as m
 from coxswain.messages.hub import Publish
@@ -26,7 +26,7 @@ from coxswain.store import Tx
 from coxswain.store import fleet as rows
 from coxswain.store import paths as path_rows
 
-__all__ = ["CHANGES", "QUESTIONS", "Wired", "install", "intent", "rewired", "wired"]
+__all__ = ["CHANGES", "QUESTIONS", "Wired", "install", "intended", "intent", "rewired", "wired"]
 
 _MAX_REVISION = 2**62
 _AGAIN_S = 1.0
@@ -49,6 +49,12 @@ class Wired:
     @cached_property
     def _by_ends(self) -> dict[tuple[str, str], NodeLink]:
         return {(link.entry_node_id, link.exit_node_id): link for link in self.links.values()}
+
+
+def intended(fleet: FleetState, found: Wired, link: NodeLink) -> InnerLink:
+    """A link as its dialling node is told of it; one that cannot be used just now, as it would be."""
+    told = found.cascade.of(link.entry_node_id).links
+    return next((k for k in told if k.id == link.id), None) or inner_link(link, fleet.nodes[link.exit_node_id])
 
 
 def wired(fleet: FleetState) -> Wired:

@@ -194,6 +194,7 @@ def test_a_path_carries_it_only_as_far_as_agents_can(fleet: CascadeFleet) -> Non
     goes(first, 0, 1, 2)
     goes(second, 0, 1, 2)
     assert fleet.network()[0]["links"]["awg1"]["allowed_ips"] == ["0.0.0.0/0", "::/0"]
+    eventually(lambda: fleet.client.get("/api/paths")[0]["status"] == "active")  # what was acknowledged is what is intended
 
     carry(fleet, 2, on=False)
     goes(second, "dropped")

@@ -100,7 +100,7 @@ def _present(host: Host) -> bytes | None:
 def _load(host: Host, rules: str) -> None:
     """The agent reads them when it starts, so they are its group's."""
     host.put(GUARD_FILE, rules.encode(), 0o640)
-    groups = f"! getent group {NODE.account} >/dev/null || chgrp {NODE.account} {GUARD_FILE}"
+    groups = f"! getent group {NODE.account} >/dev/null || chgrp -h {NODE.account} {GUARD_FILE}"
     host.run(f"set -e; {groups}; nft -f {GUARD_FILE}", what="limiting who reaches the control port")
 
 

@@ -128,7 +128,8 @@ class SshHost(Host):
                     view, moved_at = view[channel.send(view) :], time.monotonic()
                 except TimeoutError:
                     _drain(channel, out, err, most)
-                    if withheld and time.monotonic() - moved_at >= _PATIENCE_S:
+                    if time.monotonic() - moved_at >= _PATIENCE_S:
+                        turn.give_away()  # a host that hangs keeps nobody else waiting
                         with channel.lock:
                             channel.out_window_size += withheld
                         withheld = 0

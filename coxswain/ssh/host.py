@@ -207,7 +207,8 @@ class SentFile:
         )
 
     def move(self) -> str:
-        return f"mv -f {shlex.quote(self._temporary)} {shlex.quote(self.path)}"
+        """Never into a directory that another user put there as a link (``-T``)."""
+        return f"mv -fT {shlex.quote(self._temporary)} {shlex.quote(self.path)}"
 
 
 def digest_of(path: Path) -> str:

@@ -34,23 +34,28 @@ class Turn:
     def __init__(self, check: Callable[[], None], on_line: Callable[[], bool]) -> None:
         self._check = check
         self._on_line = on_line
+        self._holds = False
+        self._has_had = False
+
+    def give_away(self) -> None:
+        """Others go on; it does not come back, and what is left is sent without. May be repeated."""
+        if self._holds:
+            self._holds, self._has_had = False, True
+            _AT_ONCE.release()
 
     def taken_for(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """``blocks``, of which the second waits for the turn: what is small needs none. Raises what ``check`` raises."""
-        holds, sent, began = False, 0, 0.0
-        tried = False
+        sent, began = 0, 0.0
         try:
             for block in blocks:
-                if sent and not tried and not holds:
+                if sent and not self._has_had and not self._holds:
                     while not _AT_ONCE.acquire(timeout=_POLL_S):
                         self._check()
-                    holds, began, sent = True, time.monotonic(), 0
+                    self._holds, began, sent = True, time.monotonic(), 0
                 yield block
                 sent += len(block)
                 slow = sent > _TRIED and sent < _FAST * (time.monotonic() - began)
-                if holds and slow and self._on_line():
-                    _AT_ONCE.release()
-                    holds, tried = False, True
+                if slow and self._on_line():
+                    self.give_away()
         finally:
-            if holds:
-                _AT_ONCE.release()
+            self.give_away()

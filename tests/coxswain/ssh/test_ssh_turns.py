@@ -43,6 +43,20 @@ def test_what_is_small_needs_no_turn_and_what_is_large_waits_for_it(one: threadi
     assert one.acquire(blocking=False)
 
 
+def test_a_host_that_hangs_keeps_nobody_waiting(one: threading.BoundedSemaphore) -> None:
+    """Its upload never comes to its next block, and is told from outside."""
+    turn = Turn(_gone, lambda: False)
+    hangs = turn.taken_for(_blocks(9))
+    assert next(hangs) and next(hangs)
+    assert not one.acquire(blocking=False)
+    turn.give_away()
+    assert len(list(Turn(_gone, lambda: False).taken_for(_blocks(9)))) == 9
+    assert len(list(hangs)) == 7  # and if it goes on after all, it goes on
+    turn.give_away()
+    with pytest.raises(ValueError, match="released too many times"):
+        one.release()  # nobody gave back what was not theirs
+
+
 @pytest.mark.parametrize("on_line", [True, False])
 def test_what_waits_for_its_line_lets_others_go_on(
     on_line: bool, one: threading.BoundedSemaphore, monkeypatch: pytest.MonkeyPatch

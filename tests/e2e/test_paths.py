@@ -443,7 +443,7 @@ def test_a_profile_of_a_path_is_on_it_from_the_start_without_being_bound(fleet: 
     assert fleet.client.get("/api/bindings") == []
     found = fleet.client.get("/api/paths/p")
     assert (found["devices"], found["profiles"], found["problems"]) == (0, 1, [])
-    with pytest.raises(RemoteError, match="1 profiles") as caught:
+    with pytest.raises(RemoteError, match="1 profile over it") as caught:
         fleet.client.call("DELETE", "/api/paths/p")
     assert caught.value.status == 409
     fleet.client.post(f"/api/devices/{device['id']}/suspend")

@@ -26,6 +26,7 @@ from coxswain.messages.ca import HopCredentials, LinkCredentials
 from coxswain.messages.sessions import NodeEvent, PeersSnapshot, StreamLost
 from coxswain.reconcile import codec
 from coxswain.relay.contexts import Credentials, client_context
+from coxswain.relay.policy import TAKES_POLICIES
 from coxswain.wire.node_control import (
     Deadlines,
     NodeControl,
@@ -82,7 +83,9 @@ class Dialer:
 
     def use(self, credentials: LinkCredentials, for_hops: HopCredentials) -> None:
         """From now on new connections present these; running ones stay as they are. Any thread."""
-        context = client_context(Credentials(for_hops.chain_pem, for_hops.key_pem, for_hops.root_pem))
+        context = client_context(
+            Credentials(for_hops.chain_pem, for_hops.key_pem, for_hops.root_pem), alpn=(TAKES_POLICIES,)
+        )
         self._forwarders.ways.use(context, Signer(for_hops.chain_pem, for_hops.key_pem))
         self._credentials = grpc.ssl_channel_credentials(
             root_certificates=credentials.root_pem,

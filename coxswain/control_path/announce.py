@@ -1,9 +1,9 @@
 """Telling relays where they may connect: on the controller's own session with each, before it asks them to.
 
-A relay of ours takes a policy (``coxswain.relay.policy``) and holds to it, an existing one closes the substream and connects
-anywhere. What a relay has acknowledged is remembered; so a policy is sent once per session, and when the inventory has
-changed. A target that is not in it, because the inventory is ahead or a route is for one connection alone, is added before
-it is asked for: the link to a new node never waits for a clock.
+A relay of ours says by ALPN that it takes a policy (``coxswain.relay.policy``), and holds to it; an existing one is not
+asked, and connects anywhere. What a relay has acknowledged is remembered; so a policy is sent once per session, and when
+the inventory has changed. A target that is not in it, because the inventory is ahead or a route is for one connection
+alone, is added before it is asked for: the link to a new node never waits for a clock.
 
 Everything here is on the I/O loop.
 """
@@ -87,6 +87,10 @@ class Announcer:
             return True
         wanted = allowance.targets | told.more
         return told.acknowledged == wanted and (target is None or target in wanted)
+
+    def takes_none(self, hop: Hop) -> None:
+        """It is an existing relay, or one of ours of before."""
+        self._told.setdefault(hop.relay_id, _Told()).takes_none = True
 
     def failed(self, hop: Hop) -> None:
         """It could not be told; for a while nobody waits for that again."""

@@ -22,6 +22,7 @@ from coxswain.control_path.model import Hop
 from coxswain.errors import CoxswainError, NodeUnreachable, Unavailable
 from coxswain.inventory import host_of
 from coxswain.relay.byte_stream import ByteStream, SocketStream, WatchedStream
+from coxswain.relay.policy import TAKES_POLICIES
 from coxswain.relay.stream_tls import TlsStream, tls_over
 from coxswain.relay.yamux import Session
 
@@ -59,7 +60,10 @@ class SharedSession:
         session: Session,
         on_idle: Callable[[SharedSession], None],
         announcer: Announcer | None = None,
+        *,
+        takes_policies: bool = True,
     ) -> None:
+        self._takes_policies = takes_policies
         self.hops = hops
         self._session = session
         self._on_idle = on_idle
@@ -88,7 +92,10 @@ class SharedSession:
 
     async def tell(self, target: str | None = None) -> None:
         """The relay knows where it may connect, ``target`` included, or takes no such thing. Raises ``OSError``."""
-        await self._announcer.tell(self.hops[-1], self._session.open_stream, target)
+        if self._takes_policies:
+            await self._announcer.tell(self.hops[-1], self._session.open_stream, target)
+        else:
+            self._announcer.takes_none(self.hops[-1])
 
     async def ping(self) -> float:
         """Seconds that the relay took to answer. Raises ``OSError``."""
@@ -302,7 +309,7 @@ class EgressPool:
             session.abort()
             raise
         self.announcer.forget(hop)
-        return SharedSession(way, session, self._on_idle, self.announcer)
+        return SharedSession(way, session, self._on_idle, self.announcer, takes_policies=tls.alpn == TAKES_POLICIES)
 
     async def _watch(self, session: SharedSession) -> None:
         await session.ended()

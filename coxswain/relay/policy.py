@@ -7,7 +7,8 @@ relay (``coxswain.control_path.announce``); an onion relay beside it reads the s
 and existing controllers send none.
 
 On a substream of an egress session: ``@targets BYTES``, LF; when ``go`` has come, the document; then ``ok``, ``old SERIAL``
-or ``no REASON``, each with LF. To an existing relay the line is a malformed target: it closes the substream, no more.
+or ``no REASON``, each with LF. Only a relay that agreed on ``TAKES_POLICIES`` is told: to an existing one the line would be
+a malformed target.
 """
 
 from __future__ import annotations
@@ -38,12 +39,18 @@ __all__ = [
     "FILE_NAME",
     "MOST_BYTES",
     "MOST_TARGETS",
+    "TAKES_POLICIES",
     "PolicyFile",
     "StalePolicy",
     "TargetPolicy",
     "read_policy",
     "sign_policy",
 ]
+
+TAKES_POLICIES = "cox-targets/1"
+"""ALPN of an egress session with a relay that takes policies. Existing relays and controllers know no ALPN there
+(relay-contract.md 1.3, L4) and agree on none, so they never meet what they do not know.
+"""
 
 ANNOUNCE = "@targets "
 """What the line of a substream begins with that brings a policy."""

@@ -17,7 +17,7 @@ from coxswain.relay.ingress import Tunnels
 from coxswain.relay.keys import load_or_create_onion_key
 from coxswain.relay.listener import Listener
 from coxswain.relay.onion import OnionRelay
-from coxswain.relay.policy import PolicyFile
+from coxswain.relay.policy import TAKES_POLICIES, PolicyFile
 from coxswain.relay.proxy import DeviceProxy
 from coxswain.relay.targets import Allowed, AllowList
 
@@ -52,7 +52,7 @@ async def run_egress(
     directory: Path, tunnel_addr: str, allow: Sequence[str], log: logging.Logger, *, anywhere: bool = False
 ) -> None:
     """Serves until SIGTERM or SIGINT. Raises as ``run_ingress`` and ``_allowed``."""
-    context = _context(lambda: server_context(_material(directory, "fleet-ca.crt")))
+    context = _context(lambda: server_context(_material(directory, "fleet-ca.crt"), alpn=(TAKES_POLICIES,)))
     relay = EgressRelay(context, log, allowed=_allowed(directory, allow, anywhere=anywhere, log=log))
     listener = Listener(relay.serve, log, limit=256, per_host=64)
     over = _signalled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +24,7 @@ from coxswain.relay.egress import EgressRelay
 from coxswain.relay.listener import Listener
 from coxswain.relay.onion import OnionRelay
 from coxswain.relay.onion_layers import encode_key
-from coxswain.relay.policy import PolicyFile
+from coxswain.relay.policy import TAKES_POLICIES, PolicyFile
 from coxswain.relay.targets import AllowList
 from tests.coxswain.relay.pipes import until
 from tests.existing_relay import Relay as ExistingRelay
@@ -43,7 +44,7 @@ class Ours:
         self.policy = PolicyFile(directory, LOG)
         self.onion_policy = PolicyFile(directory, LOG)
         key = X25519PrivateKey.generate()
-        context = server_context(Credentials.read(directory, "fleet-ca.crt"))
+        context = server_context(Credentials.read(directory, "fleet-ca.crt"), alpn=(TAKES_POLICIES,))
         self.egress = Listener(EgressRelay(context, LOG, allowed=self.policy).serve, LOG)
         self.onion = Listener(OnionRelay(key, allowed=self.onion_policy).serve, LOG)
         self.hop = Hop(f"rly_{name}", name, "", onion_pubkey=encode_key(key.public_key().public_bytes_raw()))
@@ -62,7 +63,8 @@ class Quay:
         self._directory, self._stack = directory, stack
         self.ways = Ways()
         signer = PKI.controller()
-        self.ways.use(client_context(replace(signer, anchor_pem=PKI.fleet.pem)), Signer(signer.chain_pem, signer.key_pem))
+        context = client_context(replace(signer, anchor_pem=PKI.fleet.pem), alpn=(TAKES_POLICIES,))
+        self.ways.use(context, Signer(signer.chain_pem, signer.key_pem))
         self.announcer: Announcer = self.ways.egress.announcer
 
     async def target(self) -> str:
@@ -192,7 +194,7 @@ def test_an_onion_hop_that_cannot_be_told_keeps_what_it_was_told_and_nobody_wait
     moor(tmp_path, story)
 
 
-def test_existing_relays_close_what_they_do_not_know_and_carry_on(tmp_path: Path) -> None:
+def test_existing_relays_are_asked_for_nothing_that_they_do_not_know(tmp_path: Path) -> None:
     async def story(quay: Quay) -> None:
         hop, target = await quay.existing("old"), await quay.target()
         ours = await quay.relay("ours")
@@ -200,6 +202,10 @@ def test_existing_relays_close_what_they_do_not_know_and_carry_on(tmp_path: Path
         for _ in range(3):
             assert await quay.reaches(target, hop)
             assert await quay.reaches(target, hop, ours.hop)
+        dialled = [
+            json.loads(line)["target"] for line in (tmp_path / "old" / "log").read_text().splitlines() if "dial" in line
+        ]
+        assert set(dialled) == {target, ours.hop.egress}
 
     moor(tmp_path, story)
 
@@ -208,7 +214,7 @@ def test_a_relay_with_flags_of_its_own_says_so_and_holds_to_them(tmp_path: Path,
     async def story(quay: Quay) -> None:
         target, other = await quay.target(), await quay.target()
         made = Ours(tmp_path / "strict", "strict")
-        context = server_context(PKI.relay())
+        context = server_context(PKI.relay(), alpn=(TAKES_POLICIES,))
         made.egress = Listener(EgressRelay(context, LOG, allowed=AllowList([target])).serve, LOG)
         await made.start(onion=False)
         quay.allow(strict={other})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -155,8 +156,7 @@ def export(config: str | None, out: str | None, *, as_json: bool, active: bool, 
             if as_json:
                 file.write(json.dumps(session) + "\n")
             else:
-                whole = session | {"node": _text(names.get(session["node_id"], ""))}
-                lines.writerow([whole[name] for name in _COLUMNS])
+                lines.writerow(_row(session, names.get(session["node_id"], "")))
 
 
 _COLUMNS = (
@@ -177,9 +177,20 @@ def _all(asking: Client, **query: Any) -> Iterator[dict[str, Any]]:
         after = page[-1]["id"]
 
 
-def _text(name: str) -> str:
-    """Spreadsheets take text that begins like a formula for one."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_KEY = re.compile("[A-Za-z0-9+/]{43}=")
+
+
+def _row(session: dict[str, Any], node: str) -> list[Any]:
+    whole = session | {"node": node}
+    return [_text(whole[name]) for name in _COLUMNS]
+
+
+def _text(cell: Any) -> Any:
+    """Spreadsheets take text that begins like a formula for one, and some of it is whatever a node says. A key stays as it
+    is: with no bracket in it, it can do nothing.
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) and not _KEY.fullmatch(cell) else cell
 
 
 @sessions.command("totals")

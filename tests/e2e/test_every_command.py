@@ -326,6 +326,7 @@ ON_THE_MACHINE = {"cox backup create"}
 """They read files, and go through no door."""
 
 
+@pytest.mark.timeout(400)  # a hundred steps
 def test_each_leaves_its_record(there: World) -> None:
     for name, (act, action) in STORY.items():
         if name in ON_THE_MACHINE and there.actor != ME:

@@ -371,6 +371,7 @@ def _refused_when_stale(there: World, name: str, action: str, act: Act, monkeypa
             act(there)
 
 
+@pytest.mark.timeout(400)  # a hundred steps
 def test_each_leaves_its_record(there: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is refused first, where its author saw another version than there is."""
     actions = {name_of(route): route.audit for route in ROUTES}
@@ -383,6 +384,10 @@ def test_each_leaves_its_record(there: World, monkeypatch: pytest.MonkeyPatch) -
         wanted = OTHER_NAMES.get(name, actions[name])
         found = [(e["action"], e["result"]) for e in there.recorded_since(size)]
         assert (wanted, "error" if name in REFUSED else "ok") in found, f"{name} left no record {wanted!r}, but {found}"
+
+
+_LATE = "auth.refused_many"
+"""Sums up refusals of the minute before, whenever that is over; no reading leaves it."""
 
 
 def test_no_reading_leaves_one_or_changes_anything(there: World) -> None:
@@ -424,5 +429,5 @@ def test_no_reading_leaves_one_or_changes_anything(there: World) -> None:
         else:
             answer = reader.call(route.method, path, bodies.get(name))
             assert answer.status == (404 if name in nothing_there else 200), (name, answer.body)
-        by_us = [e["action"] for e in w.recorded_since(size) if e["actor_kind"] != "system"]
+        by_us = [e["action"] for e in w.recorded_since(size) if e["actor_kind"] != "system" and e["action"] != _LATE]
         assert by_us == [], f"{name} is a reading, and left a record"

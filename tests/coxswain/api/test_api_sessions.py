@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from actors.main import cli
 from coxswain.cli.client import RemoteError
-from coxswain.cli.sessions import _text
+from coxswain.cli.sessions import _COLUMNS, _row
 from coxswain.ids import ID_PATTERN
 from coxswain.messages.sessions import EventBatch, EventKind, NodeEvent
 from coxswain.model import Protocol
@@ -244,5 +244,13 @@ def test_an_export_has_every_session_once_whatever_the_pages(
     assert [row["peer_key"] for row in csv.DictReader(out.open(newline=""))] == ["stayer"]
 
 
-def test_no_name_is_a_formula_in_a_spreadsheet() -> None:
-    assert [_text(name) for name in ("=1+1", "+a", "-a", "@a", "ams-1", "")] == ["'=1+1", "'+a", "'-a", "'@a", "ams-1", ""]
+def test_no_cell_is_a_formula_in_a_spreadsheet() -> None:
+    """Endpoints, and keys of protocols that are not known, are whatever a node says."""
+    for start in ("=", "+", "-", "@", "\t", "\r"):
+        session = dict.fromkeys(_COLUMNS, f"{start}HYPERLINK(1)")
+        assert set(_row(session, "")) == {f"'{start}HYPERLINK(1)", ""}
+    key = "+" + "A" * 42 + "="
+    session = dict.fromkeys(_COLUMNS, "ams-1") | {"peer_key": key, "roams": 0, "rx_bytes": None}
+    row = dict(zip(_COLUMNS, _row(session, "ams"), strict=True))
+    assert row["peer_key"] == key, "it can do nothing, and is looked for"
+    assert (row["node"], row["endpoint"], row["roams"], row["rx_bytes"]) == ("ams", "ams-1", 0, None)

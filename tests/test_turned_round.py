@@ -442,6 +442,7 @@ OPEN: dict[str, str] = {}
 """What is not turned round."""
 
 PARTLY = {
+    "10.2-22": "eight characters do unless the operator asks for more: clients of the contract may send no more",
     "10.1-5": "nothing keeps the name of a device or user that was removed; history has its id, the audit log its name",
     "10.2-13": "no approval of a claim before its first bundle, and no alert about where a claim comes from",
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",

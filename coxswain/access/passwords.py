@@ -25,6 +25,11 @@ __all__ = ["HashingGate", "check_hash", "check_new", "hash_password", "is_sound_
 _MEMORY_KIB, _PASSES, _LANES, _SALT_BYTES, _KEY_BYTES = 65_536, 1, 4, 16, 32
 """management-plane.md 10.2."""
 
+_CONTRACTS = 8
+"""Characters, and nothing else, is what clients of the contract have to send (management-plane.md 10.2). Who asks for more
+wants what is hard to guess as well (accounts-profiles.md 10.2, 22: twelve).
+"""
+
 _LONGEST, _FEWEST, _BESIDE_NAME = 512, 5, 4
 """Characters, different ones among them, and those that are not the owner's name."""
 
@@ -50,11 +55,13 @@ _NOBODYS = "$argon2id$v=19$m=65536,t=1,p=4$" + "A" * 22 + "$" + "A" * 43
 def check_new(password: str, name: str = "password", *, of: Iterable[str] = (), shortest: int) -> str:
     """Returns ``password`` if it may be used. Raises ``InvalidInput``; the password itself is never shown.
 
-    ``of``: what its owner is called, e-mail addresses and names: it must be more than that. ``shortest``: characters
-    at least (``admin.password_min_length``).
+    ``shortest``: characters at least (``admin.password_min_length``). ``of``: what its owner is called, e-mail addresses and
+    names: where more than the contract's eight characters are asked for, it must be more than that.
     """
     if not shortest <= len(password) <= _LONGEST:
         raise InvalidInput(f"{name}: {len(password)} characters; it takes {shortest} to {_LONGEST}")
+    if shortest <= _CONTRACTS:
+        return password
     if len(set(password)) < _FEWEST:
         raise InvalidInput(f"{name}: few different characters; it takes at least {_FEWEST}", remedy=_WORDS)
     rest = password.casefold()

@@ -65,10 +65,15 @@ def test_too_short_and_too_long_ones_are_refused_without_showing_them() -> None:
     assert check_new("7 dwarfs", shortest=8) == "7 dwarfs"
 
 
+@pytest.mark.parametrize("weak", ["aaaaaaaa", "magdalena"])
+def test_eight_characters_are_all_that_the_contract_asks_for(weak: str) -> None:
+    assert check_new(weak, of=("magdalena@example.org",), shortest=8) == weak
+
+
 @pytest.mark.parametrize("bad", ["aaaaaaaaaaaaaaaa", "121212121212121212", "\u00fc" * 20])
 def test_one_key_held_down_is_no_password(bad: str) -> None:
     with pytest.raises(InvalidInput, match="few different characters") as caught:
-        check_new(bad, shortest=8)
+        check_new(bad, shortest=9)
     assert bad not in str(caught.value) and "Four words" in caught.value.remedy
 
 
@@ -76,11 +81,11 @@ def test_one_key_held_down_is_no_password(bad: str) -> None:
 def test_nor_is_its_owners_name(bad: str) -> None:
     owner = ("magdalena.kowalska@example.org", "Magdalena Li Kowalska")
     with pytest.raises(InvalidInput, match="its owner's name or address") as caught:
-        check_new(bad, of=owner, shortest=8)
+        check_new(bad, of=owner, shortest=9)
     assert bad not in str(caught.value)
     for good in (f"{bad} and 12 otters", "liberty, olives, lions"):
-        assert check_new(good, of=owner, shortest=8) == good
-    assert check_new(bad, shortest=8) == bad, "somebody else's"
+        assert check_new(good, of=owner, shortest=9) == good
+    assert check_new(bad, shortest=9) == bad, "somebody else's"
 
 
 def test_a_made_up_password_has_120_bits() -> None:

@@ -44,7 +44,7 @@ def test_live_keys_are_taken_over_and_the_others_wait(path: Path, live: LiveConf
 def test_a_changed_posture_takes_only_its_live_presets(path: Path, live: LiveConfig) -> None:
     path.write_text("posture: enterprise\n")
     outcome = live.reload()
-    assert {c.name for c in outcome.taken} == {"admin.password_min_length", "retention.audit_days", "retention.metrics_days"}
+    assert {c.name for c in outcome.taken} == {"retention.audit_days", "retention.metrics_days"}
     assert {"posture", "protocols.xray", "relay.remote"} <= {c.name for c in outcome.pending}
     assert (live["posture"], live["retention.audit_days"]) == ("personal", 365)
 

@@ -16,6 +16,7 @@ class ExitWatch:
     Attributes:
         seen: by path and node.
         asked: when a move was asked for that has not begun.
+        moving: since when a move is seen under way.
         not_before: no other move until then.
         stuck: paths that ought to move and cannot, or could not just now.
     """
@@ -23,6 +24,7 @@ class ExitWatch:
     def __init__(self) -> None:
         self.seen: dict[tuple[str, str], Watched] = {}
         self.asked: dict[str, float] = {}
+        self.moving: dict[str, float] = {}
         self.not_before: dict[str, float] = {}
         self.stuck: dict[str, Move] = {}
 

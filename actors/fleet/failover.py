@@ -12,7 +12,7 @@ from actors.fleet.exit_watch import ExitWatch
 from actors.fleet.health import health_of
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, intended, wired
-from coxswain.cascade.failover import Move, Rules, Standing, Watched, decide, paced, standing, watch
+from coxswain.cascade.failover import Move, Rules, Standing, Watched, decide, paced, standing, unfinished, watch
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.types import Path, Phase
 from coxswain.errors import StoreUnavailable
@@ -46,8 +46,13 @@ def review(fleet: FleetState) -> None:
             watched.seen[key] = watch(before.get(key, Watched()), _standing(fleet, found, path, node_id), now, rules)
         if path.detour.phase is not Phase.SETTLED:
             watched.asked.pop(path.id, None)
-            under_way += 1
+            held = unfinished(path, watched.moving.setdefault(path.id, now), now)
+            if held is not None:
+                watched.stuck[path.id] = held  # and holds no place that another could move in
+            else:
+                under_way += 1
             continue
+        watched.moving.pop(path.id, None)
         seen = {node_id: watched.seen[path.id, node_id] for node_id in (path.exit, *path.fallbacks)}
         move = decide(path, seen, _usable(fleet, found, path), rules, now)
         watched.stuck.pop(path.id, None)
@@ -132,6 +137,7 @@ def _forget(watched: ExitWatch, paths: set[str], now: float) -> None:
     """Paths that are gone, and moves that were asked for and never began."""
     watched.asked = {key: at for key, at in watched.asked.items() if key in paths and now - at < _ASKED_S}
     watched.not_before = {key: at for key, at in watched.not_before.items() if key in paths and at > now}
+    watched.moving = {key: at for key, at in watched.moving.items() if key in paths}
     watched.stuck = {key: move for key, move in watched.stuck.items() if key in paths}
 
 

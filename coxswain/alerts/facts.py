@@ -77,7 +77,7 @@ _LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "path_name": ("Path", _plain),
     "own_exit": ("Its own exit", _plain),
     "exit": ("Leaves at", _plain),
-    "stuck": ("No exit of it is fit", _plain),
+    "stuck": ("It cannot be led to another exit", _plain),
     "region": ("Region", _plain),
     "reason": ("Why", _plain),
     "findings": ("Findings", _plain),

@@ -15,10 +15,15 @@ from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.types import Path, Phase
 from coxswain.model import LinkState, Node, NodeStatus
 
-__all__ = ["AT_ONCE", "Move", "Rules", "Standing", "Watched", "decide", "paced", "standing", "watch"]
+__all__ = ["AT_ONCE", "Move", "Rules", "Standing", "Watched", "decide", "paced", "standing", "unfinished", "watch"]
 
 AT_ONCE = 4
 """Paths that change their exit at the same time."""
+
+_MOVE_S = 600.0
+"""Longer than a move takes with the patience that it has, way back included. One that is not over by then ended in its
+middle, because neither it nor its way back could be carried out, and waits for an operator.
+"""
 
 _SETTLED_S = 60.0
 """For how long a node has to have been well to be called so, if nothing shorter is asked for."""
@@ -124,6 +129,16 @@ def decide(path: Path, watched: Mapping[str, Watched], usable: Iterable[str], ru
     if well < rules.back_after_s or now - path.detour.moved_at < rules.back_after_s:
         return None
     return Move(path.id, path.exit, f"its own exit has been well for {well / 60:.0f} minutes", now - well)
+
+
+def unfinished(path: Path, since: float, now: float) -> Move | None:
+    """What keeps a path that is not settled in the middle of its move; None: it is under way. ``since``: when it was first
+    seen so.
+    """
+    if now - since < _MOVE_S:
+        return None
+    minutes = f"{(now - since) / 60:.0f} minutes"
+    return Move(path.id, "", f"its change of exit began {minutes} ago and is neither done nor taken back", since)
 
 
 def paced(moves: Iterable[Move], under_way: int) -> list[Move]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coxswain.cascade.failover import AT_ONCE, Move, Rules, Standing, Watched, decide, paced, standing, watch
+from coxswain.cascade.failover import AT_ONCE, Move, Rules, Standing, Watched, decide, paced, standing, unfinished, watch
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.resources import check_fallbacks
 from coxswain.cascade.types import Detour, Path, Phase
@@ -155,6 +155,14 @@ def test_a_fallback_that_is_gone_too_is_left_and_home_comes_first() -> None:
         assert found is not None and found.node_id == "nod_b"
         found = decide(away, {"nod_b": gone, "nod_c": gone, "nod_d": well(now)}, EXITS, RULES, now)
         assert found is not None and found.node_id == "nod_d"
+
+
+def test_a_move_that_is_neither_done_nor_taken_back_is_told_after_a_while() -> None:
+    moving = dataclasses.replace(PATH, detour=Detour("", "nod_c", Phase.MOVED))
+    assert decide(moving, {"nod_c": well(NOW)}, EXITS, RULES, NOW) is None
+    assert unfinished(moving, NOW, NOW + 599) is None
+    told = unfinished(moving, NOW, NOW + 660)
+    assert told is not None and not told.node_id and told.since == NOW and "11 minutes ago" in told.reason
 
 
 # -- whatever is seen

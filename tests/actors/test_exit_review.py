@@ -1,0 +1,67 @@
+"""What ``fleet`` asks for when it looks at exits, over minutes that a test does not have: how a node looks is given here."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.fleet import failover
+from actors.fleet.exit_watch import ExitWatch
+from actors.fleet.wiring import Wired
+from coxswain.cascade.failover import AT_ONCE, Standing
+from coxswain.cascade.types import Detour, Path, Phase
+
+EXITS = ("nod_b", "nod_c")
+
+
+def path(number: int, detour: Detour = Detour()) -> Path:
+    return Path(f"pth_{number}", f"p{number}", ("nod_a", "nod_b"), fallbacks=("nod_c",), detour=detour)
+
+
+class Fleet(SimpleNamespace):
+    """As much of ``FleetState`` as is looked at."""
+
+    def now(self) -> float:
+        return float(self.time)
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setattr(failover, "_usable", lambda *_: list(EXITS))
+    monkeypatch.setattr(
+        failover,
+        "_standing",
+        lambda _fleet, _found, _path, node: (Standing.BAD, "gone") if node == "nod_b" else (Standing.WELL, ""),
+    )
+    asked: list[Any] = []
+    rules = {"fleet.failover.after_seconds": 60, "fleet.failover.back_after_seconds": 0}
+    nodes = {name: SimpleNamespace(id=name, name=name) for name in ("nod_a", *EXITS)}
+    return Fleet(
+        time=1_000.0,
+        exits=ExitWatch(),
+        settings=rules,
+        nodes=nodes,
+        asked=asked,
+        context=SimpleNamespace(tell=lambda _name, message: asked.append(message.start.params["path_id"])),
+    )
+
+
+def test_moves_that_ended_in_their_middle_keep_nobody_from_moving_and_are_told(fleet: Any) -> None:
+    held = [path(number, Detour("", "nod_c", Phase.MOVED)) for number in range(AT_ONCE)]
+    fleet.wired = Wired(paths={p.id: p for p in (*held, path(9))})
+    for _ in range(19):
+        failover.review(fleet)
+        fleet.time += 30
+    assert fleet.asked == [], "as many are under way as may be"
+    for _ in range(3):
+        failover.review(fleet)
+        fleet.time += 30
+    assert fleet.asked == ["pth_9"]
+    assert {trouble.path_id: trouble.stuck for trouble in failover.trouble(fleet)} == {p.id: True for p in held}
+    over = {p.id: dataclasses.replace(p, detour=Detour("nod_c")) for p in held}
+    fleet.wired = Wired(paths=over)  # an operator carried them out
+    failover.review(fleet)
+    assert not any(trouble.stuck for trouble in failover.trouble(fleet)) and not fleet.exits.moving

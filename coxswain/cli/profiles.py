@@ -158,6 +158,8 @@ def export(config: str | None, device: str, *, as_json: bool, **given: Any) -> N
     path = Path(given["out"] or exported["name"])
     write_private(path, exported["text"])
     click.echo(clean(f"{path} (mode 0600; it holds private keys)"))
+    if exported.get("also"):
+        click.echo(clean(f"It enters by one node; for another one: --node {' | '.join(exported['also'])}"))
 
 
 def _say(changed: dict[str, Any], *, as_json: bool) -> None:

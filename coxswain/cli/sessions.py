@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -22,15 +22,26 @@ _LIMIT = click.IntRange(1, 1000)
 _PROTOCOLS = click.Choice(["amneziawg", "xray-reality"])
 
 
+def _which(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which sessions."""
+    for option in reversed(
+        (
+            click.option("--active", is_flag=True, help="Only those that are open now."),
+            click.option("--node", metavar="NODE", help="Only on this node (name or id)."),
+            click.option("--device", metavar="ID", help="Only of this device."),
+            click.option("--user", metavar="ID", help="Only of this user."),
+            click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol."),
+            click.option("--reason", metavar="WORD", help="Only those that ended so, such as idle or stream-lost."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(invoke_without_command=True)
 @config_option
 @json_option
-@click.option("--active", is_flag=True, help="Only those that are open now.")
-@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
-@click.option("--device", metavar="ID", help="Only of this device.")
-@click.option("--user", metavar="ID", help="Only of this user.")
-@click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol.")
-@click.option("--reason", metavar="WORD", help="Only those that ended so, such as idle or stream-lost.")
+@_which
 @click.option("--limit", type=_LIMIT, default=50, show_default=True)
 @click.pass_context
 def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active: bool, **query: Any) -> None:
@@ -138,12 +149,7 @@ def events(config: str | None, *, as_json: bool, **query: Any) -> None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="JSON, one session a line, instead of CSV.")
 @click.option("--out", metavar="FILE", help="There, when it is complete; default: the standard output.")
-@click.option("--active", is_flag=True, help="Only those that are open now.")
-@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
-@click.option("--device", metavar="ID", help="Only of this device.")
-@click.option("--user", metavar="ID", help="Only of this user.")
-@click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol.")
-@click.option("--reason", metavar="WORD", help="Only those that ended so, such as idle or stream-lost.")
+@_which
 def export(config: str | None, out: str | None, *, as_json: bool, active: bool, **query: Any) -> None:
     """All sessions as CSV (RFC 4180), newest first. What is not known is empty, and never 0."""
     asking = client(config)

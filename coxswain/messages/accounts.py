@@ -315,11 +315,14 @@ class ExportProfile:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file for a client. ``text`` is secret. ``revision``: of a sealed one."""
+    """A file for a client. ``text`` is secret. ``revision``: of a sealed one. ``also``: names of other nodes that it could
+    be of, where one file holds one node's.
+    """
 
     name: str
     text: str = field(repr=False)
     revision: int = 0
+    also: tuple[str, ...] = ()
 
 
 # -- waiting for nodes

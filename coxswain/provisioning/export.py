@@ -25,12 +25,18 @@ def export(kind: ExportFormat, device: Device, grants: Sequence[Grant], offer: O
     if kind is ExportFormat.PHAROS:
         return Exported(f"{file_name(device.name)}.pharos", write_plain(document(device, grants, offer, now)))
     protocol = Protocol.AMNEZIAWG if kind is ExportFormat.CONF else Protocol.XRAY_REALITY
-    for grant in grants:
-        for node, peer in grant.peers:
-            if peer.protocol is protocol and entry_points(node, grant.profile):
-                text = conf(grant, node, peer) if kind is ExportFormat.CONF else _vless(grant, node, peer, offer)
-                suffix = "conf" if kind is ExportFormat.CONF else "txt"
-                return Exported(f"{file_name(f'{device.name}-{node.name}')}.{suffix}", text)
+    ways = [
+        (grant, node, peer)
+        for grant in grants
+        for node, peer in grant.peers
+        if peer.protocol is protocol and entry_points(node, grant.profile)
+    ]
+    if ways:
+        grant, node, peer = ways[0]
+        text = conf(grant, node, peer) if kind is ExportFormat.CONF else _vless(grant, node, peer, offer)
+        suffix = "conf" if kind is ExportFormat.CONF else "txt"
+        also = tuple(dict.fromkeys(other.name for _, other, _ in ways if other.id != node.id))
+        return Exported(f"{file_name(f'{device.name}-{node.name}')}.{suffix}", text, also=also)
     deaf = next((node for grant in grants for node, peer in grant.peers if peer.protocol is protocol), None)
     if deaf is not None:
         raise Conflict(

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,11 @@ class Fleet:
         assert eventually(lambda: client.reaches(HUB_SERVER) and self.leaves_at(client) == name, timeout=90, every=0.5)
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with Lab(tmp_path / "lab") as lab:
-        made = Fleet(lab, tmp_path)
+@contextmanager
+def settled_fleet(home: Path) -> Iterator[Fleet]:
+    """A daemon and its nodes, all well."""
+    with Lab(home / "lab") as lab:
+        made = Fleet(lab, home)
         made.daemon.start()
         try:
             made.enrol()
@@ -130,6 +132,12 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             yield made
         finally:
             made.daemon.kill()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with settled_fleet(tmp_path) as made:
+        yield made
 
 
 def test_a_device_is_sent_through_paths_and_back(fleet: Fleet) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.agents import HUB_SERVER, HUB_SERVER6, Client
-from tests.e2e.test_cascade_netns import Fleet
-from tests.netns import Lab
+from tests.e2e.test_cascade_netns import Fleet, settled_fleet
 from tests.support import eventually
 
 pytestmark = pytest.mark.netns
@@ -25,15 +24,8 @@ SUBNET = "fd5e:1f7a:93c4::/64"
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     monkeypatch.setenv("COX_FLEET__RECONCILE_INTERVAL", "2")
-    with Lab(tmp_path / "lab") as lab:
-        made = Fleet(lab, tmp_path)
-        made.daemon.start()
-        try:
-            made.enrol()
-            made.settled()
-            yield made
-        finally:
-            made.daemon.kill()
+    with settled_fleet(tmp_path) as made:
+        yield made
 
 
 def switch_on(fleet: Fleet) -> None:

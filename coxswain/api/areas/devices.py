@@ -53,7 +53,7 @@ PROVISION_RESULT = shape(
     "ProvisionResult",
     obj({"device_id": TEXT, "tunnel_ip": TEXT, "tunnel_ip_v6": TEXT, "peer_count": INT, "profile_revision": INT} | GIVEN),
 )
-EXPORTED = shape("ExportedProfile", obj({"name": TEXT, "text": TEXT}, {"revision": INT}))
+EXPORTED = shape("ExportedProfile", obj({"name": TEXT, "text": TEXT}, {"revision": INT, "also": array(TEXT)}))
 ISSUED = shape(
     "IssuedDevice",
     obj(
@@ -193,7 +193,8 @@ def _export(call: Call) -> Any:
         call.caller, call.path["key"], body.get("profile", str) or "", body.get("node", str) or "", kind
     )
     exported = call.change("fleet", message)
-    more = {"revision": exported.revision} if exported.revision else {}
+    more: dict[str, Any] = {"revision": exported.revision} if exported.revision else {}
+    more |= {"also": list(exported.also)} if exported.also else {}
     return Reply({"name": exported.name, "text": exported.text} | more, headers=(("Cache-Control", "no-store"),))
 
 

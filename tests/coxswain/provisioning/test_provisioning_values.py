@@ -220,6 +220,16 @@ def test_the_mtu_leaves_room_for_padding(s4: int, mtu: int) -> None:
     assert client_mtu(Obfuscation(s4=s4)) == mtu
 
 
+def test_a_conf_is_of_one_node_and_the_others_are_named() -> None:
+    (given,) = grant(Protocol.AMNEZIAWG).peers
+    node, peer = given
+    others = ((dataclasses.replace(node, id=f"nod_{name}", name=name), peer) for name in ("fra-1", "hel-1", "fra-1"))
+    several = dataclasses.replace(grant(Protocol.AMNEZIAWG), peers=(given, *others))
+    exported = export(ExportFormat.CONF, DEVICE, [several], Offer(), 0.0)
+    assert (exported.name, exported.also) == ("Ann-s-phone-ams-1.conf", ("fra-1", "hel-1"))
+    assert export(ExportFormat.CONF, DEVICE, [grant(Protocol.AMNEZIAWG)], Offer(), 0.0).also == ()
+
+
 def test_a_conf_for_stock_clients(tmp_path: Path) -> None:
     exported = export(ExportFormat.CONF, DEVICE, [grant(Protocol.AMNEZIAWG)], Offer(), 0.0)
     assert exported.name == "Ann-s-phone-ams-1.conf"

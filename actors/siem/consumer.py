@@ -125,11 +125,9 @@ class Consumer:
 
     async def _miss(self, stretch: Stretch) -> None:
         """Events that it had not seen are no longer in the ring; goes on with those that are."""
-        self._seq = stretch.first - 1
-        count = self._server.ring.count_up_to(self._seq, self._wanted.wants_from_ring)
+        self._seq, count = self._server.ring.count_gone(self._wanted.wants_from_ring)
         if self._wanted.from_ring:
-            is_known = stretch.missed is not None and count is not None and self._seen is not None
-            dropped = count - self._seen if is_known and count is not None and self._seen is not None else None
+            dropped = None if stretch.missed is None or self._seen is None else count - self._seen
             await self._tell_gap(dropped, "restart" if stretch.missed is None else "behind")
         self._seen = count
         self._behind = self._wanted.sessions

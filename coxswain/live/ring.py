@@ -112,9 +112,18 @@ class EventRing:
         with self._lock:
             if not max(self._began, self._oldest() - 1) <= seq <= self._last:
                 return None
-            later = (self._slots[number % self._capacity] for number in range(seq + 1, self._last + 1))
-            kept = sum(1 for event in later if event is not None and wanted(event.event.kind))
-            return sum(count for kind, count in self._of_kind.items() if wanted(kind)) - kept
+            return self._count_up_to(seq, wanted)
+
+    def count_gone(self, wanted: Callable[[str], bool]) -> tuple[int, int]:
+        """The number of the newest event that is gone, and ``count_up_to`` it: in one look, as the ring goes on."""
+        with self._lock:
+            seq = self._oldest() - 1
+            return seq, self._count_up_to(seq, wanted)
+
+    def _count_up_to(self, seq: int, wanted: Callable[[str], bool]) -> int:
+        later = (self._slots[number % self._capacity] for number in range(seq + 1, self._last + 1))
+        kept = sum(1 for event in later if event is not None and wanted(event.event.kind))
+        return sum(count for kind, count in self._of_kind.items() if wanted(kind)) - kept
 
     def _oldest(self) -> int:
         return max(self._began + 1, self._last - self._capacity + 1)

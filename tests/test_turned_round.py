@@ -133,6 +133,7 @@ SHOWN = {
         test_how_a_link_is_shows_at_both_of_its_ends
         test_an_exit_that_is_gone_is_left_and_used_again_when_it_is_well
         test_where_nobody_is_fit_nothing_moves_and_it_is_told
+        test_a_device_follows_its_path_to_the_fallback_and_home
         test_a_controller_that_falls_while_an_exit_changes_carries_it_out
         test_the_order_of_everything_is_the_same_whatever_the_order_it_came_in""",
     "C26": """

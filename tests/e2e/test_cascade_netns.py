@@ -63,12 +63,16 @@ class Fleet:
         command = [*AGENT, "run", "--config-dir", str(directory), "--data-plane", "wireguard"]
         self._agents[name] = self.sites[name].space.spawn(command, log=directory / "agent.log")
 
-    def reboot(self, name: str) -> None:
+    def fall(self, name: str) -> None:
+        """As in a power cut; ``run_agent`` starts it again."""
         space = self.sites[name].space
         self._agents[name].kill()
         self._agents[name].wait(30)
         forget_all(space)
         eventually(lambda: not space.pids())
+
+    def reboot(self, name: str) -> None:
+        self.fall(name)
         self.run_agent(name)
 
     def api(self) -> Api:

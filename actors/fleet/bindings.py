@@ -141,7 +141,7 @@ def _check_exits(found: Wired, *path_ids: str) -> None:
 
 def _get(fleet: FleetState, message: m.GetBinding) -> m.BindingView:
     found = wired(fleet)
-    return _view(fleet, found, _binding(fleet, found, message.device_id))
+    return _view(fleet, found, _binding(fleet, found, message.device_id), back=message.back)
 
 
 def _list(fleet: FleetState, message: m.ListBindings) -> list[m.BindingView]:
@@ -209,25 +209,29 @@ def _path_name(found: Wired, path_id: str) -> str:
     return f"path {found.paths[path_id].name}" if path_id in found.paths else "no path"
 
 
-def _view(fleet: FleetState, found: Wired, binding: Binding) -> m.BindingView:
+def _view(fleet: FleetState, found: Wired, binding: Binding, *, back: bool = False) -> m.BindingView:
     if binding.phase is Phase.SETTLED:
         return m.BindingView(binding.device_id, binding.route, version=binding.version)
     old, new = _routes(found, binding.route, binding.next_route)
+    nodes = concerned(old, new, binding.phase, back=back)
     return m.BindingView(
         device_id=binding.device_id,
         route=binding.route,
         next_route=binding.next_route,
         phase=binding.phase,
         phases=way(old, new),
-        waiting=tuple(
-            reason for node_id in concerned(old, new, binding.phase) if (reason := not_ready(fleet, found, node_id))
-        ),
+        waiting=tuple(reason for node_id in nodes if (reason := not_ready(fleet, found, node_id))),
         version=binding.version,
     )
 
 
-def concerned(old: Sequence[str], new: Sequence[str], phase: Phase) -> Sequence[str]:
-    """Whom a stage waits for. Never for nodes of the old route alone: they may be why it is left."""
+def concerned(old: Sequence[str], new: Sequence[str], phase: Phase, *, back: bool = False) -> Sequence[str]:
+    """Whom a stage waits for. Never for nodes of the old route alone: they may be why it is left. On the way back never for
+    those of the new one alone: they may be why it is taken back, and nothing that was changed behind the parting stands on
+    them any more once those that both routes use have turned.
+    """
+    if back:
+        return sorted(crossing(old, new) | set(old[: parting(old, new) + 1][-1:]))
     if old[:1] != new[:1]:
         return new
     if phase is Phase.PREPARING:

@@ -39,7 +39,7 @@ def _stage(fleet: FleetState, message: m.StageExit) -> Committed[m.ExitView]:
     if started and now.phase is message.phase:
         return Committed(_view(fleet, found, path), 0)
     if not started:
-        _check(fleet, found, path, message.node_id)
+        _check(fleet, found, path, message.node_id, automatic=message.automatic)
     after = dataclasses.replace(path, detour=dataclasses.replace(now, next_exit=to, phase=message.phase))
     with fleet.changing() as tx:
         rows.put_detour(tx, path.id, after.detour)
@@ -60,6 +60,8 @@ def _stage(fleet: FleetState, message: m.StageExit) -> Committed[m.ExitView]:
 def _settle(fleet: FleetState, message: m.SettleExit) -> Committed[m.ExitView]:
     found = wired(fleet)
     path = find_path(found, message.path_id)
+    if not message.forward and message.node_id not in (path.exit, *path.fallbacks):
+        return Committed(_view(fleet, found, path), 0)  # it is no exit any more, so nothing is on its way there
     to, now = _stored(path, message.node_id), path.detour
     if now.phase is Phase.SETTLED or now.next_exit != to:
         return Committed(_view(fleet, found, path), 0)
@@ -120,11 +122,15 @@ def _detail(fleet: FleetState, path: Path, message: m.StageExit | m.SettleExit) 
     }
 
 
-def _check(fleet: FleetState, found: Wired, path: Path, node_id: str) -> None:
-    """May it leave there, where it does not leave yet? Raises ``Conflict``."""
+def _check(fleet: FleetState, found: Wired, path: Path, node_id: str, *, automatic: bool = False) -> None:
+    """May it leave there, where it does not leave yet? Raises ``Conflict``.
+
+    A device that is on its way keeps an operator waiting, for seconds. One whose way ended in its middle must not keep
+    everybody else on an exit that is gone; at each stage it has one whole way from wherever the path leaves.
+    """
     if path.detour.phase is not Phase.SETTLED:
         raise _on_its_way(path)
-    for binding in found.bindings:
+    for binding in () if automatic else found.bindings:
         if binding.phase is not Phase.SETTLED and path.id in (binding.route, binding.next_route):
             raise Conflict(
                 f"path {path.name}: device {binding.device_id} is on its way to it or from it",
@@ -177,14 +183,14 @@ def _ask_check(fleet: FleetState, message: m.CheckExit) -> m.ExitView:
 
 def _get(fleet: FleetState, message: m.GetExit) -> m.ExitView:
     found = wired(fleet)
-    return _view(fleet, found, find_path(found, message.path_id))
+    return _view(fleet, found, find_path(found, message.path_id), back=message.back)
 
 
-def _view(fleet: FleetState, found: Wired, path: Path) -> m.ExitView:
+def _view(fleet: FleetState, found: Wired, path: Path, *, back: bool = False) -> m.ExitView:
     detour = path.detour
     if detour.phase is Phase.SETTLED:
         return m.ExitView(path.id, path.route[-1], detour=detour)
-    nodes = concerned(path.route, path.next_route, detour.phase)
+    nodes = concerned(path.route, path.next_route, detour.phase, back=back)
     waiting = tuple(reason for node_id in nodes if (reason := not_ready(fleet, found, node_id)))
     return m.ExitView(path.id, path.route[-1], path.next_route[-1], detour, waiting)
 

@@ -37,6 +37,7 @@ def review(fleet: FleetState) -> None:
         return
     watched, now, rules = fleet.exits, fleet.now(), _rules(fleet)
     paths = [path for path in found.paths.values() if path.fallbacks]
+    _forget(watched, {path.id for path in paths}, now)
     before, watched.seen = watched.seen, {}
     moves: list[Move] = []
     under_way = 0
@@ -62,7 +63,6 @@ def review(fleet: FleetState) -> None:
             watched.stuck[path.id] = move  # there is nowhere to go, or whoever was asked did not take it over
         else:
             moves.append(move)
-    _forget(watched, {path.id for path in paths}, now)
     under_way += len(watched.asked)
     for move in paced((move for move in moves if move.path_id not in watched.asked), under_way):
         watched.asked[move.path_id] = now
@@ -135,7 +135,11 @@ def _is_made(fleet: FleetState, found: Wired, edge: tuple[str, str]) -> bool:
 
 def _forget(watched: ExitWatch, paths: set[str], now: float) -> None:
     """Paths that are gone, and moves that were asked for and never began."""
-    watched.asked = {key: at for key, at in watched.asked.items() if key in paths and now - at < _ASKED_S}
+    for path_id, at in list(watched.asked.items()):
+        if now - at >= _ASKED_S:
+            del watched.asked[path_id]
+            watched.not_before[path_id] = now + _ASKED_S  # others have a turn before it is asked for again
+    watched.asked = {key: at for key, at in watched.asked.items() if key in paths}
     watched.not_before = {key: at for key, at in watched.not_before.items() if key in paths and at > now}
     watched.moving = {key: at for key, at in watched.moving.items() if key in paths}
     watched.stuck = {key: move for key, move in watched.stuck.items() if key in paths}

@@ -53,10 +53,10 @@ def _back_to_preparing(work: Work) -> None:
     except NotFound:
         return  # the path is gone
     if view.detour.phase is Phase.MOVED:
-        _reach(work, Phase.PREPARING, more_s=_MORE_S)
+        _reach(work, Phase.PREPARING, back=True)
 
 
-def _reach(work: Work, phase: Phase, *, more_s: float = 0.0) -> None:
+def _reach(work: Work, phase: Phase, *, back: bool = False) -> None:
     params = work.params
     insist(
         work,
@@ -64,10 +64,10 @@ def _reach(work: Work, phase: Phase, *, more_s: float = 0.0) -> None:
     )
 
     def look() -> bool:
-        view = _view(work)
+        view = _view(work, back=back)
         return view.detour.phase is not phase or not view.waiting
 
-    wait_for_nodes(work, look, lambda: "; ".join(_view(work).waiting), more_s=more_s)
+    wait_for_nodes(work, look, lambda: "; ".join(_view(work, back=back).waiting), more_s=_MORE_S if back else 0.0)
 
 
 def _settle(*, forward: bool) -> Callable[[Work], None]:
@@ -85,8 +85,8 @@ def _settle(*, forward: bool) -> Callable[[Work], None]:
     return do
 
 
-def _view(work: Work) -> m.ExitView:
-    view: m.ExitView = work.ask("fleet", m.GetExit(work.params["path_id"]))
+def _view(work: Work, *, back: bool = False) -> m.ExitView:
+    view: m.ExitView = work.ask("fleet", m.GetExit(work.params["path_id"], back=back))
     return view
 
 

@@ -40,11 +40,14 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What is remembered of one exit of one path. Epoch seconds; 0: not so. ``reason``: why it is bad."""
+    """What is remembered of one exit of one path. Epoch seconds; 0: not so. ``reason``: why it is bad. ``is_bad``: it was at
+    the last look.
+    """
 
     bad_since: float = 0.0
     well_since: float = 0.0
     reason: str = ""
+    is_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def watch(before: Watched, now_is: tuple[Standing, str], now: float, rules: Rule
     """One more look."""
     found, reason = now_is
     if found is Standing.BAD:
-        return Watched(before.bad_since or now, 0.0, reason)
+        return Watched(before.bad_since or now, 0.0, reason, is_bad=True)
     if found is Standing.WELL:
         since = before.well_since or now
         return Watched(before.bad_since if now - since < rules.settled_s else 0.0, since, before.reason)
@@ -118,7 +121,7 @@ def decide(path: Path, watched: Mapping[str, Watched], usable: Iterable[str], ru
     fit = {node_id for node_id in usable if _well_for(watched.get(node_id), now) >= rules.settled_s}
     here = path.route[-1]
     seen = watched.get(here, Watched())
-    if seen.bad_since and not seen.well_since and now - seen.bad_since >= rules.after_s:
+    if seen.is_bad and now - seen.bad_since >= rules.after_s:
         others = [node_id for node_id in (path.exit, *path.fallbacks) if node_id != here]
         to = next((node_id for node_id in others if node_id in fit), "")
         return Move(path.id, to, seen.reason, seen.bad_since)

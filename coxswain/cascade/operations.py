@@ -161,20 +161,20 @@ def _back_from(phase: Phase) -> Callable[[Work], None]:
             return  # the device is gone, and its binding with it
         if view.phase is phase:
             earlier = [p for p in (Phase.PREPARING, *view.phases) if _ORDER.index(p) < _ORDER.index(phase)]
-            _reach(work, earlier[-1], more_s=_MORE_S)
+            _reach(work, earlier[-1], back=True)
 
     return undo
 
 
-def _reach(work: Work, phase: Phase, *, more_s: float = 0.0) -> None:
+def _reach(work: Work, phase: Phase, *, back: bool = False) -> None:
     device_id, path_id = work.params["device_id"], work.params["path_id"]
     insist(work, m.StageBinding(work.caller, device_id, path_id, phase))
 
     def look() -> bool:
-        view = _binding(work)
+        view = _binding(work, back=back)
         return view.phase is not phase or not view.waiting
 
-    wait_for_nodes(work, look, lambda: "; ".join(_binding(work).waiting), more_s=more_s)
+    wait_for_nodes(work, look, lambda: "; ".join(_binding(work, back=back).waiting), more_s=_MORE_S if back else 0.0)
 
 
 def _settle(*, forward: bool) -> Callable[[Work], None]:
@@ -222,8 +222,8 @@ PATH_SWITCH = Kind(
 KINDS = (PATH_ADD, PATH_PROVISION, PATH_SWITCH)
 
 
-def _binding(work: Work) -> m.BindingView:
-    view: m.BindingView = work.ask("fleet", m.GetBinding(work.params["device_id"]))
+def _binding(work: Work, *, back: bool = False) -> m.BindingView:
+    view: m.BindingView = work.ask("fleet", m.GetBinding(work.params["device_id"], back=back))
     return view
 
 

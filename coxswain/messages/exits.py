@@ -33,9 +33,10 @@ class CheckExit:
 
 @dataclass(frozen=True, slots=True)
 class GetExit:
-    """Reply: ``ExitView``. Raises ``NotFound``."""
+    """Reply: ``ExitView``. ``back``: it is being taken back, and that waits for others. Raises ``NotFound``."""
 
     path_id: str
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,9 +228,12 @@ class NoteBinding:
 
 @dataclass(frozen=True, slots=True)
 class GetBinding:
-    """Reply: ``BindingView``; a device that is not bound has empty routes. Raises ``NotFound`` (no such device)."""
+    """Reply: ``BindingView``; a device that is not bound has empty routes. ``back``: its move is being taken back, and that
+    waits for others. Raises ``NotFound`` (no such device).
+    """
 
     device_id: str
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,3 +65,16 @@ def test_moves_that_ended_in_their_middle_keep_nobody_from_moving_and_are_told(f
     fleet.wired = Wired(paths=over)  # an operator carried them out
     failover.review(fleet)
     assert not any(trouble.stuck for trouble in failover.trouble(fleet)) and not fleet.exits.moving
+
+
+def test_moves_that_were_asked_for_and_never_began_give_others_their_turn(fleet: Any) -> None:
+    fleet.wired = Wired(paths={f"pth_{number}": path(number) for number in range(AT_ONCE + 1)})
+    while len(fleet.asked) <= AT_ONCE:
+        failover.review(fleet)
+        fleet.time += 15
+        assert fleet.time < 1_300, "whoever is refused was asked for again and again, and nobody else"
+    assert sorted(fleet.asked) == sorted(fleet.wired.paths)
+    while fleet.asked.count("pth_0") < 2:
+        failover.review(fleet)
+        fleet.time += 15
+        assert fleet.time < 1_600

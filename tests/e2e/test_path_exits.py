@@ -199,6 +199,29 @@ def test_a_fallback_that_does_not_take_it_over_leaves_it_where_it_was(fleet: Cas
     assert [e["result"] for e in records(fleet, "path.failover")][:1] == ["error"]
 
 
+def test_what_is_taken_back_waits_for_no_node_of_the_new_way(fleet: CascadeFleet) -> None:
+    """The fallback dies while the path goes over to it, and the node before both does not answer just then."""
+    device = fleet.device(0)
+    with_fallbacks(fleet, "p", (0, 1, 2), 3)
+    fleet.bind(device, "p")
+    eventually(lambda: list(fleet.network()[1]["links"]) == ["awg1", "awg2"], timeout=20, every=0.1)
+    fleet.fleet.controller.all_in_sync(NODES)
+    fleet.fleet.nodes.do("stall", node=1, method="SetNetworkConfig")
+    started = fleet.client.begin("/api/paths/p/exit?patience=2", {"node": "n3"})
+
+    def phase() -> str:
+        return str(fleet.client.get("/api/paths/p")["exit"]["phase"])
+
+    eventually(lambda: phase() == "moved", timeout=30, every=0.05)
+    fleet.fleet.nodes.do("kill", node=3)
+    eventually(lambda: phase() == "preparing", timeout=30, every=0.05)
+    fleet.fleet.nodes.do("release", node=1)
+    eventually(lambda: phase() == "settled", timeout=15, every=0.1)
+    eventually(lambda: fleet.client.get(f"/api/operations/{started['id']}")["state"] == "undone", timeout=15, every=0.1)
+    assert leaves_at(fleet, "p") == "n2"
+    fleet.until_follows(device, 0, 1, 2)
+
+
 # -- the controller falls in the middle
 
 HELD = {"prepare": (3, "PushConfig"), "move": (1, "SetNetworkConfig"), "settle": (2, "PushConfig")}

@@ -108,6 +108,14 @@ def test_one_look_decides_nothing() -> None:
     assert decide(PATH, {"nod_b": gone, "nod_c": well(now)}, EXITS, RULES, now) is None
 
 
+def test_an_exit_that_answers_again_is_not_left_for_what_it_was() -> None:
+    for looks in ([BAD] * 3 + [UNSURE] * 60, [BAD] * 19 + [UNSURE]):
+        back, now = seen(*looks)
+        assert decide(PATH, {"nod_b": back, "nod_c": well(now)}, EXITS, RULES, now) is None
+    gone, now = seen(*[BAD] * 3, *[UNSURE] * 60, BAD)
+    assert decide(PATH, {"nod_b": gone, "nod_c": well(now)}, EXITS, RULES, now) is not None
+
+
 def test_an_exit_that_comes_and_goes_is_gone_once_it_is_gone_again() -> None:
     gone, now = seen(*([BAD] * 5 + [WELL]) * 4, BAD)
     found = decide(PATH, {"nod_b": gone, "nod_c": well(now)}, EXITS, RULES, now)
@@ -174,7 +182,7 @@ def test_a_move_that_is_neither_done_nor_taken_back_is_told_after_a_while() -> N
     st.booleans(),
 )
 def test_whatever_is_seen_these_hold(looks: Sequence[tuple[tuple[Standing, str], ...]], here: str, automatic: bool) -> None:
-    """It never goes to an exit that was not well at every look of the last minute, never leaves one that was well at the
+    """It never goes to an exit that was not well at every look of the last minute, never leaves one that was not bad at the
     last look unless for its own, and never earlier than after its patience.
     """
     at = on(here, automatic=automatic, moved_at=NOW - 10_000)
@@ -191,7 +199,7 @@ def test_whatever_is_seen_these_hold(looks: Sequence[tuple[tuple[Standing, str],
         assert move.node_id != at.route[-1]
         lately = [row[EXITS.index(move.node_id)][0] for row in looks[-7:]]
         assert len(lately) == 7 and set(lately) == {Standing.WELL}
-    if looks[-1][carrying][0] is Standing.WELL:
+    if looks[-1][carrying][0] is not Standing.BAD:
         assert move.node_id == PATH.exit and automatic
     else:
         assert now - NOW >= RULES.after_s

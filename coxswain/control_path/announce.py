@@ -20,7 +20,7 @@ from coxswain.control_path.model import Hop
 from coxswain.control_path.targets import Allowance, Allowances
 from coxswain.inventory import host_of
 from coxswain.relay.byte_stream import ByteStream
-from coxswain.relay.policy import ANNOUNCE, TargetPolicy, sign_policy
+from coxswain.relay.policy import ANNOUNCE, SAYS_ITSELF, TargetPolicy, sign_policy
 
 __all__ = ["Announcer", "Signer"]
 
@@ -50,7 +50,8 @@ class _Told:
     more: set[str] = field(default_factory=set)  # asked for, and not of the inventory; until that changes
     acknowledged: frozenset[str] | None = None
     takes_none: bool = False
-    silent_until: float = 0.0
+    silent_until: float = 0.0  # by the monotonic clock
+    refusal: str = ""
     serial: int = 0
 
 
@@ -83,7 +84,7 @@ class Announcer:
         if allowance is None or self._signer is None:
             return True
         told = self._of(hop, allowance)
-        if told.takes_none or self._now() < told.silent_until:
+        if told.takes_none or self._clock.monotonic() < told.silent_until:
             return True
         wanted = allowance.targets | told.more
         return told.acknowledged == wanted and (target is None or target in wanted)
@@ -96,7 +97,7 @@ class Announcer:
         """It could not be told; for a while nobody waits for that again."""
         told = self._told.get(hop.relay_id)
         if told is not None:
-            told.silent_until = self._now() + _AFTER_FAILURE_S
+            self._leave_alone(told)
 
     async def tell(self, hop: Hop, open_stream: Open, target: str | None) -> None:
         """Returns when the relay holds to a policy with ``target`` in it, or takes none. Raises ``OSError``."""
@@ -116,15 +117,17 @@ class Announcer:
                     told.serial = int(answer.removeprefix("old "))
                     answer = await self._say(signer, hop, told, open_stream, wanted)
             except (TimeoutError, ValueError):
-                told.silent_until = self._now() + _AFTER_FAILURE_S
+                self._leave_alone(told)
                 _log.warning("relay %s did not say whether it takes where it may connect", hop.name)
                 return
             if answer == "ok":
-                told.acknowledged = wanted
+                told.acknowledged, told.refusal = wanted, ""
                 return
-            told.takes_none = True
-            if answer:
+            told.takes_none = answer in ("", SAYS_ITSELF)
+            self._leave_alone(told)  # its disk may be full, or its clock wrong, and not for ever
+            if answer != told.refusal:
                 _log.warning("relay %s does not take where it may connect: %s", hop.name, answer.removeprefix("no "))
+            told.refusal = answer
 
     def _of(self, hop: Hop, allowance: Allowance) -> _Told:
         told = self._told.setdefault(hop.relay_id, _Told())
@@ -137,7 +140,7 @@ class Announcer:
 
     async def _say(self, signer: Signer, hop: Hop, told: _Told, open_stream: Open, targets: frozenset[str]) -> str:
         """The answer without its end; empty: none, as of an existing relay."""
-        told.serial = max(told.serial + 1, int(self._now() * 1000))
+        told.serial = max(told.serial + 1, int(self._clock.now() * 1000))
         policy = TargetPolicy(host_of(hop.egress), told.serial, tuple(sorted(targets)))
         document = sign_policy(policy, signer.leaf_pem, signer.key_pem)
         async with asyncio.timeout(_ANSWER_S):
@@ -147,8 +150,8 @@ class Announcer:
             finally:
                 stream.close()
 
-    def _now(self) -> float:
-        return self._clock.now()
+    def _leave_alone(self, told: _Told) -> None:
+        told.silent_until = self._clock.monotonic() + _AFTER_FAILURE_S
 
 
 async def _exchange(stream: ByteStream, document: bytes) -> str:

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from coxswain.errors import CoxswainError
 from coxswain.pki.certificates import RELAY_ORGANIZATION
 from coxswain.relay.byte_stream import ByteStream, SocketStream, splice
-from coxswain.relay.policy import ANNOUNCE, MOST_BYTES, PolicyFile, StalePolicy
+from coxswain.relay.policy import ANNOUNCE, MOST_BYTES, SAYS_ITSELF, PolicyFile, StalePolicy
 from coxswain.relay.stream_tls import tls_over
 from coxswain.relay.targets import MAX_TARGET, Allowed, AllowList, dial
 from coxswain.relay.yamux import Limits, Session, SessionClosed, Stream, Timing
@@ -109,7 +109,7 @@ class EgressRelay:
 
     def _verdict(self, document: bytes) -> str:
         if not isinstance(self._allowed, PolicyFile):
-            return "no where this relay may connect is said by --allow"
+            return SAYS_ITSELF
         try:
             self._allowed.accept(document)
         except StalePolicy as error:

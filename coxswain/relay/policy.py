@@ -39,6 +39,7 @@ __all__ = [
     "FILE_NAME",
     "MOST_BYTES",
     "MOST_TARGETS",
+    "SAYS_ITSELF",
     "TAKES_POLICIES",
     "PolicyFile",
     "StalePolicy",
@@ -54,6 +55,9 @@ TAKES_POLICIES = "cox-targets/1"
 
 ANNOUNCE = "@targets "
 """What the line of a substream begins with that brings a policy."""
+
+SAYS_ITSELF = "no where this relay may connect is said by --allow"
+"""The answer of one that will take no policy whenever it is asked. Any other refusal may be over the next time."""
 
 FILE_NAME = "targets.policy"
 MOST_BYTES = 4 << 20
@@ -207,8 +211,7 @@ class PolicyFile:
         policy = self._newer(document, now=self._now())
         if policy is None:
             return
-        write_whole(self._path, document)
-        self._stamp = _stamp_of(self._path)
+        write_whole(self._path, document)  # the next look reads what is there then: SSH may have put a newer one
         self._put_in_force(policy)
 
     def _look(self) -> None:
@@ -250,13 +253,13 @@ class PolicyFile:
             return file.read(MOST_BYTES + 1)
 
 
-def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+def _stamp_of(path: Path) -> tuple[int, ...] | None:
     """Changes with the file; None: there is none."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _hosts_of(certificate_pem: bytes) -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from coxswain.clock import ManualClock
 from coxswain.control_path import ways as ways_module
 from coxswain.control_path.announce import Announcer, Signer
 from coxswain.control_path.model import Hop, Route
@@ -61,7 +62,8 @@ class Ours:
 class Quay:
     def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
         self._directory, self._stack = directory, stack
-        self.ways = Ways()
+        self.clock = ManualClock(time.time())
+        self.ways = Ways(self.clock)
         signer = PKI.controller()
         context = client_context(replace(signer, anchor_pem=PKI.fleet.pem), alpn=(TAKES_POLICIES,))
         self.ways.use(context, Signer(signer.chain_pem, signer.key_pem))
@@ -221,6 +223,31 @@ def test_a_relay_with_flags_of_its_own_says_so_and_holds_to_them(tmp_path: Path,
         assert await quay.reaches(target, made.hop) and not await quay.reaches(other, made.hop)
         assert sum("--allow" in record.getMessage() for record in caplog.records) == 1
         await made.stop()
+
+    moor(tmp_path, story)
+
+
+def test_a_relay_that_could_not_take_it_just_then_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its disk was full, or its clock wrong: it takes policies, and will not connect anywhere new without one."""
+
+    async def story(quay: Quay) -> None:
+        one, target, other = await quay.relay("one"), await quay.target(), await quay.target()
+        quay.allow(one={target})
+        assert await quay.reaches(target, one.hop)
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("coxswain.relay.policy.write_whole", full)
+            quay.allow(one={target, other})
+            for _ in range(3):
+                assert not await quay.reaches(other, one.hop) and await quay.reaches(target, one.hop)
+        assert sum("No space" in r.getMessage() for r in caplog.records if "does not take" in r.getMessage()) == 1
+        quay.clock.advance(31)
+        assert await quay.reaches(other, one.hop)
 
     moor(tmp_path, story)
 

@@ -272,11 +272,18 @@ def _relay_removed(tx: Tx, entry: Entry, now: int) -> str:
 
 def _host_key_trusted(tx: Tx, entry: Entry, now: int) -> str:
     """The one that was given up must not be logged in to again. The file does not decide which key is trusted: the other one
-    counts as offered, and until an operator has compared it, neither is.
+    counts as offered, and until an operator has compared it, neither is. Where the one of the backup was trusted again in
+    the end, it is the one that is logged in to.
     """
     key = entry.detail.get("key")
     if not isinstance(key, str) or not key:
         return ""
+    if tx.execute(
+        "UPDATE servers SET offered_host_key = '', version = version + 1, updated_at = ? "
+        "WHERE id = ? AND ssh_host_key = ? AND offered_host_key <> '' RETURNING id",
+        (now, entry.target_id, key),
+    ):
+        return f"server {entry.target_id} is logged in to: its host key was trusted again"
     hit = tx.execute(
         "UPDATE servers SET offered_host_key = ?, version = version + 1, updated_at = ? "
         "WHERE id = ? AND ssh_host_key <> ? AND ssh_host_key <> '' RETURNING id",

@@ -265,7 +265,7 @@ def _switch(work: Work, host: Host) -> None:
 
 def _switch_back(work: Work, host: Host) -> None:
     put_back(work, host, RELAY)
-    _restart(work, host)
+    stop_units(work, host, RELAY, *_UNITS)  # those of today; those from before start again, with what they were written for
 
 
 def _restart(work: Work, host: Host) -> None:

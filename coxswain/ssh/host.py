@@ -199,12 +199,18 @@ class SentFile:
     def receive(self, *, alone: bool) -> str:
         return _RECEIVE.format(
             temporary=shlex.quote(self._temporary),
-            receive="cat" if alone else f"dd bs={self.size} count=1 iflag=fullblock status=none",  # takes no byte more
+            receive=self._receive(alone=alone),
             size=self.size,
             digest=self.digest,
             fast="" if self.size < _SMALL else 'openssl dgst -sha256 -r < "$t" 2>/dev/null || ',
             mode=self.mode,
         )
+
+    def _receive(self, *, alone: bool) -> str:
+        """Takes no byte more, where others follow."""
+        if alone:
+            return "cat"
+        return f"dd bs={self.size} count=1 iflag=fullblock status=none" if self.size else ":"
 
     def move(self) -> str:
         """Never into a directory that another user put there as a link (``-T``)."""

@@ -194,3 +194,27 @@ def test_a_relay_is_no_root(rig: Rig, tmp_path: Path, onion: bool) -> None:
         assert machine.owner(f"/etc/relay/{key}") == "cox-relay 600"
     rig.client.post(f"/api/relays/{relay['id']}/remove")
     assert "cox-relay" not in machine.accounts()
+
+
+def test_an_upgrade_of_a_relay_that_fails_is_taken_back_whole(rig: Rig, tmp_path: Path) -> None:
+    """With the unit from before, flags of an operator's included, and the user that this wants."""
+    machine = rig.machine()
+    machine.path("/etc/relay/address").write_text(machine.address)
+    server = rig.add_server(machine)
+    roles: dict[str, Any] = {"egress": True, "no_ingress": True, "hostname": machine.address}
+    binary = str(relay_file(tmp_path / "relay"))
+    relay = rig.client.post(f"/api/servers/{server['id']}/deploy", {"role": "relay", "binary_path": binary, **roles})
+    unit, keys = machine.path("/etc/systemd/system/relay-egress.service"), ("relay.key", "targets.policy")
+    text = unit.read_text().replace("egress --tunnel-addr", "egress --allow 192.0.2.1:22 --tunnel-addr")
+    dying = tmp_path / "dying"
+    dying.write_text(relay_file(dying, version="0.5.0").read_text().replace("import os", "import os, sys", 1))
+    dying.write_text(dying.read_text().replace("main()\n", "sys.exit('not today') if 'egress' in sys.argv else main()\n"))
+    for user in ("cox-relay", "root"):
+        before = text if user != "root" else text.replace("User=cox-relay\nGroup=cox-relay\n", "")
+        unit.write_text(before)
+        for key in keys:
+            _chown(machine.path(f"/etc/relay/{key}"), machine.accounts()[user])
+        assert "not today" in str(rig.fails(f"/api/relays/{relay['id']}/update-agent", binary_path=str(dying)))
+        assert unit.read_text() == before
+        assert running(machine, "relay-egress.service")[0] == user
+        assert {machine.owner(f"/etc/relay/{key}") for key in keys} == {f"{user} 600"}

@@ -400,7 +400,7 @@ def test_certificates_that_were_issued_since_are_known_and_revoked_ones_stay_so(
 def test_a_host_key_that_was_given_up_is_not_logged_in_to_again(store: Store) -> None:
     """Nor is the other one, before an operator has compared it: anybody who can write the file could have named it."""
     with store.write() as tx:
-        for name in ("srv_a", "srv_b"):
+        for name in ("srv_a", "srv_b", "srv_c"):
             insert_server(tx, Server(name, name, name, ssh_host_key="ssh-ed25519 OLD"))
     trusted = {"before": "SHA256:old", "now": "SHA256:new", "key": "ssh-ed25519 NEW"}
     done = run(
@@ -409,12 +409,16 @@ def test_a_host_key_that_was_given_up_is_not_logged_in_to_again(store: Store) ->
         ("server.trust", "srv_b", {"before": "x", "now": "y"}),
         ("server.trust", "srv_b", trusted | {"key": "ssh-ed25519 OLD"}),
         ("server.trust", "srv_gone", trusted),
+        ("server.trust", "srv_c", trusted),
+        ("server.trust", "srv_c", trusted | {"key": "ssh-ed25519 OLD"}),  # and back: a host that was set up anew for a while
     )
     assert column(store, "SELECT ssh_host_key, offered_host_key FROM servers ORDER BY id") == [
         ("ssh-ed25519 OLD", "ssh-ed25519 NEW"),
         ("ssh-ed25519 OLD", ""),
+        ("ssh-ed25519 OLD", ""),
     ]
-    assert len(done.effects) == 1 and "server srv_a is not logged in to" in done.effects[0]
+    assert len(done.effects) == 3 and "server srv_c is logged in to: " in done.effects[2]
+    assert "server srv_a is not logged in to" in done.effects[0]
 
 
 def test_invites_that_were_used_or_revoked_stay_so(store: Store) -> None:

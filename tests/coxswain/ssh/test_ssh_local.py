@@ -29,7 +29,7 @@ def test_files_and_what_follows_them_are_one_command(tmp_path):
     host, made, ran = LocalHost(), tmp_path / "made here", []
     execute = host.execute
     host.execute = lambda command, **how: ran.append(command) or execute(command, **how)
-    contents = {"one": b"1\n\0" * 70_000, "it's two": b"no line end", "three": b"3"}
+    contents = {"one": b"1\n\0" * 70_000, "it's two": b"no line end", "none": b"", "three": b"3"}
     files = [SentFile(f"{made}/{name}", content, 0o640) for name, content in contents.items()]
     done = host.put_and_run(files, f"echo one; umask; cat '{made}/three' >&2", what="showing them")
     assert (done.code, done.stdout, done.stderr) == (0, "one\n0022\n", "3")

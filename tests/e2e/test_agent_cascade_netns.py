@@ -449,3 +449,26 @@ def daemons(node):
             if b"wireguard-go" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+def test_another_firewall_that_drops_what_is_forwarded_keeps_no_client_from_it(hub, comes):
+    """As Docker's and ufw's do in both families; Docker may well start after the agent."""
+    node = hub.node(heal_s=0.5)
+    client = hub.client(node)
+
+    def drop():
+        for tool in ("iptables", "ip6tables"):
+            node.space.run(tool, "-P", "FORWARD", "DROP")
+
+    if comes == "before":
+        drop()
+    connect(node, client)
+    drop()
+    assert eventually(lambda: client.reaches(HUB_SERVER) and client.reaches(HUB_SERVER6), timeout=20)
+    node.space.run("ip6tables", "-F", "FORWARD")
+    node.space.run("iptables", "-F", "FORWARD")  # as a reload of the other one may
+    assert eventually(lambda: client.reaches(HUB_SERVER) and client.reaches(HUB_SERVER6), timeout=20)
+    node.policy()
+    for tool in ("iptables", "ip6tables"):
+        assert "awg0" not in node.space.run(tool, "-S", "FORWARD").stdout

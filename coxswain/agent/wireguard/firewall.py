@@ -145,7 +145,7 @@ class IptablesLines:
     async def take_down(self, lines: Iterable[Argv]) -> None:
         """Runs teardown commands of iptables and no others; what is not there any more is not missed."""
         for argv in lines:
-            if argv[:1] == ("iptables",) and "-D" in argv:
+            if argv[:1] in {("iptables",), ("ip6tables",)} and "-D" in argv:
                 try:
                     (await self._run(argv)).check()
                 except DataPlaneFailed as failure:

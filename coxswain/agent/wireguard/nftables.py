@@ -22,33 +22,40 @@ from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, NFT_TABLE, ruleset
 from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, render
 
-__all__ = ["NftablesFirewall", "foreign_drop", "has_ipv6"]
+__all__ = ["NftablesFirewall", "foreign_chains", "has_ipv6"]
 
 _HAND_OVER = ("ip", "link", "set", "dev", CLIENT_INTERFACE, "group", str(HANDOVER_GROUP))
 _TAKE_OVER = ("ip", "link", "set", "dev", CLIENT_INTERFACE, "group", "0")
 
-_PAST_THE_OTHERS = tuple(("iptables", "-I", "FORWARD", "1", side, CLIENT_INTERFACE, "-j", "ACCEPT") for side in ("-i", "-o"))
-"""Our own table has had its say by then or still will: accepting here only keeps others' chains from dropping."""
+_PAST_THE_OTHERS = {
+    family: tuple((tool, "-I", "FORWARD", "1", side, CLIENT_INTERFACE, "-j", "ACCEPT") for side in ("-i", "-o"))
+    for family, tool in (("ip", "iptables"), ("ip6", "ip6tables"))
+}
+"""By family. Our own table has had its say by then or still will: accepting here only keeps others' chains from dropping.
+
+Those of IPv6 are not among the commands of a stored policy, which the existing agent must be able to run.
+"""
 
 _log = logging.getLogger(__name__)
 
 
-async def foreign_drop(shell: Shell) -> bool:
-    """Does another table drop what is forwarded, by policy? Our accept cannot help against it: every table has to let a
-    packet pass. Docker's and ufw's do, and there a rule of iptables in their chain is what works.
+async def foreign_chains(shell: Shell) -> Mapping[str, bool]:
+    """Families in which others look at what is forwarded, and whether they drop it, by policy. Our accept cannot help against
+    that: every table has to let a packet pass. Docker's and ufw's do drop, and there a rule of iptables in their chain is
+    what works.
     """
     listed = await shell("nft", "-j", "list", "chains")
     if not listed.ok:
-        return False
+        return {}
+    found: dict[str, bool] = {}
     try:
-        entries = [item["chain"] for item in json.loads(listed.output)["nftables"] if "chain" in item]
-        return any(
-            chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain.get("table") != NFT_TABLE
-            for chain in entries
-            if chain.get("family") in {"ip", "inet"}
-        )
+        for chain in (item["chain"] for item in json.loads(listed.output)["nftables"] if "chain" in item):
+            if chain.get("hook") == "forward" and chain.get("table") != NFT_TABLE:
+                family = "ip" if chain.get("family") == "inet" else chain.get("family")
+                found[family] = found.get(family, False) or chain.get("policy") == "drop"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+        return {}
+    return found
 
 
 def has_ipv6() -> bool:
@@ -67,6 +74,7 @@ class NftablesFirewall:
         self._lines = IptablesLines(shell)
         self._transits = Transits(shell)
         self._egress = ""
+        self._passes_ipv6 = True
 
     async def apply(
         self,
@@ -80,7 +88,8 @@ class NftablesFirewall:
         egress = await egress_of(self._shell, policy)
         wanted = hops(policy.transits)
         before = hops(previous.policy.transits) if previous is not None else ()
-        past = await self._past_the_others(policy)
+        chains = await foreign_chains(self._shell)
+        past = self._past_the_others(policy, chains, "ip")
         back = tuple(turned(argv, "-D") for argv in past)
         switch = (_HAND_OVER,) if policy.forwarding else ()
         down = (*back, *switch, *(argv for hop in wanted for argv in hop.down()))
@@ -99,6 +108,7 @@ class NftablesFirewall:
             raise
         self._egress = egress
         await self._take_over()
+        await self._past_the_others_ipv6(policy, chains)
         # From here on the new policy is in force; what is left of the old one goes.
         await self._transits.drop(wanted, hops_of(previous))
         if previous is not None and shutil.which("iptables"):
@@ -115,7 +125,14 @@ class NftablesFirewall:
         if await has_moved(self._shell, policy, self._egress):
             return False
         table = await self._shell("nft", "list", "chain", "inet", NFT_TABLE, "forward")
-        return table.ok and await self._transits.are_there(hops(policy.transits))
+        if not table.ok or not await self._transits.are_there(hops(policy.transits)):
+            return False
+        # The other firewall may have come, or have been loaded again, since.
+        chains = await foreign_chains(self._shell)
+        families = ("ip", "ip6") if self._passes_ipv6 else ("ip",)
+        return await self._lines.are_there(
+            argv for family in families for argv in self._past_the_others(policy, chains, family)
+        )
 
     async def _commit(self, policy: Policy, egress: str, mtus: Mapping[str, int]) -> None:
         ended = await self._shell("nft", "-f", "-", stdin=ruleset(policy, egress, mtus))
@@ -128,12 +145,22 @@ class NftablesFirewall:
                 return
         ended.check()
 
-    async def _past_the_others(self, policy: Policy) -> tuple[tuple[str, ...], ...]:
-        """What has to be in their chain, if anything."""
-        if not policy.forwarding or not shutil.which("iptables") or not await foreign_drop(self._shell):
-            return ()
-        _log.info("another firewall drops forwarded packets by policy: accepting the clients' in its chain")
-        return _PAST_THE_OTHERS
+    def _past_the_others(self, policy: Policy, chains: Mapping[str, bool], family: str) -> tuple[tuple[str, ...], ...]:
+        """What has to be in their chain of a family, if anything."""
+        past = _PAST_THE_OTHERS[family]
+        return past if policy.forwarding and chains.get(family) and shutil.which(past[0][0]) else ()
+
+    async def _past_the_others_ipv6(self, policy: Policy, chains: Mapping[str, bool]) -> None:
+        """What cannot be done here is no reason to be without the policy."""
+        past = self._past_the_others(policy, chains, "ip6")
+        try:
+            await self._lines.add(past)
+            self._passes_ipv6 = True
+        except DataPlaneFailed as failure:
+            self._passes_ipv6 = False
+            _log.warning("another firewall drops the clients' IPv6, and lets nothing be added: %s", failure)
+        if not past and "ip6" in chains and shutil.which("ip6tables"):
+            await self._lines.take_down(turned(argv, "-D") for argv in _PAST_THE_OTHERS["ip6"])
 
     async def _take_over(self) -> None:
         """The client interface may still be in the group that puts our table out of force."""

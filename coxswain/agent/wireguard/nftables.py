@@ -40,9 +40,9 @@ _log = logging.getLogger(__name__)
 
 
 async def foreign_chains(shell: Shell) -> Mapping[str, bool]:
-    """Families in which others look at what is forwarded, and whether they drop it, by policy. Our accept cannot help against
-    that: every table has to let a packet pass. Docker's and ufw's do drop, and there a rule of iptables in their chain is
-    what works.
+    """Families in which others look at what is forwarded, and whether they drop it, by policy. Our accept cannot help
+    against that: every table has to let a packet pass. Docker's and ufw's do drop, and there a rule of iptables in their
+    chain is what works.
     """
     listed = await shell("nft", "-j", "list", "chains")
     if not listed.ok:

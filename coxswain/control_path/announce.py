@@ -21,6 +21,7 @@ from coxswain.control_path.targets import Allowance, Allowances
 from coxswain.inventory import host_of
 from coxswain.relay.byte_stream import ByteStream
 from coxswain.relay.policy import ANNOUNCE, SAYS_ITSELF, TargetPolicy, sign_policy
+from coxswain.relay.yamux import SessionClosed
 
 __all__ = ["Announcer", "Signer"]
 
@@ -100,7 +101,7 @@ class Announcer:
             self._leave_alone(told)
 
     async def tell(self, hop: Hop, open_stream: Open, target: str | None) -> None:
-        """Returns when the relay holds to a policy with ``target`` in it, or takes none. Raises ``OSError``."""
+        """Returns when the relay holds to a policy with ``target`` in it, or takes none. Raises ``SessionClosed``."""
         if self.is_told(hop, target):
             return
         async with self._told[hop.relay_id].lock:
@@ -116,7 +117,9 @@ class Announcer:
                 if answer.startswith("old "):  # by a clock that was ahead of ours
                     told.serial = int(answer.removeprefix("old "))
                     answer = await self._say(signer, hop, told, open_stream, wanted)
-            except (TimeoutError, ValueError):
+            except SessionClosed:
+                raise
+            except (OSError, ValueError):  # the session goes on, and with it all that it carries
                 self._leave_alone(told)
                 _log.warning("relay %s did not say whether it takes where it may connect", hop.name)
                 return

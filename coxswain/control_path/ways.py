@@ -14,7 +14,7 @@ from coxswain.control_path import onion
 from coxswain.control_path.announce import Signer
 from coxswain.control_path.egress import DIAL_S, EgressPool, dial_tcp
 from coxswain.control_path.model import DIRECT, Hop, Route
-from coxswain.errors import NodeUnreachable
+from coxswain.errors import NodeUnreachable, Unavailable
 from coxswain.relay.byte_stream import ByteStream, WatchedStream
 from coxswain.relay.onion_layers import decode_key
 
@@ -31,6 +31,7 @@ class Ways:
     def __init__(self, clock: Clock | None = None) -> None:
         self.egress = EgressPool(clock)
         self._route = DIRECT
+        self._cut = 0
         self._telling: set[asyncio.Task[None]] = set()
         self._passages: set[_Passage] = set()
 
@@ -74,7 +75,7 @@ class Ways:
 
         Raises:
             NodeUnreachable: names the hop that does not answer.
-            Unavailable: there is no certificate yet.
+            Unavailable: there is no certificate yet; or the route was left meanwhile, and what goes by it was cut.
         """
         if route.is_direct:
             raise ValueError("nobody dials directly here")
@@ -82,6 +83,9 @@ class Ways:
             stream: ByteStream = await self._circuit(route.hops, target)
         else:
             stream = await self.egress.open(route.hops, target, precedence=number is not None or claimed)
+        if number is not None and number < self._cut:
+            stream.abort()
+            raise Unavailable("the control path became another one while this was dialled; try again")
         passage = _Passage(stream, number, self._passages.discard)
         self._passages.add(passage)
         return passage
@@ -113,6 +117,7 @@ class Ways:
         return onion.veil(stream, keys)
 
     def _cut_before(self, number: int) -> None:
+        self._cut = max(self._cut, number)
         for passage in list(self._passages):
             if passage.number is not None and passage.number < number:
                 passage.abort()

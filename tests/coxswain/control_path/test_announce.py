@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -27,6 +28,7 @@ from coxswain.relay.onion import OnionRelay
 from coxswain.relay.onion_layers import encode_key
 from coxswain.relay.policy import TAKES_POLICIES, PolicyFile
 from coxswain.relay.targets import AllowList
+from coxswain.relay.yamux import SessionClosed, StreamReset
 from tests.coxswain.relay.pipes import until
 from tests.existing_relay import Relay as ExistingRelay
 from tests.relays import Pki
@@ -250,6 +252,37 @@ def test_a_relay_that_could_not_take_it_just_then_is_told_again(
         assert await quay.reaches(other, one.hop)
 
     moor(tmp_path, story)
+
+
+def test_a_stream_that_breaks_while_a_relay_is_told_costs_no_other_stream(caplog: pytest.LogCaptureFixture) -> None:
+    """A session carries the links of all nodes; it is over when it says so itself."""
+    announcer, hop = Announcer(ManualClock()), Hop("rly_one", "one", "192.0.2.1:8456")
+    signer = PKI.controller()
+    announcer.use(Signer(signer.chain_pem, signer.key_pem))
+    announcer.allowances.set({"rly_one": Allowance(frozenset({"192.0.2.2:1"}))})
+
+    class Broken:
+        def __init__(self, error: OSError) -> None:
+            self.error = error
+
+        async def write(self, _: bytes) -> None:
+            raise self.error
+
+        def close(self) -> None:
+            pass
+
+    async def tell(error: OSError) -> None:
+        async def open_stream() -> Any:
+            return Broken(error)
+
+        await announcer.tell(hop, open_stream, None)
+
+    with pytest.raises(SessionClosed):
+        asyncio.run(tell(SessionClosed("over")))
+    assert not announcer.is_told(hop, None)
+    asyncio.run(tell(StreamReset("stream 5 was dropped by the other side")))
+    assert announcer.is_told(hop, None), "nobody waits for it again, for a while"
+    assert "did not say" in caplog.text
 
 
 def test_a_relay_that_was_told_by_a_clock_ahead_of_ours_is_told_all_the_same(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from coxswain.control_path import ways as tested
 from coxswain.control_path.model import DIRECT, Hop, Route
 from coxswain.control_path.routes import Routes
 from coxswain.control_path.ways import Ways
+from coxswain.errors import Unavailable
 from coxswain.relay.onion_layers import encode_key
 
 
@@ -48,6 +49,35 @@ def test_a_circuit_that_is_given_up_while_it_is_built_leaves_no_socket(monkeypat
         with contextlib.suppress(asyncio.CancelledError):
             await opening
         assert stuck.aborted
+
+    asyncio.run(story())
+
+
+def test_what_is_dialled_by_a_route_that_was_left_for_long_comes_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not there yet when what went that way was cut, and nobody would ever cut it."""
+    monkeypatch.setattr(tested, "MOVE_S", 0.01)
+    key = encode_key(X25519PrivateKey.generate().public_key().public_bytes_raw())
+    route = Route((Hop("rly_a", "a", "a.example:8456", "a.example:8457", key),))
+
+    async def story() -> None:
+        ways, dialled, go = Ways(), asyncio.Event(), asyncio.Event()
+        late: Any = type("Late", (Stuck,), {"write": lambda *_: asyncio.sleep(0)})()
+
+        async def dial(*_: Any) -> Any:
+            dialled.set()
+            await go.wait()
+            return late
+
+        monkeypatch.setattr(tested, "dial_tcp", dial)
+        opening = asyncio.create_task(ways.open(route, "b.example:22", 1))
+        await dialled.wait()
+        ways.follow(2, DIRECT)
+        await asyncio.sleep(0.05)  # on this same loop the cut is due before
+        go.set()
+        with pytest.raises(Unavailable, match="became another one"):
+            await opening
+        assert late.aborted and not ways.open_now
+        assert await ways.open(route, "b.example:22", 2) and ways.open_now == 1
 
     asyncio.run(story())
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from coxswain.cascade.failover import Move, Watched
 
-__all__ = ["ExitWatch"]
+__all__ = ["AGAIN_S", "ExitWatch"]
 
-_AGAIN_S = 300.0
-"""After a move that had to be taken back."""
+AGAIN_S = 300.0
+"""After a move that had to be taken back, and between two attempts to end one that ended in its middle."""
 
 
 class ExitWatch:
@@ -33,4 +33,4 @@ class ExitWatch:
         self.asked.pop(path_id, None)
         self.not_before.pop(path_id, None)
         if not well:
-            self.not_before[path_id] = now + _AGAIN_S
+            self.not_before[path_id] = now + AGAIN_S

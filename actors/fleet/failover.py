@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from actors.fleet.exit_watch import ExitWatch
+from actors.fleet.exit_watch import AGAIN_S, ExitWatch
 from actors.fleet.health import health_of
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, intended, wired
@@ -18,7 +18,7 @@ from coxswain.cascade.types import Path, Phase
 from coxswain.errors import StoreUnavailable
 from coxswain.messages import exits as m
 from coxswain.messages.audit import Caller
-from coxswain.messages.operations import OfferOperation, StartOperation
+from coxswain.messages.operations import OfferOperation, OfferRetry, StartOperation
 
 __all__ = ["CHANGES", "CONTROLLER", "QUESTIONS", "review", "trouble"]
 
@@ -50,6 +50,7 @@ def review(fleet: FleetState) -> None:
             held = unfinished(path, watched.moving.setdefault(path.id, now), now)
             if held is not None:
                 watched.stuck[path.id] = held  # and holds no place that another could move in
+                _go_on(fleet, path, now)
             else:
                 under_way += 1
             continue
@@ -68,6 +69,14 @@ def review(fleet: FleetState) -> None:
         watched.asked[move.path_id] = now
         params = {"path_id": move.path_id, "node_id": move.node_id, "automatic": True, "reason": move.reason[:200]}
         fleet.context.tell("operations", OfferOperation(StartOperation(CONTROLLER, "path.exit", params)))
+
+
+def _go_on(fleet: FleetState, path: Path, now: float) -> None:
+    """Has what ended in the middle of a move finished: who could not say which way it sends may be back by now."""
+    watched = fleet.exits
+    if now >= watched.not_before.get(path.id, 0.0) and all(_answers(fleet, hop) for hop in path.hops[:-1]):
+        watched.not_before[path.id] = now + AGAIN_S
+        fleet.context.tell("operations", OfferRetry(CONTROLLER, "path.exit", path.id))
 
 
 def trouble(fleet: FleetState) -> tuple[m.ExitTrouble, ...]:

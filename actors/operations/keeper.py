@@ -76,6 +76,8 @@ class Operations(Actor):
                 return self._start(message)
             case m.OfferOperation(start):
                 self._offered(start)
+            case m.OfferRetry():
+                self._retry_offered(message)
             case m.GetOperation(operation_id):
                 return self._get(operation_id)
             case m.ListOperations():
@@ -135,6 +137,17 @@ class Operations(Actor):
             self._start(message)
         except CoxswainError as error:
             self.context.log.info("%s by %s does not begin now: %s", message.kind, message.caller.actor, error)
+
+    def _retry_offered(self, message: m.OfferRetry) -> None:
+        try:
+            with self._store.read() as tx:
+                failed = rows.list_operations(
+                    tx, states=(OperationState.FAILED,), kind=message.kind, target_id=message.target_id, limit=1
+                )
+            for operation in failed:
+                self._retry(m.RetryOperation(message.caller, operation.id, operation.version))
+        except CoxswainError as error:
+            self.context.log.info("%s of %s does not go on now: %s", message.kind, message.target_id, error)
 
     def _retry(self, message: m.RetryOperation) -> Committed[Operation]:
         operation = self._checked(message.id, message.version)

@@ -15,6 +15,7 @@ __all__ = [
     "GetOperation",
     "ListOperations",
     "OfferOperation",
+    "OfferRetry",
     "OperationsPage",
     "RetryOperation",
     "RunEnded",
@@ -48,6 +49,17 @@ class OfferOperation:
     """
 
     start: StartOperation
+
+
+@dataclass(frozen=True, slots=True)
+class OfferRetry:
+    """Told as ``OfferOperation`` is: the newest operation of this kind and target that failed goes on, or goes on being
+    taken back. Where there is none, or it cannot go on now, nothing happens.
+    """
+
+    caller: Caller
+    kind: str
+    target_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from actors.fleet.exit_watch import ExitWatch
 from actors.fleet.wiring import Wired
 from coxswain.cascade.failover import AT_ONCE, Standing
 from coxswain.cascade.types import Detour, Path, Phase
+from coxswain.messages.operations import OfferRetry
 
 EXITS = ("nod_b", "nod_c")
 
@@ -37,16 +38,28 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
         lambda _fleet, _found, _path, node: (Standing.BAD, "gone") if node == "nod_b" else (Standing.WELL, ""),
     )
     asked: list[Any] = []
+    retried: list[Any] = []
+
+    def tell(_name: str, message: Any) -> None:
+        if isinstance(message, OfferRetry):
+            retried.append((fleet.time, message.target_id))
+        else:
+            asked.append(message.start.params["path_id"])
+
     rules = {"fleet.failover.after_seconds": 60, "fleet.failover.back_after_seconds": 0}
     nodes = {name: SimpleNamespace(id=name, name=name) for name in ("nod_a", *EXITS)}
-    return Fleet(
+    monkeypatch.setattr(failover, "_answers", lambda fleet, _node: fleet.answers)
+    fleet = Fleet(
+        answers=True,
         time=1_000.0,
         exits=ExitWatch(),
         settings=rules,
         nodes=nodes,
         asked=asked,
-        context=SimpleNamespace(tell=lambda _name, message: asked.append(message.start.params["path_id"])),
+        retried=retried,
+        context=SimpleNamespace(tell=tell),
     )
+    return fleet
 
 
 def test_moves_that_ended_in_their_middle_keep_nobody_from_moving_and_are_told(fleet: Any) -> None:
@@ -65,6 +78,20 @@ def test_moves_that_ended_in_their_middle_keep_nobody_from_moving_and_are_told(f
     fleet.wired = Wired(paths=over)  # an operator carried them out
     failover.review(fleet)
     assert not any(trouble.stuck for trouble in failover.trouble(fleet)) and not fleet.exits.moving
+
+
+def test_a_move_that_ended_in_its_middle_is_gone_on_with_when_its_nodes_answer(fleet: Any) -> None:
+    fleet.wired = Wired(paths={"pth_0": path(0, Detour("", "nod_c", Phase.PREPARING))})
+    fleet.answers = False
+    while fleet.time < 2_000:
+        failover.review(fleet)
+        fleet.time += 10
+    assert not fleet.retried
+    fleet.answers = True
+    while fleet.time < 2_650:
+        failover.review(fleet)
+        fleet.time += 10
+    assert fleet.retried == [(2_000.0, "pth_0"), (2_300.0, "pth_0"), (2_600.0, "pth_0")] and not fleet.asked
 
 
 def test_moves_that_were_asked_for_and_never_began_give_others_their_turn(fleet: Any) -> None:

@@ -198,6 +198,18 @@ def test_an_undo_that_fails_is_shown_and_can_be_retried(store, place, script):
         assert files(place) == []
 
 
+def test_whoever_decides_by_itself_may_have_the_last_one_that_failed_retried(store, place, script):
+    script.do["b"] = "fail"
+    script.undo["a"] = "fail"
+    with running(store, touch_kind(place, script, on_failure=OnFailure.UNDO)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
+        script.undo.clear()
+        for target in ("another", operation.target_id, operation.target_id):
+            assert engine.system.tell("operations", m.OfferRetry(CALLER, operation.kind, target))
+        assert engine.over(operation, OperationState.UNDONE)
+        assert files(place) == [] and [a for a, _ in engine.audited(operation)].count("operation.retry") == 1
+
+
 def test_a_cancelled_operation_is_cut_off_and_taken_back(store, place, script):
     blocker = script.do["b"] = Blocker()
     with running(store, touch_kind(place, script)) as engine:

@@ -20,7 +20,7 @@ from coxswain.messages.ca import (
     LinkCredentialsRenewed,
 )
 from coxswain.messages.control_paths import RouteChanged
-from coxswain.messages.fleet import ListNodes, NodeView
+from coxswain.messages.fleet import GetNodeSet
 from coxswain.messages.links import NodeSetChanged
 
 __all__ = ["LINK_HANG_S", "NodeLinks"]
@@ -66,13 +66,13 @@ class NodeLinks(DynamicSupervisor):
         try:
             credentials: LinkCredentials = self.context.ask("certificate_authority", GetLinkCredentials(), deadline=_ASK_S)
             for_hops: HopCredentials = self.context.ask("certificate_authority", GetHopCredentials(), deadline=_ASK_S)
-            views: list[NodeView] = self.context.ask("fleet", ListNodes(), deadline=_ASK_S)
+            nodes: dict[str, bool] = self.context.ask("fleet", GetNodeSet(), deadline=_ASK_S)
         except Unavailable as error:
             self.context.log.warning("the set of nodes is not to be had just now: %s", error)
             self.context.after(_RETRY_S, _ReadAgain())
             return
         self._services.dialer.use(credentials, for_hops)
-        wanted = self._ownership.owned(view.node.id for view in views)
+        wanted = self._ownership.owned(nodes)
         for node_id in sorted(self._held - wanted):
             self.terminate_child(link_name(node_id))
         for node_id in sorted(wanted - self._held):

@@ -14,7 +14,7 @@ from actors.node_link import link_name
 from actors.supervision import Actor, Context
 from coxswain.errors import Unavailable
 from coxswain.messages.configuration import SetInterval
-from coxswain.messages.fleet import ListNodes, NodeView
+from coxswain.messages.fleet import GetNodeSet
 from coxswain.messages.links import Look, LookReason, NodeSetChanged
 from coxswain.reconcile.schedule import LookSchedule
 
@@ -69,9 +69,9 @@ class ReconcileClock(Actor):
     def _read(self, now: float) -> None:
         self._read_again_at = now + _READ_EVERY_S
         try:
-            views: list[NodeView] = self.context.ask("fleet", ListNodes(), deadline=_ASK_S)
+            nodes: dict[str, bool] = self.context.ask("fleet", GetNodeSet(), deadline=_ASK_S)
         except Unavailable as error:
             self.context.log.warning("the set of nodes is not to be had just now: %s", error)
             return
         self._is_stale = False
-        self._schedule.replace_nodes((view.node.id for view in views if view.node.enabled), now)
+        self._schedule.replace_nodes((node_id for node_id, is_enabled in nodes.items() if is_enabled), now)

@@ -24,6 +24,10 @@ def _list(fleet: FleetState, message: m.ListNodes) -> list[m.NodeView]:
     return [view_of(fleet, n) for n in chosen[: message.limit]]
 
 
+def _set(fleet: FleetState, _message: m.GetNodeSet) -> dict[str, bool]:
+    return {node.id: node.enabled for node in fleet.nodes.values()}
+
+
 def _is_wanted(node: Node, wanted: str) -> bool:
     texts = (node.name, node.region, node.control_addr, node.public_ip, *node.endpoint_ips)
     return node.id == wanted or any(wanted.lower() in text.lower() for text in texts)
@@ -107,6 +111,7 @@ CHANGES: dict[type, Handler] = {}
 QUESTIONS: dict[type, Handler] = {
     m.GetNode: _get,
     m.ListNodes: _list,
+    m.GetNodeSet: _set,
     m.GetPulses: _pulses,
     m.GetWhereabouts: _whereabouts,
     m.GetSummary: _summary,

@@ -25,6 +25,7 @@ __all__ = [
     "FleetSummary",
     "GetIntent",
     "GetNode",
+    "GetNodeSet",
     "GetPulses",
     "GetSummary",
     "GetWhereabouts",
@@ -161,6 +162,11 @@ class ListNodes:
     limit: int | None = None
     wanted: str = ""
     regions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GetNodeSet:
+    """Asked by who only has to know which nodes there are. Reply: dict of node id to whether it is enabled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from actors.reconcile_clock import ReconcileClock
 from actors.supervision import Actor, ChildSpec, Context, System
 from coxswain.clock import SystemClock
 from coxswain.errors import Unavailable
-from coxswain.messages.fleet import ListNodes, NodeView
+from coxswain.messages.fleet import GetNodeSet
 from coxswain.messages.links import Look, LookReason, NodeSetChanged
-from coxswain.model import LinkState, Node
+from coxswain.model import Node
 from tests.support import eventually
 
 
@@ -31,12 +31,12 @@ class FleetOf(Actor):
         self.inventory = inventory
 
     def receive(self, message: Any) -> Any:
-        assert isinstance(message, ListNodes)
+        assert isinstance(message, GetNodeSet)
         self.inventory.reads += 1
         if self.inventory.refuse:
             self.inventory.refuse -= 1
             raise Unavailable("not now")
-        return [NodeView(node, LinkState.LIVE) for node in self.inventory.nodes]
+        return {node.id: node.enabled for node in self.inventory.nodes}
 
 
 class Link(FleetOf):

@@ -66,7 +66,7 @@ SHOWN = {
     "A7": """
         test_a_setup_is_good_once
         test_only_allowed_targets_are_dialled
-        test_a_relay_that_nobody_told_where_it_may_connect_does_not_start_and_says_what_to_give
+        test_a_relay_of_ours_that_nobody_told_where_it_may_connect_does_not_start_and_says_what_to_give
         test_nobody_elses_word_is_taken
         test_an_older_one_is_not_taken_and_the_same_one_again_is_fine
         test_where_relays_may_connect_follows_the_inventory_and_whoever_else_asks_gets_nothing

@@ -20,6 +20,7 @@ __all__ = [
 from dataclasses import dataclass
 
 from coxswain.inventory import NODE_ACCOUNT
+from coxswain.relay.policy import REQUIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +160,26 @@ def ingress_unit(client_port: int = 8443, tunnel_port: int = 8444) -> str:
 
 def egress_unit(port: int) -> str:
     """A hop of the control path."""
-    return _relay_unit("PharosVPN egress relay", f"egress --tunnel-addr :{port} --config-dir /etc/relay")
+    return _relay_unit("PharosVPN egress relay", f"egress --tunnel-addr :{port} --config-dir /etc/relay", _MUST_HAVE_POLICY)
 
 
 def onion_unit(port: int) -> str:
     """An onion hop."""
-    return _relay_unit("PharosVPN onion relay", f"onion --listen :{port} --config-dir /etc/relay")
+    return _relay_unit("PharosVPN onion relay", f"onion --listen :{port} --config-dir /etc/relay", _MUST_HAVE_POLICY)
 
 
-def _relay_unit(description: str, arguments: str) -> str:
+_MUST_HAVE_POLICY = f"Environment={REQUIRED[0]}={REQUIRED[1]}\n"
+"""Onboarding puts a policy there first. An existing relay's program looks at no such variable."""
+
+
+def _relay_unit(description: str, arguments: str, environment: str = "") -> str:
     """A relay of either kind reads its keys, writes its policy (``coxswain.relay.policy``), and binds its port."""
     service = f"""\
 User={RELAY.account}
 Group={RELAY.account}
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE
-ExecStart=/usr/local/bin/relay {arguments}
+{environment}ExecStart=/usr/local/bin/relay {arguments}
 TimeoutStopSec=20
 CacheDirectory={RELAY.account}
 CacheDirectoryMode=0700

@@ -3,8 +3,8 @@
 The controller comes with mutual TLS and opens yamux streams; on each it names a target, which is dialled, and bytes are
 passed on. There is no answer to the line: every failure is the end of the stream, with nothing sent. Beat: any number of
 sessions at once, so that a second connection never hangs, a deadline for everything that a stranger could leave open, no
-service for whoever stole another relay's certificate, and no target but those that are allowed; which these are, the
-controller may say on a substream of its own (``coxswain.relay.policy``).
+service for whoever stole another relay's certificate, and where the controller says which targets are allowed, on a
+substream of its own (``coxswain.relay.policy``), no other.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def load_or_create_relay_key(path: Path) -> tuple[ec.EllipticCurvePrivateKey, bo
 def new_csr(key: ec.EllipticCurvePrivateKey) -> bytes:
     """PEM. The controller takes the public key from it and nothing else."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pharos-relay")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA384())
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM)
 
 

@@ -78,7 +78,8 @@ def run(client_addr: str, tunnel_addr: str, config_dir: Path) -> None:
 def egress(tunnel_addr: str, allow: tuple[str, ...], *, allow_any: bool, config_dir: Path) -> None:
     """Be a hop of the controller's way to its nodes, until SIGTERM or SIGINT.
 
-    It connects to what the controller's policy says (targets.policy beside its certificate), or what --allow says.
+    It connects to what the controller's policy says (targets.policy beside its certificate), or what --allow says; with
+    neither, wherever it is asked to.
     """
     import asyncio  # noqa: PLC0415
 
@@ -108,7 +109,8 @@ def onion_key(config_dir: Path) -> None:
 def onion(listen: str, allow: tuple[str, ...], *, allow_any: bool, config_dir: Path) -> None:
     """Be an onion hop, until SIGTERM or SIGINT.
 
-    It connects to what the controller's policy says (targets.policy beside its certificate), or what --allow says.
+    It connects to what the controller's policy says (targets.policy beside its certificate), or what --allow says; with
+    neither, wherever it is asked to.
     """
     import asyncio  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """The onion role: a hop that knows its neighbours and nothing else (relay-contract.md 6, the relay's side).
 
-Anybody who knows the relay's public key may use it; so it connects only to what is allowed. Beat: a setup is accepted
-once, so that a recorded one gives nobody a keystream a second time; and it must come within a deadline.
+Anybody who knows the relay's public key may use it; so it connects only to what its policy allows, if it has one. Beat: a
+setup is accepted once, so that a recorded one gives nobody a keystream a second time; and it must come within a deadline.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ A policy is made by the controller with the key that it shows to relays, whose c
 trusts already. It names the relay, so that nobody gives it to another, and has a serial that only grows, so that an older
 one is not taken again. It comes over SSH at onboarding, and from then on over the controller's session with the egress
 relay (``coxswain.control_path.announce``); an onion relay beside it reads the same file. Existing relays take none of it,
-and existing controllers send none.
+and existing controllers send none: under one of those a relay does as existing ones do, until a policy comes. Where ours has
+set a relay up, its unit says that there has to be one (``REQUIRED``), so that a file that was lost opens nothing.
 
 On a substream of an egress session: ``@targets BYTES``, LF; when ``go`` has come, the document; then ``ok``, ``old SERIAL``
 or ``no REASON``, each with LF. Only a relay that agreed on ``TAKES_POLICIES`` is told: to an existing one the line would be
@@ -32,13 +33,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from coxswain.errors import CoxswainError, InvalidInput, Refused
 from coxswain.pki.certificates import ORGANIZATION
 from coxswain.relay.keys import write_whole
-from coxswain.relay.targets import AllowList
+from coxswain.relay.targets import WHERE_ASKED, Allowed, AllowList
 
 __all__ = [
     "ANNOUNCE",
     "FILE_NAME",
     "MOST_BYTES",
     "MOST_TARGETS",
+    "REQUIRED",
     "SAYS_ITSELF",
     "TAKES_POLICIES",
     "PolicyFile",
@@ -60,6 +62,12 @@ SAYS_ITSELF = "no where this relay may connect is said by --allow"
 """The answer of one that will take no policy whenever it is asked. Any other refusal may be over the next time."""
 
 FILE_NAME = "targets.policy"
+
+REQUIRED = "COX_RELAY_POLICY", "required"
+"""Variable and value in the environment of a relay that does not start without a policy. No flag: the same unit has to do
+for an existing relay's program, which would not know it.
+"""
+
 MOST_BYTES = 4 << 20
 MOST_TARGETS = 65_536
 _CONTEXT = b"coxswain relay targets 1\n"
@@ -166,30 +174,46 @@ def _issued(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
 class PolicyFile:
     """The policy of a relay in its directory; says where it may connect (``Allowed``). Both roles of a host read it.
 
-    It is looked at again when the file has changed. One that is not good, or older than what is in force, is not taken, and
-    said once; what is in force stays.
+    Without one it may connect where it is asked to, unless there has to be one. It is looked at again when the file changes.
+    One that is not good, or older than what is in force, is not taken, and said once; what is in force stays.
     """
 
-    def __init__(self, directory: Path, log: logging.Logger, now: Callable[[], float] = time.time) -> None:
-        """Raises ``Refused``: there is none, or none for this relay. The sentence says what to do."""
+    def __init__(
+        self, directory: Path, log: logging.Logger, now: Callable[[], float] = time.time, *, needed: bool = False
+    ) -> None:
+        """Raises ``Refused``: it is none for this relay, or is ``needed`` and not there. The sentence says what to do."""
         self._path = directory / FILE_NAME
         self._directory = directory
         self._log = log
         self._now = now
         self._stamp = _stamp_of(self._path)
+        self._policy: TargetPolicy | None = None
+        self._allowed: Allowed = WHERE_ASKED
         try:
             document = self._read()
-        except OSError:
-            raise Refused(
-                f"there is no {self._path} from the controller, so this relay would connect to nothing. coxswain puts "
-                "it there: cox relays renew RELAY. By hand: --allow TARGET for each place that it may connect to, "
-                "or --allow-any"
-            ) from None
+        except FileNotFoundError:
+            self._without(needed=needed)
+            return
+        except OSError as error:
+            raise Refused(f"{self._path}: {error.strerror}") from None
         try:
             self._policy = self._checked(document, now=None)
         except (OSError, CoxswainError) as error:
             raise Refused(f"{self._path}: {error}. Have it written anew: cox relays renew RELAY") from None
         self._allowed = AllowList(self._policy.targets)
+
+    def _without(self, *, needed: bool) -> None:
+        if needed:
+            raise Refused(
+                f"there is no {self._path} from the controller, so this relay would connect to nothing. coxswain puts "
+                "it there: cox relays renew RELAY. By hand: --allow TARGET for each place that it may connect to, "
+                "or --allow-any"
+            )
+        self._log.warning(
+            "[relay] there is no %s: this relay connects wherever it is asked to, until its controller sends one. "
+            "To limit it: --allow TARGET",
+            self._path,
+        )
 
     def permits(self, host: str, address: str, port: int) -> bool:
         self._look()
@@ -197,7 +221,8 @@ class PolicyFile:
 
     @property
     def serial(self) -> int:
-        return self._policy.serial
+        """0: there is none."""
+        return 0 if self._policy is None else self._policy.serial
 
     def accept(self, document: bytes) -> None:
         """From the controller: in the file, and in force, when this returns. The same one again is fine.
@@ -236,8 +261,8 @@ class PolicyFile:
         policy = self._checked(document, now=now)
         if policy == self._policy:
             return None
-        if policy.serial <= self._policy.serial:
-            raise StalePolicy(policy.serial, self._policy.serial)
+        if policy.serial <= self.serial:
+            raise StalePolicy(policy.serial, self.serial)
         return policy
 
     def _checked(self, document: bytes, *, now: float | None) -> TargetPolicy:

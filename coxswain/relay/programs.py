@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import ssl
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from coxswain.relay.ingress import Tunnels
 from coxswain.relay.keys import load_or_create_onion_key
 from coxswain.relay.listener import Listener
 from coxswain.relay.onion import OnionRelay
-from coxswain.relay.policy import TAKES_POLICIES, PolicyFile
+from coxswain.relay.policy import REQUIRED, TAKES_POLICIES, PolicyFile
 from coxswain.relay.proxy import DeviceProxy
 from coxswain.relay.targets import Allowed, AllowList
 
@@ -77,17 +78,18 @@ async def run_onion(
 
 
 def _allowed(directory: Path, allow: Sequence[str], *, anywhere: bool, log: logging.Logger) -> Allowed:
-    """What the flags say; without any, what the controller's policy says.
+    """What the flags say; without any, what the controller's policy says (``PolicyFile``).
 
     Raises:
         InvalidInput: flags that cannot be.
-        Refused: no flag, and no policy: a relay that connects anywhere is everybody's.
+        Refused: no flag, and no policy where there has to be one, or one that is not for this relay.
     """
     if allow and anywhere:
         raise InvalidInput("allow-any: says that --allow limits nothing; give one of them")
     if allow or anywhere:
         return AllowList(allow, anywhere=anywhere)
-    return PolicyFile(directory, log)
+    name, value = REQUIRED
+    return PolicyFile(directory, log, needed=os.environ.get(name) == value)
 
 
 def _material(directory: Path, anchor: str) -> Credentials:

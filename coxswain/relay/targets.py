@@ -1,6 +1,7 @@
 """Where an egress or onion relay connects to: the target line, and which targets are allowed.
 
-Nothing is, unless somebody says so: an operator (``--allow``), or the controller (``coxswain.relay.policy``).
+An operator says so (``--allow``), or the controller (``coxswain.relay.policy``). Under an existing controller, which says
+nothing of the kind, a relay connects where it is asked to (``WHERE_ASKED``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Protocol
 from coxswain.errors import InvalidInput, Refused
 from coxswain.relay.byte_stream import SocketStream
 
-__all__ = ["DIAL_S", "AllowList", "Allowed", "dial", "parse_target"]
+__all__ = ["DIAL_S", "WHERE_ASKED", "AllowList", "Allowed", "dial", "parse_target"]
 
 DIAL_S = 15.0
 """Seconds for a relay's onward connection, names included (relay-contract.md 5.2, 6.3)."""
@@ -24,22 +25,23 @@ MAX_TARGET = 255
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_PRIVATE_TO_HOST = tuple(
+_THIS_HOST = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "127.0.0.0/8", "::/127")))
+"""Loopback, and the unspecified addresses, which connect to this host as well."""
+
+_LINK_LOCAL_OR_METADATA = tuple(
     ipaddress.ip_network(text)
     for text in (
-        "0.0.0.0/8",  # which connects to this host
-        "127.0.0.0/8",
         "169.254.0.0/16",  # link-local; most clouds' metadata service is 169.254.169.254
         "100.100.100.200/32",  # metadata of Alibaba Cloud
         "168.63.129.16/32",  # of Azure
         "192.0.0.192/32",  # of Oracle Cloud
         "224.0.0.0/3",  # multicast, reserved, broadcast
-        "::/127",  # unspecified, and loopback
         "fd00:ec2::254/128",  # metadata of AWS
         "fe80::/10",
         "ff00::/8",
     )
 )
+_PRIVATE_TO_HOST = _THIS_HOST + _LINK_LOCAL_OR_METADATA
 """What only this host can reach, and what gives away its identity: never dialled for a name, a wide network or ``*``."""
 
 
@@ -106,6 +108,19 @@ class AllowList:
             if wanted in (0, port) and ip in network and (not private or any(_within(network, p) for p in private)):
                 return True
         return not private and bool(self._single & {(name, port), (name, 0), ("*", port), ("*", 0)})
+
+
+class _WhereAsked:
+    """Wherever the controller says, as the contract has it (relay-contract.md 5.2, 6.3): this host as well, where a node may
+    stand beside the relay. What gives away the host's identity is no target of any controller.
+    """
+
+    def permits(self, _host: str, address: str, _port: int) -> bool:
+        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        return not any(ip in network for network in _LINK_LOCAL_OR_METADATA)
+
+
+WHERE_ASKED: Allowed = _WhereAsked()
 
 
 def _plain(ip: _Address) -> _Address:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import signal
 import socket
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import coxswain
+from coxswain.onboarding.units import egress_unit, onion_unit
 from coxswain.relay.byte_stream import SocketStream
 from coxswain.relay.contexts import client_context
 from coxswain.relay.main import cli
@@ -27,9 +29,11 @@ from tests.relays import Pki, relay_program
 from tests.support import eventually, free_port
 
 
-def relay(*arguments: str) -> subprocess.CompletedProcess[str]:
+def relay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "coxswain.relay.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+    )
 
 
 def test_gen_csr_makes_a_key_once_and_prints_nothing_but_the_request(tmp_path: Path) -> None:
@@ -45,6 +49,7 @@ def test_gen_csr_makes_a_key_once_and_prints_nothing_but_the_request(tmp_path: P
         request = x509.load_pem_x509_csr(done.stdout.encode())
         assert done.stdout.startswith("-----BEGIN CERTIFICATE REQUEST-----\n")
         assert request.is_signature_valid and len(list(request.subject)) == 1
+        assert request.signature_hash_algorithm is not None and request.signature_hash_algorithm.name == "sha256"
         keys.add(
             request.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
@@ -99,12 +104,14 @@ def test_what_cannot_be_is_one_line_and_exit_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["egress", "onion"])
-def test_a_relay_that_nobody_told_where_it_may_connect_does_not_start_and_says_what_to_give(
+def test_a_relay_of_ours_that_nobody_told_where_it_may_connect_does_not_start_and_says_what_to_give(
     tmp_path: Path, command: str
 ) -> None:
+    """The variable is what our units have, and those of existing controllers have not."""
     pki = Pki.make()
     pki.write_relay(tmp_path)
-    done = relay(command, "--config-dir", str(tmp_path))
+    assert all("\nEnvironment=COX_RELAY_POLICY=required\n" in unit(8456) for unit in (egress_unit, onion_unit))
+    done = relay(command, "--config-dir", str(tmp_path), COX_RELAY_POLICY="required")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     for said in ("targets.policy", "cox relays renew", "--allow TARGET", "--allow-any"):
         assert said in done.stderr

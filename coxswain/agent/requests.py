@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from coxswain.agent.dataplane import CLIENT_MTU, Dump, LinkConfig, PeerConfig
@@ -29,6 +30,16 @@ __all__ = [
 _RESERVED_TABLES = frozenset({253, 254, 255})
 """default, main and local (ip-route(8)): a transit's default route in one of them would be the host's."""
 
+_LEAST_MTU = 68
+"""What IPv4 asks of every link, and the least that Linux takes (RFC 791, section 3.2)."""
+
+_MOST_MTU = 65_535
+
+_SOCKET = "/@"
+"""How the path of a unix socket begins, as ``dest`` of an inbound (node-contract.md 8.3)."""
+
+_BARE_UUID = re.compile(r"[0-9a-fA-F]{32}")
+
 _OBFUSCATION_FIELDS = tuple(Obfuscation.__dataclass_fields__)
 
 
@@ -43,12 +54,15 @@ def peer_config(field: str, peer: pb.Peer) -> PeerConfig:
 
 
 def peer_configs(peers: Iterable[pb.Peer]) -> tuple[PeerConfig, ...]:
-    """A whole push. Raises ``InvalidInput``, also for a key that comes twice."""
+    """A whole push. Raises ``InvalidInput``.
+
+    Of a key that comes twice, the last one counts: an interface has one peer for it, and what is written last is in force
+    (node-contract.md 4.4, 4.15).
+    """
     configs: dict[str, PeerConfig] = {}
     for position, peer in enumerate(peers):
         config = peer_config(f"peers[{position}]", peer)
-        if config.public_key in configs:
-            raise InvalidInput(f"peers[{position}].public_key: {config.public_key[:8]}… is in the list already")
+        configs.pop(config.public_key, None)
         configs[config.public_key] = config
     return tuple(configs.values())
 
@@ -105,9 +119,18 @@ def link_config(config: pb.InnerLinkConfig) -> LinkConfig:
         obfuscation=validate.obfuscation("config.peer_obfuscation", obfuscation),
         interface=validate.interface("config.interface", config.interface),
         listen_port=validate.port("config.listen_port", config.listen_port, zero=True),
-        mtu=validate.mtu("config.mtu", config.mtu) or CLIENT_MTU,
+        mtu=_mtu("config.mtu", config.mtu),
         exit=peer_config("config.exit", config.exit),
     )
+
+
+def _mtu(field: str, value: int) -> int:
+    """Whatever a controller thinks fit for its network; 0: the default. Beyond 65535 the existing agent takes the rest of a
+    division (node-contract.md 4.12), which nobody means.
+    """
+    if value and not _LEAST_MTU <= value <= _MOST_MTU:
+        raise InvalidInput(f"{field}: {value} is not an MTU: {_LEAST_MTU} to {_MOST_MTU}, or 0 for {CLIENT_MTU}")
+    return value or CLIENT_MTU
 
 
 def obfuscation_from(message: pb.AmneziaWGObfuscation) -> Obfuscation:
@@ -125,15 +148,17 @@ def client_id(peer: pb.Peer) -> str:
 
 
 def xray_client(field: str, peer: pb.Peer) -> XrayClient:
-    """Raises ``InvalidInput``."""
-    return XrayClient(validate.uuid(f"{field}.public_key", client_id(peer)), validate.flow(f"{field}.flow", peer.flow))
+    """Raises ``InvalidInput``. A UUID may be without its hyphens; what xray-core would make *another* UUID of may not be."""
+    client = client_id(peer)
+    if not _BARE_UUID.fullmatch(client):
+        validate.uuid(f"{field}.public_key", client)
+    return XrayClient(client, validate.flow(f"{field}.flow", peer.flow))
 
 
 def xray_config(config: pb.XRayRealityConfig) -> XrayConfig:
     """Raises ``InvalidInput`` for what xray-core would refuse, and for ids that it would misread (8.3)."""
     validate.port("port", config.port)
-    if not config.dest or not validate.endpoint("dest", config.dest):
-        raise InvalidInput("dest: is empty; host:port would do")
+    _dest(config.dest)
     if not config.server_names:
         raise InvalidInput("server_names: needs at least one name")
     if not config.short_ids:
@@ -145,6 +170,18 @@ def xray_config(config: pb.XRayRealityConfig) -> XrayConfig:
         tuple(validate.short_id(f"short_ids[{i}]", short) for i, short in enumerate(config.short_ids)),
         tuple(xray_client(f"peers[{i}]", peer) for i, peer in enumerate(config.peers)),
     )
+
+
+def _dest(dest: str) -> None:
+    """A port alone is one of the node's own; a path is a unix socket's (node-contract.md 8.3)."""
+    if not dest:
+        raise InvalidInput("dest: is empty; host:port would do")
+    if dest[0] in _SOCKET:
+        validate.printable("dest", dest)
+    elif dest.isascii() and dest.isdigit():
+        validate.endpoint("dest", f"localhost:{dest}")
+    else:
+        validate.endpoint("dest", dest)
 
 
 def xray_peer_state(client: XrayClient) -> pb.PeerState:

@@ -18,11 +18,12 @@ from coxswain.agent.events import EventHub, StreamCut
 from coxswain.agent.redact import scrub
 from coxswain.errors import CoxswainError, InvalidInput
 
-__all__ = ["SERVICE", "Door", "Hook", "Method", "RpcRefused", "reads"]
+__all__ = ["SERVICE", "Door", "Hook", "Method", "RpcRefused", "reads", "verdict"]
 
 SERVICE = "pharos.node.v1.NodeControl"
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 Method = Callable[[bytes], Awaitable[Message]]
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,14 @@ class Hook(Protocol):
 def reads(request: type[M], method: Callable[[M], Awaitable[Message]]) -> Method:
     """A method that takes the bytes of its request. Raises ``DecodeError`` when called with others."""
     return lambda content: method(request.FromString(content))
+
+
+def verdict(read: Callable[[], T]) -> T:
+    """What xray-core would refuse is INTERNAL, whoever finds it (node-contract.md 8.3)."""
+    try:
+        return read()
+    except InvalidInput as error:
+        raise RpcRefused(grpc.StatusCode.INTERNAL, str(error)) from None
 
 
 class Door:

@@ -22,7 +22,7 @@ from coxswain.agent.events import EventHub
 from coxswain.agent.identity import AwgIdentity, XrayIdentity
 from coxswain.agent.observer import Observer
 from coxswain.agent.redact import scrub
-from coxswain.agent.rpc import Door, Hook, RpcRefused, reads
+from coxswain.agent.rpc import Door, Hook, RpcRefused, reads, verdict
 from coxswain.agent.state import State
 from coxswain.agent.status import awg_status, xray_status
 from coxswain.agent.writer import Writer
@@ -251,7 +251,7 @@ class NodeService:
 
     async def _push_xray(self, revision: int, config: pb.XRayRealityConfig) -> pb.PushConfigResponse:
         try:
-            reloaded = await self.xray.push(revision, lambda: convert.xray_config(config))
+            reloaded = await self.xray.push(revision, lambda: verdict(lambda: convert.xray_config(config)))
             self._complaints.pop("xray", None)
         except Stale:
             text = f"revision {revision} is older than the applied {self.xray.revision}"
@@ -271,7 +271,7 @@ class NodeService:
         if peer.protocol == XRAY and self._plane.has_xray:
             if not convert.client_id(peer):
                 raise InvalidInput("peer: has neither public_key nor id")
-            client = convert.xray_client("peer", peer)
+            client = verdict(lambda: convert.xray_client("peer", peer))
             added = await self._writer.run(lambda: self.xray.add(client))
             return pb.PeerResponse(peer_id=client.id, applied=added)
         raise self._unimplemented(peer.protocol)

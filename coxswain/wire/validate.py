@@ -26,7 +26,6 @@ __all__ = [
     "flow",
     "interface",
     "key",
-    "mtu",
     "obfuscation",
     "port",
     "preshared_key",
@@ -175,13 +174,6 @@ def port(field: str, value: int, *, zero: bool = False) -> int:
     """A TCP or UDP port. ``zero``: 0 is accepted and means any."""
     if not (0 if zero else 1) <= value <= 65535:
         raise InvalidInput(f"{field}: {value} is not a port: {0 if zero else 1} to 65535")
-    return value
-
-
-def mtu(field: str, value: int) -> int:
-    """The MTU of an inner link in bytes; 0 means the default (node-contract.md 11.4, rule 1)."""
-    if value != 0 and not 1280 <= value <= 1420:
-        raise InvalidInput(f"{field}: {value} is not an MTU for a link: 1280 to 1420, or 0 for 1420")
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -128,13 +128,22 @@ class IptablesLines:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
 
-    async def add(self, lines: Iterable[Argv]) -> tuple[Argv, ...]:
-        """Adds those that are not there; returns the commands that undo it. Raises ``DataPlaneFailed``, with none added."""
+    async def add(self, lines: Iterable[Argv], known: Collection[Argv] | None = None) -> tuple[Argv, ...]:
+        """Adds those that are not there; returns the commands that undo it. Raises ``DataPlaneFailed``, with none added.
+
+        Args:
+            lines: the rules, in order.
+            known: the stored teardown commands. A rule that is there and that they do not take away was left by nobody knows
+                whom, at nobody knows which place: an isolation behind an ACCEPT isolates nobody. It is made anew where it
+                belongs. None: whatever is there stays.
+        """
         undo: list[Argv] = []
         lines = tuple(lines)
         for step, argv in enumerate(lines, 1):
             if await self._is_there(argv):
-                continue
+                if known is None or turned(argv, "-D") in known:
+                    continue
+                await self.take_down([turned(argv, "-D")])
             ended = await self._run(argv)
             if not ended.ok:
                 await self.take_down(undo)
@@ -207,7 +216,8 @@ class IptablesFirewall:
         await loosen(self._shell, rules)
         undo = await self._transits.add(wanted, before, without_links=restoring)
         try:
-            added = await self._lines.add(self._rules(rules, egress))
+            known = frozenset(previous.down) if previous is not None else frozenset[Argv]()
+            added = await self._lines.add(self._rules(rules, egress), known)
             try:
                 await forget_nft_table(self._shell)
             except DataPlaneFailed:

@@ -41,7 +41,6 @@ GOOD_SET = Obfuscation(4, 40, 800, 20, 30, 40, 50, 5, 6, 7, 8)
         ),
         (validate.printable, ["", "plain text"], ["a\nb", "a\x00", "\x1b[0m", "\u2028"]),
         (validate.port, [1, 65535], [0, -1, 65536]),
-        (validate.mtu, [0, 1280, 1420], [1279, 1421, -1]),
         (validate.uint32, [0, 2**32 - 1], [-1, 2**32]),
         (
             validate.obfuscation,

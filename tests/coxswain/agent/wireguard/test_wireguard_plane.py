@@ -351,6 +351,27 @@ async def test_an_inner_link_has_its_own_conf_and_no_routes(host, made):
     assert "MTU = 1300" in host.conf("awg1")
 
 
+async def test_whether_an_interface_is_up_is_what_the_tools_say(host, made):
+    """As the contract has it (node-contract.md 6.5); a repeated revision is one only while the link is up."""
+    plane = host.plane()
+    assert not await plane.link_is_up("awg1")
+    await plane.configure_link(link(made))
+    await plane.replace_peers([made.peer(1)])
+    assert await plane.link_is_up("awg1")
+    assert (await plane.status()).note == ""
+    host.calls()
+    await plane.heal(None)
+    assert host.changes() == [], "both are up: there is nothing to mend"
+    for interface in ("awg0", "awg1"):
+        (host.directory / f"up.{interface}").unlink()
+    assert not await plane.link_is_up("awg1")
+    await plane.heal(None)
+    assert [line for line in host.changes() if "awg-quick" in line] == [
+        f"awg-quick up {host.confs}/awg1.conf",
+        f"awg-quick up {host.confs}/awg0.conf",
+    ]
+
+
 async def test_a_link_that_cannot_be_made_anew_comes_back_with_its_transits(host, made):
     plane = host.plane()
     await plane.configure_link(link(made))

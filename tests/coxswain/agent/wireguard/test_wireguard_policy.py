@@ -93,6 +93,21 @@ async def test_what_is_in_force_stays_and_what_has_changed_goes_last(host):
     assert host.rules() == [rule.replace("eth0", "eth9") for rule in canonical(NAT)]
 
 
+async def test_a_rule_that_nobody_remembers_is_made_anew_where_it_belongs(host):
+    """Somebody removed ``netpolicy.json``: the isolation that is left may be behind what accepts."""
+    left = ["@ FORWARD -i awg0 -j ACCEPT", "@ FORWARD -i awg0 -o awg0 -j DROP"]
+    host.write("rules", "".join(f"{rule}\n" for rule in left))
+    policy = Policy(forwarding=True, isolation=True)
+    stored = await host.plane().apply_policy(policy, None)
+    assert host.rules() == canonical(policy)
+    assert [line for line in host.changes() if "awg0 -o awg0" in line] == [
+        "iptables -w -D FORWARD -i awg0 -o awg0 -j DROP",
+        "iptables -w -I FORWARD 1 -i awg0 -o awg0 -j DROP",
+    ]
+    await host.plane().apply_policy(policy, stored)
+    assert [line for line in host.changes() if "awg0 -o awg0" in line] == [], "what is remembered stays"
+
+
 async def test_no_forwarding_is_no_rules(host):
     plane = host.plane()
     stored = await plane.apply_policy(NAT, None)

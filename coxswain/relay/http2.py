@@ -231,8 +231,10 @@ class Http2Connection:
             reason = "idle"
             with contextlib.suppress(h2.exceptions.ProtocolError):
                 self._h2.close_connection()
-        except OSError as error:
-            reason = str(error) or "unexpected EOF"
+        except _ServerLeavesError as error:
+            reason = str(error)
+        except OSError:
+            reason = "unexpected EOF"  # what devices are used to (relay-contract.md 2), whatever broke beneath
         finally:
             self.closed = True
             for stream in list(self._streams.values()):
@@ -336,12 +338,12 @@ class Http2Connection:
                 for stream in self._streams.values():
                     stream.room_changed()
             case h2.events.ConnectionTerminated():
-                raise ConnectionResetError("the server is going away")
+                raise _ServerLeavesError
 
     def _on_farewell(self, last_stream: int, code: int) -> None:
         """Calls that the server has begun go on to their end; of the others it has seen nothing (RFC 9113, 6.8)."""
         if code != h2.errors.ErrorCodes.NO_ERROR:
-            raise ConnectionResetError("the server is going away")
+            raise _ServerLeavesError
         self._going_away = True
         self._idle_s = _FAREWELL_S
         for number in [number for number in self._streams if number > last_stream]:
@@ -366,6 +368,11 @@ class Http2Connection:
         if stream is not None and stream.we_ended and stream.they_ended:
             self._answered += 1
             del self._streams[number]
+
+
+class _ServerLeavesError(ConnectionResetError):
+    def __init__(self) -> None:
+        super().__init__("the server is going away")
 
 
 class GoAwaySieve:
@@ -412,7 +419,7 @@ class GoAwaySieve:
         elif 8 <= length <= _MOST_FAREWELL:
             self._wanted = length
         else:
-            raise ConnectionResetError("the server is going away")
+            raise _ServerLeavesError
         self._head.clear()
 
 

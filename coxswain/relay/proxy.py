@@ -253,5 +253,5 @@ async def _from_controller(operation: Awaitable[T]) -> T:
         if gone.code == h2_errors.ErrorCodes.CANCEL:
             raise GrpcFailure(Code.CANCELLED, "the call was cancelled by the server") from None
         raise GrpcFailure(Code.UNAVAILABLE, str(gone)) from None
-    except OSError as error:
-        raise GrpcFailure(Code.UNAVAILABLE, f"error reading from server: {error or 'EOF'}") from None
+    except OSError:
+        raise GrpcFailure(Code.UNAVAILABLE, "error reading from server: unexpected EOF") from None

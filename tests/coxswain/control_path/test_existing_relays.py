@@ -1,5 +1,5 @@
-"""The controller's hops over relays that are written from relay-contract.md alone (5.1 to 5.5): strict about frames, credit and
-ends, one session at a time, and nothing answered to the line.
+"""The controller's hops over relays that are written from relay-contract.md alone (5.1 to 5.5): strict about frames, credit
+and ends, one session at a time, and nothing answered to the line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``session_archive``: answers questions about sessions, and forgets what is too old.
+"""``session_archive``: answers questions about sessions and names of what is in them, and forgets what is too old.
 
 Apart from ``session_tracker``, so that a long answer never holds back what nodes report, and a flood of events no answer. It
 reads what the tracker has committed; a reader never waits for the writer.
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from actors.supervision import Actor, Context
 from coxswain.errors import NotFound, StoreUnavailable
+from coxswain.messages.names import FindNamed, ListRemoved, NamesOf
 from coxswain.messages.sessions import (
     GetSession,
     LastRecord,
@@ -21,21 +22,23 @@ from coxswain.messages.sessions import (
     RecordsAfter,
     SessionView,
 )
-from coxswain.store import Durability, Store
+from coxswain.store import Durability, Store, names
 from coxswain.store import session_records as records
 from coxswain.store import session_totals as totals
 from coxswain.store import sessions as rows
 
 __all__ = ["SessionArchive"]
 
-_MOST = 1_000
+_MOST = 1_001
+"""A page of the API, and one more, by which it sees that another page follows."""
 _DAY_S = 86_400.0
 _PURGE_EVERY_S = 60.0
 _PURGE_ROWS = 500
+_PURGE_NAMES_EVERY_S = 3_600.0
 _PURGE_PAUSE_S = 0.1
 """A little at a time: whoever wants to write, or to ask, waits some milliseconds for a purge and not for all of it."""
 
-_List = TypeVar("_List", ListSessions, ListRecords, ListTotals)
+_List = TypeVar("_List", ListSessions, ListRecords, ListTotals, ListRemoved)
 
 
 class _Purge:
@@ -57,6 +60,7 @@ class SessionArchive(Actor):
         super().__init__(context)
         self._store = store
         self._keep_days = keep_days
+        self._names_due = 0.0
 
     def started(self) -> None:
         self.context.after(_PURGE_PAUSE_S, _Purge())
@@ -80,6 +84,15 @@ class SessionArchive(Actor):
                     return totals.list_totals(tx, _limited(message))
             case GetSession(session_id):
                 return self._find(session_id)
+            case NamesOf(ids):
+                with self._store.read() as tx:
+                    return names.names_of(tx, ids)
+            case FindNamed():
+                with self._store.read() as tx:
+                    return names.find_named(tx, message)
+            case ListRemoved():
+                with self._store.read() as tx:
+                    return names.list_removed(tx, _limited(message))
             case _Purge():
                 self.context.after(_PURGE_PAUSE_S if self._purge() else _PURGE_EVERY_S, message)
         return None
@@ -102,10 +115,25 @@ class SessionArchive(Actor):
                 gone = records.purge(tx, before, _PURGE_ROWS)
                 gone += rows.purge(tx, before, _PURGE_ROWS)
                 totals.purge(tx, before)
+            if gone < _PURGE_ROWS:
+                self._purge_names(before)
         except StoreUnavailable as error:
             self.context.log.warning("old sessions stay for now: %s", error)
             return False
         return gone >= _PURGE_ROWS
+
+    def _purge_names(self, before: float) -> None:
+        """Only of what no history mentions, which is looked for beside the writers and not before every minute's purge."""
+        now = self.context.clock.monotonic()
+        if now < self._names_due:
+            return
+        with self._store.read() as tx:
+            ids = names.outlived(tx, before, _PURGE_ROWS)
+        if ids:
+            with self._store.write(Durability.BATCHED) as tx:
+                names.purge(tx, ids)
+        if len(ids) < _PURGE_ROWS:
+            self._names_due = now + _PURGE_NAMES_EVERY_S
 
 
 def _limited(query: _List) -> _List:

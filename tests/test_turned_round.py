@@ -184,7 +184,11 @@ SHOWN = {
         test_a_profile_that_cannot_be_served_is_skipped_and_follows_when_it_can
         test_a_node_that_profiles_lead_to_is_not_removed
         test_a_path_in_use_stays_and_so_do_its_nodes""",
-    "10.1-5": "test_deleting_takes_peers_from_the_nodes_at_once",
+    "10.1-5": """
+        test_deleting_takes_peers_from_the_nodes_at_once
+        test_sessions_have_the_names_of_what_is_gone
+        test_a_user_goes_and_its_name_stays_with_those_of_its_devices
+        test_a_name_is_kept_as_long_as_anything_mentions_it""",
     "10.1-6": """
         test_what_changes_of_a_node_makes_profiles_stale_and_leaves_its_policy
         test_what_changes_is_in_the_next_sync_and_keys_are_kept
@@ -444,7 +448,6 @@ OPEN: dict[str, str] = {}
 
 PARTLY = {
     "10.2-22": "eight characters do unless the operator asks for more: clients of the contract may send no more",
-    "10.1-5": "nothing keeps the name of a device or user that was removed; history has its id, the audit log its name",
     "10.2-13": "no approval of a claim before its first bundle, and no alert about where a claim comes from",
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",

@@ -106,7 +106,7 @@ def _remove(access: AccessState, message: m.RemoveAdmin) -> Committed[m.Admin]:
     _may_go(access, account, message.by_user, "removed")
     view = access.view(account)
     with access.changing() as tx:
-        rows.delete_account(tx, account.id)
+        rows.delete_account(tx, account.id, by=message.caller.actor, now=access.now())
         target = ("user", account.id)
         outbox_id = record(tx, message.caller, "admin.rm", target, {"email": account.email}, now=access.now())
     access.accounts.pop(account.id, None)

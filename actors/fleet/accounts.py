@@ -114,7 +114,7 @@ def _remove_user(fleet: FleetState, message: m.RemoveUser) -> Committed[m.Change
         _check_role(user)
         device_ids = _device_ids(tx, user.id)
         touched = peer_rows.nodes_of_devices(tx, device_ids)
-        rows.delete_user(tx, user.id)
+        rows.delete_user(tx, user.id, by=message.caller.actor, now=fleet.now())
         return Did(("user", user.id), {"name": user.name, "devices": len(device_ids)}, user, touched)
 
     return change(fleet, message.caller, "user.rm", work)
@@ -200,7 +200,7 @@ def _remove_device(fleet: FleetState, message: m.RemoveDevice) -> Committed[m.Ch
         device = known_device(tx, message.id)
         check_version("device", device.id, device.version, message.version)
         touched = peer_rows.nodes_of_devices(tx, [device.id])
-        rows.delete_device(tx, device.id)
+        rows.delete_device(tx, device.id, by=message.caller.actor, now=fleet.now())
         return Did(("device", device.id), {"name": device.name, "user_id": device.user_id}, device, touched)
 
     return change(fleet, message.caller, "device.rm", work)

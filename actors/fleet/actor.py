@@ -26,6 +26,7 @@ from actors.fleet import (
     profiles,
     questions,
     refreshing,
+    removed,
     reports,
     waiting,
     wiring,
@@ -51,7 +52,7 @@ _REVIEW_S = 3.0
 """Costs nothing where no path has fallbacks."""
 
 _CONCERNS = (
-    nodes, accounts, profiles, enrolment, bundles, refreshing, peers, paths, bindings, exits,
+    nodes, accounts, removed, profiles, enrolment, bundles, refreshing, peers, paths, bindings, exits,
     failover, wiring, intents, waiting, reports,
     doubt, questions,
 )  # fmt: skip

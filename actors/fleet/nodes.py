@@ -117,7 +117,7 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
                 remedy="Remove those paths first: cox paths rm",
             )
         touch_profiles_through(tx, [node.id])
-        rows.delete_node(tx, node.id)
+        rows.delete_node(tx, node.id, by=message.caller.actor, now=fleet.now())
         target = ("node", node.id)
         outbox_id = record(tx, message.caller, "node.rm", target, {"name": node.name}, now=fleet.now())
     fleet.context.tell("alert_engine", NodeGone(node.id))

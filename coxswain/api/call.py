@@ -17,6 +17,7 @@ from coxswain.errors import InvalidInput, StaleVersion, Unavailable
 from coxswain.messages import accounts, audit, fleet, sessions
 from coxswain.messages.audit import Caller, Committed
 from coxswain.messages.geo import Locate
+from coxswain.messages.names import FindNamed, Kind, Named, NamesOf
 from coxswain.messages.versions import Seen
 from coxswain.model import Node, User
 
@@ -27,6 +28,7 @@ __all__ = ["CHANGE_S", "LONGEST_SEARCH", "NODE_S", "READ_S", "Call"]
 
 READ_S = 5.0
 CHANGE_S = 30.0
+_NAMES_S = 2.0
 LONGEST_SEARCH = 100
 NODE_S = 100.0
 """A push may take as long as the contract lets it (node-contract.md 4.1)."""
@@ -154,6 +156,30 @@ class Call:
         """
         wanted = self.path["key"] if key is None else key
         found: User = self.ask("fleet", accounts.GetUser(wanted, self.sees_contacts))
+        return found
+
+    def names(self, ids: Iterable[str | None]) -> dict[str, Named]:
+        """What users, devices and nodes with these ids are called, or were before they were removed. Nothing while
+        ``session_archive`` does not answer: whoever shows names can do without.
+        """
+        wanted = tuple({each for each in ids if each})
+        if not wanted:
+            return {}
+        try:
+            found: dict[str, Named] = self.ask("session_archive", NamesOf(wanted), _NAMES_S)
+        except Unavailable:
+            return {}
+        return found
+
+    def meant(self, kind: Kind, user_id: str | None = None) -> str | None:
+        """The id of the user, device or node that the filter ``kind`` of history names, by id or name; None: it is absent.
+
+        ``user_id``: whose device it has to be, if it is given by name. Raises ``NotFound``, ``InvalidInput``.
+        """
+        key = self.word(kind)
+        if key is None:
+            return None
+        found: str = self.ask("session_archive", FindNamed(kind, key, user_id or "", self.sees_contacts))
         return found
 
     def seen(self, kind: str, record_id: str, name: str) -> Seen | None:

@@ -22,6 +22,7 @@ from coxswain.messages.ca import CaView, IssuedNodeCertificate
 from coxswain.messages.fleet import FleetSummary, NodeView
 from coxswain.messages.links import PlanView, PushOutcome
 from coxswain.messages.meter import Series
+from coxswain.messages.names import Named
 from coxswain.messages.sessions import SessionCounts, SessionRecord, SessionView, Total
 from coxswain.model import Node, Protocol
 from coxswain.onboarding.binary import display_version, is_newer
@@ -35,6 +36,7 @@ __all__ = [
     "audit_report",
     "audit_state",
     "ca",
+    "called",
     "events",
     "host_of_node",
     "issued",
@@ -210,7 +212,7 @@ def session_counts(counts: SessionCounts) -> dict[str, Any]:
     }
 
 
-def session(view: SessionView) -> dict[str, Any]:
+def session(view: SessionView, names: Mapping[str, Named]) -> dict[str, Any]:
     """A session as such; ``session_record`` is what the contract calls one."""
     return {
         "id": view.id,
@@ -228,10 +230,17 @@ def session(view: SessionView) -> dict[str, Any]:
         "rx_bytes": view.rx_bytes,
         "tx_bytes": view.tx_bytes,
         "reason": view.reason,
-    }
+    } | called(names, node=view.node_id, device=view.device_id, user=view.user_id)
 
 
-def session_record(record: SessionRecord) -> dict[str, Any]:
+def called(names: Mapping[str, Named], **ids: str | None) -> dict[str, Any]:
+    """``node_name`` and so on, null: nobody knows; and which of them were ``removed``. Additions to the contract."""
+    known = {word: names.get(key or "") for word, key in ids.items()}
+    found: dict[str, Any] = {f"{word}_name": None if each is None else each.name for word, each in known.items()}
+    return found | {"removed": [word for word, each in known.items() if each is not None and each.removed_at]}
+
+
+def session_record(record: SessionRecord, names: Mapping[str, Named]) -> dict[str, Any]:
     """management-plane.md 3.3, SessionRecord: what is empty is left out. Bytes null: unknown."""
     reason = "" if record.reason in (None, "disconnect") else record.reason
     optional = {
@@ -243,7 +252,7 @@ def session_record(record: SessionRecord) -> dict[str, Any]:
         "source_ip": record.source_ip,
         "source_endpoint": record.source_endpoint,
         "reason": reason,
-    }
+    } | called(names, node=record.node_id, device=record.device_id, user=record.user_id)
     return {
         "id": ordered_id("cev", record.seq),
         "at": stamp(record.at_us / 1e6, "microseconds"),
@@ -253,7 +262,7 @@ def session_record(record: SessionRecord) -> dict[str, Any]:
     } | {name: value for name, value in optional.items() if value}
 
 
-def total(found: Total) -> dict[str, Any]:
+def total(found: Total, named: Named | None) -> dict[str, Any]:
     return {
         "id": found.id,
         "opened": found.opened,
@@ -262,6 +271,8 @@ def total(found: Total) -> dict[str, Any]:
         "rx_bytes": found.rx_bytes,
         "tx_bytes": found.tx_bytes,
         "seconds": found.seconds,
+        "name": None if named is None else named.name,
+        "removed": named is not None and named.removed_at > 0,
     }
 
 

@@ -14,6 +14,7 @@ from coxswain.backup.revocations import Entry
 from coxswain.clock import to_micros
 from coxswain.pki.certificates import server_name_of
 from coxswain.store.api import Tx, in_lists
+from coxswain.store.names import forget
 from coxswain.words import counted
 
 __all__ = ["Replayed", "replay"]
@@ -324,6 +325,11 @@ def _ticket_used(tx: Tx, entry: Entry, now: int) -> str:
     return "; ".join(told)
 
 
+def _name_forgotten(tx: Tx, entry: Entry, _now: int) -> str:
+    hit = forget(tx, entry.target_id)
+    return f"the name that {entry.target_id} had is forgotten" if hit else ""
+
+
 _Effect = Callable[[Tx, Entry, int], str]
 
 _EFFECTS: dict[tuple[str, str], _Effect] = {
@@ -353,6 +359,9 @@ _EFFECTS: dict[tuple[str, str], _Effect] = {
     ("token", "revoke"): _token_revoked,
     ("ticket", "revoke"): _ticket_revoked,
     ("device", "claim"): _ticket_used,
+    ("user", "forget"): _name_forgotten,
+    ("device", "forget"): _name_forgotten,
+    ("node", "forget"): _name_forgotten,
 }
 """By the type of what the record is about, and the last word of its action."""
 

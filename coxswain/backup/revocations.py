@@ -36,6 +36,9 @@ _REVOKING = (
 _BY_DETAIL = ("admin.update", "user.update", "device.provision", "server.trust")
 """Say in their detail whether they did: an account was disabled, keys were made anew, another host key is trusted."""
 
+_FORGETTING = ("removed.forget",)
+"""A name that was to be nowhere any more must not come back with a backup."""
+
 _ISSUING = ("node.enroll", "relay.enroll")
 """Give something; in the file all the same. Without them nobody would know of a certificate that was issued after the
 backup, and with that, whether it is still good or was revoked later.
@@ -61,7 +64,7 @@ class Entry:
 
 def is_revoking(action: str) -> bool:
     """Whether records of this action are in the file."""
-    return action.rpartition(".")[2] in _REVOKING or action in (*_BY_DETAIL, *_ISSUING)
+    return action.rpartition(".")[2] in _REVOKING or action in (*_BY_DETAIL, *_FORGETTING, *_ISSUING)
 
 
 class RevocationLog:

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from coxswain.cli.names import called, whole
 from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
@@ -144,9 +145,9 @@ def _print(a: dict[str, Any], *, as_json: bool) -> None:
             ("severity", a["severity"]),
             ("status", _state(a)),
             ("at", a["at"]),
-            ("device", a.get("device_id", "")),
-            ("user", a.get("user_id", "")),
-            ("node", a.get("node_id", "")),
+            ("device", whole(a, "device")),
+            ("user", whole(a, "user")),
+            ("node", whole(a, "node")),
             ("from", a["source_ips"]),
             ("handled by", a.get("handled_by", "")),
         ]
@@ -162,8 +163,8 @@ def _state(a: dict[str, Any]) -> str:
 def about(a: dict[str, Any]) -> tuple[str, str, str]:
     detail = a.get("detail") or {}
     names = (detail.get(key) for key in ("holder", "username", "email", "name"))
-    found = next((word for word in (detail.get("node_name"), a.get("node_id"), *names) if word), "")
-    return a.get("device_id", ""), ", ".join(a["source_ips"][:4]), str(found)
+    found = next((word for word in (detail.get("node_name"), called(a, "node"), *names) if word), "")
+    return called(a, "device"), ", ".join(a["source_ips"][:4]), str(found)
 
 
 def _path(alert: str, action: str = "") -> str:

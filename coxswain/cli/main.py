@@ -92,6 +92,7 @@ _COMMANDS = {
     "ssh-key": ("coxswain.cli.servers:ssh_key", "Print the controller's public SSH key."),
     "operations": ("coxswain.cli.operations:operations", "Show, follow, retry and cancel changes of several steps."),
     "sessions": ("coxswain.cli.sessions:sessions", "Who is, and was, connected, and what they moved."),
+    "removed": ("coxswain.cli.removed:removed", "What users, devices and nodes were called that are gone."),
     "geoip": ("coxswain.cli.geoip:geoip", "The GeoIP database: show and update it."),
     "watch": ("coxswain.cli.watch:watch", "The fleet, live."),
     "tokens": ("coxswain.cli.tokens:tokens", "Create, list and revoke API tokens."),

@@ -13,6 +13,7 @@ import click
 
 from coxswain.cli.client import Client
 from coxswain.cli.files import written
+from coxswain.cli.names import called, marked, whole
 from coxswain.cli.output import ago, client, config_option, duration, facts, json_option, print_json, size, table
 from coxswain.words import counted
 
@@ -27,9 +28,9 @@ def _which(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--active", is_flag=True, help="Only those that are open now."),
-            click.option("--node", metavar="NODE", help="Only on this node (name or id)."),
-            click.option("--device", metavar="ID", help="Only of this device."),
-            click.option("--user", metavar="ID", help="Only of this user."),
+            click.option("--node", metavar="NODE", help="Only on this node (name or id, also of a removed one)."),
+            click.option("--device", metavar="DEVICE", help="Only of this device (name or id, also of a removed one)."),
+            click.option("--user", metavar="USER", help="Only of this user (name, e-mail or id, also of a removed one)."),
             click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol."),
             click.option("--reason", metavar="WORD", help="Only those that ended so, such as idle or stream-lost."),
         )
@@ -48,21 +49,19 @@ def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active
     """Who is, and was, connected; newest first."""
     if ctx.invoked_subcommand is not None:
         return
-    asking = client(config)
-    found = asking.get(_path("/api/sessions/history", active="true" if active else None, **query))
+    found = client(config).get(_path("/api/sessions/history", active="true" if active else None, **query))
     if as_json:
         print_json(found)
         return
     if not found:
         click.echo("There are no such sessions.")
         return
-    names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
     rows = [
         [
             s["id"],
-            names.get(s["node_id"], s["node_id"]),
-            s["device_id"] or s["peer_key"][:12],
-            s["user_id"],
+            called(s, "node"),
+            called(s, "device") or s["peer_key"][:12],
+            called(s, "user"),
             s["endpoint"] + (f" (moved {counted(s['roams'], 'time')})" if s["roams"] else ""),
             ago(s["opened_at"]),
             "open" if s["closed_at"] is None else s["reason"],
@@ -87,11 +86,11 @@ def show(session: str, config: str | None, *, as_json: bool) -> None:
     facts(
         [
             ("id", found["id"]),
-            ("node", found["node_id"]),
+            ("node", whole(found, "node")),
             ("protocol", found["protocol"]),
             ("peer", found["peer_key"]),
-            ("device", found["device_id"]),
-            ("user", found["user_id"]),
+            ("device", whole(found, "device")),
+            ("user", whole(found, "user")),
             ("opened", found["opened_at"]),
             ("closed", found["closed_at"] or "still open"),
             ("reason", found["reason"]),
@@ -108,9 +107,9 @@ def show(session: str, config: str | None, *, as_json: bool) -> None:
 @sessions.command("events")
 @config_option
 @json_option
-@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
-@click.option("--device", metavar="ID", help="Only of this device.")
-@click.option("--user", metavar="ID", help="Only of this user.")
+@click.option("--node", metavar="NODE", help="Only on this node (name or id, also of a removed one).")
+@click.option("--device", metavar="DEVICE", help="Only of this device (name or id, also of a removed one).")
+@click.option("--user", metavar="USER", help="Only of this user (name, e-mail or id, also of a removed one).")
 @click.option("--from", "source_ip", metavar="ADDRESS", help="Only from this address.")
 @click.option("--since", metavar="TIME", help="Not before this time, such as 2026-01-31T12:00:00Z.")
 @click.option("--until", metavar="TIME", help="Not after this time.")
@@ -119,22 +118,20 @@ def show(session: str, config: str | None, *, as_json: bool) -> None:
 @click.option("--limit", type=_LIMIT, default=50, show_default=True)
 def events(config: str | None, *, as_json: bool, **query: Any) -> None:
     """Connects and disconnects, newest first: one line for each stay at one address."""
-    asking = client(config)
-    found = asking.get(_path("/api/sessions", **query))
+    found = client(config).get(_path("/api/sessions", **query))
     if as_json:
         print_json(found)
         return
     if not found:
         click.echo("There were no such connects and disconnects.")
         return
-    names = {n["id"]: n["name"] for n in asking.get("/api/nodes")}
     rows = [
         [
             e["at"][:19],
             e["event_type"],
-            names.get(e.get("node_id", ""), e.get("node_id")),
-            e.get("device_id") or e.get("peer_id", "")[:12],
-            e.get("user_id"),
+            called(e, "node"),
+            called(e, "device") or e.get("peer_id", "")[:12],
+            called(e, "user"),
             e.get("source_endpoint"),
             e.get("reason"),
             size(e["rx_bytes"]) if e["event_type"] == "disconnect" else "",
@@ -153,7 +150,6 @@ def events(config: str | None, *, as_json: bool, **query: Any) -> None:
 def export(config: str | None, out: str | None, *, as_json: bool, active: bool, **query: Any) -> None:
     """All sessions as CSV (RFC 4180), newest first. What is not known is empty, and never 0."""
     asking = client(config)
-    names = {} if as_json else {n["id"]: n["name"] for n in asking.get("/api/nodes")}
     with written(out) as file:
         lines = csv.writer(file)
         if not as_json:
@@ -162,12 +158,12 @@ def export(config: str | None, out: str | None, *, as_json: bool, active: bool, 
             if as_json:
                 file.write(json.dumps(session) + "\n")
             else:
-                lines.writerow(_row(session, names.get(session["node_id"], "")))
+                lines.writerow(_row(session))
 
 
 _COLUMNS = (
     *("id", "node_id", "node", "protocol", "peer_key", "device_id", "user_id", "opened_at", "closed_at", "last_at"),
-    *("endpoint", "roams", "rx_bytes", "tx_bytes", "reason"),
+    *("endpoint", "roams", "rx_bytes", "tx_bytes", "reason", "device", "user", "removed"),
 )
 _PAGE = 1_000
 
@@ -187,8 +183,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _KEY = re.compile("[A-Za-z0-9+/]{43}=")
 
 
-def _row(session: dict[str, Any], node: str) -> list[Any]:
-    whole = session | {"node": node}
+def _row(session: dict[str, Any]) -> list[Any]:
+    names = {word: session[f"{word}_name"] for word in ("node", "device", "user")}
+    whole = session | names | {"removed": " ".join(session["removed"])}
     return [_text(whole[name]) for name in _COLUMNS]
 
 
@@ -205,24 +202,22 @@ def _text(cell: Any) -> Any:
 @click.option("--by", type=click.Choice(["user", "device", "node"]), default="user", show_default=True, help="Of whom.")
 @click.option("--since", metavar="TIME", help="Not before the day (UTC) of this time, such as 2026-01-31T00:00:00Z.")
 @click.option("--until", metavar="TIME", help="Not after the day (UTC) of this time.")
-@click.option("--node", metavar="NODE", help="Only on this node (name or id).")
-@click.option("--device", metavar="ID", help="Only of this device.")
-@click.option("--user", metavar="ID", help="Only of this user.")
+@click.option("--node", metavar="NODE", help="Only on this node (name or id, also of a removed one).")
+@click.option("--device", metavar="DEVICE", help="Only of this device (name or id, also of a removed one).")
+@click.option("--user", metavar="USER", help="Only of this user (name, e-mail or id, also of a removed one).")
 @click.option("--limit", type=_LIMIT, default=50, show_default=True)
 def totals(config: str | None, *, as_json: bool, by: str, **query: Any) -> None:
     """What users, devices or nodes moved; the largest first."""
-    asking = client(config)
-    found = asking.get(_path("/api/sessions/totals", by=by, **query))
+    found = client(config).get(_path("/api/sessions/totals", by=by, **query))
     if as_json:
         print_json(found)
         return
     if not found:
         click.echo("Nobody was connected then.")
         return
-    names = {n["id"]: n["name"] for n in asking.get("/api/nodes")} if by == "node" else {}
     rows = [
         [
-            names.get(t["id"], t["id"]) or "(nobody known)",
+            marked(t["name"] or t["id"], removed=t["removed"]) or "(nobody known)",
             t["opened"],
             t["closed"],
             t["unknown"],

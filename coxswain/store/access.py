@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from coxswain.clock import to_micros
+from coxswain.store import names
 from coxswain.store.api import Row, Tx
 
 __all__ = [
@@ -141,8 +142,9 @@ def update_account(tx: Tx, account: Account, *, now: float) -> None:
     )
 
 
-def delete_account(tx: Tx, account_id: str) -> None:
-    """With its sessions and second factor."""
+def delete_account(tx: Tx, account_id: str, *, by: str, now: float) -> None:
+    """With its sessions and second factor. ``by``: the actor, for whoever meets the id in history."""
+    names.keep_user(tx, account_id, by=by, now=now)
     tx.execute("DELETE FROM users WHERE id = ? AND role = 'admin'", (account_id,))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from coxswain.clock import to_micros
 from coxswain.errors import NotFound, StaleVersion
 from coxswain.model import Device, User
+from coxswain.store import names
 from coxswain.store.api import Row, Tx, Value, containing, in_lists
 
 __all__ = [
@@ -98,8 +99,9 @@ def update_user(tx: Tx, user: User, *, expected_version: int, now: float) -> Use
     raise _lost(tx, "user", "users", user.id, expected_version)
 
 
-def delete_user(tx: Tx, user_id: str) -> None:
-    """With devices, profiles, credentials and peers."""
+def delete_user(tx: Tx, user_id: str, *, by: str, now: float) -> None:
+    """With devices, profiles, credentials and peers. ``by``: the actor, for whoever meets the id in history."""
+    names.keep_user(tx, user_id, by=by, now=now)
     tx.execute("DELETE FROM users WHERE id = ?", (user_id,))
 
 
@@ -186,8 +188,9 @@ def touch_profiles_through(tx: Tx, node_ids: Sequence[str]) -> None:
         )
 
 
-def delete_device(tx: Tx, device_id: str) -> None:
-    """With profiles, credentials and peers."""
+def delete_device(tx: Tx, device_id: str, *, by: str, now: float) -> None:
+    """With profiles, credentials and peers. ``by``: as for users."""
+    names.keep_device(tx, device_id, by=by, now=now)
     tx.execute("DELETE FROM devices WHERE id = ?", (device_id,))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from coxswain.clock import to_micros
 from coxswain.errors import NotFound, StaleVersion
 from coxswain.model import NetworkPolicy, Node, NodeStatus, Obfuscation
+from coxswain.store import names
 from coxswain.store.api import Row, Tx, Value, in_lists
 from coxswain.store.peers import (
     attribution,
@@ -124,8 +125,9 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
     raise StaleVersion.of(f"node {node.name}", expected_version, present[0][0])
 
 
-def delete_node(tx: Tx, node_id: str) -> None:
-    """With its peers and certificates."""
+def delete_node(tx: Tx, node_id: str, *, by: str, now: float) -> None:
+    """With its peers and certificates. ``by``: the actor, for whoever meets the id in history."""
+    names.keep_node(tx, node_id, by=by, now=now)
     tx.execute("DELETE FROM nodes WHERE id = ?", (node_id,))
 
 

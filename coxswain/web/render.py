@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from coxswain.words import counted
 
-__all__ = ["duration", "human_bytes", "render", "tone"]
+__all__ = ["Gone", "duration", "human_bytes", "render", "tone"]
 
 _UNKNOWN = "\N{EN DASH}"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -25,6 +25,12 @@ _TONES = {
             "down", "critical"},
     "quiet": {"stopped", "disabled", "expired", "closed", "undone", "cancelled", "idle", "used"},
 }  # fmt: skip
+
+
+class Gone(str):
+    """What something was called before it was removed: it has no page any more."""
+
+    __slots__ = ()
 
 
 def tone(word: str | None) -> str:
@@ -124,6 +130,7 @@ def _environment() -> jinja2.Environment:
         auto_reload=False,
     )
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
+    made.tests |= {"gone": lambda name: isinstance(name, Gone)}
     made.filters |= {"protocol": _protocol, "times": _times, "counted": counted}
     made.globals |= {"between": _between, "page_of": _page_of}
     return made

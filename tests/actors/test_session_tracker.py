@@ -17,6 +17,7 @@ from actors.supervision.actor import Harm
 from coxswain.clock import SystemClock
 from coxswain.live.ring import EventRing
 from coxswain.messages.hub import EventsAfter, Publish
+from coxswain.messages.names import NamesOf
 from coxswain.messages.sessions import (
     EventBatch,
     EventKind,
@@ -33,6 +34,7 @@ from coxswain.messages.sessions import (
 from coxswain.model import Device, Node, Peer, Protocol, User
 from coxswain.store import Store, open_store
 from coxswain.store import fleet as rows
+from coxswain.store.accounts import delete_user, insert_user
 from tests.postgres import PostgresServer
 from tests.support import eventually
 
@@ -255,11 +257,17 @@ def test_what_is_older_than_it_is_to_be_kept_is_forgotten(store: Store, rig: Rig
     rig.send(1, *(item for number in range(1_300) for item in stay(f"old{number}", 9.0)), *stay("new", 5.0))
     rig.send(2, connected(0, "still open"))
     assert len(rig.list(limit=1000)) == 1000
+    with store.write() as tx:
+        for user_id, days_ago in (("usr_old", 9.0), ("usr_new", 5.0)):
+            insert_user(tx, User(user_id, user_id, created_at=1.0))
+            delete_user(tx, user_id, by="root", now=now - days_ago * 86_400)
     rig.keep_days = 7
     rig.system.tell("session_archive", _Purge())
     eventually(lambda: [s.peer_key for s in rig.list(limit=1000)] == ["still open", "new"], timeout=30)
     ask = ListRecords(limit=1000)
     eventually(lambda: len(rig.system.ask("session_archive", ask, deadline=10)) == 2, timeout=30)
+    kept = ("usr_old", "usr_new")
+    eventually(lambda: list(rig.system.ask("session_archive", NamesOf(kept), deadline=10)) == ["usr_new"], timeout=30)
 
 
 def test_questions_are_answered_while_the_tracker_is_away(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
+from coxswain.model import Protocol
+from coxswain.sessions import OpenSession
+from coxswain.store.sessions import save
 from tests.browser.actions import acts
 from tests.browser.conftest import confirm
 from tests.caravel import Caravel, relay_leg
@@ -173,6 +177,29 @@ def test_sessions_are_filtered(browser_page: Page, fleet: LiveFleet) -> None:
     page.get_by_role("link", name="Reset").click()
     page.wait_for_url("**/sessions")
     expect(page.get_by_text("All").first).to_be_attached()
+
+
+def test_sessions_of_what_was_removed_are_found_by_name(browser_page: Page, fleet: LiveFleet, user: dict[str, Any]) -> None:
+    client, page, now = fleet.controller.client, browser_page, time.time()
+    session = OpenSession(10**12, (fleet.ids[0], Protocol.AMNEZIAWG, "key of pocket"), now, now)
+    session.device_id, session.user_id = user["device"]["id"], user["id"]
+    session.closed_at, session.reason = now, "idle"
+    with fleet.controller.store.write() as tx:
+        save(tx, [session])
+    client.call("DELETE", f"/api/devices/{session.device_id}")
+    page.goto("/sessions")
+    page.get_by_role("textbox", name="User").fill(user["name"])
+    page.get_by_role("textbox", name="Device").fill("pocket")
+    page.get_by_role("button", name="Filter").click()
+    mine = row(page, "pocket (removed)")
+    expect(mine).to_have_count(1)
+    expect(mine.get_by_role("link", name=user["name"])).to_be_visible()
+    expect(mine.get_by_role("link", name="pocket")).to_have_count(0)
+    page.goto(f"/audit?target_id={session.device_id}&action=device.rm")
+    expect(row(page, "device.rm")).to_contain_text("pocket (removed)")
+    page.goto("/sessions?device=fridge")
+    expect(page.get_by_role("alert")).to_contain_text("there is no device with the id or name 'fridge'")
+    expect(page.get_by_role("textbox", name="Device")).to_have_value("fridge")
 
 
 @acts("*", "CLICK #menu")

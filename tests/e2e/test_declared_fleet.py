@@ -211,5 +211,8 @@ def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callabl
     fleet.nodes.do("start", node=2)
 
     # Nothing of it is left, in one go: people first, then the path, then the nodes.
+    lists = [get(fleet, f"/api/{kind}") for kind in ("nodes", "users", "devices")]
+    there = {each["id"]: each["name"] for found in lists for each in found}
     cox("apply", "-f", "-", "--yes", "--prune", text="fleet: 1\nnodes: []\npaths: []\nusers: []\n")
+    assert there.items() <= {each["id"]: each["name"] for each in get(fleet, "/api/removed?limit=1000")}.items()
     assert get(fleet, "/api/nodes") == get(fleet, "/api/paths") == get(fleet, "/api/users") == []

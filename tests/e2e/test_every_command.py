@@ -259,6 +259,8 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox devices revoke": (cox("devices revoke {device} --yes"), "device.revoke"),
     "cox devices remove": (cox("devices remove {device} --yes"), "device.rm"),
     "cox users remove": (cox("users remove {user} --yes"), "user.rm"),
+    "cox removed": (cox("removed"), READS),
+    "cox removed forget": (cox("removed forget {user} --yes"), "removed.forget"),
     "cox paths add": (cox("paths add road --hops n0,n1"), "path.create"),
     "cox paths list": (cox("paths list"), READS),
     "cox paths show": (cox("paths show road"), READS),

@@ -256,6 +256,7 @@ STORY: dict[str, Act] = {
     "POST /api/devices/{key}/revoke": post("/api/devices/{device}/revoke"),
     "DELETE /api/devices/{key}": delete("/api/devices/{device}"),
     "DELETE /api/users/{key}": delete("/api/users/{user}"),
+    "DELETE /api/removed/{id}": delete("/api/removed/{user}"),
     "POST /api/peers": _peers,
     "POST /api/paths": add("path", "/api/paths", name="way", node_ids=["n0", "n1"], fallback_ids=["n2"]),
     "PATCH /api/paths/{key}": patch("/api/paths/way", color="#4fd1c4"),
@@ -310,6 +311,7 @@ WITHOUT_A_VERSION = {
     "POST /api/users/{key}/invite": "makes a record of its own",
     "POST /api/users/{key}/devices/issue": "makes a record of its own",
     "DELETE /api/invites/{key}": "an invite never changes, it only ends",
+    "DELETE /api/removed/{id}": "a name that is kept never changes, it is only forgotten",
 }
 """Routes about one thing that may change something, and why nobody can overwrite another's change with them."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from coxswain.alerts.model import KINDS, AlertStatus, Severity
+from coxswain.alerts.model import KINDS, Alert, AlertStatus, Severity
 from coxswain.alerts.view import alert_view
 from coxswain.api.bodies import instant, one_line
 from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
-from coxswain.api.views import stamp
+from coxswain.api.views import called, stamp
 from coxswain.errors import InvalidInput
 from coxswain.messages import alerts as m
 from coxswain.messages.siem import GetSiemCounts, SiemCounts
@@ -47,6 +48,10 @@ ALERT = shape(
             "detail": {"type": "object"},
             "snoozed_until": STAMP,
             "handled_by": TEXT,
+            "device_name": TEXT,
+            "user_name": TEXT,
+            "node_name": TEXT,
+            "removed": array(choice("device", "user", "node")),
         },
     ),
 )
@@ -98,23 +103,41 @@ def _list(call: Call) -> Any:
         ),
     )
     page = found[:limit]
-    envelope = {"alerts": [alert_view(alert) for alert in page], "backend": call.services.identity.store}
+    envelope = {"alerts": _views(call, page), "backend": call.services.identity.store}
     warning = _warning(call)
     if warning:
         envelope["backend_warning"] = warning
     return Reply(envelope, after=f"{round(page[-1].at * 1e6)}-{page[-1].id}" if len(found) > limit else None)
 
 
+def _views(call: Call, found: Sequence[Alert]) -> list[dict[str, Any]]:
+    """With the names of what they are about, which are not in the frames of the live stream."""
+    names = call.names(key for each in found for key in (each.device_id, each.user_id, each.node_id))
+    return [
+        alert_view(each)
+        | {
+            key: value
+            for key, value in called(names, device=each.device_id, user=each.user_id, node=each.node_id).items()
+            if value
+        }
+        for each in found
+    ]
+
+
+def _view(call: Call, found: Alert) -> dict[str, Any]:
+    return _views(call, [found])[0]
+
+
 def _show(call: Call) -> Any:
-    return alert_view(call.ask("alert_engine", m.GetAlert(_id(call))))
+    return _view(call, call.ask("alert_engine", m.GetAlert(_id(call))))
 
 
 def _ack(call: Call) -> Any:
-    return alert_view(call.change("alert_engine", m.AckAlert(call.caller, _id(call), call.body.get("version", int))))
+    return _view(call, call.change("alert_engine", m.AckAlert(call.caller, _id(call), call.body.get("version", int))))
 
 
 def _resolve(call: Call) -> Any:
-    return alert_view(call.change("alert_engine", m.ResolveAlert(call.caller, _id(call), call.body.get("version", int))))
+    return _view(call, call.change("alert_engine", m.ResolveAlert(call.caller, _id(call), call.body.get("version", int))))
 
 
 def _snooze(call: Call) -> Any:
@@ -124,7 +147,7 @@ def _snooze(call: Call) -> Any:
         raise InvalidInput("until: is missing; an RFC 3339 time is needed, or null to end the snooze")
     seconds = None if until is None else until / 1e6
     message = m.SnoozeAlert(call.caller, _id(call), seconds, call.body.get("version", int))
-    return alert_view(call.change("alert_engine", message))
+    return _view(call, call.change("alert_engine", message))
 
 
 def _siem_dropped(call: Call) -> int:

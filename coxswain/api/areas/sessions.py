@@ -7,6 +7,7 @@ all their addresses, are below ``/api/sessions/history``; those that are open no
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from coxswain.api import views
@@ -14,8 +15,8 @@ from coxswain.api.call import Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import InvalidInput, NotFound
-from coxswain.ids import ID_PATTERN
 from coxswain.messages import sessions
+from coxswain.messages.names import Named
 from coxswain.messages.sessions import REASONS
 from coxswain.model import Protocol
 from coxswain.sessions import source_ip
@@ -33,6 +34,8 @@ _PROTOCOLS = {
 }
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})")
 _TOTALS_CURSOR = re.compile(r"(\d{1,18})-(.{0,200})")
+
+_REMOVED = array(choice("node", "device", "user"))
 
 SESSION = shape(
     "Session",
@@ -53,6 +56,10 @@ SESSION = shape(
             "rx_bytes": nullable(INT),
             "tx_bytes": nullable(INT),
             "reason": TEXT,
+            "node_name": nullable(TEXT),
+            "device_name": nullable(TEXT),
+            "user_name": nullable(TEXT),
+            "removed": _REMOVED,
         }
     ),
 )
@@ -75,13 +82,18 @@ RECORD = shape(
             "source_ip": TEXT,
             "source_endpoint": TEXT,
             "reason": choice(*REASONS[1:]),
+            "node_name": TEXT,
+            "device_name": TEXT,
+            "user_name": TEXT,
+            "removed": _REMOVED,
         },
     ),
 )
 TOTAL = shape(
     "SessionTotal",
     obj(
-        {"id": TEXT, "opened": INT, "closed": INT, "unknown": INT, "rx_bytes": INT, "tx_bytes": INT, "seconds": INT},
+        {"id": TEXT, "opened": INT, "closed": INT, "unknown": INT, "rx_bytes": INT, "tx_bytes": INT, "seconds": INT}
+        | {"name": nullable(TEXT), "removed": BOOL},
     ),
 )
 
@@ -90,9 +102,7 @@ def _records(call: Call) -> Any:
     limit = call.limit()
     ip = call.word("source_ip")
     query = sessions.ListRecords(
-        device_id=call.word("device"),
-        user_id=call.word("user"),
-        node_id=_node_id(call),
+        **_of(call),
         source_ip=None if ip is None else source_ip(ip),
         since=_moment(call, "since"),
         until=_moment(call, "until"),
@@ -104,8 +114,9 @@ def _records(call: Call) -> Any:
     )
     found = call.ask("session_archive", query)
     page = found[:limit]
+    names = _names(call, page)
     return Reply(
-        [views.session_record(record) for record in page],
+        [views.session_record(record, names) for record in page],
         after=f"{page[-1].at_us}-{page[-1].seq}" if len(found) > limit else None,
     )
 
@@ -122,16 +133,15 @@ def _sessions(call: Call, *, active: bool | None) -> Any:
     limit = call.limit()
     query = sessions.ListSessions(
         active=active,
-        node_id=_node_id(call),
-        device_id=call.word("device"),
-        user_id=call.word("user"),
+        **_of(call),
         limit=limit + 1,
         before=call.number("after"),
         protocol=_protocol(call),
         reason=None if active else _one_of(call, "reason", _ENDS),
     )
     found = call.ask("session_archive", query)
-    page = [views.session(view) for view in found[:limit]]
+    names = _names(call, found[:limit])
+    page = [views.session(view, names) for view in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 
 
@@ -139,7 +149,8 @@ def _one(call: Call) -> Any:
     key = call.path["key"]
     if not re.fullmatch(r"[0-9]{1,15}", key):
         raise NotFound(f"session: there is none with the id {key[:80]!a}", remedy="See: cox sessions")
-    return views.session(call.ask("session_archive", sessions.GetSession(int(key))))
+    found = call.ask("session_archive", sessions.GetSession(int(key)))
+    return views.session(found, _names(call, [found]))
 
 
 def _totals(call: Call) -> Any:
@@ -148,16 +159,15 @@ def _totals(call: Call) -> Any:
         by=_one_of(call, "by", _BY) or "user",
         since=_moment(call, "since"),
         until=_moment(call, "until"),
-        user_id=call.word("user"),
-        device_id=call.word("device"),
-        node_id=_node_id(call),
+        **_of(call),
         limit=limit + 1,
         after=_totals_cursor(call),
     )
     found = call.ask("session_archive", query)
     page = found[:limit]
+    names = call.names(total.id for total in page)
     return Reply(
-        [views.total(total) for total in page],
+        [views.total(total, names.get(total.id)) for total in page],
         after=f"{int(page[-1].moved)}-{page[-1].id}" if len(found) > limit else None,
     )
 
@@ -167,17 +177,14 @@ def _moment(call: Call, name: str) -> float | None:
     return None if micros is None else micros / 1e6
 
 
-def _node_id(call: Call) -> str | None:
-    """History outlives nodes, so one that is not there any more can still be asked for, by its id."""
-    key = call.word("node")
-    if key is None:
-        return None
-    try:
-        return call.node(key).id
-    except NotFound:
-        if ID_PATTERN.match(key):
-            return key
-        raise
+def _of(call: Call) -> dict[str, str | None]:
+    """Whose history is asked for. It outlives them, so what was removed can be asked for like anything else."""
+    user_id = call.meant("user")
+    return {"user_id": user_id, "device_id": call.meant("device", user_id), "node_id": call.meant("node")}
+
+
+def _names(call: Call, found: Sequence[sessions.SessionView | sessions.SessionRecord]) -> dict[str, Named]:
+    return call.names(key for each in found for key in (each.node_id, each.device_id, each.user_id))
 
 
 def _protocol(call: Call) -> Protocol | None:
@@ -212,9 +219,9 @@ def _match_cursor(call: Call, pattern: re.Pattern[str]) -> re.Match[str] | None:
     return match
 
 
-_NODE = Param("node", "id or name of the node")
-_DEVICE = Param("device", "id of the device")
-_USER = Param("user", "id of the user")
+_NODE = Param("node", "id or name of the node, also of one that was removed")
+_DEVICE = Param("device", "id or name of the device, also of one that was removed; a name is looked for among those of user")
+_USER = Param("user", "id, name or, for scope admin, e-mail address of the user, also of one that was removed")
 _SINCE = Param("since", "not before this time", STAMP)
 _UNTIL = Param("until", "not after this time", STAMP)
 _PROTOCOL = Param("protocol", "the protocol", choice(*_PROTOCOLS))

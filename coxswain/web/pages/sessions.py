@@ -6,7 +6,7 @@ from typing import Any
 
 from coxswain.api.call import Call
 from coxswain.api.route import Scope
-from coxswain.web.names import names_of
+from coxswain.errors import InvalidInput, NotFound
 from coxswain.web.page import ask, fragment, page
 
 __all__ = ["PAGES", "recent_sessions"]
@@ -18,19 +18,17 @@ _FILTERS = ("active", "node", "device", "user")
 
 def _load(call: Call) -> dict[str, Any]:
     query = {name: call.word(name) or "" for name in (*_FILTERS, "after")}
-    found = ask(call, "/api/sessions/history", limit=_PAGE, **query)
-    return {
-        "sessions": found.value,
-        "names": names_of(call, found.value, "node_id", "device_id"),
-        "after": found.after,
-        "query": query,
-    }
+    try:
+        found = ask(call, "/api/sessions/history", limit=_PAGE, **query)
+    except (InvalidInput, NotFound) as error:  # beside the form, where it is put right
+        return {"sessions": [], "after": None, "query": query, "problem": str(error), "remedy": error.remedy}
+    return {"sessions": found.value, "after": found.after, "query": query, "problem": ""}
 
 
 def recent_sessions(call: Call, **of: str) -> dict[str, Any]:
     """The last few sessions of one node, user or device, for its own page."""
     rows = ask(call, "/api/sessions/history", limit=_FEW, **of).value
-    return {"sessions": rows, "names": names_of(call, rows, "node_id", "device_id")}
+    return {"sessions": rows, "problem": ""}
 
 
 PAGES = (

@@ -108,7 +108,7 @@ def _device(call: Call) -> dict[str, Any]:
     profiles = profiles_of(call, device=device["id"])
     sessions = _device_sessions(call) | alerts_about(call, device=device["id"])
     binding = _binding(call)
-    names = profiles["names"] | sessions["names"] | binding["names"] | names_of(call, [device], "id")
+    names = profiles["names"] | binding["names"] | names_of(call, [device], "id")
     context = {"title": device["name"], "here": "/users"}
     return found | profiles | sessions | binding | context | {"names": names}
 

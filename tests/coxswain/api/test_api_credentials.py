@@ -129,6 +129,8 @@ TABLE: dict[str, Row] = {
     "GET /api/sessions/history": Row(MONITOR, 200),
     "GET /api/sessions/history/{key}": Row(MONITOR, 404),
     "GET /api/sessions/totals": Row(MONITOR, 200),
+    "GET /api/removed": Row(READONLY, 200),
+    "DELETE /api/removed/{id}": Row(ADMIN, 404),
     "GET /api/geoip": Row(READONLY, 200),
     "POST /api/geoip/update": Row(ADMIN, 502),
     "GET /api/map": Row(READONLY, 200),

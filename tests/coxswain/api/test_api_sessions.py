@@ -77,6 +77,7 @@ def test_records_are_those_of_the_contract(controller: Controller, told: float) 
         "source_endpoint": "203.0.113.9:1",
         "rx_bytes": 0,
         "tx_bytes": 0,
+        "node_name": "s1",
     }
     order = [(r["at"], r["id"]) for r in get(controller, "/api/sessions")]
     assert order == sorted(order, reverse=True), "newest first, ties by id"
@@ -93,6 +94,8 @@ def test_what_is_not_known_is_null(controller: Controller, told: float) -> None:
         "rx_bytes": 0,
         "tx_bytes": 0,
         "seconds": 0,
+        "name": None,
+        "removed": False,
     }
 
 
@@ -134,13 +137,15 @@ def test_filters(controller: Controller, told: float, query: str, count: int) ->
         ("after=5", "after: '5' is no cursor"),
         ("after=1-2-3", "after: "),
         ("offset=5", "unknown parameter"),
-        ("node=nobody", "node"),
+        ("node=nobody", "node: there is no node with the id or name 'nobody', and none that was removed"),
+        ("device=nobody", "device: there is no device with the id or name 'nobody'"),
+        ("user=nobody", "user: there is no user with the id, name or e-mail 'nobody'"),
     ],
 )
 def test_bad_filters_are_refused_by_name(controller: Controller, told: float, query: str, complaint: str) -> None:
     with pytest.raises(RemoteError) as caught:
         get(controller, f"/api/sessions?{query}")
-    assert caught.value.status == (404 if query == "node=nobody" else 400)
+    assert caught.value.status == (404 if query.endswith("=nobody") else 400)
     assert complaint in str(caught.value)
 
 
@@ -244,13 +249,18 @@ def test_an_export_has_every_session_once_whatever_the_pages(
     assert [row["peer_key"] for row in csv.DictReader(out.open(newline=""))] == ["stayer"]
 
 
+_NAMES = ("node_name", "device_name", "user_name")
+
+
 def test_no_cell_is_a_formula_in_a_spreadsheet() -> None:
     """Endpoints, and keys of protocols that are not known, are whatever a node says."""
     for start in ("=", "+", "-", "@", "\t", "\r"):
-        session = dict.fromkeys(_COLUMNS, f"{start}HYPERLINK(1)")
-        assert set(_row(session, "")) == {f"'{start}HYPERLINK(1)", ""}
+        session = dict.fromkeys((*_COLUMNS, *_NAMES), f"{start}HYPERLINK(1)") | {"removed": []}
+        assert set(_row(session)) == {f"'{start}HYPERLINK(1)", ""}
     key = "+" + "A" * 42 + "="
-    session = dict.fromkeys(_COLUMNS, "ams-1") | {"peer_key": key, "roams": 0, "rx_bytes": None}
-    row = dict(zip(_COLUMNS, _row(session, "ams"), strict=True))
+    session = dict.fromkeys((*_COLUMNS, *_NAMES), "ams-1") | {"peer_key": key, "roams": 0, "rx_bytes": None}
+    session |= {"node_name": "ams", "removed": ["device", "user"]}
+    row = dict(zip(_COLUMNS, _row(session), strict=True))
     assert row["peer_key"] == key, "it can do nothing, and is looked for"
     assert (row["node"], row["endpoint"], row["roams"], row["rx_bytes"]) == ("ams", "ams-1", 0, None)
+    assert (row["device"], row["removed"]) == ("ams-1", "device user")

@@ -18,6 +18,8 @@ from coxswain.pki.certificates import server_name_of
 from coxswain.servers import Relay, Server
 from coxswain.store import Store
 from coxswain.store.access import FactorRow, put_factor, set_recovery_codes
+from coxswain.store.accounts import delete_user
+from coxswain.store.fleet import delete_node
 from coxswain.store.identities import relay_name
 from coxswain.store.servers import insert_relay, insert_server
 
@@ -306,6 +308,21 @@ def test_what_nobody_knows_of_changes_nothing(store: Store) -> None:
     inventory(store)
     done = run(store, ("device.revoke", "dev_gone", {}), ("node.rm", "nod_gone", {}), ("profile.rm", "prf_gone", {}))
     assert len(done.entries) == 3 and done.effects == ()
+
+
+def test_a_name_that_was_forgotten_does_not_come_back(store: Store) -> None:
+    inventory(store)
+    with store.write() as tx:
+        tx.execute("UPDATE users SET name = 'Ada' WHERE id = 'usr_a'")
+        tx.execute("UPDATE devices SET name = 'phone'")
+        delete_user(tx, "usr_a", by="root", now=1.0)
+        delete_node(tx, "nod_a", by="root", now=1.0)
+    assert column(store, "SELECT count(*) FROM removed_names") == [4]
+    assert is_revoking("removed.forget") and not is_revoking("alert.forget")
+    with store.write() as tx:
+        done = replay(tx, [Entry(1, "aud_1", 1, "removed.forget", "user", "usr_a", {"names": 3})], LATER)
+    assert done.effects == ("the name that usr_a had is forgotten (removed.forget)",)
+    assert column(store, "SELECT id FROM removed_names") == ["nod_a"]
 
 
 def test_tokens_relays_and_admins(store: Store) -> None:

@@ -120,13 +120,13 @@ def test_profiles_hold_the_node_that_they_lead_to(store: Store) -> None:
         with pytest.raises(StaleVersion):
             profile_rows.update_profile(tx, profile, expected_version=1, now=2.0)
     with pytest.raises(MissingReference), store.write() as tx:
-        fleet_rows.delete_node(tx, "nod_1")
+        fleet_rows.delete_node(tx, "nod_1", by="root", now=1.0)
     with pytest.raises(AlreadyExists), store.write() as tx:
         profile_rows.insert_profile(tx, dataclasses.replace(profile, id="p_2"))
     with store.write() as tx:
-        rows.delete_user(tx, "usr_1")
+        rows.delete_user(tx, "usr_1", by="root", now=1.0)
         assert profile_rows.list_profiles(tx, limit=5) == []
-        fleet_rows.delete_node(tx, "nod_1")
+        fleet_rows.delete_node(tx, "nod_1", by="root", now=1.0)
 
 
 def test_peers_of_whoever_is_suspended_are_off(store: Store) -> None:

@@ -190,7 +190,7 @@ def test_a_deleted_node_takes_its_peers_and_certificates_along(fleet_store):
     put(fleet_store, peer(1))
     with fleet_store.write() as tx:
         tx.execute("INSERT INTO node_certs VALUES ('1', 'nod_a', 'n', '', 0, 1, NULL, '', 0)")
-        fleet.delete_node(tx, "nod_a")
+        fleet.delete_node(tx, "nod_a", by="root", now=1.0)
     with fleet_store.read() as tx:
         assert tx.execute("SELECT (SELECT count(*) FROM peers), (SELECT count(*) FROM node_certs)") == [(0, 0)]
         assert fleet.counts(tx) == fleet.Counts(users=1, devices=2, peers=0)

@@ -73,14 +73,14 @@ def test_a_change_is_for_whoever_saw_the_present_version(world):
 
 def test_a_node_on_a_path_cannot_be_deleted_nor_a_path_with_a_device_on_it(world):
     with pytest.raises(MissingReference):
-        write(world, fleet.delete_node, "nod_b")
+        write(world, fleet.delete_node, "nod_b", by="root", now=1.0)
     write(world, paths.put_exit, Binding("dev_1", "dev_1", "pth_1"), now=NOW)
     with pytest.raises(MissingReference):
         write(world, paths.delete_path, "pth_1")
     write(world, paths.remove_exit, "dev_1")
     write(world, paths.delete_path, "pth_1")
     assert read(world, paths.paths) == {}
-    write(world, fleet.delete_node, "nod_b")
+    write(world, fleet.delete_node, "nod_b", by="root", now=1.0)
     assert read(world, paths.links) == {}, "its links go with it"
 
 
@@ -187,9 +187,9 @@ def test_fallbacks_keep_their_order_and_their_nodes(world):
     assert read(world, paths.paths)["pth_1"].fallbacks == ("nod_d",)
     assert read(world, paths.paths_of_node, "nod_d") == ["far"]
     with pytest.raises(MissingReference):
-        write(world, fleet.delete_node, "nod_d")
+        write(world, fleet.delete_node, "nod_d", by="root", now=1.0)
     write(world, paths.put_fallbacks, "pth_1", ())
-    write(world, fleet.delete_node, "nod_d")
+    write(world, fleet.delete_node, "nod_d", by="root", now=1.0)
     with pytest.raises(MissingReference):
         write(world, paths.put_fallbacks, "pth_1", ("nod_d",))
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from actors.fleet.accounts import Did, change
 from actors.fleet.state import FleetState, Handler
+from coxswain.audit import record
 from coxswain.errors import NotFound
-from coxswain.messages.accounts import Change
-from coxswain.messages.audit import Committed
+from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.names import ForgetName
-from coxswain.store import Tx
+from coxswain.store import Durability
 from coxswain.store import names as rows
 
 __all__ = ["CHANGES", "QUESTIONS"]
 
 
-def _forget(fleet: FleetState, message: ForgetName) -> Committed[Change[int]]:
+def _forget(fleet: FleetState, message: ForgetName) -> Committed[int]:
     """The audit record says that it was done, and not what the name was."""
-
-    def work(tx: Tx) -> Did:
-        known = rows.removed_named(tx, message.id)
-        if known is None:
+    with fleet.changing(Durability.BATCHED) as tx:
+        count = rows.forget(tx, message.id)
+        if not count:
             what = f"removed: nothing that was removed has the id {message.id[:80]!r}, or its name is forgotten already"
             raise NotFound(what, remedy="See: cox removed")
-        count = rows.forget(tx, known.id)
-        return Did((known.kind, known.id), {"names": count}, count)
-
-    return change(fleet, message.caller, "removed.forget", work)
+        target = ("removed", message.id)
+        outbox_id = record(tx, message.caller, "removed.forget", target, {"names": count}, now=fleet.now())
+    fleet.context.tell("audit_writer", OutboxGrew())
+    return Committed(count, outbox_id)
 
 
 CHANGES: dict[type, Handler] = {ForgetName: _forget}

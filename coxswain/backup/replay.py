@@ -359,9 +359,7 @@ _EFFECTS: dict[tuple[str, str], _Effect] = {
     ("token", "revoke"): _token_revoked,
     ("ticket", "revoke"): _ticket_revoked,
     ("device", "claim"): _ticket_used,
-    ("user", "forget"): _name_forgotten,
-    ("device", "forget"): _name_forgotten,
-    ("node", "forget"): _name_forgotten,
+    ("removed", "forget"): _name_forgotten,
 }
 """By the type of what the record is about, and the last word of its action."""
 

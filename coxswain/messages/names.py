@@ -66,7 +66,7 @@ class ListRemoved:
 @dataclass(frozen=True, slots=True)
 class ForgetName:
     """Told to ``fleet`` by doors: the name of what was removed, and of a user those of its devices, is nowhere any more but
-    in the audit log. Reply: ``Committed[Change[int]]``: how many were forgotten. Raises ``NotFound``.
+    in the audit log. Reply: ``Committed[int]``: how many were forgotten. Raises ``NotFound``.
     """
 
     caller: Caller

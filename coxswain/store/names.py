@@ -23,7 +23,6 @@ __all__ = [
     "names_of",
     "outlived",
     "purge",
-    "removed_named",
 ]
 
 _TABLES: dict[str, tuple[Kind, str, str]] = {
@@ -84,12 +83,6 @@ def names_of(tx: Tx, ids: Iterable[str]) -> dict[str, Named]:
         rows = tx.execute(f"SELECT {_REMOVED} FROM removed_names WHERE id IN ({marks})", part)  # noqa: S608
         found |= {row[0]: _named(row) for row in rows}
     return found
-
-
-def removed_named(tx: Tx, row_id: str) -> Named | None:
-    """What was removed and had this id."""
-    rows = tx.execute(f"SELECT {_REMOVED} FROM removed_names WHERE id = ?", (row_id,))  # noqa: S608
-    return _named(rows[0]) if rows else None
 
 
 def list_removed(tx: Tx, query: ListRemoved) -> list[Named]:
@@ -175,6 +168,8 @@ def _unknown(query: FindNamed) -> CoxswainError:
 
 def forget(tx: Tx, row_id: str) -> int:
     """With the devices of a user. Returns how many names that were."""
+    if not row_id:
+        return 0
     gone = tx.execute("DELETE FROM removed_names WHERE id = ? OR user_id = ? RETURNING id", (row_id, row_id))
     return len(gone)
 

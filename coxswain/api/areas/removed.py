@@ -71,8 +71,7 @@ def _views(call: Call, found: list[Named]) -> list[dict[str, Any]]:
 
 
 def _forget(call: Call) -> Any:
-    change = call.change("fleet", ForgetName(call.caller, one_line("id", call.path["id"])))
-    return {"forgotten": change.value}
+    return {"forgotten": call.change("fleet", ForgetName(call.caller, one_line("id", call.path["id"])))}
 
 
 ROUTES = (

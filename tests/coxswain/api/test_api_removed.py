@@ -173,7 +173,7 @@ def test_who_is_to_be_forgotten_is(controller: Controller, cox: Cox) -> None:
     assert "2 names forgotten" in cox("removed", "forget", user, "--yes")
     assert not {user, device} & {each["id"] for each in client.get("/api/removed")}
     [record] = client.get(f"/api/audit?action=removed.forget&target_id={user}")
-    assert (record["target_type"], record["detail"]) == ("user", {"names": 2})
+    assert (record["target_type"], record["detail"]) == ("removed", {"names": 2})
     assert "is forgotten already" in cox("removed", "forget", user, "--yes", code=4)
     assert "no user" in cox("sessions", "--user", "Forget Me", code=4)
 

@@ -320,7 +320,7 @@ def test_a_name_that_was_forgotten_does_not_come_back(store: Store) -> None:
     assert column(store, "SELECT count(*) FROM removed_names") == [4]
     assert is_revoking("removed.forget") and not is_revoking("alert.forget")
     with store.write() as tx:
-        done = replay(tx, [Entry(1, "aud_1", 1, "removed.forget", "user", "usr_a", {"names": 3})], LATER)
+        done = replay(tx, [Entry(1, "aud_1", 1, "removed.forget", "removed", "usr_a", {"names": 3})], LATER)
     assert done.effects == ("the name that usr_a had is forgotten (removed.forget)",)
     assert column(store, "SELECT id FROM removed_names") == ["nod_a"]
 

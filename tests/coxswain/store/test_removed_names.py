@@ -187,6 +187,7 @@ def test_a_name_is_forgotten_on_request_and_of_a_user_with_those_of_its_devices(
     assert write(world, names.forget, "usr_a") == 3
     assert [each.id for each in read(world, names.list_removed, ListRemoved())] == ["dev_b1"]
     assert write(world, names.forget, "usr_a") == 0
+    write(world, fleet.delete_node, "nod_a", by="root", now=T)
     assert write(world, names.forget, "") == 0, "the owner of what nobody owns"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy
@@ -30,18 +31,18 @@ NODE_ACCOUNT = "cox-node"
 AUTO = "auto"
 """In ``node.control_from``: the address from which a host sees this controller, or the last relay of its control path."""
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+_LONGEST_NAME = 100
 _HOST_LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)$")
 
 
 def check_name(name: str) -> str:
-    """Returns ``name``; raises ``InvalidInput`` if it is no good as a node's name."""
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            f"name: {name[:80]!r} is not a node name: 1 to 63 letters, digits, dots, dashes or underscores, "
-            "starting with a letter or digit"
-        )
-    return name
+    """Returns ``name``, trimmed and in composed form (NFC): of a node, a machine, a relay, a path, which existing callers
+    name as they like. Raises ``InvalidInput`` if it is none.
+    """
+    trimmed = unicodedata.normalize("NFC", name.strip(" "))
+    if not trimmed or len(trimmed) > _LONGEST_NAME or not trimmed.isprintable():
+        raise InvalidInput(f"name: {name[:80]!r} is not a name: 1 to {_LONGEST_NAME} printable characters")
+    return trimmed
 
 
 def check_region(region: str) -> str:

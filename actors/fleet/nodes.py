@@ -63,10 +63,11 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
     before = fleet.checked(message.id, message.version)
     after = before
     if message.name is not None:
-        other = fleet.named(message.name)
+        name = check_name(message.name)
+        other = fleet.named(name)
         if other is not None and other.id != before.id:
-            raise AlreadyExists(f"name: a node named {message.name!r} exists already; choose another name")
-        after = dataclasses.replace(after, name=check_name(message.name))
+            raise AlreadyExists(f"name: a node named {name!r} exists already; choose another name")
+        after = dataclasses.replace(after, name=name)
     if message.region is not None:
         after = dataclasses.replace(after, region=check_region(message.region))
     if message.endpoint_ips is not None:

@@ -161,9 +161,10 @@ def _changed(fleet: FleetState, after: Wired, path: Path | None, outbox_id: int)
 
 
 def _name(fleet: FleetState, name: str) -> str:
+    name = check_name(name)
     if any(path.name == name for path in wired(fleet).paths.values()):
         raise AlreadyExists(f"name: a path named {name!r} exists already; choose another name")
-    return check_name(name)
+    return name
 
 
 def _hops(fleet: FleetState, keys: Sequence[str], fallbacks: Sequence[str] = ()) -> tuple[list[Node], list[Node]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import falcon
 
-from coxswain.errors import InvalidInput, TooLarge
+from coxswain.errors import InvalidInput, NotFound, TooLarge
 from coxswain.model import Device, NetworkPolicy, Peer, Protocol, User
 from coxswain.words import counted
 
@@ -20,6 +21,7 @@ __all__ = [
     "Body",
     "instant",
     "integer",
+    "naming",
     "one_line",
     "peer_change",
     "policy",
@@ -190,6 +192,15 @@ def read_body(request: falcon.Request, declared: frozenset[str] | None = None, *
     except (ValueError, RecursionError):
         raise InvalidInput("body: this is not JSON") from None
     return Body(value, declared=declared)
+
+
+@contextlib.contextmanager
+def naming(field: str) -> Iterator[None]:
+    """What a body names and is not there is a bad body (400), not an address with nothing behind it (404)."""
+    try:
+        yield
+    except NotFound as error:
+        raise InvalidInput(f"{field}: {error}", remedy=error.remedy) from None
 
 
 def integer(

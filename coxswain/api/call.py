@@ -24,7 +24,10 @@ from coxswain.model import Node, User
 if TYPE_CHECKING:
     from coxswain.geoip import Location
 
-__all__ = ["CHANGE_S", "LONGEST_SEARCH", "NODE_S", "READ_S", "Call"]
+__all__ = ["ALL", "CHANGE_S", "LONGEST_SEARCH", "NODE_S", "READ_S", "Call"]
+
+ALL = 100_000
+"""How long the page is of a list that existing callers read in one piece, without looking for a next page."""
 
 READ_S = 5.0
 CHANGE_S = 30.0
@@ -89,8 +92,8 @@ class Call:
         return instant(self.request.params, name)
 
     def limit(self, default: int = 100, high: int = 1_000) -> int:
-        """How long a page may be; 0 and nothing mean ``default`` (management-plane.md 3.2)."""
-        return self.number("limit", 0, high=high) or default
+        """How long a page may be: 0 and nothing mean ``default``, more than ``high`` is that (management-plane.md 3.2)."""
+        return min(self.number("limit", 0) or default, high)
 
     def wanted(self) -> str:
         """What is looked for, with ``q``; empty: everything."""

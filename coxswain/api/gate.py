@@ -86,7 +86,9 @@ class Gate:
             )
 
     def _check_origin(self, head: Head) -> None:
-        """Browsers say where a request that changes something comes from; a page cannot make them lie."""
+        """Browsers say where a request that changes something comes from; a page cannot make them lie. Who says neither is
+        none: a script, which may well have logged in and keep the cookie (management-plane.md 10.3).
+        """
         origin, site = head.headers.get("origin"), head.headers.get("sec-fetch-site")
         if origin is not None:
             scheme = "https" if self.secure(head) else "http"
@@ -97,9 +99,6 @@ class Gate:
                 )
         elif site is not None and site != "same-origin":
             raise Refused("Sec-Fetch-Site: the request comes from another site's page")
-        elif site is None and "cookie" in head.headers and "authorization" not in head.headers:
-            # Whoever sends cookies is a browser, or pretends to be one; browsers say where they come from.
-            raise Refused("Origin: is missing; a request with a session cookie that changes something has to have one")
 
     def identify(self, ask: Ask, head: Head, *, touch: bool = True) -> Who:
         """Who a request comes from. A bearer credential that is not good is never passed over for a cookie.
@@ -144,8 +143,17 @@ class Gate:
         return Who(caller, Scope[found.scope.upper()], found.kind, found.id, found.user_id, found.expires_at)
 
 
+_OF_PAGES = ("origin", "sec-fetch-site", "cookie")
+
+
 def check_json(head: Head) -> None:
-    """A body has to be called JSON, which no form of a foreign page can say. Raises ``UnknownMediaType``."""
+    """What a page may have sent has to be called JSON, which no form of a foreign page can say. What a script with a token
+    calls it does not matter (management-plane.md 3.1): ``curl -d`` calls everything a form.
+
+    Raises ``UnknownMediaType``.
+    """
+    if not any(name in head.headers for name in _OF_PAGES):
+        return
     kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnknownMediaType(f"Content-Type: {kind[:80]!a} is not application/json")

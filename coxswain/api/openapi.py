@@ -17,7 +17,7 @@ SENTENCES = {
     404: "no such thing",
     409: "it conflicts with what is there",
     413: "the body is too large",
-    415: "the body is not called application/json",
+    415: "the body of a page is not called application/json",
     429: "too many attempts; Retry-After says when to try again",
     500: "the daemon failed on this request; its log tells why",
     502: "a node failed",

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from coxswain.api.call import LONGEST_SEARCH, Call
+from coxswain.api.call import ALL, LONGEST_SEARCH, Call
 from coxswain.api.route import Param, Reply
 from coxswain.api.schema import limited
 from coxswain.errors import NotFound
 
-__all__ = ["PAGE", "page_of", "search"]
+__all__ = ["LIMIT", "PAGE", "page_of", "search"]
 
 T = TypeVar("T")
 
-PAGE = (
-    Param("after", "the cursor of the page before: an id"),
-    Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),
-)
+LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, ALL))
+
+PAGE = (Param("after", "the cursor of the page before: an id"), LIMIT)
 """The parameters of a list that ``page_of`` cuts."""
 
 
@@ -29,7 +28,7 @@ def search(where: str) -> Param:
 
 def page_of(call: Call, found: Sequence[T], id_of: Callable[[T], str], view: Callable[[T], Any]) -> Reply:
     """The page of ``found`` that was asked for. Raises ``NotFound`` if what ``after`` names is not there (any more)."""
-    start, after, limit = 0, call.word("after"), call.limit()
+    start, after, limit = 0, call.word("after"), call.limit(ALL, ALL)
     if after:
         places = [place for place, item in enumerate(found) if id_of(item) == after]
         if not places:

@@ -56,6 +56,7 @@ __all__ = [
     "token",
     "total",
     "user",
+    "where",
 ]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -115,6 +116,11 @@ def location(found: Location) -> dict[str, Any]:
     }
 
 
+def where(place: Location | None) -> dict[str, Any]:
+    """The key of things that stand somewhere, which is left out where nobody knows (management-plane.md 3.3)."""
+    return {} if place is None else {"location": location(place)}
+
+
 def node(
     view: NodeView,
     active: Mapping[str, int] | None,
@@ -130,10 +136,8 @@ def node(
         located: hosts whose place is known.
     """
     online = view.peers_online if active is None else active.get(view.node.id, 0)
-    place = located.get(host_of_node(view.node))
-    where = {} if place is None else {"location": location(place)}
     return (
-        where
+        where(located.get(host_of_node(view.node)))
         | node_brief(view.node)
         | {
             "available_version": candidate,

@@ -22,7 +22,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 def _filters(command: Any) -> Any:
     for option in (
         json_option,
-        click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True),
+        click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True),
         click.option("--all", "every", is_flag=True, help="Those that are resolved as well."),
         click.option("--node", help="Only about the node with this id."),
         click.option("--device", help="Only about the device with this id."),

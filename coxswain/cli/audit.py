@@ -56,7 +56,7 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 @click.option("--result", type=click.Choice(["ok", "error"]), help="Only what succeeded, or what failed or was refused.")
 @click.option("--since", type=_Moment(), help="Not older: 30m, 24h, 7d, or a time.")
 @click.option("--until", type=_Moment(), help="Not younger.")
-@click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C; with --json, a record a line.")
 @click.pass_context
 def audit(

@@ -121,7 +121,7 @@ def remove(config: str | None, path: str, *, yes: bool, allow_direct: bool, as_j
     asking = client(config)
     found = asking.get(_path(path))
     if not yes:
-        confirm(f"Remove {found['name']}?")
+        confirm(f"Remove {found['name']}?", scripts_may=True)
     query = urlencode({"version": found["version"]} | ({"allow_direct": "true"} if allow_direct else {}))
     asking.call("DELETE", f"{_path(found['id'])}?{query}")
     if as_json:

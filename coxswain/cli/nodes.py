@@ -476,7 +476,7 @@ def remove(config: str | None, node: str, *, yes: bool, forget: bool, wait: bool
     asking = client(config)
     found = asking.get(node_path(node))
     if not yes:
-        confirm(f"Remove {found['name']} ({found['control_addr']})?")
+        confirm(f"Remove {found['name']} ({found['control_addr']})?", scripts_may=True)
     if found["server_id"] and not forget:
         begin(config, node_path(found["id"], "remove"), {}, wait=wait, as_json=as_json)
     else:

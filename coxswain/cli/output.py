@@ -132,10 +132,16 @@ def colour(text: str, shade: str) -> Painted:
     return Painted(click.style(text, fg=shade) if _colours() else text)
 
 
-def confirm(question: str) -> None:
-    """Asks before something is done for good. Raises ``InvalidInput`` where nobody answers, as in a script."""
+def confirm(question: str, *, scripts_may: bool = False) -> None:
+    """Asks before something is done for good. Raises ``InvalidInput`` where nobody answers, as in a script.
+
+    ``scripts_may``: there it is done all the same, and nothing is read. Of commands that the existing controller has, which
+    asks nobody: its scripts know no ``--yes``, and what they read themselves is not for us.
+    """
     if sys.stdin.isatty():
         click.confirm(clean(question), abort=True)
+        return
+    if scripts_may:
         return
     answer = sys.stdin.readline()  # of `yes | cox …`
     if not answer:

@@ -125,7 +125,7 @@ def remove(config: str | None, profile: str, wait: int, *, yes: bool, as_json: b
     api = client(config)
     found = api.get(place("profiles", profile))
     if not yes:
-        confirm(f"Remove the profile {found['name']} ({found['id']})?")
+        confirm(f"Remove the profile {found['name']} ({found['id']})?", scripts_may=True)
     api.call("DELETE", with_query(place("profiles", profile), version=found["version"], wait=wait))
     print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 

@@ -169,7 +169,7 @@ def remove(config: str | None, relay: str, *, yes: bool, forget: bool, wait: boo
     asking = client(config)
     found = asking.get(_path(relay))
     if not yes:
-        confirm(f"Remove {found['name']}?")
+        confirm(f"Remove {found['name']}?", scripts_may=True)
     if found["server_id"] and not forget:
         begin(config, _path(relay, "remove"), {}, wait=wait, as_json=as_json)
     else:

@@ -161,7 +161,7 @@ def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> N
 
 def _remove(config: str | None, server: str, *, as_json: bool) -> None:
     asking = client(config)
-    asking.call("DELETE", f"/api/servers/{quote(server, safe='')}")
+    asking.call("DELETE", f"/api/servers/{quote(server, safe='')}?empty=true")
     if as_json:
         print_json({"removed": server})
     else:

@@ -180,8 +180,10 @@ def _check(raw: bytes, path: Path, environ: Mapping[str, str]) -> tuple[Config, 
     for key in KEYS:
         value, origin = given.get(key.name, (key.preset(posture) if known else key.default, "not set"))
         origins[key.name] = _origin(key, origin, posture)
-        if key.zero_is_default and value == 0 and type(value) is int:
-            value = key.default
+        if type(value) is key.kind:
+            value = key.reads(value)
+        elif value is None and key.kind is list:
+            value = []
         problem = _problem(key, value, origin)
         if problem:
             problems.append(problem)

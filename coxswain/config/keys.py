@@ -44,7 +44,8 @@ class Key:
         live: a running daemon takes a new value over (SIGHUP, ``cox config reload``); others wait for its next start.
         idle: why nothing acts on it; empty: something does. Existing files hold it (management-plane.md 1.2), so it is
             accepted, and whoever sets it is told (accounts-profiles.md 10.1, 9).
-        zero_is_default: 0, which existing files hold for "not set" (management-plane.md 1.2), is taken as the default.
+        reads: from how files of the existing controller may say it to how it is said here (management-plane.md 1.2: 0 for
+            "not set", less than nothing for "never"); given values of the right type, before they are checked.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Key:
     path: bool = False
     live: bool = False
     idle: str = ""
-    zero_is_default: bool = False
+    reads: Callable[[Any], Any] = field(default=lambda value: value)
 
     def preset(self, posture: Posture) -> Any:
         """The value under a posture when nobody says otherwise."""
@@ -122,12 +123,12 @@ def _cidr(value: str) -> bool:
         return False
 
 
-def _url(value: str) -> bool:
+def _url(value: str, schemes: tuple[str, ...] = ("https",)) -> bool:
     if value == "":
         return True
     try:
         parts = urlsplit(value)
-        return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
     except ValueError:  # a port out of range, brackets that do not close
         return False
 
@@ -194,16 +195,44 @@ def _password_hash(value: str) -> bool:
     )
 
 
+def _above(least: int, default: int) -> Callable[[int], int]:
+    """``default`` for numbers that are not above ``least``."""
+    return lambda value: value if value > least else default
+
+
+_SUBNET = "10.86.0.0/16"
+
+
+def _network(text: str) -> str:
+    """Empty is the default; an address in a network stands for the network."""
+    try:
+        return str(ipaddress.IPv4Network(text or _SUBNET, strict=False))
+    except ValueError:
+        return text
+
+
+def _level(text: str) -> str:
+    level = text.lower()
+    return "warn" if level == "warning" else level
+
+
 _LISTEN: dict[str, Any] = {"accepts": "host:port or :port", "check": _listen}
 _LISTEN_OR_OFF: dict[str, Any] = {"accepts": "host:port, or empty for off", "check": lambda v: v == "" or _listen(v)}
-_URL: dict[str, Any] = {"accepts": "an https URL, or empty", "check": _url}
+_URL: dict[str, Any] = {
+    "accepts": "an https or http URL, or empty",
+    "check": lambda v: _url(v, ("https", "http")),  # what comes from there counts by its digest
+}
 _DIGEST: dict[str, Any] = {
     "accepts": "64 hex digits, or empty",
     "check": lambda v: v == "" or re.fullmatch(r"[0-9a-fA-F]{64}", v) is not None,
 }
 _PORT = _between(1, 65535)
 _SECONDS = _between(1, 86_400)
-_DAYS: dict[str, Any] = {"accepts": "days; 0: keep for ever", "check": lambda v: 0 <= v <= 36_500}
+_DAYS: dict[str, Any] = {
+    "accepts": "days, at most 36500; 0 or less: keep for ever",
+    "check": lambda v: v <= 36_500,
+    "reads": lambda v: max(v, 0),
+}
 
 _PORTS = "nodes listen for clients on UDP port 443 alone, and no call of the contract maps other ports to it"
 _RESERVE = "no node is kept from whoever profiles give it to; exits stand in reserve as fallbacks of a path (cox paths edit)"
@@ -223,15 +252,17 @@ KEYS: tuple[Key, ...] = (
     Key("ca.key_file", str, "", "for key_source file; empty: ca.key in the state directory", "a path, or empty", path=True),
     Key("control.socket", str, "", "the control socket; empty: control.sock in the state directory",
         "a path of at most 107 bytes, or empty", path=True),
-    Key("log.level", str, "info", "how much the log tells", live=True, **_one_of("debug", "info", "warn", "error")),
-    Key("fleet.reconcile_interval", int, 45, "seconds between two looks at a node", live=True, zero_is_default=True,
+    Key("log.level", str, "info", "how much the log tells", live=True, reads=_level,
+        **_one_of("debug", "info", "warn", "error")),
+    Key("fleet.reconcile_interval", int, 45, "seconds between two looks at a node", live=True, reads=_above(0, 45),
         **_SECONDS),
-    Key("fleet.vpn_subnet", str, "10.86.0.0/16", "tunnel addresses of devices",
-        "an IPv4 network of at least 8 addresses", _cidr),
+    Key("fleet.vpn_subnet", str, _SUBNET, "tunnel addresses of devices", "an IPv4 network of at least 8 addresses", _cidr,
+        reads=_network),
     Key("fleet.vpn_subnet_v6", str, "", "their IPv6 tunnel addresses, on nodes that serve it; empty: none",
         f"a {SUBNETS_V6} (RFC 4193), or empty", lambda v: v == "" or is_subnet_v6(v)),
     Key("fleet.rotation.enabled", bool, False, "have clients change among the addresses of a node", enterprise=True),
-    Key("fleet.rotation.interval_seconds", int, 600, "seconds between two rotations", **_SECONDS),
+    Key("fleet.rotation.interval_seconds", int, 600, "seconds between two rotations", reads=_above(0, 600),
+        **_SECONDS),
     Key("fleet.rotation.jitter_seconds", int, 120, "and how much that may vary", **_between(0, 86_400)),
     Key("fleet.failover.after_seconds", int, 180, "for how long the exit of a path must be gone until a fallback is used",
         live=True, **_between(5, 86_400)),
@@ -243,9 +274,11 @@ KEYS: tuple[Key, ...] = (
     Key("fleet.idle_nodes", bool, False, "keep idle nodes in reserve", enterprise=True, idle=_RESERVE),
     Key("protocols.amneziawg", bool, True, "serve AmneziaWG"),
     Key("protocols.xray", bool, False, "serve XRay/REALITY", enterprise=True),
-    Key("reality.decoy_site", str, "www.microsoft.com", "whom REALITY pretends to be", "a host name", _is_host),
-    Key("node.ssh_user", str, "root", "user for onboarding over SSH", "a user name", lambda v: v != "", live=True),
-    Key("node.ssh_port", int, 22, "port for onboarding over SSH", **_PORT, live=True),
+    Key("reality.decoy_site", str, "www.microsoft.com", "whom REALITY pretends to be",
+        "a host name, with :port if it is not 443", lambda v: _is_host(v) or (v != "" and _endpoint(v))),
+    Key("node.ssh_user", str, "root", "user for onboarding over SSH", "a user name", lambda v: v != "", live=True,
+        reads=lambda v: v or "root"),
+    Key("node.ssh_port", int, 22, "port for onboarding over SSH", **_PORT, live=True, reads=lambda v: v or 22),
     Key("node.node_binary_url", str, "", "where hosts fetch the node agent", **_URL, live=True),
     Key("node.node_binary_sha256", str, "", "SHA-256 of what is behind that URL; nothing else is installed", **_DIGEST,
         live=True),
@@ -286,9 +319,9 @@ KEYS: tuple[Key, ...] = (
     Key("relay.release_key", str, "", "minisign key; only relays signed with it are installed", _MINISIGN, _release_key,
         live=True),
     Key("analytics.disabled", bool, False, "switch the alert rules off", live=True),
-    Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", zero_is_default=True, live=True,
+    Key("analytics.interval_seconds", int, 60, "seconds between two runs of the rules", reads=_above(0, 60), live=True,
         **_SECONDS),
-    Key("analytics.window_hours", int, 24, "how far back the rules look, in hours", zero_is_default=True, live=True,
+    Key("analytics.window_hours", int, 24, "how far back the rules look, in hours", reads=_above(0, 24), live=True,
         **_between(1, 8_760)),
     Key("analytics.rules_off", list, [], "rules that are not run; see alerts.md",
         "a list of rules", lambda v: all(e in KINDS for e in v), live=True),

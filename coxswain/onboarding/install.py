@@ -340,9 +340,10 @@ def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) 
         return host.put_and_run([sent], trying, what=_trying(staged), deadline=900, progress=_Progress(work)).stdout
     url, temporary = shlex.quote(source["url"]), f"{staged}.cox-download"
     work.say(f"the host fetches {source['url']}")
+    schemes = "https" if source["url"].startswith("https:") else "http,https"
     host.run(
         f"set -e; umask 077; trap 'rm -f {temporary}' EXIT; "
-        f"curl -fsSL --proto =https --max-time 840 -o {temporary} {url}; mv -f {temporary} {staged}",
+        f"curl -fsSL --proto ={schemes} --max-time 840 -o {temporary} {url}; mv -f {temporary} {staged}",
         what=f"fetching {source['url']}",
         deadline=900,
     )

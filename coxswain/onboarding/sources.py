@@ -99,8 +99,8 @@ def source_from(path: str, url: str, sha256: str, where: str) -> Source:
             f"{where}: there is no program to install",
             remedy="Give --binary FILE, or --url URL --sha256 DIGEST, or set node.binary_path in the configuration.",
         )
-    if urlsplit(url).scheme != "https" or re.search(r"[\s'\"\\]", url):
-        raise InvalidInput(f"url: {url[:120]!r} is no https URL")
+    if urlsplit(url).scheme not in ("https", "http") or re.search(r"[\s'\"\\]", url):
+        raise InvalidInput(f"url: {url[:120]!r} is no https or http URL")
     if not _DIGEST.fullmatch(sha256.lower()):
         raise InvalidInput(
             "sha256: what is behind a URL is only installed if its SHA-256 is known beforehand; 64 hex digits are needed",

@@ -6,7 +6,8 @@ from typing import Any
 
 from coxswain.api import views
 from coxswain.api.areas.auth import USER
-from coxswain.api.call import Call
+from coxswain.api.call import ALL, Call
+from coxswain.api.paging import LIMIT
 from coxswain.api.passwords import NEW_PASSWORD, ask_again, new_hash
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
@@ -41,7 +42,7 @@ _NO_STORE = (("Cache-Control", "no-store"),)
 
 
 def _list(call: Call) -> Any:
-    limit = call.limit()
+    limit = call.limit(ALL, ALL)
     found: list[m.Admin] = call.ask("access", m.ListAdmins(call.word("after") or "", limit + 1))
     page = [views.admin(admin) for admin in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
@@ -118,7 +119,7 @@ ROUTES = (
         "GET", "/api/admins", _ADMIN, "All admins, by e-mail.", _list, returns=array(ADMIN), also=(404,),
         query=(
             Param("after", "the cursor of the page before: an id"),
-            Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),
+            LIMIT,
         ),
     ),
     Route(

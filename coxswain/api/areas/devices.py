@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from coxswain.api.areas.arrival import ARRIVAL, GIVEN, WAIT, arrived, given
-from coxswain.api.call import Call
-from coxswain.api.paging import search
+from coxswain.api.call import ALL, Call
+from coxswain.api.paging import LIMIT, search
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
@@ -66,7 +66,6 @@ ISSUED = shape(
 
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _AFTER = Param("after", "the cursor of the page before: an id")
-_LIMIT = Param("limit", "how many at most; 0 or absent: 1,000", limited(0, 10_000))
 _USER = Param("user", "id or e-mail address of the user")
 
 
@@ -93,7 +92,7 @@ def _of_user(call: Call) -> Any:
 
 
 def _page(call: Call, user_id: str) -> Reply:
-    limit = call.limit(default=1_000, high=10_000)
+    limit = call.limit(ALL, ALL)
     found = call.ask("fleet", accounts.ListDevices(user_id, call.word("after") or "", limit + 1, call.wanted()))
     page = [device(value) for value in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
@@ -236,11 +235,11 @@ _STATUS_BODY = obj({}, {"version": nullable(INT)})
 ROUTES = (
     Route(
         "GET", "/api/devices", _READ, "All devices, oldest first.", _list, returns=array(DEVICE), also=(404,),
-        query=(_USER, search("the name"), _AFTER, _LIMIT),
+        query=(_USER, search("the name"), _AFTER, LIMIT),
     ),
     Route(
         "GET", "/api/users/{key}/devices", _READ, "A user's devices, oldest first.", _of_user, returns=array(DEVICE),
-        also=(404,), query=(search("the name"), _AFTER, _LIMIT),
+        also=(404,), query=(search("the name"), _AFTER, LIMIT),
     ),
     Route(
         "POST", "/api/users/{key}/devices", _ADMIN, "Adds a device of a user.", _add, "device.add", "device", DEVICE, 201,

@@ -6,8 +6,8 @@ from typing import Any
 
 from coxswain.api import views
 from coxswain.api.bodies import one_line, policy, policy_change
-from coxswain.api.call import NODE_S, Call
-from coxswain.api.paging import search
+from coxswain.api.call import ALL, NODE_S, Call
+from coxswain.api.paging import LIMIT, search
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
@@ -15,7 +15,7 @@ from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.candidate import candidate_version
 
-__all__ = ["NODE", "ROUTES"]
+__all__ = ["NODE", "ROUTES", "WHERE"]
 
 _STATUSES = choice(*(status.value for status in NodeStatus))
 _POLICY_KEYS = {"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL}
@@ -96,9 +96,9 @@ _PLAN_KEYS = {
 STORED_NODE = shape("StoredNode", obj(_STORED))
 """A node as stored: what changes of it answer."""
 
-_WHERE = {"location": LOCATION}
+WHERE = {"location": LOCATION}
 
-NODE = shape("Node", obj(_STORED | _SEEN, _WHERE))
+NODE = shape("Node", obj(_STORED | _SEEN, WHERE))
 """A node as stored, with what its link reports."""
 
 PLAN = shape("Plan", obj(_PLAN_KEYS))
@@ -137,11 +137,10 @@ ISSUED = shape(
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _AFTER = Param("after", "the cursor of the page before: a name")
 _REGION = Param("region", "only nodes of these regions, separated by commas")
-_LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000))
 
 
 def _list(call: Call) -> Any:
-    limit = call.limit(default=10_000, high=10_000)
+    limit = call.limit(ALL, ALL)
     regions = call.word("region")
     chosen = tuple(regions.split(",")) if regions else ()
     found = call.ask("fleet", fleet.ListNodes(call.word("after") or "", limit + 1, call.wanted(), chosen))
@@ -192,7 +191,8 @@ def _edit(call: Call) -> Any:
         # If the node has changed since it was read here, the version is stale and nothing of this counts.
         policy_change(body, present),
     )
-    return views.node_brief(call.change("fleet", message))
+    call.change("fleet", message)
+    return _show(call)
 
 
 def _remove(call: Call) -> None:
@@ -266,7 +266,7 @@ _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
 ROUTES = (
     Route(
         "GET", "/api/nodes", _READ, "All nodes, by name.", _list, returns=array(NODE),
-        query=(search("name, region or address"), _AFTER, _LIMIT, _REGION),
+        query=(search("name, region or address"), _AFTER, LIMIT, _REGION),
     ),
     Route(
         "POST", "/api/nodes", _ADMIN, "Takes a node into the inventory.", _add, "node.add", "node",
@@ -276,7 +276,7 @@ ROUTES = (
     Route("GET", "/api/nodes/{key}", _READ, "One node, by id or name.", _show, returns=NODE, also=(404,)),
     Route(
         "PATCH", "/api/nodes/{key}", _ADMIN, "Changes what is given of a node.", _edit, "node.update",
-        returns=STORED_NODE, target="node", also=(404, 409),
+        returns=NODE, target="node", also=(404, 409),
         body=obj(
             {"version": INT},
             {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT)} | _POLICY_KEYS,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from coxswain.api.bodies import one_line
-from coxswain.api.call import Call
+from coxswain.api.bodies import naming, one_line
+from coxswain.api.call import ALL, Call
+from coxswain.api.paging import LIMIT
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
@@ -188,7 +189,7 @@ def _binding(view: m.BindingView) -> dict[str, Any]:
 
 
 def _list(call: Call) -> Any:
-    limit = call.limit(default=10_000, high=10_000)
+    limit = call.limit(ALL, ALL)
     found = call.ask("fleet", m.ListPaths(call.word("after") or "", limit + 1))
     page = [_path(view) for view in found[:limit]]
     return Reply(page, after=page[-1]["name"] if len(found) > limit else None)
@@ -203,7 +204,8 @@ def _add(call: Call) -> Any:
     name, nodes = body.need("name", str), tuple(body.texts("node_ids") or ())
     color, patience = body.get("color", str) or "", _patience(call)
     fallbacks = tuple(body.texts("fallback_ids") or ())
-    call.ask("fleet", m.PlanPath(name, nodes, fallbacks))  # what cannot be is refused at once, and not after an operation
+    with naming("node_ids"):  # what cannot be is refused at once, and not after an operation
+        call.ask("fleet", m.PlanPath(name, nodes, fallbacks))
     params = {"name": name, "nodes": list(nodes), "color": color, "fallbacks": list(fallbacks)} | patience
     return run_operation(call, "path.add", params, lambda made: _path(call.ask("fleet", m.GetPath(made.target_id))))
 
@@ -255,12 +257,13 @@ def _leave_at(call: Call) -> Any:
 def _plan(call: Call) -> Any:
     nodes, fallbacks = (tuple(call.body.texts(name) or ()) for name in ("node_ids", "fallback_ids"))
     message = m.PlanPath(call.body.get("name", str) or "", nodes, fallbacks)
-    plan: m.PathPlan = call.ask("fleet", message)
+    with naming("node_ids"):
+        plan: m.PathPlan = call.ask("fleet", message)
     return {"steps": list(plan.steps), "mtu": plan.mtu, "notes": list(plan.notes)}
 
 
 def _links(call: Call) -> Any:
-    limit = call.limit(default=10_000, high=10_000)
+    limit = call.limit(ALL, ALL)
     found = call.ask("fleet", m.ListNodeLinks(call.word("after") or "", limit + 1))
     page = [_link(view) for view in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
@@ -270,7 +273,7 @@ def _links(call: Call) -> Any:
 
 
 def _bindings(call: Call) -> Any:
-    limit = call.limit(default=1_000, high=10_000)
+    limit = call.limit(ALL, ALL)
     path = call.word("path")
     path_id = call.ask("fleet", m.GetPath(path)).path.id if path else ""
     found = call.ask("fleet", m.ListBindings(call.word("after") or "", limit + 1, path_id))
@@ -284,7 +287,9 @@ def _binding_of(call: Call) -> Any:
 
 def _bind(call: Call) -> Any:
     path = one_line("path_id", call.body.need("path_id", str))
-    return _move(call, call.ask("fleet", m.GetPath(path)).path.id)
+    with naming("path_id"):
+        view: m.PathView = call.ask("fleet", m.GetPath(path))
+    return _move(call, view.path.id)
 
 
 def _unbind(call: Call) -> Any:
@@ -334,14 +339,13 @@ def _device(call: Call) -> str:
 _READ, _ADMIN = Scope.READONLY, Scope.ADMIN
 _PATIENCE = Param("patience", "for how many seconds each stage waits for its nodes; absent: 45", limited(1, 3600))
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
-_LIMIT = Param("limit", "how many at most; 0 or absent: all", limited(0, 10_000))
 _SEEN = {"version": nullable(INT)}
 _LATER = (202, 404, 409, 502)
 
 ROUTES = (
     Route(
         "GET", "/api/paths", _READ, "All paths, by name.", _list, returns=array(PATH),
-        query=(Param("after", "the cursor of the page before: a name"), _LIMIT),
+        query=(Param("after", "the cursor of the page before: a name"), LIMIT),
     ),
     Route(
         "POST", "/api/paths", _ADMIN, "Builds a path over 2 or 3 nodes, the entry first; what fails is taken back.", _add,
@@ -374,14 +378,14 @@ ROUTES = (
     ),
     Route(
         "GET", "/api/node-links", _READ, "The links between nodes.", _links, returns=array(NODE_LINK),
-        query=(Param("after", "the cursor of the page before: an id"), _LIMIT),
+        query=(Param("after", "the cursor of the page before: an id"), LIMIT),
     ),
     Route(
         "GET", "/api/bindings", _READ, "Devices that are bound to a path, by id.", _bindings, returns=array(BINDING),
         query=(
             Param("path", "only those of this path, by id or name"),
             Param("after", "the cursor of the page before: a device id"),
-            _LIMIT,
+            LIMIT,
         ),
         also=(404,),
     ),

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from coxswain.api.areas.arrival import GIVEN, WAIT, arrived, given
-from coxswain.api.call import Call
+from coxswain.api.bodies import naming
+from coxswain.api.call import ALL, Call
+from coxswain.api.paging import LIMIT
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import INT, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.errors import NotFound
 from coxswain.messages import accounts
 from coxswain.model import Profile, ProfileProtocol
 
@@ -37,10 +40,14 @@ def profile(value: Profile) -> dict[str, Any]:
 
 
 def _list(call: Call) -> Any:
-    limit = call.limit(default=1_000, high=10_000)
-    key = call.word("user")
-    owner = call.user(key).id if key else ""
-    message = accounts.ListProfiles(call.word("device") or "", owner, call.word("after") or "", limit + 1)
+    limit = call.limit(ALL, ALL)
+    device = call.word("device") or ""
+    key = "" if device else call.word("user")  # the device wins (management-plane.md 3.2)
+    try:
+        owner = call.user(key).id if key else ""
+    except NotFound:
+        return []
+    message = accounts.ListProfiles(device, owner, call.word("after") or "", limit + 1)
     found = call.ask("fleet", message)
     page = [profile(value) for value in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
@@ -58,7 +65,8 @@ def _add(call: Call) -> Any:
         body.texts("entry_ips") or (),
         body.get("user_id", str) or "",
     )
-    change = call.change("fleet", message)
+    with naming("device_id"):
+        change = call.change("fleet", message)
     return profile(change.value) | given(call, change)
 
 
@@ -96,7 +104,7 @@ ROUTES = (
             Param("device", "id of the device"),
             Param("user", "id or e-mail address of the user"),
             Param("after", "the cursor of the page before: an id"),
-            Param("limit", "how many at most; 0 or absent: 1,000", limited(0, 10_000)),
+            LIMIT,
         ),
     ),
     Route(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from coxswain import __version__
+from coxswain.api.areas.nodes import WHERE
 from coxswain.api.bodies import one_line
 from coxswain.api.call import Call
 from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
-from coxswain.api.views import stamp
+from coxswain.api.views import stamp, where
 from coxswain.api.waiting import run_operation
 from coxswain.errors import Conflict, NotFound, Unavailable
 from coxswain.messages import servers as m
@@ -19,6 +21,9 @@ from coxswain.onboarding.binary import display_version, is_newer
 from coxswain.onboarding.candidate import candidate_version
 from coxswain.onboarding.sources import Sources
 from coxswain.servers import Relay, RelayKind, relay_host
+
+if TYPE_CHECKING:
+    from coxswain.geoip import Location
 
 __all__ = ["RELAY", "ROUTES", "relay_view"]
 
@@ -49,7 +54,8 @@ RELAY = shape(
             "tunnel_since": nullable(STAMP),
             "tunnel_error": TEXT,
             "version": INT,
-        }
+        },
+        WHERE,
     ),
 )
 
@@ -57,12 +63,12 @@ RELAY = shape(
 def relay_view(call: Call, relay: Relay | str) -> dict[str, Any]:
     """A relay by id, or as it is at hand. Without its onion key: who knows that has a proxy (relay-contract.md 6.6)."""
     r: Relay = call.ask("servers", m.GetRelay(relay)) if isinstance(relay, str) else relay
-    return _view(call, r, _tunnels(call).get(r.id))
+    return _view(call, r, _tunnels(call).get(r.id), call.locate([relay_host(r)]))
 
 
-def _view(call: Call, r: Relay, tunnel: TunnelView | None) -> dict[str, Any]:
+def _view(call: Call, r: Relay, tunnel: TunnelView | None, located: Mapping[str, Location]) -> dict[str, Any]:
     candidate = candidate_version(_sources(call).path_of("relay"))
-    return {
+    return where(located.get(relay_host(r))) | {
         "id": r.id,
         "name": r.name,
         "kind": r.kind.value,
@@ -124,7 +130,12 @@ def _on_machine(call: Call) -> Relay:
 def _list(call: Call) -> Any:
     tunnels = _tunnels(call)
     found = [*call.ask("servers", m.ListRelays()), *_embedded(tunnels)]
-    return page_of(call, found, lambda relay: str(relay.id), lambda relay: _view(call, relay, tunnels.get(relay.id)))
+    located = call.locate(relay_host(relay) for relay in found)
+
+    def view(relay: Relay) -> dict[str, Any]:
+        return _view(call, relay, tunnels.get(relay.id), located)
+
+    return page_of(call, found, lambda relay: str(relay.id), view)
 
 
 def _show(call: Call) -> Any:
@@ -136,7 +147,7 @@ def _show(call: Call) -> Any:
         if not inside:
             raise
         relay = inside[0]
-    return _view(call, relay, tunnels.get(relay.id))
+    return _view(call, relay, tunnels.get(relay.id), call.locate([relay_host(relay)]))
 
 
 def _delete(call: Call) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from coxswain.api import views
-from coxswain.api.areas.nodes import NODE
+from coxswain.api.areas.nodes import NODE, WHERE
 from coxswain.api.areas.operations import secrets_of
 from coxswain.api.areas.relays import RELAY, relay_view
 from coxswain.api.bodies import one_line
@@ -19,10 +20,14 @@ from coxswain.api.waiting import run_operation
 from coxswain.errors import InvalidInput
 from coxswain.messages import servers as m
 from coxswain.messages.access import RecordAction
+from coxswain.messages.fleet import ListNodes, NodeView, RemoveNode
 from coxswain.onboarding.sources import Sources
 from coxswain.operations.model import Operation
-from coxswain.servers import Server, check_ssh_host, check_ssh_port
+from coxswain.servers import Relay, Server, check_ssh_host, check_ssh_port
 from coxswain.ssh.hostkey import fingerprint_of
+
+if TYPE_CHECKING:
+    from coxswain.geoip import Location
 
 __all__ = ["ROUTES", "SERVER", "server_view", "sources"]
 
@@ -42,20 +47,24 @@ SERVER = shape(
             "status": TEXT,
             "facts": {"type": "object"},
             "version": INT,
-        }
+        },
+        WHERE,
     ),
 )
 SELF = shape(
     "Self",
-    obj({"name": TEXT, "status": TEXT, "public_ip": TEXT | {"description": "empty: unknown; nobody outside is asked"}}),
+    obj(
+        {"name": TEXT, "status": TEXT, "public_ip": TEXT | {"description": "empty: unknown; nobody outside is asked"}},
+        WHERE,
+    ),
 )
 _ROUTE_KEYS = {"route": array(TEXT)}
 _SOURCE_KEYS = {"binary_path": TEXT, "url": TEXT, "sha256": TEXT}
 
 
-def server_view(server: Server) -> dict[str, Any]:
-    """Host keys as fingerprints; empty: none."""
-    return {
+def server_view(server: Server, located: Mapping[str, Location] = MappingProxyType({})) -> dict[str, Any]:
+    """Host keys as fingerprints; empty: none. ``located``: hosts whose place is known."""
+    return views.where(located.get(server.ssh_host)) | {
         "id": server.id,
         "name": server.name,
         "region": server.region,
@@ -82,7 +91,9 @@ def _server(call: Call, key: str | None = None) -> Server:
 
 
 def _list(call: Call) -> Any:
-    return page_of(call, call.ask("servers", m.ListServers()), lambda server: str(server.id), server_view)
+    found: list[Server] = call.ask("servers", m.ListServers())
+    located = call.locate(server.ssh_host for server in found)
+    return page_of(call, found, lambda server: str(server.id), lambda server: server_view(server, located))
 
 
 def _own(call: Call) -> Any:
@@ -90,7 +101,16 @@ def _own(call: Call) -> Any:
     own = next((server for server in call.ask("servers", m.ListServers()) if server.is_self), None)
     if own is None:
         return {"name": "controller", "status": "active", "public_ip": ""}
-    return {"name": own.name, "status": own.status, "public_ip": own.ssh_host if _is_address(own.ssh_host) else ""}
+    address = own.ssh_host if _is_address(own.ssh_host) else ""
+    return _placed(call, address) | {"name": own.name, "status": own.status, "public_ip": address}
+
+
+def _placed(call: Call, host: str) -> dict[str, Any]:
+    return views.where(call.locate([host]).get(host)) if host else {}
+
+
+def _view(call: Call, server: Server) -> dict[str, Any]:
+    return _placed(call, server.ssh_host) | server_view(server)
 
 
 def _is_address(host: str) -> bool:
@@ -116,24 +136,43 @@ def _add(call: Call) -> Any:
     }
 
     def render(operation: Operation) -> Any:
-        return server_view(_server(call, str(operation.data["server_id"])))
+        return _view(call, _server(call, str(operation.data["server_id"])))
 
     return run_operation(call, "server.add", params, render, secrets=secrets)
 
 
 def _remove(call: Call) -> None:
     server = _server(call)
+    call.check_version(f"server {server.name}", server.version)
+    if not call.flag("empty") and not server.is_self:
+        _clear(call, server)
     call.change("servers", m.RemoveServer(call.caller, server.id, call.number("version")))
+
+
+def _clear(call: Call, server: Server) -> None:
+    """Takes the records of what is on a machine out of the inventory (management-plane.md 3.2), after everything was asked
+    that could refuse. What is used by clients is refused, with their number.
+    """
+    nodes: list[NodeView] = call.ask("fleet", ListNodes())
+    relays: list[Relay] = call.ask("servers", m.ListRelays())
+    on_it = [relay.id for relay in relays if relay.server_id == server.id]
+    for relay_id in on_it:
+        call.ask("servers", m.CheckNoHop(relay_id))
+    for view in nodes:
+        if view.node.server_id == server.id:
+            call.change("fleet", RemoveNode(call.caller, view.node.id))
+    for relay_id in on_it:
+        call.change("servers", m.RemoveRelay(call.caller, relay_id))
 
 
 def _trust(call: Call) -> Any:
     body = call.body
     message = m.TrustServer(call.caller, _server(call).id, body.need("host_key", str), body.get("version", int))
-    return server_view(call.change("servers", message))
+    return _view(call, call.change("servers", message))
 
 
 def _self(call: Call) -> Any:
-    return server_view(call.change("servers", m.RegisterSelf(call.caller, call.body.get("host", str) or "")))
+    return _view(call, call.change("servers", m.RegisterSelf(call.caller, call.body.get("host", str) or "")))
 
 
 def _key(call: Call) -> Any:
@@ -257,12 +296,13 @@ ROUTES = (
         "DELETE",
         "/api/servers/{id}",
         Scope.ADMIN,
-        "Takes a machine out of the inventory. 409 while nodes or relays are on it.",
+        "Takes a machine out of the inventory, with what is on it; there, everything is left as it is.",
         _remove,
         audit="server.rm",
         target="server",
         status=204,
-        query=(_VERSION,),
+        query=(_VERSION, Param("empty", "true: only if no node or relay is on it", BOOL)),
+        also=(404, 409),
     ),
     Route(
         "POST",

@@ -6,7 +6,8 @@ from typing import Any
 
 from coxswain.access.secrets import parse_lifetime
 from coxswain.api import views
-from coxswain.api.call import CHANGE_S, Call
+from coxswain.api.call import ALL, CHANGE_S, Call
+from coxswain.api.paging import LIMIT
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, obj, shape
 from coxswain.messages import access as m
@@ -23,7 +24,7 @@ CREATED = shape("CreatedToken", obj(_KEYS | {"secret": TEXT | {"description": "s
 
 
 def _list(call: Call) -> Any:
-    page: m.TokenPage = call.ask("access", m.ListTokens(call.word("after") or "", call.limit()))
+    page: m.TokenPage = call.ask("access", m.ListTokens(call.word("after") or "", call.limit(ALL, ALL)))
     found = [views.token(token) for token in page.tokens]
     return Reply(found, after=found[-1]["id"] if page.more else None)
 
@@ -50,7 +51,7 @@ ROUTES = (
         "GET", "/api/tokens", Scope.ADMIN, "All tokens, newest first.", _list, returns=array(TOKEN), also=(404,),
         query=(
             Param("after", "the cursor of the page before: an id"),
-            Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),
+            LIMIT,
         ),
     ),
     Route(

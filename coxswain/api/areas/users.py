@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from coxswain.api.areas.arrival import ARRIVAL, WAIT, arrived
-from coxswain.api.call import Call
-from coxswain.api.paging import search
+from coxswain.api.call import ALL, Call
+from coxswain.api.paging import LIMIT, search
 from coxswain.api.passwords import new_hash
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
@@ -33,7 +33,6 @@ USER_CHANGE = shape("VpnUserChange", obj(_KEYS | ARRIVAL))
 
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
 _AFTER = Param("after", "the cursor of the page before: an id")
-_LIMIT = Param("limit", "how many at most; 0 or absent: 1,000", limited(0, 10_000))
 
 
 def user(call: Call, value: User) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def user(call: Call, value: User) -> dict[str, Any]:
 
 
 def _list(call: Call) -> Any:
-    limit = call.limit(default=1_000, high=10_000)
+    limit = call.limit(ALL, ALL)
     message = accounts.ListUsers(call.word("after") or "", limit + 1, wanted=call.wanted(), by_contact=call.sees_contacts)
     found = call.ask("fleet", message)
     page = [user(call, value) for value in found[:limit]]
@@ -120,7 +119,7 @@ ROUTES = (
     Route(
         "GET", "/api/users", _READ, "All users of the VPN, oldest first. E-mail and phone are *** for scopes below admin.",
         _list, returns=array(USER), also=(404,),
-        query=(search("name or, for scope admin, e-mail address or phone number"), _AFTER, _LIMIT),
+        query=(search("name or, for scope admin, e-mail address or phone number"), _AFTER, LIMIT),
     ),
     Route(
         "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from coxswain.messages.audit import Caller
-from coxswain.messages.servers import AddRelay
+from coxswain.messages.servers import AddRelay, PutServer
 from coxswain.servers import Relay
 from tests.fleet import Controller
 from tests.mmdb import city, write_mmdb
 from tests.support import eventually
 
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFfO0ZtHt4P2SJUA157w8YSDWtv2g0faqFpBtbTDCuIV"
 MOUNTAIN = {"8.8.8.0/24": city(37.4, -122.1, "Mountain View", "United States", "US")}
 
 
@@ -76,6 +77,23 @@ def test_relays_are_on_the_map_as_well(located: Controller) -> None:
         ("r2", "Mountain View", "geoip"),
     ]
     assert found["places"] == []
+    places = {relay["name"]: relay.get("location", {}).get("city") for relay in located.client.get("/api/relays")}
+    assert places == {"r1": "Mountain View", "r2": "Mountain View", "r3": None}
+
+
+def test_machines_are_where_their_address_is(located: Controller) -> None:
+    """management-plane.md 3.3: ``location`` of Server and Self, left out where nobody knows."""
+    for host in ("8.8.8.8", "192.0.2.1"):
+        put = PutServer(Caller("tests", "system"), host, 22, "root", HOST_KEY)
+        located.system.ask("servers", put, deadline=30)
+    there, nowhere = located.client.get("/api/servers")
+    assert there["location"] == located.client.get("/api/servers")[0]["location"]
+    assert (there["location"]["city"], there["location"]["country_code"]) == ("Mountain View", "US")
+    assert "location" not in nowhere
+    assert "location" not in located.client.get("/api/self")
+    registered = located.client.post("/api/servers/self", {"host": "8.8.8.9"})
+    own = located.client.get("/api/self")
+    assert own["public_ip"] == "8.8.8.9" and own["location"] == registered["location"] == there["location"]
 
 
 def test_without_a_database_there_is_no_credit(controller: Controller) -> None:

@@ -72,6 +72,7 @@ def test_the_log_is_filtered(cox: Cox, controller: Controller) -> None:
     assert len(table) == 3 and table[0].split()[:2] == ["SEQ", "TIME"]
     cox("audit", "--since", "yesterday", code=2)
     cox("audit", "--limit", "0", code=2)
+    assert len(records(cox, "--limit", "5000")) == min(1_000, len(records(cox, "--limit", "1000")))
 
 
 def test_a_page_says_where_the_next_one_is(controller: Controller) -> None:
@@ -98,7 +99,7 @@ def test_every_field_of_a_record_is_as_the_contract_has_it(controller: Controlle
 
 @pytest.mark.parametrize(
     "query",
-    ["since=yesterday", "until=2026-01-01", "since=2026-01-01T00:00:00", "result=maybe", "limit=1001", "limit=-1", "after=x",
+    ["since=yesterday", "until=2026-01-01", "since=2026-01-01T00:00:00", "result=maybe", "limit=-1", "after=x",
      "above=-1", "actor=a&actor=b", "target=x", "since=2026-13-01T00:00:00Z", "since=0000-01-01T00:00:00Z"],
 )  # fmt: skip
 def test_a_bad_filter_is_named(controller: Controller, query: str) -> None:

@@ -69,7 +69,7 @@ def test_what_a_file_does_not_speak_of() -> None:
         ("fleet: 1\nnodes:\n  - name: a\n", "fleet.yaml:3: nodes[0]: control_addr or server: one of them"),
         ("fleet: 1\nnodes:\n  - name: no\n    control_addr: h\n", "fleet.yaml:3: nodes[0].name: text is needed"),
         ("fleet: 1\nnodes:\n  - name: 1.5\n", "fleet.yaml:3: nodes[0].name: '1.5' is read as something other than text"),
-        ("fleet: 1\nnodes:\n  - name: a b\n", "fleet.yaml:3: nodes[0].name: name: 'a b' is not a node name"),
+        ("fleet: 1\nnodes:\n  - name: ' '\n", "fleet.yaml:3: nodes[0].name: name: ' ' is not a name"),
         ("fleet: 1\nnodes:\n  - name: a\n    name: b\n", "fleet.yaml:4: nodes[0]: 'name' stands twice"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h}\n- {name: a, control_addr: i}\n", "fleet.yaml:4: node a is in the"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h, policy: {forwarding: off}}\n", "policy.masquerade: needs forw"),

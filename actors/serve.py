@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -23,11 +22,12 @@ from coxswain.config import Config
 from coxswain.config.live import LiveConfig
 from coxswain.errors import Refused
 from coxswain.keyring import KeySource, load_secret, open_keyring
+from coxswain.limits import raise_descriptor_limit
 from coxswain.messages.configuration import HungUp
 from coxswain.statedir import open_state_directory
 from coxswain.store import Durability, open_store
 
-__all__ = ["raise_descriptor_limit", "serve"]
+__all__ = ["serve"]
 
 _BUILD_ID = re.compile("[0-9a-f-]{16,64}")
 _STACK_BYTES = 512 * 1024
@@ -98,18 +98,6 @@ def _delete_stale_unpackings() -> None:
         its_name, _, its_build = other.name.rpartition("_")
         if its_name == name and its_build != build and _BUILD_ID.fullmatch(its_build):
             shutil.rmtree(other, ignore_errors=True)
-
-
-def raise_descriptor_limit() -> int:
-    """As many open descriptors as this process may have: a link is one, a browser a few, and the soft limit often 1,024.
-
-    Returns the limit that holds now.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _limit_arenas() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coxswain.errors import InvalidInput, Refused
+from coxswain.limits import raise_descriptor_limit
 from coxswain.relay.backend import Backend
 from coxswain.relay.contexts import Credentials, client_context, server_context
 from coxswain.relay.egress import EgressRelay
@@ -28,8 +29,15 @@ DRAIN_S = 10.0
 """Seconds for calls that are under way at the end; less than the unit's ``TimeoutStopSec``."""
 
 
+_CIRCUITS = 8192
+"""Of an onion relay. They come from few addresses: a controller's, or those of the hops before. A controller of a thousand
+nodes has a circuit for each, and for a while two, when it changes its path or its line broke.
+"""
+
+
 async def run_ingress(directory: Path, client_addr: str, tunnel_addr: str, log: logging.Logger) -> None:
     """Serves until SIGTERM or SIGINT. Raises ``Refused`` (its files), ``OSError`` (its ports)."""
+    raise_descriptor_limit()
     fleet, device = _material(directory, "fleet-ca.crt"), _material(directory, "device-ca.crt")
     tunnels = Tunnels(_context(lambda: server_context(fleet)), log)
     backend = Backend(tunnels.ways, _context(lambda: client_context(fleet, alpn=("h2",))))
@@ -53,6 +61,7 @@ async def run_egress(
     directory: Path, tunnel_addr: str, allow: Sequence[str], log: logging.Logger, *, anywhere: bool = False
 ) -> None:
     """Serves until SIGTERM or SIGINT. Raises as ``run_ingress`` and ``_allowed``."""
+    raise_descriptor_limit()
     context = _context(lambda: server_context(_material(directory, "fleet-ca.crt"), alpn=(TAKES_POLICIES,)))
     relay = EgressRelay(context, log, allowed=_allowed(directory, allow, anywhere=anywhere, log=log))
     listener = Listener(relay.serve, log, limit=256, per_host=64)
@@ -67,9 +76,10 @@ async def run_onion(
     directory: Path, listen: str, allow: Sequence[str], log: logging.Logger, *, anywhere: bool = False
 ) -> None:
     """Serves until SIGTERM or SIGINT. Raises ``InvalidInput`` (its key), ``OSError``, and as ``_allowed``."""
+    raise_descriptor_limit()
     key, _ = load_or_create_onion_key(directory / "onion.key")
     allowed = _allowed(directory, allow, anywhere=anywhere, log=log)
-    listener = Listener(OnionRelay(key, allowed=allowed).serve, log, per_host=1024)
+    listener = Listener(OnionRelay(key, allowed=allowed).serve, log, limit=_CIRCUITS, per_host=_CIRCUITS // 2)
     over = _signalled()
     log.info("[relay] onion relay ready on %s", await listener.start(listen))
     await over.wait()

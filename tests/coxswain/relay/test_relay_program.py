@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -19,10 +20,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import coxswain
+from coxswain.control_path import onion
 from coxswain.onboarding.units import egress_unit, onion_unit
 from coxswain.relay.byte_stream import SocketStream
 from coxswain.relay.contexts import client_context
 from coxswain.relay.main import cli
+from coxswain.relay.onion_layers import decode_key
 from coxswain.relay.stream_tls import tls_over
 from coxswain.relay.yamux import Session
 from tests.relays import Pki, relay_program
@@ -171,3 +174,35 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         at = f"127.0.0.1:{taken.getsockname()[1]}"
         done = relay("onion", "--listen", at, "--allow-any", "--config-dir", str(tmp_path))
     assert done.returncode == 1 and "in use" in done.stderr
+
+
+def test_an_onion_relay_carries_a_controller_of_a_thousand_nodes_that_lost_its_line(tmp_path: Path) -> None:
+    """All circuits come from one address, and come again before the dead ones are missed; each is two descriptors."""
+    done = CliRunner().invoke(cli, ["onion-key", "--config-dir", str(tmp_path)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    listening = ("onion", "--listen", "127.0.0.1:0", "--allow", "127.0.0.1", "--config-dir", str(tmp_path))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the relay inherits it, as it does of systemd
+    try:
+        with relay_program(*listening) as (_, log):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            found = re.search(r"ready on (\S+)", log())
+            assert found is not None, log()
+            asyncio.run(_through_a_crowd(found[1], decode_key(done.stdout.strip()), 2_200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _through_a_crowd(relay_at: str, key: bytes, count: int) -> None:
+    host, _, port = relay_at.rpartition(":")
+    server = await asyncio.start_server(lambda _, writer: writer.write(b"hello"), host, 0)
+    target = f"{host}:{server.sockets[0].getsockname()[1]}"
+    crowd = [(await asyncio.open_connection(host, int(port)))[1] for _ in range(count)]
+    setup, keys = onion.build([(relay_at, key)], target)
+    stream = SocketStream(*await asyncio.open_connection(host, int(port)))
+    await stream.write(setup)
+    async with asyncio.timeout(30):
+        assert await onion.veil(stream, keys).read() == b"hello"
+    for writer in crowd:
+        writer.transport.abort()
+    stream.abort()
+    server.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from actors.serve import raise_descriptor_limit
+from coxswain.limits import raise_descriptor_limit
 
 
 def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:

@@ -27,7 +27,8 @@ class EventFunnel:
         batch_size: items in one batch at most.
         linger_s: seconds from one batch to the next: what comes meanwhile goes together. Each batch costs a commit.
         unwatched_s: the same while nobody follows what happens.
-        is_watched: whether somebody does; asked on the loop.
+        is_watched: whether somebody does; asked on the loop, and again every ``linger_s``: who comes in meanwhile waits no
+            longer than the others.
         crowd: as many items are company enough, and their batch goes ``crowd_s`` after the last one.
         resend_s: after how long without acknowledgement a batch is sent again.
     """
@@ -113,12 +114,17 @@ class EventFunnel:
 
     def _dispatch_soon(self) -> None:
         self._cancel_timer()
+        pause = self._crowd_s if len(self._waiting) >= self._crowd else self._linger_s
         loop = asyncio.get_running_loop()
-        if len(self._waiting) >= self._crowd:
-            pause = self._crowd_s
+        self._timer = loop.call_later(max(0.0, self._sent_at + pause - loop.time()), self._dispatch_if_due)
+
+    def _dispatch_if_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        left = self._sent_at + self._unwatched_s - loop.time()
+        if left <= 0 or len(self._waiting) >= self._crowd or self._is_watched():
+            self._dispatch()
         else:
-            pause = self._linger_s if self._is_watched() else self._unwatched_s
-        self._timer = loop.call_later(max(0.0, self._sent_at + pause - loop.time()), self._dispatch)
+            self._timer = loop.call_later(min(self._linger_s, left), self._dispatch_if_due)
 
     def _dispatch(self) -> None:
         self._cancel_timer()

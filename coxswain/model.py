@@ -226,7 +226,6 @@ class Node:
         link_revision: the greatest that was sent with inner links.
         xray_confirmed: fingerprint of the XRay inbound that it last acknowledged; empty: none.
         agent_started_at: when its agent started, roughly; 0: not known.
-        tunnel_ipv6: its agent does for clients' IPv6 what it does for their IPv4 (existing agents do not).
         server_id: the machine it runs on, if that is known; empty: not.
         version: for optimistic concurrency; a change carries the version that its author saw.
     """

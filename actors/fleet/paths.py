@@ -170,8 +170,9 @@ def _name(fleet: FleetState, name: str) -> str:
 def _hops(fleet: FleetState, keys: Sequence[str], fallbacks: Sequence[str] = ()) -> tuple[list[Node], list[Node]]:
     """The nodes of a path, and those that may take the place of its exit."""
     nodes, others = ([fleet.find(key) for key in some] for some in (keys, fallbacks))
-    hops = check_hops([node.id for node in nodes])
-    check_fallbacks(hops, [node.id for node in others])
+    names = {node.id: node.name for node in (*nodes, *others)}
+    hops = check_hops([node.id for node in nodes], names)
+    check_fallbacks(hops, [node.id for node in others], names)
     for dialer, target in _edges(nodes, others):
         check_joint(dialer, target)
     return nodes, others

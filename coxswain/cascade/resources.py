@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from coxswain.cascade.types import NodeLink
 from coxswain.errors import Conflict, InvalidInput
@@ -46,28 +47,30 @@ LEAST_MTU = 1280
 
 _MOST_MTU = 1420
 _MAX_INDEX = 65_535 - 51_820
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}|")
 _INTERFACE = re.compile(r"awg([1-9][0-9]{0,4})")
 
 
-def check_hops(hops: Sequence[str]) -> tuple[str, ...]:
-    """2 or 3 different nodes, given as ids."""
+def check_hops(hops: Sequence[str], names: Mapping[str, str] = _NO_NAMES) -> tuple[str, ...]:
+    """2 or 3 different nodes, given as ids; ``names``: what an operator calls them."""
     if not 2 <= len(hops) <= MAX_HOPS:
         raise InvalidInput(f"node_ids: {counted(len(hops), 'node')} cannot make a path; 2 or {MAX_HOPS} can, entry first")
     if len(set(hops)) != len(hops):
         twice = next(hop for hop in hops if hops.count(hop) > 1)
-        raise InvalidInput(f"node_ids: {twice[:80]!r} comes twice; a path visits each of its nodes once")
+        raise InvalidInput(f"node_ids: {names.get(twice, twice)[:80]!r} comes twice; a path visits each of its nodes once")
     return tuple(hops)
 
 
-def check_fallbacks(hops: Sequence[str], fallbacks: Sequence[str]) -> tuple[str, ...]:
-    """Up to ``MAX_FALLBACKS`` other nodes, given as ids."""
+def check_fallbacks(hops: Sequence[str], fallbacks: Sequence[str], names: Mapping[str, str] = _NO_NAMES) -> tuple[str, ...]:
+    """Up to ``MAX_FALLBACKS`` other nodes, given as ids; ``names``: what an operator calls them."""
     if len(fallbacks) > MAX_FALLBACKS:
         raise InvalidInput(f"fallback_ids: {len(fallbacks)} are too many; a path has at most {MAX_FALLBACKS}")
     for place, node_id in enumerate(fallbacks):
         if node_id in hops or node_id in fallbacks[:place]:
+            called = names.get(node_id, node_id)[:80]
             raise InvalidInput(
-                f"fallback_ids: {node_id[:80]!r} is a node of the path already; a fallback is another node, named once"
+                f"fallback_ids: {called!r} is a node of the path already; a fallback is another node, named once"
             )
     return tuple(fallbacks)
 

@@ -16,6 +16,7 @@ import click
 
 from coxswain.cli.client import Client
 from coxswain.cli.files import written
+from coxswain.cli.moments import Moment
 from coxswain.cli.output import ago, clean, client, config_option, confirm, facts, json_option, print_json, table
 from coxswain.errors import InvalidInput
 from coxswain.words import counted
@@ -26,25 +27,7 @@ _POLL_S = 1.0
 _PAGE = 1_000
 _VERIFY_S = 1_900.0
 _BROKEN = 1
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MOST_CHECKPOINTS = 20
-
-
-class _Moment(click.ParamType):  # type: ignore[type-arg]
-    """A time, or how long ago that was."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value[-1:] in _UNITS and value[:-1].isdigit():
-            moment = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(value[:-1]) * _UNITS[value[-1]])
-            return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-        try:
-            moment = dt.datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither like 30m, 24h or 7d, nor like 2026-01-02 or 2026-01-02T03:04:05Z", param, ctx)
-        # Without an offset it is a time of this machine.
-        return moment.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @click.group(invoke_without_command=True)
@@ -54,8 +37,8 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 @click.option("--actor", metavar="NAME", help="Only of this actor.")
 @click.option("--target", metavar="ID", help="Only about the thing with this id.")
 @click.option("--result", type=click.Choice(["ok", "error"]), help="Only what succeeded, or what failed or was refused.")
-@click.option("--since", type=_Moment(), help="Not older: 30m, 24h, 7d, or a time.")
-@click.option("--until", type=_Moment(), help="Not younger.")
+@click.option("--since", type=Moment(), help="Not older: 30m, 24h, 7d, or a time.")
+@click.option("--until", type=Moment(), help="Not younger.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C; with --json, a record a line.")
 @click.pass_context
@@ -227,11 +210,19 @@ def prove(config: str | None, seq: int | None, file: str | None, out: str | None
 @audit.command("check-proof")
 @json_option
 @click.argument("file", metavar="FILE")
-@click.option("--key", "key", required=True, metavar="KEY", help="The log's public key, or a file that holds it.")
+@click.option("--key", metavar="KEY", help="The log's public key (see cox audit head), or a file with it; needed.")
 @click.option("--against", "files", multiple=True, metavar="FILE", help="A checkpoint that was kept elsewhere.")
 @click.option("--max-age", type=click.IntRange(min=1), metavar="SECONDS", help="Fail if its checkpoint is older than this.")
-def check_proof(file: str, key: str, files: tuple[str, ...], max_age: int | None, *, as_json: bool) -> None:
-    """Check a proof or an export. Needs neither a daemon nor a configuration. Exit code 1 if it does not hold."""
+def check_proof(file: str, key: str | None, files: tuple[str, ...], max_age: int | None, *, as_json: bool) -> None:
+    """Check a proof or an export. Needs neither a daemon nor a configuration. Exit code 1 if it does not hold.
+
+    The key is yours to keep, as the checkpoints are: one that came with the proof shows only that somebody signed it.
+    """
+    if key is None:
+        raise InvalidInput(
+            "--key: without the public key of the log nothing tells who signed this",
+            remedy="On the controller it is shown by: cox audit head",
+        )
     from coxswain.audit.note import BadNote, Verifier  # noqa: PLC0415 - cryptography takes time to import
     from coxswain.audit.offline import check  # noqa: PLC0415
 

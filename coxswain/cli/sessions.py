@@ -13,6 +13,7 @@ import click
 
 from coxswain.cli.client import Client
 from coxswain.cli.files import written
+from coxswain.cli.moments import Moment
 from coxswain.cli.names import called, marked, whole
 from coxswain.cli.output import ago, client, config_option, duration, facts, json_option, print_json, size, table
 from coxswain.words import counted
@@ -111,8 +112,8 @@ def show(session: str, config: str | None, *, as_json: bool) -> None:
 @click.option("--device", metavar="DEVICE", help="Only of this device (name or id, also of a removed one).")
 @click.option("--user", metavar="USER", help="Only of this user (name, e-mail or id, also of a removed one).")
 @click.option("--from", "source_ip", metavar="ADDRESS", help="Only from this address.")
-@click.option("--since", metavar="TIME", help="Not before this time, such as 2026-01-31T12:00:00Z.")
-@click.option("--until", metavar="TIME", help="Not after this time.")
+@click.option("--since", type=Moment(), help="Not older: 30m, 24h, 7d, or a time.")
+@click.option("--until", type=Moment(), help="Not younger.")
 @click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol.")
 @click.option("--reason", metavar="WORD", help="Only stays that ended so, such as roamed or idle.")
 @click.option("--limit", type=_LIMIT, default=50, show_default=True)
@@ -200,8 +201,8 @@ def _text(cell: Any) -> Any:
 @config_option
 @json_option
 @click.option("--by", type=click.Choice(["user", "device", "node"]), default="user", show_default=True, help="Of whom.")
-@click.option("--since", metavar="TIME", help="Not before the day (UTC) of this time, such as 2026-01-31T00:00:00Z.")
-@click.option("--until", metavar="TIME", help="Not after the day (UTC) of this time.")
+@click.option("--since", type=Moment(), help="Not before the day (UTC) of this time: 24h, 7d, or a date.")
+@click.option("--until", type=Moment(), help="Not after the day (UTC) of this time.")
 @click.option("--node", metavar="NODE", help="Only on this node (name or id, also of a removed one).")
 @click.option("--device", metavar="DEVICE", help="Only of this device (name or id, also of a removed one).")
 @click.option("--user", metavar="USER", help="Only of this user (name, e-mail or id, also of a removed one).")

@@ -175,3 +175,18 @@ def test_with_nobody_watching_more_go_together() -> None:
         assert len((await tracker.next(3)).items) == 1
 
     run(body)
+
+
+def test_whoever_comes_in_meanwhile_waits_no_longer_than_the_others() -> None:
+    async def body() -> None:
+        tracker, watched = Tracker(), [False]
+        funnel = EventFunnel("e", tracker.take, linger_s=0.001, unwatched_s=3_600, is_watched=lambda: watched[0])
+        await funnel.put(item(0))
+        funnel.acknowledge("e", (await tracker.next(1)).number)
+        await funnel.put(item(1))
+        await asyncio.sleep(0.05)
+        assert (len(tracker.batches), funnel.depth) == (1, 1)
+        watched[0] = True  # and nothing comes that would have the funnel look
+        assert len((await tracker.next(2)).items) == 1
+
+    run(body)

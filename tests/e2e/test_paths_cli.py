@@ -69,6 +69,11 @@ def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
     code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0")
     assert code == 2
     assert "node_ids" in err
+    code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0,n1,n0")
+    assert code == 2
+    assert "'n0' comes twice" in err
+    code, _, err = cox(fleet, "paths", "plan", "--hops", "n0,n1", "--fallback", "n1")
+    assert "'n1' is a node of the path already" in err
     code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0,nobody")
     assert code == 4
     code, _, err = cox(fleet, "paths", "plan")

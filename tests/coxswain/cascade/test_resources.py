@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from coxswain.cascade.resources import (
     check_color,
+    check_fallbacks,
     check_hops,
     check_joint,
     endpoint,
@@ -87,6 +88,14 @@ def test_where_a_node_is_dialled(fields: dict[str, object], expected: str) -> No
 def test_other_than_two_or_three_different_nodes_make_no_path(hops: list[str]) -> None:
     with pytest.raises(InvalidInput, match="node_ids"):
         check_hops(hops)
+
+
+def test_a_node_that_comes_twice_is_called_what_its_operator_calls_it() -> None:
+    names = {"nod_1": "fra-1", "nod_2": "ams-1"}
+    with pytest.raises(InvalidInput, match="node_ids: 'fra-1' comes twice"):
+        check_hops(["nod_1", "nod_1"], names)
+    with pytest.raises(InvalidInput, match="fallback_ids: 'ams-1' is a node of the path already"):
+        check_fallbacks(["nod_1", "nod_2"], ["nod_2"], names)
 
 
 @pytest.mark.parametrize(

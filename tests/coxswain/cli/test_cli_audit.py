@@ -299,4 +299,6 @@ def test_options_before_a_subcommand_are_its_own_or_an_error(controller: Control
 def test_a_file_that_is_not_there_is_no_broken_log(cox: Cox) -> None:
     """Exit code 1 says that something is not what it was."""
     assert "no-such-file: cannot be read: No such file" in cox("audit", "verify", "--against", "no-such-file", code=2).stderr
+    keyless = cox("audit", "check-proof", "no-such-file", code=2, config=False).stderr
+    assert "--key" in keyless and "cox audit head" in keyless
     assert "cannot be read" in cox("audit", "check-proof", "no-such-file", "--key", "nor-this", code=2, config=False).stderr

@@ -265,3 +265,11 @@ def test_the_configuration_of_a_running_daemon(cox: Cox, controller: Controller)
         path.write_text(before)
         cox("config", "reload")
     assert "nothing waits" in cox("config", "show", "--pending").stdout
+
+
+@pytest.mark.parametrize("what", ["events", "totals"])
+def test_when_is_said_as_to_the_audit_log(cox: Cox, what: str) -> None:
+    for since in ("2h", "3d", "2026-01-31", "2026-01-31T12:00:00Z"):
+        cox("sessions", what, "--since", since, "--until", "1m")
+    for mistaken in ("yesterday", "2 h", "99999999999d", "-1h"):
+        assert "like 30m, 24h or 7d" in cox("sessions", what, "--since", mistaken, code=2).stderr

@@ -37,11 +37,13 @@ _HOST_LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)$")
 
 def check_name(name: str) -> str:
     """Returns ``name``, trimmed and in composed form (NFC): of a node, a machine, a relay, a path, which existing callers
-    name as they like. Raises ``InvalidInput`` if it is none.
+    name as they like. Raises ``InvalidInput`` if it is none, or one that no path of a URL could ask for.
     """
     trimmed = unicodedata.normalize("NFC", name.strip(" "))
-    if not trimmed or len(trimmed) > _LONGEST_NAME or not trimmed.isprintable():
-        raise InvalidInput(f"name: {name[:80]!r} is not a name: 1 to {_LONGEST_NAME} printable characters")
+    if not trimmed or len(trimmed) > _LONGEST_NAME or not trimmed.isprintable() or "/" in trimmed or trimmed in {".", ".."}:
+        raise InvalidInput(
+            f"name: {name[:80]!r} is not a name: 1 to {_LONGEST_NAME} printable characters, none of them a slash"
+        )
     return trimmed
 
 

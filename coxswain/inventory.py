@@ -41,9 +41,7 @@ def check_name(name: str) -> str:
     """
     trimmed = unicodedata.normalize("NFC", name.strip(" "))
     if not trimmed or len(trimmed) > _LONGEST_NAME or not trimmed.isprintable() or "/" in trimmed or trimmed in {".", ".."}:
-        raise InvalidInput(
-            f"name: {name[:80]!r} is not a name: 1 to {_LONGEST_NAME} printable characters, none of them a slash"
-        )
+        raise InvalidInput(f"name: {name[:80]!r} is not a name: 1 to {_LONGEST_NAME} printable characters, no slash")
     return trimmed
 
 

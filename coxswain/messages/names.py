@@ -53,14 +53,17 @@ class FindNamed:
 
 @dataclass(frozen=True, slots=True)
 class ListRemoved:
-    """Asked by doors. Reply: list of ``Named``, what was removed last first. Empty: any. ``wanted``: a part of the name or
-    of who removed it, or an id. ``after``: the id of the last one of the page before. Raises ``NotFound`` if that is gone.
+    """Asked by doors. Reply: list of ``Named``, what was removed last first. Empty: any.
+
+    ``wanted``: a part of the name or, ``by_actor``, of who removed it, or an id. ``after``: the id of the last one of the
+    page before. Raises ``NotFound`` if that is gone.
     """
 
     kind: str = ""
     wanted: str = ""
     limit: int = 100
     after: str = ""
+    by_actor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def list_removed(tx: Tx, query: ListRemoved) -> list[Named]:
         wheres.append("kind = ?")
         values.append(query.kind)
     if query.wanted:
-        found, more = containing(("name", "removed_by"), query.wanted)
+        found, more = containing(("name", "removed_by") if query.by_actor else ("name",), query.wanted)
         wheres.append(f"(id = ? OR user_id = ? OR {found})")
         values += (query.wanted, query.wanted, *more)
     if query.after:

@@ -12,6 +12,7 @@ from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullab
 from coxswain.api.views import stamp
 from coxswain.errors import InvalidInput
 from coxswain.messages.names import ForgetName, Kind, ListRemoved, Named
+from coxswain.model import MASKED
 
 __all__ = ["ROUTES"]
 
@@ -42,7 +43,8 @@ def _list(call: Call) -> Any:
     limit, kind = call.limit(), call.word("kind") or ""
     if kind and kind not in _KINDS:
         raise InvalidInput(f"kind: {kind[:40]!r} is none of {', '.join(_KINDS)}")
-    found: list[Named] = call.ask("session_archive", ListRemoved(kind, call.wanted(), limit + 1, call.word("after") or ""))
+    query = ListRemoved(kind, call.wanted(), limit + 1, call.word("after") or "", by_actor=call.sees_contacts)
+    found: list[Named] = call.ask("session_archive", query)
     page = found[:limit]
     return Reply(_views(call, page), after=page[-1].id if len(found) > limit else None)
 
@@ -55,6 +57,7 @@ def _some(call: Call, ids: list[str]) -> Any:
 
 
 def _views(call: Call, found: list[Named]) -> list[dict[str, Any]]:
+    """Who did what is in the audit log, which is for admins, and so is who removed it."""
     owners = call.names(each.user_id for each in found)
     return [
         {
@@ -64,7 +67,7 @@ def _views(call: Call, found: list[Named]) -> list[dict[str, Any]]:
             "user_id": each.user_id or None,
             "user_name": owners[each.user_id].name if each.user_id in owners else None,
             "removed_at": stamp(each.removed_at),
-            "removed_by": each.removed_by,
+            "removed_by": each.removed_by if call.sees_contacts else MASKED,
         }
         for each in found
     ]
@@ -77,11 +80,11 @@ def _forget(call: Call) -> Any:
 ROUTES = (
     Route(
         "GET", "/api/removed", Scope.READONLY,
-        "Names of users, devices and nodes that were removed, the last ones first; kept while history has their ids.", _list,
+        "Names of users, devices and nodes that were removed, the last ones first.", _list,
         returns=array(REMOVED), also=(404,),
         query=(
             Param("kind", "only users, devices or nodes", choice(*_KINDS)),
-            search("the name, or of who removed it"),
+            search("the name or, for scope admin, of who removed it"),
             Param("ids", f"only those with these ids, at most {_MOST_IDS} with commas between them; all of them at once"),
             Param("after", "the cursor of the page before: an id"),
             Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),

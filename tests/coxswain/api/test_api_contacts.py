@@ -65,6 +65,27 @@ def test_nor_can_they_be_guessed(webbed: Controller, web: Web, people: dict[str,
         assert there.error.replace(EMAIL, "") == elsewhere.error.replace("nobody@example.org", "")
 
 
+def test_nor_by_a_filter_of_history(webbed: Controller, web: Web, people: dict[str, Any]) -> None:
+    web.token = token(webbed, "monitor")
+    for path in ("/api/sessions", "/api/sessions/history", "/api/sessions/totals"):
+        assert webbed.client.get(f"{path}?user={EMAIL}") == []
+        there, elsewhere = web.get(f"{path}?user={EMAIL}"), web.get(f"{path}?user=nobody@example.org")
+        assert there.status == elsewhere.status == 404
+        assert there.error.replace(EMAIL, "") == elsewhere.error.replace("nobody@example.org", "")
+
+
+@pytest.mark.parametrize("scope", ["readonly", "monitor"])
+def test_who_removed_somebody_is_for_admins_like_the_log_of_it(webbed: Controller, web: Web, scope: str) -> None:
+    gone = webbed.client.post("/api/users", {"name": "Gone"})["id"]
+    webbed.client.call("DELETE", f"/api/users/{gone}")
+    [whole] = webbed.client.get(f"/api/removed?ids={gone}")
+    web.token = token(webbed, scope)
+    assert web.get(f"/api/removed?ids={gone}").json == [whole | {"removed_by": MASKED}]
+    assert whole["removed_by"] not in {"", MASKED}
+    assert gone in {each["id"] for each in webbed.client.get(f"/api/removed?q={whole['removed_by']}")}
+    assert web.get(f"/api/removed?q={whole['removed_by']}").json == []
+
+
 @pytest.mark.parametrize("scope", ["readonly", "monitor"])
 def test_no_route_that_they_may_read_tells(webbed: Controller, web: Web, people: dict[str, Any], scope: str) -> None:
     web.token = token(webbed, scope)

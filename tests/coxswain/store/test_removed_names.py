@@ -174,7 +174,7 @@ def test_the_list_is_in_the_order_of_removal_and_comes_in_pages(world: Store) ->
         return [each.id for each in read(world, names.list_removed, ListRemoved(**query))]
 
     assert some(kind="node") == some(wanted="AM") == ["nod_a"]
-    assert some(wanted="eve") == ["usr_a", "dev_a2", "dev_a1"]
+    assert some(wanted="eve", by_actor=True) == ["usr_a", "dev_a2", "dev_a1"] and some(wanted="eve") == []
     assert some(wanted="usr_b") == ["dev_b1"] and some(wanted="%") == []
     with pytest.raises(NotFound, match="after"):
         some(after="dev_gone")

@@ -21,6 +21,7 @@ from coxswain.store import Durability, Tx
 from coxswain.store import accounts as rows
 from coxswain.store import bundles as bundle_rows
 from coxswain.store import fleet as fleet_rows
+from coxswain.store import names as name_rows
 from coxswain.store import peers as peer_rows
 from coxswain.store import tickets as ticket_rows
 
@@ -123,9 +124,10 @@ def _remove_user(fleet: FleetState, message: m.RemoveUser) -> Committed[m.Change
 def _get_user(fleet: FleetState, message: m.GetUser) -> User:
     with fleet.store.read() as tx:
         user = rows.find_user(tx, message.key)
+        was = "" if user else name_rows.was(tx, message.key)
     if user is None or not (message.by_contact or user.id == message.key):
         keys = "id or e-mail" if message.by_contact else "id"
-        raise NotFound(f"user: there is no user with the {keys} {message.key[:80]!r}", remedy="See: cox users list")
+        raise NotFound(f"user: there is no user with the {keys} {message.key[:80]!r}{was}", remedy="See: cox users list")
     return user
 
 
@@ -220,14 +222,16 @@ def known_device(tx: Tx, device_id: str) -> Device:
     """Raises ``NotFound``."""
     device = rows.get_device(tx, device_id)
     if device is None:
-        raise NotFound(f"device: there is no device with the id {device_id[:80]!r}", remedy="See: cox devices list")
+        what = f"device: there is no device with the id {device_id[:80]!r}{name_rows.was(tx, device_id)}"
+        raise NotFound(what, remedy="See: cox devices list")
     return device
 
 
 def _known_user(tx: Tx, user_id: str) -> User:
     user = rows.get_user(tx, user_id)
     if user is None:
-        raise NotFound(f"user: there is no user with the id {user_id[:80]!r}", remedy="See: cox users list")
+        what = f"user: there is no user with the id {user_id[:80]!r}{name_rows.was(tx, user_id)}"
+        raise NotFound(what, remedy="See: cox users list")
     return user
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from coxswain.clock import to_micros
+from coxswain.clock import rfc3339, to_micros
 from coxswain.errors import CoxswainError, InvalidInput, NotFound
 from coxswain.messages.names import FindNamed, Kind, ListRemoved, Named
 from coxswain.store.api import Row, Tx, Value, containing, in_lists
@@ -23,6 +23,7 @@ __all__ = [
     "names_of",
     "outlived",
     "purge",
+    "was",
 ]
 
 _TABLES: dict[str, tuple[Kind, str, str]] = {
@@ -83,6 +84,14 @@ def names_of(tx: Tx, ids: Iterable[str]) -> dict[str, Named]:
         rows = tx.execute(f"SELECT {_REMOVED} FROM removed_names WHERE id IN ({marks})", part)  # noqa: S608
         found |= {row[0]: _named(row) for row in rows}
     return found
+
+
+def was(tx: Tx, row_id: str) -> str:
+    """For the end of the sentence that there is none with this id: what it was called before it was removed, and when that
+    was. Empty: nobody knows of it.
+    """
+    found = names_of(tx, [row_id]).get(row_id)
+    return f": it was {found.name!r}, which was removed at {rfc3339(found.removed_at)}" if found and found.removed_at else ""
 
 
 def list_removed(tx: Tx, query: ListRemoved) -> list[Named]:

@@ -164,6 +164,13 @@ def test_what_was_removed_is_listed_with_when_and_by_whom(controller: Controller
     assert "tablet" in cox("removed", "--kind", "device") and "There are none." in cox("removed", "--find", "nothing")
 
 
+def test_who_follows_an_old_link_is_told_what_it_was(controller: Controller, past: Past) -> None:
+    for path, name in ((f"/api/devices/{past.device}", "phone"), (f"/api/users/{past.other_user}", "Grace")):
+        with pytest.raises(RemoteError, match=rf"with the id .*: it was '{name}', which was removed at 20\d\d-") as caught:
+            controller.client.get(path)
+        assert caught.value.status == 404
+
+
 def test_who_is_to_be_forgotten_is(controller: Controller, cox: Cox) -> None:
     client = controller.client
     user = client.post("/api/users", {"name": "Forget Me"})["id"]

@@ -18,7 +18,8 @@ class Region:
 
 
 _PLACES = (
-    (("nyc", "ewr"), 40.71, -74.01, "New York", "US"),
+    (("nyc",), 40.71, -74.01, "New York", "US"),
+    (("ewr",), 40.74, -74.17, "New Jersey", "US"),
     (("sfo",), 37.77, -122.42, "San Francisco", "US"),
     (("tor",), 43.65, -79.38, "Toronto", "CA"),
     (("ams",), 52.37, 4.9, "Amsterdam", "NL"),

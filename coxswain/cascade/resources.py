@@ -48,7 +48,7 @@ LEAST_MTU = 1280
 _MOST_MTU = 1420
 _MAX_INDEX = 65_535 - 51_820
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
-_COLOR = re.compile(r"#[0-9a-fA-F]{6}|")
+_COLOR = re.compile(r"[0-9a-f]{6}|[0-9a-f]{3}")
 _INTERFACE = re.compile(r"awg([1-9][0-9]{0,4})")
 
 
@@ -76,10 +76,14 @@ def check_fallbacks(hops: Sequence[str], fallbacks: Sequence[str], names: Mappin
 
 
 def check_color(color: str) -> str:
-    """``#rrggbb``, or empty for one that the dashboard chooses."""
-    if not _COLOR.fullmatch(color):
+    """``#rrggbb``, which may be given without its ``#`` or in three digits (fleet-model.md 6.9: hex), or empty for one that
+    the dashboard chooses.
+    """
+    digits = color.strip().lower().removeprefix("#")
+    if color.strip() and not _COLOR.fullmatch(digits):
         raise InvalidInput(f"color: {color[:40]!r} is not a colour such as #4fd1c4; empty lets the dashboard choose")
-    return color.lower()
+    digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
+    return digits and f"#{digits}"
 
 
 def endpoint(node: Node) -> str:

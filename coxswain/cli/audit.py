@@ -62,9 +62,9 @@ def audit(
         click.echo("There are no such records.")
     else:
         table(
-            ["SEQ", "TIME (UTC)", "ACTOR", "KIND", "ACTION", "TARGET", "RESULT", "ERROR"],
+            ["TIME", "ACTOR", "KIND", "ACTION", "TARGET", "RESULT", "ERROR", "SEQ"],
             [
-                [e["seq"], e["at"][:19], e["actor"], e["actor_kind"], e["action"], _target(e), e["result"], _short(e)]
+                [_time(e), e["actor"], e["actor_kind"], e["action"], _target(e), e["result"], _short(e), e["seq"]]
                 for e in found
             ],
         )
@@ -98,8 +98,12 @@ def _since(asking: Client, wanted: dict[str, str], newest: int) -> Iterator[dict
 def _line(entry: dict[str, Any]) -> str:
     who = f"{entry['actor']} ({entry['actor_kind']})"
     what = f"{entry['action']}  {_target(entry)}  {entry['result']}  {_short(entry)}"
-    text = f"{entry['at'][:19]}Z  {entry['seq']}  {who}  {what}"
+    text = f"{_time(entry)}  {entry['seq']}  {who}  {what}"
     return clean(text.rstrip())
+
+
+def _time(entry: dict[str, Any]) -> str:
+    return f"{entry['at'][:19]}Z"
 
 
 def _target(entry: dict[str, Any]) -> str:

@@ -176,22 +176,25 @@ def list_(config: str | None, *, as_json: bool) -> None:
         return
     rows = [
         [
+            n["id"],
             n["name"],
             n["region"],
             n["status"],
+            n["ssh_host"],
+            n["agent_version"],
             n["link_state"],
             f"{n['applied_revision']}/{n['config_revision']}" + ("" if n["in_sync"] else " *"),
             f"{n['peers_online']}/{n['peers_configured']}",
-            n["agent_version"],
             n["control_addr"],
             n["link_reason"][:60],
         ]
         for n in found
     ]
     table(
-        ["NAME", "REGION", "STATUS", "LINK", "REVISION", "ONLINE", "AGENT", "ADDRESS", "REASON"],
+        # The first ones as scripts know them (management-plane.md 2).
+        ["ID", "NAME", "REGION", "STATUS", "SSH HOST", "AGENT", "LINK", "REVISION", "ONLINE", "ADDRESS", "REASON"],
         rows,
-        styles={2: paint, 3: paint},
+        styles={3: paint, 6: paint},
     )
 
 

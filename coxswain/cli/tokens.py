@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place
-from coxswain.cli.output import ago, client, config_option, facts, json_option, print_json, table
+from coxswain.cli.output import client, config_option, facts, json_option, print_json, table
 
 __all__ = ["tokens"]
 
@@ -54,9 +54,9 @@ def list_(config: str | None, *, as_json: bool) -> None:
             t["name"],
             t["scope"],
             t["prefix"],
-            ago(t["created_at"]),
+            t["created_at"],
             t.get("expires_at"),
-            ago(t["last_used_at"]) if "last_used_at" in t else None,
+            t.get("last_used_at"),
             t.get("revoked_at"),
         ]
         for t in found

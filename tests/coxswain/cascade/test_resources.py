@@ -119,7 +119,7 @@ def test_colours(color: str) -> None:
     assert check_color(color) == color.lower()
 
 
-@pytest.mark.parametrize("color", ["red", "#fff", "#4fd1c4;", "4fd1c4"])
+@pytest.mark.parametrize("color", ["red", "#ffff", "#4fd1c4;", "##fff", "4fd1c"])
 def test_no_colours(color: str) -> None:
     with pytest.raises(InvalidInput, match="color"):
         check_color(color)

@@ -66,13 +66,13 @@ def test_lists_are_aligned_and_absent_values_are_dashes(cox: Cox) -> None:
     cox("nodes", "add", "a-longer-name-than-others", "--addr", "192.0.2.2", "--region", "fra")
     head, *rows = cox("nodes", "list").stdout.splitlines()
     assert not any(row != row.rstrip() for row in rows)
-    columns = [match.start() for match in re.finditer(r"\S+", head)]
-    assert head.split()[:4] == ["NAME", "REGION", "STATUS", "LINK"]
+    columns = [match.start() for match in re.finditer(r"\S+(?: \S+)*", head)]
+    assert head.split("  ")[0] == "ID" and head.split()[:7] == ["ID", "NAME", "REGION", "STATUS", "SSH", "HOST", "AGENT"]
     for row in rows:
         for start in columns[1:]:
             assert row[start - 2 : start] == "  " and row[start] != " ", (row, start)
-    row = next(row for row in rows if row.startswith("list-a "))
-    assert row.split()[1] == "-", "no region"
+    row = next(row for row in rows if "  list-a  " in row)
+    assert row.split()[2] == "-", "no region"
 
 
 def test_show_edit_disable_enable_remove(cox: Cox) -> None:

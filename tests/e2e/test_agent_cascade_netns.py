@@ -465,10 +465,10 @@ def test_another_firewall_that_drops_what_is_forwarded_keeps_no_client_from_it(h
         drop()
     connect(node, client)
     drop()
-    assert eventually(lambda: client.reaches(HUB_SERVER) and client.reaches(HUB_SERVER6), timeout=20)
+    assert eventually(lambda: client.reaches(HUB_SERVER) and client.reaches(HUB_SERVER6), timeout=60)
     node.space.run("ip6tables", "-F", "FORWARD")
     node.space.run("iptables", "-F", "FORWARD")  # as a reload of the other one may
-    assert eventually(lambda: client.reaches(HUB_SERVER) and client.reaches(HUB_SERVER6), timeout=20)
+    assert eventually(lambda: client.reaches(HUB_SERVER) and client.reaches(HUB_SERVER6), timeout=60)
     node.policy()
     for tool in ("iptables", "ip6tables"):
         assert "awg0" not in node.space.run(tool, "-S", "FORWARD").stdout

@@ -207,7 +207,7 @@ def test_what_is_taken_back_waits_for_no_node_of_the_new_way(fleet: CascadeFleet
     eventually(lambda: list(fleet.network()[1]["links"]) == ["awg1", "awg2"], timeout=20, every=0.1)
     fleet.fleet.controller.all_in_sync(NODES)
     fleet.fleet.nodes.do("stall", node=1, method="SetNetworkConfig")
-    started = fleet.client.begin("/api/paths/p/exit?patience=2", {"node": "n3"})
+    started = fleet.client.begin("/api/paths/p/exit?patience=5", {"node": "n3"})
 
     def phase() -> str:
         return str(fleet.client.get("/api/paths/p")["exit"]["phase"])
@@ -216,8 +216,8 @@ def test_what_is_taken_back_waits_for_no_node_of_the_new_way(fleet: CascadeFleet
     fleet.fleet.nodes.do("kill", node=3)
     eventually(lambda: phase() == "preparing", timeout=30, every=0.05)
     fleet.fleet.nodes.do("release", node=1)
-    eventually(lambda: phase() == "settled", timeout=15, every=0.1)
-    eventually(lambda: fleet.client.get(f"/api/operations/{started['id']}")["state"] == "undone", timeout=15, every=0.1)
+    eventually(lambda: phase() == "settled", timeout=30, every=0.1)
+    eventually(lambda: fleet.client.get(f"/api/operations/{started['id']}")["state"] == "undone", timeout=30, every=0.1)
     assert leaves_at(fleet, "p") == "n2"
     fleet.until_follows(device, 0, 1, 2)
 

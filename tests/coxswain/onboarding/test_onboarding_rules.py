@@ -172,6 +172,47 @@ def test_the_version_of_a_candidate_is_read_and_not_run(tmp_path):
     assert candidate_version("") == ""
 
 
+def go_program(modules: str, *, flags: int = 2, at: int = 4096) -> bytes:
+    """As the Go linker lays it out (relay-contract.md 7.6)."""
+    text = bytes(range(16)) + modules.encode() + bytes(range(16))
+    strings = b"".join(_uvarint(len(part)) + part for part in (b"go1.25.1", text))
+    head = b"\xff Go buildinf:" + bytes([8, flags]) + bytes(16)
+    return b"\x7fELF".ljust(at, b"\0") + head + strings + bytes(100)
+
+
+def _uvarint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+@pytest.mark.parametrize(
+    ("modules", "version"),
+    [
+        ("path\tx/cmd\nmod\tx\tv0.1.1\t\n", "v0.1.1"),
+        ("path\tx/cmd\nmod\tx\tv0.1.1\nbuild\t-compiler=gc\n", "v0.1.1"),
+        ("mod\tx\tv0.1.1\th1:abc=\n", "v0.1.1"),
+        ("path\tx\nmod\tx\t(devel)\t\ndep\tmod\tv3.0.0\t\n", ""),
+        ("path\tx\nmod\tx\t\t\n" + "dep\ty\tv1.0.0\t\n" * 20, ""),
+        ("path\tx\n", ""),
+    ],
+)
+def test_the_version_of_a_go_program_is_what_its_build_information_says(tmp_path, modules, version):
+    program = tmp_path / "relay"
+    decoys = b"\nmod\tother\tv9.9.9\t\n\xff Go buildinf:\x08\x02"  # in the data of the program: not where it belongs
+    program.write_bytes(go_program(modules).replace(bytes(60), decoys.ljust(60, b"\0"), 1))
+    assert candidate_version(str(program)) == version
+
+
+@pytest.mark.parametrize("length", [0, 5, 14, 20, 33, 41, 42, 60])
+def test_build_information_that_is_cut_off_says_nothing(tmp_path, length):
+    program = tmp_path / "relay"
+    program.write_bytes(go_program("mod\tx\tv0.1.1\t\n")[: 4096 + length])
+    assert candidate_version(str(program)) == ""
+
+
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 5), st.integers(1, 7))
 def test_batches_hold_every_node_once_in_order(nodes, canary, batch):
     batches = plan_batches(nodes, canary, batch)

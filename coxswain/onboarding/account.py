@@ -21,6 +21,14 @@ __all__ = ["hand_over", "take_back"]
 
 _ASK = f'u=$({NODE.binary} runs-as 2>/dev/null </dev/null) || u=; [ "$u" = {NODE.account} ] || u={ROOT}'
 
+_CONFS = f"""\
+c={CONF_DIRECTORY}
+[ -d $c ] || {{ mkdir -p -m 755 ${{c%/*}}; mkdir -m 700 $c; }}
+"""
+"""Where confs go. An existing agent would make it, and may not within its unit, where only what was there can be written to;
+tools that did not come from the package have not made it either.
+"""
+
 _MAKE = """\
 getent passwd "$u" >/dev/null || \\
     useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$u"
@@ -83,7 +91,7 @@ def hand_over(host: Host, program: Program) -> str:
     Raises:
         CommandFailed: no such tool, or an account that cannot be made.
     """
-    ask, body = (_ASK, _NODE) if program == NODE else (f"u={program.account}", _RELAY)
+    ask, body = (f"{_ASK}\n{_CONFS}", _NODE) if program == NODE else (f"u={program.account}", _RELAY)
     script = f'set -e\n{ask}\n{body}echo "$u"'
     told = host.run(script, what=f"giving {program.name} the user that it runs as, and that user its files").stdout.strip()
     if told not in {program.account, ROOT}:

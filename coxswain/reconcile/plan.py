@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from coxswain.model import Protocol
-from coxswain.reconcile.codec import normal_ips
+from coxswain.reconcile.codec import normal_ips, psk_digest
 from coxswain.reconcile.desired import policy_fingerprint
 from coxswain.reconcile.types import (
     ConfigureLink,
@@ -35,6 +35,8 @@ STALL_COOLDOWN_S = 300.0
 
 _CLOCK_STEP_S = 1.0
 """What may lie between two runs of ours without meaning that an agent started anew: steps of the clock, slow answers."""
+
+_NO_KEY = psk_digest("")
 
 _STALL_FORGOTTEN_S = 1800.0
 """After half an hour without a look at it (the node was away), a silence says nothing any more."""
@@ -203,17 +205,20 @@ def _push(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
             )
         )
         return PushPeers(Reason.REVISION_AHEAD, True, applied + 1, f"{applied}, intended {intended}")
-    difference = _difference(desired, observed)
+    difference = _difference(desired, observed, memory)
     if difference:
         return PushPeers(Reason.PEERS_DIFFER, True, applied + 1, difference)
-    if memory.applied_content not in ("", desired.content) and not _shows_all(observed):
+    if memory.applied_content not in ("", desired.content) and observed.peers is None:
         return PushPeers(Reason.CONTENT_UNKNOWN, True, applied + 1)
     return None
 
 
-def _shows_all(observed: Observed) -> bool:
-    """Whether the peers were read back with all that there is to them; then they speak for themselves."""
-    return observed.peers is not None and all(peer.psk_digest is not None for peer in observed.peers)
+def _hides_keys(desired: Desired, observed: Observed, memory: LinkMemory) -> bool:
+    """An agent may leave preshared keys out of what it shows (node-contract.md 9.1, 7): it acknowledged these very peers,
+    and of none of them it has a key to show.
+    """
+    peers = observed.peers or ()
+    return all(peer.psk_digest == _NO_KEY for peer in peers) and memory.applied_content == desired.content
 
 
 def _revive(observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]) -> PushPeers | None:
@@ -231,14 +236,14 @@ def _revive(observed: Observed, memory: LinkMemory, now: float, findings: list[F
     return None
 
 
-def _difference(desired: Desired, observed: Observed) -> str:
+def _difference(desired: Desired, observed: Observed, memory: LinkMemory) -> str:
     """Counts of missing, extra and changed peers as text; empty when there are none, or nothing was observed."""
     if observed.peers is None:
         return ""
     rows = zip(desired.peers, desired.addresses, desired.psk_digests, strict=True)
     wanted = {peer.public_key: (ips, digest) for peer, ips, digest in rows if peer.protocol is Protocol.AMNEZIAWG}
     seen: set[str] = set()
-    extra = changed = 0
+    extra = changed = rekeyed = 0
     for peer in observed.peers:
         key = peer.public_key
         row = wanted.get(key)
@@ -248,8 +253,12 @@ def _difference(desired: Desired, observed: Observed) -> str:
         seen.add(key)
         # Agents show what they were given, so the texts are nearly always the same already.
         same_ips = peer.allowed_ips == row[0] or normal_ips(peer.allowed_ips) == row[0]
-        if not same_ips or (peer.psk_digest != row[1] and peer.psk_digest is not None):
+        if not same_ips:
             changed += 1
+        elif peer.psk_digest != row[1]:
+            rekeyed += 1
+    if rekeyed and not _hides_keys(desired, observed, memory):
+        changed += rekeyed
     missing = len(wanted) - len(seen)
     counts = {"missing": missing, "extra": extra, "changed": changed}
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count)

@@ -101,13 +101,12 @@ class ServiceHealth:
 @dataclass(frozen=True, slots=True)
 class ObservedPeer:
     """One configured peer as ListPeers reports it. ``allowed_ips`` are as ``codec.plain_ips`` has them. ``psk_digest`` is
-    what ``codec.psk_digest`` makes of the preshared key, so that no secret lives in a value that may be printed; None: the
-    agent does not show it.
+    what ``codec.psk_digest`` makes of the preshared key, so that no secret lives in a value that may be printed.
     """
 
     public_key: str
     allowed_ips: frozenset[str]
-    psk_digest: int | None
+    psk_digest: int
     counters: PeerCounters
 
 

@@ -67,7 +67,7 @@ def test_a_roots_agent_is_taken_over_and_comes_back(rig: Rig) -> None:
     assert running(machine)[0] == "root" and "cox-node" not in machine.accounts()
     belongs_to(machine, "root")
     own = machine.path("/etc/node/awg-node.json").read_text().split('"private_key": "')[1].split('"')[0]
-    confs.mkdir(exist_ok=True)
+    assert machine.owner("/etc/amnezia/amneziawg") == "root 700", "within its unit it could not make it"
     for name, key in (("awg0", own), ("awg1", own), ("theirs", "A" * 43 + "=")):
         (confs / f"{name}.conf").write_text(f"[Interface]\nPrivateKey = {key}\nListenPort = 443\n")
         (confs / f"{name}.conf").chmod(0o600)

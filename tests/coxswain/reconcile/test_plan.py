@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coxswain.model import NetworkPolicy, Node, Peer
+from coxswain.reconcile.codec import psk_digest
 from coxswain.reconcile.desired import desired, policy_fingerprint
 from coxswain.reconcile.plan import STALL_COOLDOWN_S, describe, plan, remember
 from coxswain.reconcile.types import Desired, LinkMemory, Observed, Plan, PushPeers, Reason, SetPolicy
@@ -262,30 +263,39 @@ def test_the_service_of_another_protocol_says_nothing_about_ours() -> None:
 
 
 def hiding(observed: Observed) -> Observed:
-    """As an agent has it that shows no preshared keys."""
+    """As an agent has it that shows no preshared keys (node-contract.md 9.1, 7)."""
     assert observed.peers is not None
-    return dataclasses.replace(observed, peers=tuple(dataclasses.replace(p, psk_digest=None) for p in observed.peers))
+    return dataclasses.replace(
+        observed, peers=tuple(dataclasses.replace(p, psk_digest=psk_digest("")) for p in observed.peers)
+    )
 
 
 def test_a_number_that_was_acknowledged_for_something_else_is_pushed_anew() -> None:
-    """A restored database whose counter caught up (fleet-model.md 12 B 11), where the peers do not show what they are."""
+    """A restored database whose counter caught up (fleet-model.md 12 B 11), where nobody read the peers back."""
     before, after = wanted(peer(1, psk=key("old"))), wanted(peer(1, psk=key("new")))
     assert before.content != after.content
     memory = confirmed(applied_content=before.content, applied_revision=5)
-    step = push(
-        made(
-            after,
-            hiding(
-                seen(peer(1)),
-            ),
-            memory,
-        )
-    )
+    unread = dataclasses.replace(seen(peer(1)), peers=None)
+    step = push(made(after, unread, memory))
     assert (step.reason, step.fresh_revision, step.at_least) == (Reason.CONTENT_UNKNOWN, True, 6)
-    assert made(before, hiding(seen(peer(1))), memory).steps == ()
-    # Peers that were read back whole speak for themselves, whatever is remembered.
+    assert made(before, unread, memory).steps == ()
+    # Peers that were read back speak for themselves, whatever is remembered.
     assert made(after, seen(peer(1, psk=key("new"))), memory).steps == ()
-    assert made(after, hiding(seen(peer(1))), confirmed()).steps == ()
+    assert made(after, unread, confirmed()).steps == ()
+
+
+def test_an_agent_may_hide_the_preshared_keys_that_it_acknowledged() -> None:
+    state = wanted(peer(1, psk=key("one")), peer(2, psk=key("two")))
+    hidden = hiding(seen(*state.peers))
+    step = push(made(state, hidden, confirmed()))
+    assert (step.reason, step.detail) == (Reason.PEERS_DIFFER, "2 changed"), "until it acknowledged them, who knows?"
+    memory = confirmed(applied_content=state.content)
+    assert made(state, hidden, memory).steps == ()
+    # What it does show counts as before: its other peers, their addresses, and keys as soon as it shows any.
+    moved = seen(peer(1, ips=("10.7.9.9/32",)), peer(2))
+    assert push(made(state, moved, memory)).detail == "1 changed"
+    assert push(made(state, hiding(seen(peer(1))), memory)).detail == "1 missing"
+    assert push(made(state, seen(peer(1, psk=key("one")), peer(2)), memory)).detail == "1 changed"
 
 
 @given(st.lists(st.integers(0, 400), unique=True, max_size=8), st.randoms(use_true_random=False))

@@ -289,6 +289,7 @@ def test_a_cut_stream_is_opened_again(fleet: LiveFleet) -> None:
 
 
 def test_a_plan_changes_nothing(fleet: LiveFleet) -> None:
+    fleet.nodes.do("inject", node=0, connect=1)  # where everybody has just left, there would be a silence to mend
     fleet.nodes.do("stall", node=0, method="PushConfig")
     before = fleet.controller.node("n0")
     plan = fleet.controller.client.get("/api/nodes/n0/plan")

@@ -35,7 +35,7 @@ class RouteProbe:
         self._io = io
         self._dialer = dialer
         self._ways = ways
-        self._running = False
+        self._running: asyncio.AbstractEventLoop | None = None  # which may go under, and what is on it never ends
 
     def run(self, route: Route, nodes: Sequence[Node]) -> str:
         """What was found, in one line. ``nodes``: of which one has to answer; none: only the hops have to.
@@ -56,9 +56,10 @@ class RouteProbe:
             raise DeadlineExceeded(f"the route {route} was not found good or bad within {_LONGEST_S:g} s") from None
 
     async def _probe(self, route: Route, targets: Sequence[tuple[str, Target]]) -> str:
-        if self._running:
+        loop = asyncio.get_running_loop()
+        if self._running is loop:
             raise Conflict("another control path is just being probed; try again in a moment")
-        self._running = True
+        self._running = loop
         egress = self._ways.egress
         if not route.is_onion:
             egress.claim(route.hops)
@@ -70,8 +71,9 @@ class RouteProbe:
             egress.claim(None)
             raise
         finally:
-            self._running = False
-        asyncio.get_running_loop().call_later(_CLAIM_S, egress.release, route.hops)
+            if self._running is loop:
+                self._running = None
+        loop.call_later(_CLAIM_S, egress.release, route.hops)
         return found
 
     async def _hops(self, route: Route) -> str:

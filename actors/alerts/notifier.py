@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from actors.io_loop import IoLoop
 from actors.supervision import Context
@@ -21,12 +22,16 @@ __all__ = ["Delivered", "Notifier", "TryAgain"]
 _MOST = 500
 _PAUSES_S = (1.0, 5.0, 30.0, 120.0)
 
+_OVERDUE_S = 30.0
+"""Beyond the time that a POST has: what was on a loop that hung and was given up never ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """To the engine itself: how a POST went; empty: well."""
+    """To the engine itself: how a POST went; empty: well. ``post``: which one."""
 
     problem: str
+    post: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Notifier:
         self._queue: deque[bytes] = deque()
         self._busy = False
         self._tries = 0
+        self._post = 0
         self.sent = 0
         self.lost = 0
 
@@ -66,6 +72,9 @@ class Notifier:
         self._go_on()
 
     def delivered(self, message: Delivered) -> None:
+        if message.post != self._post:
+            return  # it was given up
+        self._post += 1
         if not message.problem:
             self._done(well=True)
             return
@@ -91,15 +100,17 @@ class Notifier:
             return
         self._busy = True
         self._tries += 1
+        post, hook = self._post, self._hook()
         try:
-            future = self._io.submit(deliver(self._hook(), self._queue[0], now=self._context.clock.now()))
+            future = self._io.submit(deliver(hook, self._queue[0], now=self._context.clock.now()))
         except Unavailable as error:
-            self.delivered(Delivered(str(error)))
+            self.delivered(Delivered(str(error), post))
             return
-        future.add_done_callback(self._report)
+        self._context.after(hook.timeout_s + _OVERDUE_S, Delivered("the I/O loop did not carry it out in time", post))
+        future.add_done_callback(partial(self._report, post))
 
-    def _report(self, future: Future[None]) -> None:
+    def _report(self, post: int, future: Future[None]) -> None:
         """On the loop's thread."""
         error = None if future.cancelled() else future.exception()
         problem = "the I/O loop ended" if future.cancelled() else f"{error}" if error is not None else ""
-        self._context.tell_self(Delivered(problem))
+        self._context.tell_self(Delivered(problem, post))

@@ -17,6 +17,7 @@ from coxswain.errors import (
     AlreadyExists,
     Conflict,
     CoxswainError,
+    InvalidInput,
     NotFound,
     Refused,
     StoreUnavailable,
@@ -104,6 +105,8 @@ def _by_password(state: AccountsState, call: SyncCall) -> str:
 def _enroll_keys(state: AccountsState, call: SyncCall) -> pb.EnrollKeysResponse:
     """A key that is there is never overwritten: bundles would be sealed to a key that a stranger may have put there."""
     user_id, _ = _caller(state, call)
+    if not (call.request.public_key and call.request.wrapped_private_key):
+        raise InvalidInput("public_key, wrapped_private_key: are needed")
     if not state.settings["accounts.legacy_login"]:
         raise Refused("this controller seals profiles to the keys of devices; invite the device again")
     public, wrapped = check_keys(call.request.public_key, call.request.wrapped_private_key)

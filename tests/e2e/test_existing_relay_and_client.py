@@ -327,6 +327,8 @@ def test_who_calls_is_told_apart_as_the_contract_says(client: ExistingClient, re
     assert relay.call("EnrollKeys", b"")[0] == UNAUTHENTICATED
     assert relay.call("GetProfile", b"", pharos_session="A" * 43)[0] == UNAUTHENTICATED
     assert relay.call("Nothing", b"")[0] == UNIMPLEMENTED
+    for fields in ({}, {1: bytes(range(32))}, {2: b"blob"}):
+        assert relay.call("EnrollKeys", pack(fields), x_pharos_device_fp=client.fingerprint)[0] == INVALID
     status, _ = relay.call("GetProfile", b"", x_pharos_device_fp=client.fingerprint)
     assert status == 0  # the certificate alone is enough
     assert relay.call("GetProfile", b"", x_pharos_device_fp=client.fingerprint, pharos_session="junk")[0] == 0

@@ -31,6 +31,7 @@ class EventFunnel:
             longer than the others.
         crowd: as many items are company enough, and their batch goes ``crowd_s`` after the last one.
         resend_s: after how long without acknowledgement a batch is sent again.
+        on_lost: told, with the node's id, of each event that could not be read or counted.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class EventFunnel:
         crowd: int = 64,
         crowd_s: float = 0.05,
         resend_s: float = 3.0,
+        on_lost: Callable[[str], object] = lambda _node_id: None,
     ) -> None:
         self.epoch = epoch
         self._send = send
@@ -57,6 +59,7 @@ class EventFunnel:
         self._crowd = crowd
         self._crowd_s = min(crowd_s, linger_s)
         self._resend_s = resend_s
+        self.lost = on_lost
         self._waiting: deque[StreamItem] = deque()
         self._in_flight: EventBatch | None = None
         self._sent_at = float("-inf")

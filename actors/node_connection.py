@@ -229,10 +229,14 @@ class NodeConnection:
         try:
             async for event in stream:
                 if event is None:  # what grpc.aio gives for bytes that it cannot decode
+                    funnel.lost(self.node_id)
                     raise NodeMisbehaved("WatchEvents: an event cannot be read")
                 self._heard_at = self._clock.monotonic()
                 item = codec.event(self.node_id, event, self._clock.now())
-                if item is not None and not funnel.put_at_once(item):
+                if item is None:
+                    if codec.is_known(event):
+                        funnel.lost(self.node_id)
+                elif not funnel.put_at_once(item):
                     await self._put_late(item, funnel)
             reason = "the agent ended its event stream"
         except grpc.aio.AioRpcError as error:

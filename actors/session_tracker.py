@@ -62,6 +62,7 @@ class SessionTracker(Actor):
         store: where sessions go.
         acknowledge: the funnel's, called with (epoch, number) on this actor's thread.
         node_gone_s: after how many seconds of silence a node's sessions are closed as stream-lost.
+        on_untold: told how many events were not published one by one, as more came than may be.
     """
 
     mailbox_capacity = 10_000
@@ -74,12 +75,14 @@ class SessionTracker(Actor):
         store: Store,
         acknowledge: Callable[[str, int], None],
         node_gone_s: float = NODE_GONE_S,
+        on_untold: Callable[[int], object] = lambda _count: None,
     ) -> None:
         super().__init__(context)
         self._epoch = epoch
         self._store = store
         self._acknowledge = acknowledge
         self._node_gone_s = node_gone_s
+        self._on_untold = on_untold
         self._book = SessionBook()
         self._durable = (epoch, 0)
         self._applied = self._durable
@@ -255,11 +258,12 @@ class SessionTracker(Actor):
         ]
         untold = len(self._heard) - len(told)
         if untold:
+            self._on_untold(untold)
             events.append(Publish("dropped", self._now(), {"node_id": "", "count": untold, "reason": "flood"}))
         self._heard.clear()
         self._heard_boundaries = 0
-        if events:
-            self.context.tell("event_hub", PublishAll(tuple(events)))
+        if events and not self.context.tell("event_hub", PublishAll(tuple(events))):
+            self._on_untold(len(told))
 
     def _now(self) -> float:
         return self.context.clock.now()

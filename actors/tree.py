@@ -106,6 +106,7 @@ from coxswain.geoip_update import geoip_update
 from coxswain.keyring import Keyring
 from coxswain.live.renderings import Renderings
 from coxswain.live.ring import EventRing
+from coxswain.losses import CONTROLLER, NODES, Losses
 from coxswain.messages.control_paths import RouteChanged
 from coxswain.messages.fleet import LinkFell, Sighting
 from coxswain.messages.hub import Publish
@@ -170,18 +171,19 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     dialer = Dialer(parts.deadlines, clock, routes, Forwarders(parts.state_dir / "run" / "ways", ways))
     host_dialer = RoutedDialer(routes, ways, partial(_relays, parts.store), io.submit)
     ring = EventRing()
+    losses = Losses(clock)
     doors = _Doors(parts, clock, ring, RouteProbe(io, dialer, ways), host_dialer)
 
     def send(batch: EventBatch) -> object:
         return system.tell("session_tracker", batch)
 
-    fanout = Fanout(io, ring, clock)
-    monitor = _monitor(parts.settings, io, ring, clock)
+    fanout = Fanout(io, ring, clock, losses)
+    monitor = _monitor(parts.settings, io, ring, clock, losses)
 
     def is_watched() -> bool:
         return fanout.is_watched() or (monitor is not None and monitor.is_watched())
 
-    funnel = EventFunnel(secrets.token_hex(8), send, is_watched=is_watched)
+    funnel = EventFunnel(secrets.token_hex(8), send, is_watched=is_watched, on_lost=partial(losses.add, NODES, 1))
 
     def acknowledge(epoch: str, number: int) -> None:
         io.call(lambda: funnel.acknowledge(epoch, number))
@@ -241,7 +243,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec(
             "session_tracker",
             SessionTracker,
-            store | {"epoch": funnel.epoch, "acknowledge": acknowledge},
+            store | {"epoch": funnel.epoch, "acknowledge": acknowledge, "on_untold": partial(losses.add, CONTROLLER)},
             hang_s=2 * parts.hang_s,
         ),
         spec(
@@ -259,7 +261,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec(
             "alert_engine",
             AlertEngine,
-            store | {"settings": parts.settings, "state_dir": parts.state_dir, "io": io},
+            store | {"settings": parts.settings, "state_dir": parts.state_dir, "io": io, "losses": losses},
             hang_s=2 * parts.hang_s,
         ),
         spec("network", Supervisor, rest_for_one, shutdown_s=25.0),
@@ -330,7 +332,7 @@ def _follow(ways: Ways, host_dialer: RoutedDialer, number: int, route: Route) ->
     asyncio.get_running_loop().call_later(MOVE_S, host_dialer.cut_before, number)
 
 
-def _monitor(settings: LiveConfig, io: IoLoop, ring: EventRing, clock: Clock) -> MonitorServer | None:
+def _monitor(settings: LiveConfig, io: IoLoop, ring: EventRing, clock: Clock, losses: Losses) -> MonitorServer | None:
     """None: there is no SIEM stream."""
     listen, certificate, key = (settings[f"siem.{name}"] for name in ("listen", "tls_cert", "tls_key"))
     if not listen:
@@ -338,7 +340,7 @@ def _monitor(settings: LiveConfig, io: IoLoop, ring: EventRing, clock: Clock) ->
     client_ca = settings["siem.client_ca"]
     tls = MonitorTls(Path(certificate), Path(key), Path(client_ca) if client_ca else None) if certificate else None
     keep_days = partial(settings.__getitem__, "retention.metrics_days")
-    return MonitorServer(io, ring, clock, listen=listen, tls=tls, keep_days=keep_days)
+    return MonitorServer(io, ring, clock, listen=listen, tls=tls, keep_days=keep_days, losses=losses)
 
 
 def _access_rules(settings: LiveConfig) -> Rules:

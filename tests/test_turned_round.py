@@ -334,7 +334,10 @@ SHOWN = {
         test_a_login_after_many_failures
         test_passwords_that_are_guessed_through_relays_show_by_account_and_in_the_sum
         test_peers_that_nobody_made
-        test_a_full_disk""",
+        test_a_full_disk
+        test_what_was_dropped_on_its_way_is_told_once_and_again_only_with_more
+        test_events_that_cannot_be_read_are_counted_with_their_node
+        test_a_consumer_that_does_not_read_costs_nothing_and_is_told_what_it_missed""",
     "M23": """
         test_the_newest_rows_are_cut
         test_a_cut_tail_is_whole_in_itself_and_shows_only_against_an_earlier_root
@@ -457,7 +460,6 @@ PARTLY = {
     "node's sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
-    "M22": "no rule about events that were dropped on their way; they are counted in /metrics",
     "M11": "no filter by country",
     "M31": "one role of admins; no WebAuthn",
     "M33": "names of users and addresses of machines are still for whoever may read",

@@ -23,6 +23,7 @@ from coxswain.alerts.model import KINDS, Severity
 from coxswain.alerts.settings import RuleSettings, Values
 from coxswain.alerts.webhook import Hook
 from coxswain.errors import CoxswainError, StoreUnavailable, Unavailable
+from coxswain.losses import WEBHOOK, Losses
 from coxswain.messages import alerts as m
 from coxswain.messages.fleet import ListNodes
 from coxswain.store import Store, alert_counts
@@ -60,20 +61,29 @@ class AlertEngine(Actor):
         settings: the configuration; asked again before each sweep.
         state_dir: whose disk must not be full; None: not looked at.
         io: on which alerts are sent out; None: they are not.
+        losses: what was dropped on its way; None: nobody counts.
     """
 
     mailbox_capacity = 20_000
 
     def __init__(
-        self, context: Context, *, store: Store, settings: Values, state_dir: Path | None = None, io: IoLoop | None = None
+        self,
+        context: Context,
+        *,
+        store: Store,
+        settings: Values,
+        state_dir: Path | None = None,
+        io: IoLoop | None = None,
+        losses: Losses | None = None,
     ) -> None:
         super().__init__(context)
         self._store = store
         self._settings = settings
-        self._notifier = Notifier(context, io, self._hook)
+        self._losses = Losses(context.clock) if losses is None else losses
+        self._notifier = Notifier(context, io, self._hook, lambda: self._losses.add(WEBHOOK))
         self._book = AlertBook(context, store, lambda alert, new: self._notifier.take(alert, new=new))
         self._nodes = NodeWatch()
-        self._sweeper = Sweeper(context, store, self._book, state_dir)
+        self._sweeper = Sweeper(context, store, self._book, state_dir, self._losses)
         self._steps: Iterator[None] | None = None
         self._waiting: list[Future[None]] = []
         self._next: list[Future[None]] = []
@@ -193,6 +203,7 @@ class AlertEngine(Actor):
             ("audit_broken", sweeper.audit),
             ("storage_low", sweeper.storage),
             ("exit_failover", sweeper.exits),
+            ("events_dropped", sweeper.drops),
         ):
             self._guard(name, partial(rule, settings))
             yield
@@ -293,5 +304,6 @@ class AlertEngine(Actor):
             opened=dict(self._book.opened),
             failing=dict(self._failing),
             counts=counts,
+            dropped=self._losses.totals(),
             rules=tuple(kind for kind in KINDS if kind not in off),
         )

@@ -42,14 +42,23 @@ class TryAgain:
 class Notifier:
     """Only the thread of ``alert_engine`` touches it.
 
+    Args:
+        context: of ``alert_engine``.
+        io: the loop; None: nothing is sent.
+        hook: where to, just now.
+        on_lost: told of each alert that was given up.
+
     Attributes:
         sent, lost: alerts, since the start of this actor.
     """
 
-    def __init__(self, context: Context, io: IoLoop | None, hook: Callable[[], Hook]) -> None:
+    def __init__(
+        self, context: Context, io: IoLoop | None, hook: Callable[[], Hook], on_lost: Callable[[], object] = lambda: None
+    ) -> None:
         self._context = context
         self._io = io
         self._hook = hook
+        self._on_lost = on_lost
         self._queue: deque[bytes] = deque()
         self._busy = False
         self._tries = 0
@@ -65,7 +74,7 @@ class Notifier:
         if not new and alert.status is not AlertStatus.RESOLVED:
             return
         if len(self._queue) >= _MOST:
-            self.lost += 1
+            self._lose()
             return
         kind = "alert" if new else "alert_updated"
         self._queue.append(body_of(kind, alert_view(alert), self._context.clock.now()))
@@ -91,9 +100,15 @@ class Notifier:
     def _done(self, *, well: bool) -> None:
         self._queue.popleft()
         self._busy, self._tries = False, 0
-        self.sent += well
-        self.lost += not well
+        if well:
+            self.sent += 1
+        else:
+            self._lose()
         self._go_on()
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._on_lost()
 
     def _go_on(self) -> None:
         if self._busy or not self._queue or self._io is None:

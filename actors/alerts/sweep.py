@@ -15,12 +15,13 @@ from typing import Any
 from actors.alerts.book import AlertBook
 from actors.supervision import Context
 from coxswain.alerts.device_rules import DeviceCase, evaluate
-from coxswain.alerts.estate_rules import audit_broken, devices_expiring, exits, expiring, storage_low, strangers
+from coxswain.alerts.estate_rules import audit_broken, devices_expiring, dropped, exits, expiring, storage_low, strangers
 from coxswain.alerts.history import Event, History, Place
 from coxswain.alerts.login_rules import judge_log
 from coxswain.alerts.model import Finding
 from coxswain.alerts.settings import RuleSettings
 from coxswain.clock import to_micros
+from coxswain.losses import Losses
 from coxswain.messages.audit import DescribeAudit
 from coxswain.messages.exits import ListExitTrouble
 from coxswain.messages.geo import Locate
@@ -49,13 +50,15 @@ class Sweeper:
         store: what is judged.
         book: where findings go.
         state_dir: whose disk must not be full; None: not looked at.
+        losses: what was dropped on its way.
     """
 
-    def __init__(self, context: Context, store: Store, book: AlertBook, state_dir: Path | None) -> None:
+    def __init__(self, context: Context, store: Store, book: AlertBook, state_dir: Path | None, losses: Losses) -> None:
         self._context = context
         self._store = store
         self._book = book
         self._state_dir = state_dir
+        self._losses = losses
         self._progress: dict[str, int] | None = None
         self._again: set[str] = set()
 
@@ -135,6 +138,10 @@ class Sweeper:
     def exits(self, settings: RuleSettings) -> None:
         found = self._context.ask("fleet", ListExitTrouble(), deadline=_ASK_S)
         self._condition(("exit_failover",), exits(found, self._context.clock.now()), settings)
+
+    def drops(self, settings: RuleSettings) -> None:
+        found = dropped(self._losses.within(settings.dropped_window_s), settings)
+        self._book.apply([finding for finding in found if settings.lets_pass(finding)])
 
     def storage(self, settings: RuleSettings) -> None:
         if self._state_dir is None:

@@ -37,6 +37,7 @@ class LiveClient(asyncio.Protocol):
     __slots__ = (
         "_fanout",
         "_heard_bytes",
+        "_is_away",
         "_minute",
         "_paused_at",
         "_peer",
@@ -63,6 +64,7 @@ class LiveClient(asyncio.Protocol):
         after = last if start.after is None else start.after
         # A number that was not given yet is not one of this run: anything that is no number of it has all told again.
         self.position = after if after <= last else _NO_NUMBER
+        self._is_away = True
 
     @property
     def is_open(self) -> bool:
@@ -129,6 +131,7 @@ class LiveClient(asyncio.Protocol):
             if chunk.data:
                 self._transport.write(chunk.data)
                 self._written_at = fanout.now()
+        self._is_away = False
 
     def tick(self, now: float) -> None:
         """Every few seconds: pings, and the end of who is not there."""
@@ -196,7 +199,7 @@ class LiveClient(asyncio.Protocol):
     def _tell_missed(self, seq: int, missed: int | None) -> None:
         """``seq`` is below the numbers of all that follow: whoever breaks off here comes back to the same place."""
         fanout = self._fanout
-        fanout.count_missed(missed)
+        fanout.count_missed(missed, was_away=self._is_away)
         reason = "unknown" if missed is None else "behind"
         self._transport.write(notice(self.start.view, "dropped", seq, fanout.wall(), count=missed, reason=reason))
 

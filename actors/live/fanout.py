@@ -20,6 +20,7 @@ from coxswain.errors import Unavailable
 from coxswain.live.ring import EventRing
 from coxswain.live.start import LiveStart, View
 from coxswain.live.wire import Chunk, chunk_after
+from coxswain.losses import LIVE, Losses
 from coxswain.messages.access import WhoHolds
 from coxswain.messages.hub import LiveCounts
 
@@ -39,11 +40,12 @@ class Fanout:
     all else is for the loop.
     """
 
-    def __init__(self, io: IoLoop, ring: EventRing, clock: Clock) -> None:
+    def __init__(self, io: IoLoop, ring: EventRing, clock: Clock, losses: Losses | None = None) -> None:
         self.ring = ring
         self.quiet = logging.getLogger("coxswain.live")
         self._io = io
         self._clock = clock
+        self._losses = Losses(clock) if losses is None else losses
         self._clients: set[LiveClient] = set()
         self._chunks: dict[tuple[View, int], Chunk] = {}
         self._chunks_of = -1
@@ -101,8 +103,11 @@ class Fanout:
     def remove(self, client: LiveClient) -> None:
         self._clients.discard(client)
 
-    def count_missed(self, missed: int | None) -> None:
+    def count_missed(self, missed: int | None, *, was_away: bool) -> None:
+        """``was_away``: it came back too late for them. That is told to it, and is no loss on the way."""
         self._missed += missed or 0
+        if not was_away:
+            self._losses.add(LIVE, missed or 0)
 
     def count_gone(self) -> None:
         self._gone += 1

@@ -21,6 +21,7 @@ from coxswain.access.secrets import digest
 from coxswain.clock import Clock
 from coxswain.errors import CoxswainError, InvalidInput, Refused, Throttled, Unauthenticated
 from coxswain.live.ring import EventRing
+from coxswain.losses import SIEM, Losses
 from coxswain.messages.access import Authenticated, WhoHolds
 from coxswain.messages.sessions import SessionRecord
 from coxswain.messages.siem import SiemCounts
@@ -105,6 +106,7 @@ class MonitorServer:
         tls: None: not encrypted.
         keep_days: for how many days session records are kept; 0 or less: for ever.
         heartbeat_s: after so many quiet seconds those who want marks get one.
+        losses: where what consumers missed is counted, for the alert rules.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class MonitorServer:
         tls: MonitorTls | None = None,
         keep_days: Callable[[], int] = lambda: 0,
         heartbeat_s: float = _HEARTBEAT_S,
+        losses: Losses | None = None,
     ) -> None:
         self.ring = ring
         self.keep_days = keep_days
@@ -124,6 +127,7 @@ class MonitorServer:
         self.pulse = asyncio.Event()
         self._io = io
         self._clock = clock
+        self._losses = Losses(clock) if losses is None else losses
         self._listen = listen
         self._tls = tls
         self._tell: Callable[[Any], object] = lambda _message: None
@@ -233,6 +237,7 @@ class MonitorServer:
 
     def count_dropped(self, dropped: int | None) -> None:
         self._dropped += dropped or 0
+        self._losses.add(SIEM, dropped or 0)
 
     async def page(self, seq: int, limit: int) -> list[SessionRecord]:
         """Session records after ``seq``. While nobody can say, this waits; the consumer has missed nothing by it."""

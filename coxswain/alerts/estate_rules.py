@@ -1,5 +1,5 @@
 """The rules about the controller itself: certificates, tokens, the audit log, the disk, peers that nobody made, exits of
-paths. Pure.
+paths, what was dropped on its way. Pure.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from coxswain.alerts.model import Finding, Severity
 from coxswain.alerts.settings import RuleSettings
 from coxswain.clock import rfc3339
+from coxswain.losses import CONTROLLER, LIVE, NODES, SIEM, WEBHOOK, Loss
 from coxswain.messages.exits import ExitTrouble
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Stranger",
     "audit_broken",
     "devices_expiring",
+    "dropped",
     "exits",
     "expiring",
     "storage_low",
@@ -161,6 +163,40 @@ def exits(found: Iterable[ExitTrouble], now: float) -> Iterator[Finding]:
                     "since": rfc3339(one.since),
                 },
             )
+
+
+def dropped(losses: Iterable[Loss], settings: RuleSettings) -> Iterator[Finding]:
+    """What was dropped within ``settings.dropped_window_s``, at each place and, of events of nodes, for each of them. Whose
+    browser does not read is told itself, and misses nothing that it could not look up: that is no warning.
+    """
+    for one in losses:
+        if one.count < settings.dropped_events:
+            continue
+        last = _whole(one.last_at)
+        yield Finding(
+            "events_dropped",
+            f"events_dropped:{one.where}{one.node_id and ':'}{one.node_id}",
+            Severity.INFO if one.where == LIVE else Severity.WARNING,
+            at=last,
+            evidence=last,
+            node_id=one.node_id,
+            detail={
+                "where": _PLACES.get(one.where, one.where),
+                "dropped": one.count,
+                "window": f"{round(settings.dropped_window_s / 60)}m0s",
+                "first_dropped": rfc3339(one.first_at),
+                "last_dropped": rfc3339(one.last_at),
+            },
+        )
+
+
+_PLACES = {
+    NODES: "events of a node that cannot be read",
+    CONTROLLER: "more events than can be told live",
+    LIVE: "clients of the live stream",
+    SIEM: "consumers of the SIEM stream",
+    WEBHOOK: "the webhook",
+}
 
 
 def _whole(seconds: float) -> float:

@@ -30,6 +30,7 @@ TITLES = {
     "audit_broken": "Audit log is not intact",
     "storage_low": "Disk is nearly full",
     "exit_failover": "Path does not leave at its own exit",
+    "events_dropped": "Events were dropped on their way",
 }
 
 
@@ -138,6 +139,10 @@ _LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "devices": ("Devices", _plain),
     "ended": ("Of these, ended already", _plain),
     "first": ("First of them", lambda value: "; ".join(str(one) for one in value)),
+    "where": ("Where", _plain),
+    "dropped": ("Dropped", _plain),
+    "first_dropped": ("First dropped", _plain),
+    "last_dropped": ("Last dropped", _plain),
     "free_percent": ("Free", _with("%")),
     "free_bytes": ("Free space", _bytes),
     "database_bytes": ("Database", _bytes),

@@ -53,6 +53,7 @@ KINDS = (
     "audit_broken",
     "storage_low",
     "exit_failover",
+    "events_dropped",
 )
 """Every rule; the first ten are those of management-plane.md 7.3."""
 

@@ -71,6 +71,8 @@ class RuleSettings:
     unknown_s: float = 120.0
     unknown_gone_s: float = 3_600.0
     disk_free_percent: int = 10
+    dropped_events: int = 1
+    dropped_window_s: float = 600.0
     allow: tuple[tuple[str, str], ...] = ()
     proxies: tuple[str, ...] = ()
 
@@ -104,6 +106,8 @@ class RuleSettings:
             expiry_s=values["analytics.expiry_days"] * 86_400.0,
             device_expiry_s=max(30, values["analytics.expiry_days"]) * 86_400.0,
             disk_free_percent=values["analytics.disk_free_percent"],
+            dropped_events=values["analytics.dropped_events"],
+            dropped_window_s=values["analytics.dropped_window_minutes"] * 60.0,
             allow=tuple(_allowance(text) for text in values["analytics.allow"]),
             proxies=tuple(values["analytics.trusted_proxies"]),
         )

@@ -145,6 +145,10 @@ class _System:
         for kind, count in sorted(state.opened.items()):
             opened.add_metric((kind,), count)
         yield opened
+        dropped = CounterMetricFamily("coxswain_dropped", "On their way, since the start.", labels=("where",))
+        for where, count in sorted(state.dropped.items()):
+            dropped.add_metric((where,), count)
+        yield dropped
         yield CounterMetricFamily("coxswain_alert_sweeps", "Runs of the rules, since the start.", value=state.sweeps)
         yield GaugeMetricFamily("coxswain_alert_sweep_seconds", "CPU time of the last run.", value=state.took_s)
         yield GaugeMetricFamily(

@@ -162,7 +162,7 @@ def _state(a: dict[str, Any]) -> str:
 
 def about(a: dict[str, Any]) -> tuple[str, str, str]:
     detail = a.get("detail") or {}
-    names = (detail.get(key) for key in ("holder", "username", "email", "name"))
+    names = (detail.get(key) for key in ("holder", "username", "email", "name", "where"))
     found = next((word for word in (detail.get("node_name"), called(a, "node"), *names) if word), "")
     return called(a, "device"), ", ".join(a["source_ips"][:4]), str(found)
 

@@ -133,6 +133,7 @@ class AnalyticsState:
         opened: alerts since the start, by kind.
         failing: rules whose last run came to nothing, and why.
         counts: alerts that are not resolved, by status and severity.
+        dropped: what was dropped on its way since the start, by place (``coxswain.losses``).
         rules: kinds that are on.
     """
 
@@ -143,4 +144,5 @@ class AnalyticsState:
     opened: dict[str, int] = field(default_factory=dict)
     failing: dict[str, str] = field(default_factory=dict)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
     rules: tuple[str, ...] = ()

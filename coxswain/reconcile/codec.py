@@ -268,6 +268,11 @@ def event(node_id: str, message: pb.Event, received_at: float) -> NodeEvent | No
     )
 
 
+def is_known(message: pb.Event) -> bool:
+    """Whether it is of a kind that we count: others are of agents that are newer than this, and missed by nobody."""
+    return _EVENT_KINDS.get(message.type, EventKind.UNSPECIFIED) is not EventKind.UNSPECIFIED
+
+
 def psk_digest(preshared_key: str) -> int:
     """What stands for a preshared key in a comparison within this process, so that no secret lives in a value that may be
     printed: Python's own keyed hash of 64 bits, for a twentieth of the cost of SHA-256 at each look at thousands of peers.

@@ -25,6 +25,7 @@ from coxswain.errors import Conflict, NotFound, Unavailable
 from coxswain.geoip import Location
 from coxswain.ids import new_id
 from coxswain.live.ring import EventRing
+from coxswain.losses import NODES, SIEM, Losses
 from coxswain.messages import alerts as m
 from coxswain.messages.audit import Caller, Committed, DescribeAudit
 from coxswain.messages.exits import ListExitTrouble
@@ -70,7 +71,8 @@ SETTINGS: dict[str, Any] = {
     "analytics.off_hours_days": 7, "analytics.off_hours_percent": 2, "analytics.volume_floor_mib": 1024,
     "analytics.volume_factor": 10, "analytics.volume_sessions": 20, "analytics.expiry_days": 7,
     "analytics.webhook_url": "", "analytics.webhook_secret": "", "analytics.webhook_severity": "warning",
-    "analytics.disk_free_percent": 1, "retention.metrics_days": 0,
+    "analytics.disk_free_percent": 1, "analytics.dropped_events": 5, "analytics.dropped_window_minutes": 10,
+    "retention.metrics_days": 0,
 }  # fmt: skip
 BERLIN = Location(52.52, 13.405, "Berlin", "Germany", "DE")
 SYDNEY = Location(-33.87, 151.21, "Sydney", "Australia", "AU")
@@ -125,9 +127,9 @@ def running(
     views: tuple[NodeView, ...] = (),
     **settings: Any,
 ) -> Iterator[Running]:
-    world = SimpleNamespace(views=list(views), places=places or {}, lost=False, findings=())
+    world = SimpleNamespace(views=list(views), places=places or {}, lost=False, findings=(), losses=Losses(CLOCK))
     values = SETTINGS | settings
-    engine = {"store": store, "settings": values, "state_dir": state_dir}
+    engine = {"store": store, "settings": values, "state_dir": state_dir, "losses": world.losses}
     system = System(
         children=(
             ChildSpec("event_hub", EventHub, {"store": store, "ring": EventRing()}),
@@ -542,6 +544,29 @@ def test_a_broken_log_and_a_full_disk(store: Store, tmp_path: Path) -> None:
         engine.world.findings, engine.settings["analytics.disk_free_percent"] = (), 0
         engine.sweep()
         assert engine.alerts(unresolved=True) == []
+
+
+def test_what_was_dropped_on_its_way_is_told_once_and_again_only_with_more(store: Store) -> None:
+    with running(store) as engine:
+        engine.world.losses.add(SIEM, 4)
+        engine.sweep()
+        assert engine.alerts() == [], "not as many as the operator said"
+        engine.world.losses.add(SIEM, 1)
+        engine.world.losses.add(NODES, 9, "nod_7")
+        engine.sweep()
+        siem, node = sorted(engine.alerts(), key=lambda alert: alert.node_id)
+        assert (siem.kind, siem.detail["dropped"], siem.node_id) == ("events_dropped", 5, "")
+        assert (node.key, node.detail["dropped"]) == ("events_dropped:nodes:nod_7", 9)
+        engine.ask(m.ResolveAlert(ANN, siem.id))
+        assert engine.system.harm("alert_engine", Harm.RAISE)
+        engine.sweep()
+        assert [alert.id for alert in engine.alerts(unresolved=True)] == [node.id], "nothing new since, whoever fell"
+        CLOCK.began -= 60.0
+        engine.world.losses.add(SIEM, 1)
+        engine.sweep()
+        again = [alert for alert in engine.alerts(unresolved=True) if alert.key == siem.key]
+        assert [alert.detail["dropped"] for alert in again] == [6]
+        assert engine.ask(m.DescribeAnalytics()).dropped == {"siem": 6, "nodes": 9}
 
 
 def test_a_rule_that_fails_stops_no_other_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,35 @@ async def until(predicate: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+class Odd(Stream):
+    """One of a peer that has no key, one of a kind that nobody knows, one that is fine, and one that is no event at all."""
+
+    async def __aiter__(self) -> AsyncIterator[pb.Event]:
+        yield pb.Event(type=pb.EVENT_TYPE_PEER_CONNECTED, protocol=pb.PROTOCOL_AMNEZIAWG, peer_id="none")
+        yield pb.Event(type=99, protocol=pb.PROTOCOL_AMNEZIAWG)  # type: ignore[arg-type]
+        yield pb.Event(
+            type=pb.EVENT_TYPE_PEER_CONNECTED,
+            protocol=pb.PROTOCOL_AMNEZIAWG,
+            peer_id=base64.b64encode(bytes(32)).decode(),
+        )
+        yield None  # type: ignore[misc]
+
+
+def test_events_that_cannot_be_read_are_counted_with_their_node():
+    async def reads() -> None:
+        lost: list[str] = []
+        ends: list[str] = []
+        funnel = EventFunnel("epoch", lambda _batch: None, linger_s=60.0, on_lost=lost.append)
+        channel = Channel(grpc.aio.insecure_channel("127.0.0.1:9"), 1, None)
+        dialer = Dialer(Deadlines(), ManualClock(), Routes(), Forwarders(Path("never"), Ways()))
+        await NodeConnection("nod_x", "name", channel, dialer)._read(Odd(), funnel, ends.append)
+        assert lost == ["nod_x", "nod_x"] and "cannot be read" in ends[0]
+        assert funnel.depth == 2, "the event that is fine, and the end of the stream"
+        await channel.close()
+
+    asyncio.run(reads())
+
+
 def test_a_node_whose_events_are_held_back_here_counts_as_heard():
     asyncio.run(_held_back())
 

@@ -60,11 +60,13 @@ class Rig:
     def __init__(self, store: Store) -> None:
         self.acknowledged: queue.Queue[tuple[str, int]] = queue.Queue()
         self.keep_days = 0
+        self.untold: list[int] = []
         kwargs = {
             "store": store,
             "epoch": "e",
             "acknowledge": lambda epoch, number: self.acknowledged.put((epoch, number)),
             "node_gone_s": 5.0,
+            "on_untold": self.untold.append,
         }
         self.system = System(
             children=(
@@ -226,6 +228,7 @@ def test_a_flood_is_told_in_sum(rig: Rig) -> None:
     published = eventually(rig.published)
     [more] = [message for message in published if message.kind == "dropped"]
     assert (len(published) - 1, more.data["count"]) == (5000, 3000)
+    assert rig.untold == [3000]
 
 
 def test_while_the_database_is_away_a_batch_waits_and_is_not_counted_twice(own_postgres: PostgresServer) -> None:

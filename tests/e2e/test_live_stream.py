@@ -437,6 +437,8 @@ def test_who_does_not_read_delays_nobody_and_costs_little(controller: Controller
                 seen += 1
             last = event["seq"]
         assert missed > 10_000 and seen + missed == total and last is not None
+        status = controller.client.get("/api/analytics/status")
+        assert status["dropped"] == {"live": missed}, "and the rules know of it"
         publish(controller, 4711)
         assert lazy.until(number=4711)["seq"] > last
 

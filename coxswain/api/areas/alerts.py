@@ -14,6 +14,7 @@ from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import called, stamp
 from coxswain.errors import InvalidInput
+from coxswain.losses import CONTROLLER, NODES
 from coxswain.messages import alerts as m
 from coxswain.messages.siem import GetSiemCounts, SiemCounts
 
@@ -74,7 +75,7 @@ STATUS = shape(
             "failing": array(obj({"rule": TEXT, "reason": TEXT})),
             "unresolved": array(obj({"status": choice(*_STATUSES), "severity": choice(*_SEVERITIES), "count": INT})),
         },
-        {"events_dropped": INT},
+        {"events_dropped": INT, "dropped": {"type": "object", "additionalProperties": INT}},
     ),
 )
 
@@ -160,9 +161,12 @@ def _siem_dropped(call: Call) -> int:
 
 def _status(call: Call) -> Any:
     state: m.AnalyticsState = call.ask("alert_engine", m.DescribeAnalytics())
+    dropped = sum(count for where, count in state.dropped.items() if where in (NODES, CONTROLLER))
     return {
         "backend": call.services.identity.store,
         "backend_warning": _warning(call),
+        "events_dropped": dropped,
+        "dropped": state.dropped,
         "siem_events_dropped": _siem_dropped(call),
         "enabled": state.enabled,
         "sweeps": state.sweeps,

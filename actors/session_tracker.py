@@ -8,13 +8,15 @@ right again. While the database does not answer, what a batch changed waits here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from actors.supervision import Actor, Context
 from coxswain.clock import to_micros
-from coxswain.errors import StoreUnavailable
+from coxswain.errors import CoxswainError, StoreUnavailable
+from coxswain.geoip import Location
 from coxswain.live.frames import boundary_frame, node_event_frame
+from coxswain.messages.geo import Locate
 from coxswain.messages.hub import Publish, PublishAll
 from coxswain.messages.sessions import (
     EventBatch,
@@ -25,7 +27,7 @@ from coxswain.messages.sessions import (
     NodeEvent,
     SessionCounts,
 )
-from coxswain.sessions import NODE_GONE_S, Boundary, Changes, Key, SessionBook
+from coxswain.sessions import NODE_GONE_S, Boundary, Changes, Key, SessionBook, source_ip
 from coxswain.store import Durability, Store
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import session_records as records
@@ -42,6 +44,8 @@ _RETRY_S = 2.0
 """After the database did not answer: waiting for it again at once, for each copy that the funnel sent meanwhile, would leave
 no time for anybody else."""
 
+_GEO_S = 1.0
+_GEO_RETRY_S = 60.0
 _CACHE_MOST = 50_000
 _STRANGER_S = 60.0
 """For so long a peer whom nobody knew is not looked up again for an event that opens no session."""
@@ -62,6 +66,7 @@ class SessionTracker(Actor):
         store: where sessions go.
         acknowledge: the funnel's, called with (epoch, number) on this actor's thread.
         node_gone_s: after how many seconds of silence a node's sessions are closed as stream-lost.
+        geo: whom to ask where addresses are; empty: nobody.
         on_untold: told how many events were not published one by one, as more came than may be.
     """
 
@@ -75,6 +80,7 @@ class SessionTracker(Actor):
         store: Store,
         acknowledge: Callable[[str, int], None],
         node_gone_s: float = NODE_GONE_S,
+        geo: str = "",
         on_untold: Callable[[int], object] = lambda _count: None,
     ) -> None:
         super().__init__(context)
@@ -82,6 +88,8 @@ class SessionTracker(Actor):
         self._store = store
         self._acknowledge = acknowledge
         self._node_gone_s = node_gone_s
+        self._geo = geo
+        self._geo_retry_at = float("-inf")
         self._on_untold = on_untold
         self._book = SessionBook()
         self._durable = (epoch, 0)
@@ -197,6 +205,7 @@ class SessionTracker(Actor):
 
     def _store_changes(self, changes: Changes, batch: EventBatch | None) -> None:
         self._number(changes.boundaries)
+        self._place(changes.boundaries)
         now = self._now()
         with self._store.write(Durability.BATCHED) as tx:
             rows.save(tx, changes.dirty.values())
@@ -207,6 +216,8 @@ class SessionTracker(Actor):
                 made = rows.Progress(batch.number, opened, closed, self._events)
                 rows.note_progress(tx, batch.epoch, made, now=now)
         totals.totalled(changes.dirty.values())
+        for boundary in changes.boundaries:
+            boundary.session.country_is_new = False
         self._book.saved()
         self._opened, self._closed = opened, closed
 
@@ -216,6 +227,28 @@ class SessionTracker(Actor):
             if not boundary.seq:
                 self._record_seq = max(self._record_seq + 1, to_micros(self._now()))
                 boundary.seq = self._record_seq
+
+    def _place(self, boundaries: Sequence[Boundary]) -> None:
+        """In which countries they are. A session is where it came from last. Who knows is asked once for a batch; one
+        that does not answer is left alone for a minute, and rows of that time say nothing.
+        """
+        addresses = {source_ip(boundary.endpoint) for boundary in boundaries} - {""}
+        if not addresses or not self._geo or self.context.clock.monotonic() < self._geo_retry_at:
+            return
+        try:
+            found: dict[str, Location] = self.context.ask(self._geo, Locate(tuple(addresses)), deadline=_GEO_S)
+        except CoxswainError as error:
+            self.context.log.warning("sessions are recorded without countries for a minute: %s", error)
+            self._geo_retry_at = self.context.clock.monotonic() + _GEO_RETRY_S
+            return
+        if not found:
+            return
+        for boundary in boundaries:
+            place = found.get(source_ip(boundary.endpoint))
+            boundary.country = (place.country_code or None) if place is not None else None
+            session = boundary.session
+            if boundary.reason is None and session.country != boundary.country:
+                session.country, session.country_is_new = boundary.country, True
 
     def _attribute(self, told: list[Boundary | NodeEvent]) -> None:
         """A session whose peer nobody knows is looked up each time: it may be known by then."""

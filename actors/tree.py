@@ -243,7 +243,9 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         spec(
             "session_tracker",
             SessionTracker,
-            store | {"epoch": funnel.epoch, "acknowledge": acknowledge, "on_untold": partial(losses.add, CONTROLLER)},
+            store
+            | {"epoch": funnel.epoch, "acknowledge": acknowledge, "geo": "geo_locator"}
+            | {"on_untold": partial(losses.add, CONTROLLER)},
             hang_s=2 * parts.hang_s,
         ),
         spec(

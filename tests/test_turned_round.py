@@ -291,7 +291,10 @@ SHOWN = {
         test_an_export_has_every_session_once_whatever_the_pages
         test_every_combination_of_filters_finds_what_looking_at_all_finds
         test_pages_follow_each_other_without_gap_or_repeat
-        test_a_series_has_every_stretch_and_no_zero_for_what_nobody_knows""",
+        test_a_series_has_every_stretch_and_no_zero_for_what_nobody_knows
+        test_records_and_sessions_by_country
+        test_a_country_is_found_by_an_index_whatever_it_is_asked_with
+        test_without_a_database_of_places_a_country_is_not_simply_empty""",
     "M6": """
         test_what_is_not_known_is_null
         test_unknown_bytes_and_parts_of_sessions_do_not_drag_the_usual_down""",
@@ -460,7 +463,6 @@ PARTLY = {
     "node's sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
-    "M11": "no filter by country",
     "M31": "one role of admins; no WebAuthn",
     "M33": "names of users and addresses of machines are still for whoever may read",
     "M35": "no syslog, CEF or webhook; alerts and audit records that a consumer was too late for are only counted",

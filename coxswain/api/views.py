@@ -234,6 +234,7 @@ def session(view: SessionView, names: Mapping[str, Named]) -> dict[str, Any]:
         "rx_bytes": view.rx_bytes,
         "tx_bytes": view.tx_bytes,
         "reason": view.reason,
+        "country": view.country,
     } | called(names, node=view.node_id, device=view.device_id, user=view.user_id)
 
 
@@ -256,6 +257,7 @@ def session_record(record: SessionRecord, names: Mapping[str, Named]) -> dict[st
         "source_ip": record.source_ip,
         "source_endpoint": record.source_endpoint,
         "reason": reason,
+        "country": record.country,
     } | called(names, node=record.node_id, device=record.device_id, user=record.user_id)
     return {
         "id": ordered_id("cev", record.seq),

@@ -34,6 +34,7 @@ def _which(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--user", metavar="USER", help="Only of this user (name, e-mail or id, also of a removed one)."),
             click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol."),
             click.option("--reason", metavar="WORD", help="Only those that ended so, such as idle or stream-lost."),
+            click.option("--country", metavar="CODE", help="Only from this country, such as DE; needs a GeoIP database."),
         )
     ):
         command = option(command)
@@ -63,7 +64,7 @@ def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active
             called(s, "node"),
             called(s, "device") or s["peer_key"][:12],
             called(s, "user"),
-            s["endpoint"] + (f" (moved {counted(s['roams'], 'time')})" if s["roams"] else ""),
+            _from(s["endpoint"], s) + (f" (moved {counted(s['roams'], 'time')})" if s["roams"] else ""),
             ago(s["opened_at"]),
             "open" if s["closed_at"] is None else s["reason"],
             size(s["rx_bytes"]),
@@ -72,6 +73,11 @@ def sessions(ctx: click.Context, /, config: str | None, *, as_json: bool, active
         for s in found
     ]
     table(["ID", "NODE", "DEVICE", "USER", "FROM", "OPENED", "STATE", "RX", "TX"], rows)
+
+
+def _from(endpoint: str, found: dict[str, Any]) -> str:
+    country = found.get("country", "")
+    return f"{endpoint} {country}" if country else endpoint
 
 
 @sessions.command("show")
@@ -98,6 +104,7 @@ def show(session: str, config: str | None, *, as_json: bool) -> None:
             ("last seen", found["last_at"]),
             ("received", size(found["rx_bytes"])),
             ("sent", size(found["tx_bytes"])),
+            ("country", found["country"] or "not known"),
             ("moved", counted(found["roams"], "time")),
         ]
     )
@@ -116,6 +123,7 @@ def show(session: str, config: str | None, *, as_json: bool) -> None:
 @click.option("--until", type=Moment(), help="Not younger.")
 @click.option("--protocol", type=_PROTOCOLS, help="Only of this protocol.")
 @click.option("--reason", metavar="WORD", help="Only stays that ended so, such as roamed or idle.")
+@click.option("--country", metavar="CODE", help="Only from this country, such as DE; needs a GeoIP database.")
 @click.option("--limit", type=_LIMIT, default=50, show_default=True)
 def events(config: str | None, *, as_json: bool, **query: Any) -> None:
     """Connects and disconnects, newest first: one line for each stay at one address."""
@@ -133,7 +141,7 @@ def events(config: str | None, *, as_json: bool, **query: Any) -> None:
             called(e, "node"),
             called(e, "device") or e.get("peer_id", "")[:12],
             called(e, "user"),
-            e.get("source_endpoint"),
+            _from(e.get("source_endpoint", ""), e),
             e.get("reason"),
             size(e["rx_bytes"]) if e["event_type"] == "disconnect" else "",
             size(e["tx_bytes"]) if e["event_type"] == "disconnect" else "",
@@ -164,7 +172,7 @@ def export(config: str | None, out: str | None, *, as_json: bool, active: bool, 
 
 _COLUMNS = (
     *("id", "node_id", "node", "protocol", "peer_key", "device_id", "user_id", "opened_at", "closed_at", "last_at"),
-    *("endpoint", "roams", "rx_bytes", "tx_bytes", "reason", "device", "user", "removed"),
+    *("endpoint", "roams", "rx_bytes", "tx_bytes", "reason", "device", "user", "removed", "country"),
 )
 _PAGE = 1_000
 

@@ -165,6 +165,7 @@ class ListSessions:
     before: int | None = None
     protocol: Protocol | None = None
     reason: str | None = None
+    country: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,8 @@ class SessionView:
 
     ``reason`` of a closed one: ``disconnect``, ``node-shutdown``, ``idle``, ``peer-removed``, ``stream-lost``,
     ``controller-restart``, ``counter-reset``. ``endpoints``: since when (epoch seconds) it was where, at most 16 of them;
-    ``roams``: how often it moved; ``last_at``: its last sign of life.
+    ``roams``: how often it moved; ``last_at``: its last sign of life. ``country``: ISO 3166 code of where it came
+    from last; empty: not known.
     """
 
     id: int
@@ -198,6 +200,7 @@ class SessionView:
     endpoints: tuple[tuple[float, str], ...] = ()
     roams: int = 0
     last_at: float = 0.0
+    country: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +208,8 @@ class ListRecords:
     """Asked by doors, of ``session_archive``: the contract's boundary events (management-plane.md 3.2, GET /api/sessions).
 
     Reply: list of ``SessionRecord``, newest first. None: any. ``event_type``: ``connect`` or ``disconnect``; ``reason``: one
-    of ``REASONS``; ``since`` and ``until``: epoch seconds, both included; ``after``: (time in
-    epoch microseconds, seq) of the record before the first one.
+    of ``REASONS``; ``country``: ISO 3166 code, in capitals; ``since`` and ``until``: epoch seconds, both included;
+    ``after``: (time in epoch microseconds, seq) of the record before the first one.
     """
 
     device_id: str | None = None
@@ -220,6 +223,7 @@ class ListRecords:
     reason: str | None = None
     limit: int = 100
     after: tuple[int, int] | None = None
+    country: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +247,7 @@ class SessionRecord:
     rx_bytes: int | None
     tx_bytes: int | None
     reason: str | None
+    country: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class Boundary:
         rx_bytes, tx_bytes: of the segment that ends; None: unknown.
         message: what the node said with it.
         seq: its number in the store; 0: not numbered yet.
+        country: ISO 3166 code of where the endpoint is; None: not known.
     """
 
     session: OpenSession
@@ -76,6 +77,7 @@ class Boundary:
     tx_bytes: int | None = 0
     message: str = ""
     seq: int = 0
+    country: str | None = None
 
 
 @dataclass(slots=True)

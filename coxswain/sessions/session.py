@@ -34,6 +34,7 @@ class OpenSession:
         is_blank: the last snapshot showed the peer as one that never connected.
         endpoint: where the device is now, ``address:port``; empty: not known.
         endpoints: since when it was where: (epoch seconds, endpoint), oldest first, at most ``ENDPOINTS_KEPT``.
+        country: ISO 3166 code of where it was last; None: not known. ``country_is_new``: the store does not have it yet.
         roams: how often it moved, also those times that ``endpoints`` no longer has.
         told_rx, told_tx: bytes of this session that earlier boundary events told (management-plane.md 6.2).
         totalled_rx, totalled_tx: bytes of this session that are in the totals of the store.
@@ -42,6 +43,8 @@ class OpenSession:
     __slots__ = (
         "closed_at",
         "closed_seen_at",
+        "country",
+        "country_is_new",
         "device_id",
         "endpoint",
         "endpoints",
@@ -73,6 +76,8 @@ class OpenSession:
         self.opened_at = opened_at
         self.opened_seen_at = opened_seen_at
         self.closed_at: float | None = None
+        self.country: str | None = None
+        self.country_is_new = False
         self.closed_seen_at: float | None = None
         self.last_at = opened_at
         self.event_at: float | None = None

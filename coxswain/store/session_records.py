@@ -1,8 +1,9 @@
 """Rows of the contract's boundary events (management-plane.md 6.2): one for each connect and each disconnect.
 
 A page of them takes the same time whatever is filtered for and however many there are. What may be filtered for besides a
-node, a device, a user or an address (protocol, event type, reason) is one small number, the *kind*, and each index has it
-before the time. So a page is the merge of at most a few dozen short runs of one index.
+node, a device, a user, an address or a country (protocol, event type, reason) is one small number, the *kind*, and each
+index has it before the time. So a page is the merge of at most a few dozen short runs of one index. Nodes and countries may
+both be everybody's: for the two together there is an index of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KINDS = tuple(_OF_KIND)
 
 _COLUMNS = (
     *("seq", "at", "received_at", "kind", "session_id", "node_id", "peer_key", "device_id", "user_id"),
-    *("source_ip", "source_endpoint", "rx_bytes", "tx_bytes"),
+    *("source_ip", "source_endpoint", "rx_bytes", "tx_bytes", "country"),
 )
 _LISTED = ", ".join(_COLUMNS)
 _ADD = f"INSERT INTO connection_events ({_LISTED}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - our names
@@ -112,11 +113,13 @@ def _conditions(query: ListRecords) -> tuple[str, list[Value]]:
         ("device_id", query.device_id),
         ("source_ip", query.source_ip),
         ("user_id", query.user_id),
+        ("country", query.country),
         ("node_id", query.node_id),
     )
     for column, value in asked:
         if value is not None:
-            wheres.append(f"({column} || '') = ?" if wheres else f"{column} = ?")
+            chosen = not wheres or (column == "node_id" and wheres == ["country = ?"])
+            wheres.append(f"{column} = ?" if chosen else f"({column} || '') = ?")
             values.append(value)
     wheres.append("at BETWEEN ? AND ?")
     values += [
@@ -147,11 +150,27 @@ def _values(boundary: Boundary) -> tuple[Value, ...]:
         boundary.endpoint,
         boundary.rx_bytes,
         boundary.tx_bytes,
+        boundary.country,
     )
 
 
 def _record(row: Row) -> SessionRecord:
-    seq, at, received_at, kind, session_id, node_id, peer_key, device_id, user_id, ip, endpoint, rx_bytes, tx_bytes = row
+    (
+        seq,
+        at,
+        received_at,
+        kind,
+        session_id,
+        node_id,
+        peer_key,
+        device_id,
+        user_id,
+        ip,
+        endpoint,
+        rx_bytes,
+        tx_bytes,
+        country,
+    ) = row
     protocol, reason = _OF_KIND[kind]
     return SessionRecord(
         seq=seq,
@@ -168,4 +187,5 @@ def _record(row: Row) -> SessionRecord:
         rx_bytes=rx_bytes,
         tx_bytes=tx_bytes,
         reason=reason,
+        country=country or "",
     )

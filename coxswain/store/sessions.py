@@ -20,19 +20,25 @@ _CHANGEABLE = (
     *("endpoints", "roams", "told_rx", "told_tx"),
 )
 _COLUMNS = ("id", "node_id", "protocol", "peer_key", "opened_at", "opened_seen_at", *_CHANGEABLE)
-_LISTED = ", ".join(_COLUMNS)
+_LISTED = ", ".join((*_COLUMNS, "country"))
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
 _SAVE = (
-    f"INSERT INTO peer_sessions ({_LISTED}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
+    f"INSERT INTO peer_sessions ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - our own names
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGEABLE)}"
 )
 
 
 def save(tx: Tx, sessions: Iterable[OpenSession]) -> None:
-    """Writes sessions, new ones and changed ones. Writing one again changes nothing."""
-    tx.executemany(_SAVE, (_values(session) for session in sessions))
+    """Writes sessions, new ones and changed ones. Writing one again changes nothing. Countries hardly ever change, and
+    are in indexes that would be written anew each time: so they are written by themselves.
+    """
+    saved = list(sessions)
+    tx.executemany(_SAVE, (_values(session) for session in saved))
+    moved = [(session.country, session.id) for session in saved if session.country_is_new]
+    if moved:
+        tx.executemany("UPDATE peer_sessions SET country = ? WHERE id = ?", moved)
 
 
 def load_open(tx: Tx) -> list[OpenSession]:
@@ -92,6 +98,11 @@ def list_sessions(tx: Tx, query: ListSessions) -> list[SessionView]:
         if value is not None:
             wheres.append(f"{column} = ?")
             values.append(value)
+    if query.country is not None:
+        # A device or a user has few sessions, and a country may have all: their index is the better one.
+        is_of_one = query.device_id is not None or query.user_id is not None
+        wheres.append("(country || '') = ?" if is_of_one else "country = ?")
+        values.append(query.country)
     rows = tx.execute(
         f"SELECT {_LISTED} FROM peer_sessions WHERE {' AND '.join(wheres)} ORDER BY id DESC LIMIT ?",  # noqa: S608
         (*values, query.limit),
@@ -133,6 +144,7 @@ def _view(session: OpenSession) -> SessionView:
         endpoints=session.endpoints,
         roams=session.roams,
         last_at=session.last_at,
+        country=session.country or "",
     )
 
 
@@ -174,7 +186,7 @@ def _session(row: Row) -> OpenSession:
     session.rx_base, session.tx_base, session.rx_last, session.tx_last = row[13:17]
     session.reason = row[17]
     session.endpoints = tuple((at / 1e6, endpoint) for at, endpoint in json.loads(row[18] or "[]"))
-    session.roams, session.told_rx, session.told_tx = row[19:22]
+    session.roams, session.told_rx, session.told_tx, session.country = row[19:23]
     session.totalled_rx, session.totalled_tx = session.rx_bytes or 0, session.tx_bytes or 0
     return session
 

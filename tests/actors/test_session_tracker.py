@@ -6,16 +6,20 @@ import queue
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from actors.event_hub import EventHub
 from actors.session_archive import SessionArchive, _Purge
 from actors.session_tracker import SessionTracker, _Expire
-from actors.supervision import ChildSpec, System
+from actors.supervision import Actor, ChildSpec, Context, System
 from actors.supervision.actor import Harm
 from coxswain.clock import SystemClock
+from coxswain.geoip import Location
 from coxswain.live.ring import EventRing
+from coxswain.messages.geo import Locate
 from coxswain.messages.hub import EventsAfter, Publish
 from coxswain.messages.names import NamesOf
 from coxswain.messages.sessions import (
@@ -54,6 +58,18 @@ def disconnected(at: float, key: str = "p1", rx: int = 0, tx: int = 0, node: str
     return event(EventKind.PEER_DISCONNECTED, at, key, rx, tx, node)
 
 
+class Geo(Actor):
+    """Knows where ``places`` says that addresses are; says nothing while that is empty, as without a database."""
+
+    def __init__(self, context: Context, *, places: dict[str, Location]) -> None:
+        super().__init__(context)
+        self._places = places
+
+    def receive(self, message: Any) -> Any:
+        assert isinstance(message, Locate)
+        return {host: self._places[host] for host in message.hosts if host in self._places}
+
+
 class Rig:
     """A hub and a tracker, and the funnel's side of the conversation."""
 
@@ -61,16 +77,19 @@ class Rig:
         self.acknowledged: queue.Queue[tuple[str, int]] = queue.Queue()
         self.keep_days = 0
         self.untold: list[int] = []
+        self.places: dict[str, Location] = {}
         kwargs = {
             "store": store,
             "epoch": "e",
             "acknowledge": lambda epoch, number: self.acknowledged.put((epoch, number)),
             "node_gone_s": 5.0,
             "on_untold": self.untold.append,
+            "geo": "geo_locator",
         }
         self.system = System(
             children=(
                 ChildSpec("event_hub", EventHub, {"store": store, "ring": EventRing()}),
+                ChildSpec("geo_locator", Geo, {"places": self.places}),
                 ChildSpec("session_tracker", SessionTracker, kwargs, hang_s=30.0),
                 ChildSpec("session_archive", SessionArchive, {"store": store, "keep_days": lambda: self.keep_days}),
             ),
@@ -156,7 +175,7 @@ def test_a_batch_that_comes_twice_counts_once_and_is_acknowledged_twice(rig: Rig
 def test_after_a_crash_it_goes_on_where_the_store_is(rig: Rig, how: Harm) -> None:
     rig.send(1, connected(0, rx=10), connected(0, "p2", rx=10))
     rig.system.harm("session_tracker", how)
-    eventually(lambda: rig.system.tree().children[1].restarts == 1)
+    eventually(lambda: rig.system.tree().children[2].restarts == 1)
     assert rig.counts().opened == 2, "what was counted since the daemon started is still counted"
     rig.send(1, connected(0, rx=10), connected(0, "p2", rx=10))
     rig.send(2, disconnected(300, rx=60))
@@ -229,6 +248,41 @@ def test_a_flood_is_told_in_sum(rig: Rig) -> None:
     [more] = [message for message in published if message.kind == "dropped"]
     assert (len(published) - 1, more.data["count"]) == (5000, 3000)
     assert rig.untold == [3000]
+
+
+BERLIN = Location(52.52, 13.405, "Berlin", "Germany", "DE")
+SYDNEY = Location(-33.87, 151.21, "Sydney", "Australia", "AU")
+
+
+def test_each_stay_has_its_country_and_a_session_that_of_the_last(rig: Rig) -> None:
+    rig.places |= {"198.51.100.7": BERLIN, "203.0.113.9": SYDNEY}
+    rig.send(1, connected(0, rx=1))
+    rig.send(2, replace(connected(60, rx=5), endpoint="203.0.113.9:1"))
+    rig.send(3, disconnected(300, rx=9))
+    records = rig.system.ask("session_archive", ListRecords(), deadline=10)
+    assert [(r.reason, r.country) for r in records] == [
+        *(("disconnect", "AU"), (None, "AU"), ("roamed", "DE"), (None, "DE")),
+    ]
+    assert [s.country for s in rig.list()] == ["AU"]
+    assert rig.list(country="DE") == [] and len(rig.list(country="AU")) == 1
+
+
+def test_after_a_crash_a_session_still_is_where_it_was(rig: Rig) -> None:
+    rig.places["198.51.100.7"] = BERLIN
+    rig.send(1, connected(0, rx=1))
+    rig.system.harm("session_tracker", Harm.RAISE)
+    eventually(lambda: rig.system.tree().children[2].restarts == 1)
+    rig.send(2, disconnected(300, rx=9))
+    assert [s.country for s in rig.list(active=False)] == ["DE"]
+
+
+@pytest.mark.parametrize("how", [Harm.HANG, Harm.EXIT])
+def test_sessions_are_recorded_whatever_becomes_of_who_knows_places(rig: Rig, how: Harm) -> None:
+    rig.places["198.51.100.7"] = BERLIN
+    rig.system.harm("geo_locator", how)
+    rig.send(1, connected(0, rx=1), connected(0, "p2"))
+    rig.send(2, connected(1, "p3"))
+    assert len(rig.list()) == 3
 
 
 def test_while_the_database_is_away_a_batch_waits_and_is_not_counted_twice(own_postgres: PostgresServer) -> None:

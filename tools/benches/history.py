@@ -18,7 +18,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 _FILL = """
 INSERT INTO connection_events (seq, at, received_at, kind, session_id, node_id, peer_key, device_id, user_id, source_ip,
-    source_endpoint, rx_bytes, tx_bytes)
+    source_endpoint, rx_bytes, tx_bytes, country)
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < :count - 1)
 SELECT :first + i, :from_us + CAST(i * :step_us AS INTEGER), :from_us + CAST(i * :step_us AS INTEGER),
     CASE i % 2 WHEN 0 THEN 32 ELSE CASE WHEN i % 1000 = 1 THEN 39 WHEN i % 20 = 1 THEN 34 ELSE 33 END END,
@@ -26,7 +26,8 @@ SELECT :first + i, :from_us + CAST(i * :step_us AS INTEGER), :from_us + CAST(i *
         || substr(:letters, (i * 7919) % :nodes % 32 + 1, 1), printf('peer%040d', (i / 2 * 104729) % :devices),
     printf('dev_%016d', (i / 2 * 104729) % :devices), printf('usr_%016d', (i / 2 * 104729) % :devices % :users),
     printf('10.%d.%d.7', (i * 31) % :addresses / 250, (i * 31) % :addresses % 250),
-    printf('10.%d.%d.7:4000', (i * 31) % :addresses / 250, (i * 31) % :addresses % 250), i % 100000, i % 7777
+    printf('10.%d.%d.7:4000', (i * 31) % :addresses / 250, (i * 31) % :addresses % 250), i % 100000, i % 7777,
+    CASE WHEN i % 100003 = 0 THEN 'NZ' WHEN i % 3 = 0 THEN 'FR' ELSE 'DE' END
 FROM n
 """
 """Connects and disconnects in turn, in the shapes that the daemon writes: 32 connect, 33 disconnect, 34 roamed, 39 rare."""
@@ -115,5 +116,9 @@ _FILTERS = {
     "node and reason": lambda n: f"&reason=roamed&node={_node(n % 10 * 20 + 19)}",
     "connects": lambda _n: "&event_type=connect",
     "a protocol that nobody uses": lambda n: f"&protocol=xray-reality&node={_node(n % _NODES)}",
+    "a country that most are from": lambda _n: "&country=DE",
+    "a rare country": lambda _n: "&country=NZ",
+    "node and country": lambda n: f"&country=FR&node={_node(n % _NODES)}",
+    "device and country": lambda n: f"&country=DE&device=dev_{n % _DEVICES:016d}",
     "disconnects of a device": lambda n: f"&device=dev_{n % _DEVICES:016d}&event_type=disconnect",
 }

@@ -16,6 +16,7 @@ from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import InvalidInput, NotFound
 from coxswain.messages import sessions
+from coxswain.messages.geo import GeoInfo, GetGeoInfo
 from coxswain.messages.names import Named
 from coxswain.messages.sessions import REASONS
 from coxswain.model import Protocol
@@ -32,6 +33,7 @@ _PROTOCOLS = {
     "amneziawg": Protocol.AMNEZIAWG,
     "xray-reality": Protocol.XRAY_REALITY,
 }
+_COUNTRY = re.compile(r"[A-Za-z]{2}")
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})")
 _TOTALS_CURSOR = re.compile(r"(\d{1,18})-(.{0,200})")
 
@@ -56,6 +58,7 @@ SESSION = shape(
             "rx_bytes": nullable(INT),
             "tx_bytes": nullable(INT),
             "reason": TEXT,
+            "country": TEXT | {"description": "ISO 3166, of where it came from last; empty: not known"},
             "node_name": nullable(TEXT),
             "device_name": nullable(TEXT),
             "user_name": nullable(TEXT),
@@ -82,6 +85,7 @@ RECORD = shape(
             "source_ip": TEXT,
             "source_endpoint": TEXT,
             "reason": choice(*REASONS[1:]),
+            "country": TEXT,
             "node_name": TEXT,
             "device_name": TEXT,
             "user_name": TEXT,
@@ -111,8 +115,10 @@ def _records(call: Call) -> Any:
         reason=_one_of(call, "reason", REASONS),
         limit=limit + 1,
         after=_record_cursor(call),
+        country=_country(call),
     )
     found = call.ask("session_archive", query)
+    _check_country(call, found, query.country)
     page = found[:limit]
     names = _names(call, page)
     return Reply(
@@ -138,8 +144,10 @@ def _sessions(call: Call, *, active: bool | None) -> Any:
         before=call.number("after"),
         protocol=_protocol(call),
         reason=None if active else _one_of(call, "reason", _ENDS),
+        country=_country(call),
     )
     found = call.ask("session_archive", query)
+    _check_country(call, found, query.country)
     names = _names(call, found[:limit])
     page = [views.session(view, names) for view in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
@@ -192,6 +200,27 @@ def _protocol(call: Call) -> Protocol | None:
     return None if word is None else _PROTOCOLS[word]
 
 
+def _country(call: Call) -> str | None:
+    word = call.word("country")
+    if word is None:
+        return None
+    if not _COUNTRY.fullmatch(word):
+        raise InvalidInput(f"country: {word[:40]!r} is no ISO 3166 code of two letters, such as DE")
+    return word.upper()
+
+
+def _check_country(call: Call, found: Sequence[Any], country: str | None) -> None:
+    """Nothing found means nothing where nobody knew where anything is."""
+    if country is None or found:
+        return
+    info: GeoInfo = call.ask("geo_locator", GetGeoInfo())
+    if not info.source:
+        raise InvalidInput(
+            "country: there is no GeoIP database, so nothing is known of where sessions come from",
+            remedy="Get one with: cox geoip update; sessions that are recorded from then on have their country.",
+        )
+
+
 def _one_of(call: Call, name: str, accepted: tuple[str, ...]) -> str | None:
     word = call.word(name)
     if word is not None and word not in accepted:
@@ -229,7 +258,12 @@ _LIMIT = Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000))
 _ENDED = Param("reason", "how it ended", choice(*_ENDS))
 _BEFORE = Param("after", "the cursor of the page before", limited(0, _MAX))
 _CURSOR_PARAM = Param("after", "the cursor of the page before")
-_OF_SESSIONS = (_NODE, _DEVICE, _USER, _PROTOCOL)
+_COUNTRY_PARAM = Param(
+    "country",
+    "ISO 3166 code of the country it came from; known of what was recorded while there was a GeoIP database",
+    {"type": "string", "pattern": "^[A-Za-z]{2}$"},
+)
+_OF_SESSIONS = (_NODE, _DEVICE, _USER, _PROTOCOL, _COUNTRY_PARAM)
 
 ROUTES = (
     Route(
@@ -246,7 +280,7 @@ ROUTES = (
             *(_SINCE, _UNTIL, _PROTOCOL),
             Param("event_type", "only connects, or only disconnects", choice("connect", "disconnect")),
             Param("reason", "how the stay ended", choice(*REASONS)),
-            *(_LIMIT, _CURSOR_PARAM),
+            *(_COUNTRY_PARAM, _LIMIT, _CURSOR_PARAM),
         ),
     ),
     Route(

@@ -13,7 +13,7 @@ __all__ = ["PAGES", "recent_sessions"]
 
 _PAGE = 50
 _FEW = 10
-_FILTERS = ("active", "node", "device", "user")
+_FILTERS = ("active", "node", "device", "user", "country")
 
 
 def _load(call: Call) -> dict[str, Any]:

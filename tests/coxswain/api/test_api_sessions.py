@@ -83,6 +83,14 @@ def test_records_are_those_of_the_contract(controller: Controller, told: float) 
     assert order == sorted(order, reverse=True), "newest first, ties by id"
 
 
+def test_without_a_database_of_places_a_country_is_not_simply_empty(controller: Controller, told: float) -> None:
+    for path in ("/api/sessions", "/api/sessions/history", "/api/sessions/active"):
+        with pytest.raises(RemoteError, match="country: there is no GeoIP database") as refused:
+            get(controller, f"{path}?country=DE")
+        assert refused.value.status == 400 and "cox geoip update" in str(refused.value.remedy)
+    assert all(session["country"] == "" for session in get(controller, "/api/sessions/history"))
+
+
 def test_what_is_not_known_is_null(controller: Controller, told: float) -> None:
     newest = get(controller, f"/api/sessions?node={GONE}&event_type=disconnect")
     assert [(r["rx_bytes"], r["tx_bytes"]) for r in newest] == [(None, None)]
@@ -133,6 +141,8 @@ def test_filters(controller: Controller, told: float, query: str, count: int) ->
         ("reason=boredom", "reason: 'boredom' is none of disconnect, roamed"),
         ("protocol=ipsec", "protocol: "),
         ("event_type=handshake", "event_type: "),
+        ("country=Germany", "country: 'Germany' is no ISO 3166 code"),
+        ("country=D%00", "country: "),
         ("after=5", "after: '5' is no cursor"),
         ("after=1-2-3", "after: "),
         ("offset=5", "unknown parameter"),

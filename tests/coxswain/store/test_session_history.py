@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
 import pytest
 
 from coxswain.messages.sessions import REASONS, ListRecords, ListSessions, ListTotals, SessionRecord
 from coxswain.model import Protocol
 from coxswain.sessions import Boundary, Changes, OpenSession
-from coxswain.store import Store
+from coxswain.store import Store, Tx, open_store
 from coxswain.store import session_records as records
 from coxswain.store import session_totals as totals
 from coxswain.store import sessions as rows
+from coxswain.store.api import Row, Value
 
 AWG, XRAY = Protocol.AMNEZIAWG, Protocol.XRAY_REALITY
 T = 1_800_000_000.0
@@ -28,7 +32,8 @@ def boundary(rng: random.Random, number: int) -> Boundary:
     at = T + rng.randrange(40) * 0.25  # many at once
     endpoint = rng.choice(("198.51.100.7:4000", "[2001:db8::1]:5", ""))
     reason = rng.choice((None, None, *REASONS))
-    return Boundary(session, at, at + 1, reason, endpoint, rng.choice((None, 0, 7, 2**40)), 5, seq=number)
+    country = rng.choice(("DE", "DE", "AU", None)) if endpoint else None
+    return Boundary(session, at, at + 1, reason, endpoint, rng.choice((None, 0, 7, 2**40)), 5, seq=number, country=country)
 
 
 @pytest.fixture
@@ -69,6 +74,7 @@ def expected(told: Sequence[Boundary], query: ListRecords) -> list[int]:
             and query.reason in (None, b.reason)
             and query.event_type in (None, "connect" if b.reason is None else "disconnect")
             and (query.source_ip is None or (b.endpoint != "" and query.source_ip in b.endpoint))
+            and query.country in (None, b.country)
             and (query.since is None or b.at >= query.since)
             and (query.until is None or b.at <= query.until)
         )
@@ -86,6 +92,7 @@ def test_every_combination_of_filters_finds_what_looking_at_all_finds(store: Sto
         ("protocol", (None, XRAY)),
         ("reason", (None, "roamed", "disconnect")),
         ("event_type", (None, "connect")),
+        ("country", (None, "DE")),
         ("since", (None, T + 4)),
         ("until", (None, T + 7)),
     )
@@ -118,12 +125,12 @@ def test_a_record_is_what_was_written(store: Store, told: list[Boundary]) -> Non
         assert (record.device_id, record.user_id) == (b.session.device_id, b.session.user_id)
         assert (record.at_us, record.received_at) == (round(b.at * 1e6), b.received_at)
         assert (record.reason, record.rx_bytes, record.tx_bytes) == (b.reason, b.rx_bytes, b.tx_bytes)
-        assert record.source_endpoint == b.endpoint
+        assert (record.source_endpoint, record.country) == (b.endpoint, b.country or "")
 
 
 @pytest.mark.parametrize("text", ["' OR 1=1 --", '"; DROP TABLE connection_events; --', "%", "_", "\\", "?", "%s", "$1"])
 def test_sql_in_a_filter_is_a_value_like_any_other(store: Store, told: list[Boundary], text: str) -> None:
-    for name in ("device_id", "user_id", "node_id", "source_ip"):
+    for name in ("device_id", "user_id", "node_id", "source_ip", "country"):
         assert find(store, ListRecords(**{name: text})) == []  # type: ignore[arg-type]
     assert len(find(store, ListRecords(limit=1000))) == len(told)
 
@@ -227,7 +234,7 @@ def test_a_session_is_read_as_it_was_written_with_all_its_addresses(store: Store
         view = rows.find_session(tx, 7)
         assert rows.find_session(tx, 8) is None
     for name in OpenSession.__slots__:
-        if name not in ("seen_at", "looked_at", "is_blank", "totalled_rx", "totalled_tx"):
+        if name not in ("seen_at", "looked_at", "is_blank", "totalled_rx", "totalled_tx", "country_is_new"):
             assert getattr(loaded, name) == getattr(made, name), name
     assert (loaded.totalled_rx, loaded.totalled_tx) == (100, 1)
     assert view is not None
@@ -242,3 +249,66 @@ def test_old_sessions_are_forgotten_and_open_ones_never(store: Store) -> None:
         assert rows.purge(tx, T + 61, 4) == 4
         assert rows.purge(tx, T + 61, 100) == 6
         assert [v.id for v in rows.list_sessions(tx, ListSessions())] == list(range(19, 0, -2))
+
+
+class Explained:
+    """In place of a transaction: says which indexes SQLite would take, and finds nothing."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self.indexes: set[str] = set()
+
+    def execute(self, sql: str, params: Sequence[Value] = ()) -> list[Row]:
+        for row in self._tx.execute(f"EXPLAIN QUERY PLAN {sql}", params):
+            found = re.search(r"(SEARCH|SCAN) (?:connection_events|peer_sessions)(?:.* INDEX (\w+))?", str(row[3]))
+            if found:
+                self.indexes.add(found[2] or found[1])
+        return []
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (ListRecords(country="DE"), "connection_events_country"),
+        (ListRecords(country="DE", node_id="nod_1"), "connection_events_country_node"),
+        (ListRecords(country="DE", device_id="dev_1"), "connection_events_device"),
+        (ListRecords(country="DE", user_id="usr_1", since=T), "connection_events_user"),
+        (ListRecords(country="DE", source_ip="192.0.2.1", until=T), "connection_events_source"),
+        (ListSessions(country="DE"), "peer_sessions_country"),
+        (ListSessions(country="DE", node_id="nod_1"), "peer_sessions_country_node"),
+        (ListSessions(country="DE", device_id="dev_1", before=7), "peer_sessions_device"),
+        (ListSessions(country="DE", user_id="usr_1"), "peer_sessions_user"),
+    ],
+)
+def test_a_country_is_found_by_an_index_whatever_it_is_asked_with(
+    tmp_path: Path, query: ListRecords | ListSessions, index: str
+) -> None:
+    store = open_store(tmp_path / "app.db")
+    with store.read() as tx:
+        explained = Explained(tx)
+        if isinstance(query, ListRecords):
+            records.list_records(cast("Tx", explained), query)
+        else:
+            rows.list_sessions(cast("Tx", explained), query)
+    store.close()
+    assert explained.indexes - {"SEARCH"} == {index}
+
+
+def test_sessions_of_a_country_are_where_they_came_from_last(store: Store) -> None:
+    made = [session(number, number % 3, f"nod_{number % 2}", 1) for number in range(1, 13)]
+    for one in made[::2]:
+        one.country, one.country_is_new = "DE", True
+    with store.write() as tx:
+        rows.save(tx, made)
+    made[0].country = "AU"
+    made[2].country, made[2].country_is_new = "AU", False
+    with store.write() as tx:
+        rows.save(tx, made[:4])
+    with store.read() as tx:
+        found = {code: [v.id for v in rows.list_sessions(tx, ListSessions(country=code))] for code in ("DE", "AU", "NZ")}
+        assert found == {"DE": [11, 9, 7, 5, 3], "AU": [1], "NZ": []}, "what was not said to be new is not written"
+        both = rows.list_sessions(tx, ListSessions(country="DE", node_id="nod_1", device_id=made[4].device_id))
+        assert [v.id for v in both] == [
+            one.id for one in reversed(made) if one.country == "DE" and one.device_id == made[4].device_id and one.id > 1
+        ]
+        assert {v.country for v in rows.list_sessions(tx, ListSessions())} == {"DE", "AU", ""}

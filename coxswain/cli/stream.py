@@ -29,6 +29,7 @@ def follow(
     after: int | None = None,
     lost: Callable[[str], None] = lambda _why: None,
     wait: Callable[[float], object] = time.sleep,
+    rng: random.Random | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Events as they come, for ever. After a break it goes on where it was; what is missing the daemon tells (``dropped``).
 
@@ -37,7 +38,8 @@ def follow(
         classes: only of these, separated by commas; empty: all.
         after: the number of the last event that was seen; None: from now on.
         lost: told why, each time the daemon went away after it was there.
-        wait: how to wait, seconds.
+        wait: how to wait, seconds; what it raises ends this.
+        rng: source of jitter; its own by default, not that which the whole process shares.
 
     Raises:
         DaemonNotRunning: it was not there when this began.
@@ -46,6 +48,7 @@ def follow(
     query = {"class": classes} if classes else {}
     seen = "" if after is None else str(after)
     was_there, failures = False, 0
+    rng = rng or random.Random()  # noqa: S311 - jitter
     while True:
         try:
             path = "/api/events" + (f"?{urlencode(query)}" if query else "")
@@ -60,7 +63,7 @@ def follow(
                 raise
             lost(str(error))
         failures += 1
-        wait(random.uniform(0.1, min(_LONGEST_S, 0.25 * 2 ** min(failures, 6))))  # noqa: S311 - jitter
+        wait(rng.uniform(0.1, min(_LONGEST_S, 0.25 * 2 ** min(failures, 6))))
 
 
 def _fields(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
@@ -80,12 +83,20 @@ def _fields(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
             number = data = ""
 
 
+class _ClosedError(Exception):
+    """Nobody draws any more."""
+
+
 class Follower:
-    """Follows on a thread of its own, for whoever draws meanwhile. ``take`` gives what came since the last time."""
+    """Follows on a thread of its own, for whoever draws meanwhile. ``take`` gives what came since the last time.
+
+    ``close`` ends it when it next waits: a stream that stands may be silent for long, and the thread holds no process up.
+    """
 
     def __init__(self, asking: Client, most: int = 5_000) -> None:
         self._asking = asking
         self._came: deque[dict[str, Any]] = deque(maxlen=most)
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
         self._thread.start()
 
@@ -96,11 +107,21 @@ class Follower:
             found.append(self._came.popleft())
         return found
 
+    def close(self) -> None:
+        """Nothing is taken any more."""
+        self._over.set()
+
     def _follow(self) -> None:
-        while True:
+        while not self._over.is_set():
             try:
-                for event in follow(self._asking, after=0):  # what is still there of the past is news, too
+                for event in follow(self._asking, after=0, wait=self._wait):  # what is still there of the past is news, too
                     self._came.append(event)
+            except _ClosedError:
+                return
             except Exception as error:
                 self._came.append({"type": "lost", "message": str(error)})
-            time.sleep(1.0)
+            self._over.wait(1.0)
+
+    def _wait(self, seconds: float) -> None:
+        if self._over.wait(seconds):
+            raise _ClosedError

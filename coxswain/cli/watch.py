@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from contextlib import closing
 from typing import Any
 
 import click
@@ -92,7 +93,7 @@ def _view(asking: Client, end: float | None) -> None:
     picture = Picture(status, nodes, title="coxswain · Ctrl-C ends")
     follower = Follower(asking)
     pause = _EVERY_S
-    with on_screen(picture) as live:
+    with closing(follower), on_screen(picture) as live:
         while end is None or time.monotonic() < end:
             time.sleep(pause if end is None else min(pause, max(0.0, end - time.monotonic())))
             started = time.monotonic()

@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from actors.supervision import Harm
 from coxswain.cli.client import Client, RemoteError
 from coxswain.cli.stream import Follower, follow
-from coxswain.errors import DaemonNotRunning
+from coxswain.errors import DaemonNotRunning, Unavailable
 from coxswain.messages.hub import Publish
 from tests.fleet import Controller
 from tests.support import eventually
 
 
-def following(controller: Controller, **more: Any) -> Queue[dict[str, Any]]:
+@pytest.fixture(autouse=True)
+def over() -> Iterator[threading.Event]:
+    """Set when the test is over: who still follows then ends at the next break, instead of trying again for ever."""
+    ended = threading.Event()
+    yield ended
+    ended.set()
+
+
+def following(controller: Controller, over: threading.Event, **more: Any) -> Queue[dict[str, Any]]:
     came: Queue[dict[str, Any]] = Queue()
     lost: list[str] = []
     ready = threading.Event()
 
+    def wait(_seconds: float) -> None:
+        if over.wait(0.05):
+            raise TimeoutError
+
     def run() -> None:
         client = Client(controller.home / "control.sock")
-        for event in follow(client, lost=lost.append, wait=lambda _s: threading.Event().wait(0.05), **more):
-            came.put(event)
-            ready.set()
+        with suppress(TimeoutError):
+            for event in follow(client, lost=lost.append, wait=wait, **more):
+                came.put(event)
+                ready.set()
 
     threading.Thread(target=run, daemon=True).start()
     eventually(lambda: publish(controller, "tree.begin") and ready.wait(0.1))
@@ -52,8 +67,8 @@ def numbers(came: Queue[dict[str, Any]], count: int) -> list[int]:
     return found
 
 
-def test_it_goes_on_where_it_was_after_the_loop_fell(controller: Controller) -> None:
-    came = following(controller)
+def test_it_goes_on_where_it_was_after_the_loop_fell(controller: Controller, over: threading.Event) -> None:
+    came = following(controller, over)
     for number in range(4):
         publish(controller, "tree.n", number=number)
         assert controller.system.harm("io_loop", Harm.RAISE, 0)
@@ -62,12 +77,12 @@ def test_it_goes_on_where_it_was_after_the_loop_fell(controller: Controller) -> 
     assert numbers(came, 8) == [0, 100, 1, 101, 2, 102, 3, 103]
 
 
-def test_it_outlives_the_daemon_and_says_that_something_may_be_missing(tmp_path: Path) -> None:
+def test_it_outlives_the_daemon_and_says_that_something_may_be_missing(tmp_path: Path, over: threading.Event) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     controller = Controller(state)
     controller.start()
-    came = following(controller)
+    came = following(controller, over)
     publish(controller, "tree.n", number=1)
     assert numbers(came, 1) == [1]
     controller.stop()
@@ -102,6 +117,38 @@ def test_whoever_draws_takes_what_came(controller: Controller) -> None:
         return any(event.get("number") == -7 for event in seen)
 
     eventually(is_there)
+    follower.close()
+
+
+def test_who_stops_drawing_leaves_nobody_who_tries_again_for_ever(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    follower = Follower(Client(tmp_path / "control.sock"))
+    assert eventually(follower.take)[0]["type"] == "lost"
+    follower.close()
+    eventually(lambda: {t for t in threading.enumerate() if t.name == "events"} <= before)
+
+
+def test_the_jitter_of_one_who_follows_is_its_own() -> None:
+    """And not of the whole process, in which others count on theirs."""
+
+    class Broken:
+        def lines(self, *_: object) -> Iterator[str]:
+            yield from ("data: {}", "")
+            raise Unavailable("it broke")
+
+    def waits() -> list[float]:
+        found: list[float] = []
+
+        def wait(seconds: float) -> None:
+            found.append(seconds)
+            if len(found) == 5:
+                raise TimeoutError
+
+        with pytest.raises(TimeoutError):
+            list(follow(cast(Client, Broken()), wait=wait, rng=random.Random(7)))
+        return found
+
+    assert waits() == waits()
 
 
 @pytest.fixture

@@ -394,6 +394,8 @@ function toggleMenu(button) {
 
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const DAY = new Intl.DateTimeFormat("en", { dateStyle: "medium" });
+const FAR = 60 * 86400; // nobody plans by "in 1,825 days"
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export function showTimes(root = document) {
@@ -401,7 +403,7 @@ export function showTimes(root = document) {
     const at = new Date(time.dateTime);
     const passed = (at - Date.now()) / 1000;
     const [unit, seconds] = UNITS.find(([, size]) => Math.abs(passed) >= size) || UNITS.at(-1);
-    const text = Math.abs(passed) < 5 ? "just now" : RELATIVE.format(Math.round(passed / seconds), unit);
+    const text = Math.abs(passed) >= FAR ? DAY.format(at) : Math.abs(passed) < 5 ? "just now" : RELATIVE.format(Math.round(passed / seconds), unit);
     if (time.textContent !== text) time.textContent = text;
     if (!time.title) time.title = FULL.format(at);
   }

@@ -205,45 +205,62 @@ function addToFeed(feed, type, frame) {
   time.dataset.ago = "";
   time.className = "muted";
   if (type === "alert") item.append(Object.assign(document.createElement("a"), { href: `/alerts/${frame.alert.id}`, textContent: frame.alert.title }), ": ");
-  if (type === "session" && frame.device_id) {
-    item.append(deviceLink(frame.device_id), " ");
-    nameDevicesSoon(feed);
-  }
+  if (type === "session" && frame.device_id) item.append(`${frame.device_id} `);
   item.append(told, " ", time);
+  nameAll(item);
+  if (item.querySelector("[data-id]")) nameSoon(feed);
   feed.querySelector("[data-empty]")?.remove();
   feed.prepend(item);
   while (feed.children.length > FEED_MOST) feed.lastElementChild.remove();
 }
 
-const deviceNames = new Map();
+const names = new Map();
+const PLACES = { nod: "nodes", dev: "devices", usr: "users", pth: "paths", rly: "relays", cpath: "control-paths" };
+const ID = /\b((nod|dev|usr|pth|rly|cpath)_[a-z0-9]+)\b/;
 
-function deviceLink(id) {
-  const link = Object.assign(document.createElement("a"), { href: `/devices/${id}`, textContent: deviceNames.get(id) || id });
-  if (!deviceNames.has(id)) link.dataset.device = id;
+/** Ids in the words of an item become what people call these things: at once where that is known. */
+function nameAll(item) {
+  for (const text of [...item.childNodes].filter((each) => each.nodeType === Node.TEXT_NODE)) {
+    const parts = text.data.split(ID); // words, id, its kind, words …
+    if (parts.length === 1) continue;
+    const made = [];
+    for (let place = 0; place < parts.length; place += 3) {
+      made.push(parts[place]);
+      if (place + 1 < parts.length) made.push(named(parts[place + 1], PLACES[parts[place + 2]]));
+    }
+    text.replaceWith(...made);
+  }
+}
+
+function named(id, place) {
+  const name = names.get(id) || nameOf(id);
+  const link = place === "devices" ? Object.assign(document.createElement("a"), { href: `/${place}/${id}` }) : document.createElement("span");
+  link.textContent = name;
+  if (name === id && !names.has(id)) Object.assign(link.dataset, { id, place });
   return link;
 }
 
-/** Events carry ids; people have names for devices. They are asked for a few at a time, and only those that are still shown. */
-function nameDevicesSoon(feed) {
+/** Events carry ids. What these are called is asked for a few at a time, and only of those that are still shown. */
+function nameSoon(feed) {
   if (feed.dataset.naming !== undefined) return;
   feed.dataset.naming = "";
   setTimeout(async () => {
-    const wanted = [...new Set([...feed.querySelectorAll("[data-device]")].map((link) => link.dataset.device))].slice(0, 10);
-    await Promise.all(wanted.map(nameDevice));
-    for (const link of feed.querySelectorAll("[data-device]")) {
-      if (!deviceNames.has(link.dataset.device)) continue;
-      link.textContent = deviceNames.get(link.dataset.device);
-      delete link.dataset.device;
+    const wanted = new Map([...feed.querySelectorAll("[data-id]")].map((link) => [link.dataset.id, link.dataset.place]));
+    await Promise.all([...wanted].slice(0, 10).map(askName));
+    for (const link of feed.querySelectorAll("[data-id]")) {
+      if (!names.has(link.dataset.id)) continue;
+      link.textContent = names.get(link.dataset.id);
+      delete link.dataset.id;
     }
     delete feed.dataset.naming;
-    if (feed.querySelector("[data-device]")) nameDevicesSoon(feed);
+    if (feed.querySelector("[data-id]")) nameSoon(feed);
   }, 300);
 }
 
-async function nameDevice(id) {
-  const response = await fetch(`/api/devices/${encodeURIComponent(id)}`, { credentials: "same-origin" }).catch(() => null);
+async function askName([id, place]) {
+  const response = await fetch(`/api/${place}/${encodeURIComponent(id)}`, { credentials: "same-origin" }).catch(() => null);
   const found = response?.ok ? await response.json() : null;
-  deviceNames.set(id, found?.name || id);
+  names.set(id, found?.name || id);
 }
 
 /** What the page calls something, or its id. */

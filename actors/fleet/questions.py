@@ -8,7 +8,7 @@ from operator import attrgetter
 from actors.fleet.state import FleetState, Handler
 from coxswain.messages import fleet as m
 from coxswain.metering import Pulse
-from coxswain.model import LinkState, Node
+from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.store import fleet as rows
 
 __all__ = ["CHANGES", "QUESTIONS", "view_of"]
@@ -84,11 +84,14 @@ def _whereabouts(fleet: FleetState, _message: m.GetWhereabouts) -> list[m.Wherea
 def _summary(fleet: FleetState, _message: m.GetSummary) -> m.FleetSummary:
     with fleet.store.read() as tx:
         counts = rows.counts(tx)
+    conditions = Counter(_condition(fleet, node) for node in fleet.nodes.values())
     return m.FleetSummary(
         nodes=len(fleet.nodes),
         by_link_state=dict(Counter(_link_state(fleet, node) for node in fleet.nodes.values())),
         by_status=dict(Counter(node.status for node in fleet.nodes.values())),
-        in_sync=sum(_in_sync(fleet, node) for node in fleet.nodes.values()),
+        in_sync=conditions["in_sync"],
+        troubled=conditions["troubled"],
+        coming_up=conditions["coming_up"],
         peers=counts.peers,
         users=counts.users,
         devices=counts.devices,
@@ -100,6 +103,17 @@ def _link_state(fleet: FleetState, node: Node) -> LinkState:
     if report is None:
         return LinkState.CONNECTING if node.enabled else LinkState.DISABLED
     return report.link_state
+
+
+def _condition(fleet: FleetState, node: Node) -> str:
+    """In which of its counts a node is; each is in one."""
+    if not node.enabled:
+        return "disabled"
+    if _in_sync(fleet, node):
+        return "in_sync"
+    if node.status in (NodeStatus.UNREACHABLE, NodeStatus.ERROR) or _link_state(fleet, node) is LinkState.DEGRADED:
+        return "troubled"
+    return "coming_up"
 
 
 def _in_sync(fleet: FleetState, node: Node) -> bool:

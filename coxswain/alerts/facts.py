@@ -64,6 +64,11 @@ def _with(unit: str) -> Callable[[Any], str]:
     return lambda value: f"{_plain(value)} {unit}"
 
 
+def _rounded(unit: str) -> Callable[[Any], str]:
+    """Places are known by city, and what is reckoned from them is no better than that."""
+    return lambda value: f"{float(value):,.0f} {unit}"
+
+
 def _percent(value: Any) -> str:
     return f"{float(value) * 100:.2g} %"
 
@@ -86,9 +91,9 @@ _LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "falls": ("Falls within ten minutes", _plain),
     "from": ("From", _place),
     "to": ("To", _place),
-    "distance_km": ("Distance", _with("km")),
+    "distance_km": ("Distance", _rounded("km")),
     "minutes": ("Time between", _with("minutes")),
-    "implied_kmh": ("Speed that would take", _with("km/h")),
+    "implied_kmh": ("Speed that would take", _rounded("km/h")),
     "max_kmh": ("Believable up to", _with("km/h")),
     "networks": ("Networks", _plain),
     "distinct_ips": ("Addresses", _plain),

@@ -198,6 +198,8 @@ def summary(found: FleetSummary) -> dict[str, Any]:
     return {
         "nodes": found.nodes,
         "in_sync": found.in_sync,
+        "troubled": found.troubled,
+        "coming_up": found.coming_up,
         "by_link_state": {k.value: v for k, v in sorted(found.by_link_state.items())},
         "by_status": {k.value: v for k, v in sorted(found.by_status.items())},
         "users": found.users,

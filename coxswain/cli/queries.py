@@ -38,7 +38,7 @@ def status(config: str | None, *, as_json: bool) -> None:
             ("daemon", f"{found['version']}, pid {found['pid']}, up {duration(found['uptime_seconds'])}"),
             ("state", f"{found['state_dir']} ({found['store']})"),
             ("nodes", Painted(f"{fleet['nodes']}: {links}") if links else "none yet; add one with: cox nodes add"),
-            ("in sync", f"{fleet['in_sync']} of {fleet['nodes']}"),
+            ("in sync", _in_sync(fleet)),
             ("accounts", ", ".join(counted(fleet[f"{what}s"], what) for what in ("user", "device", "peer"))),
             ("sessions", f"{counts['active']} active, {counts['opened']} opened and {counts['closed']} closed since start"),
             ("audit", "; ".join(found["audit"]["findings"]) or _log(found["audit"])),
@@ -46,6 +46,16 @@ def status(config: str | None, *, as_json: bool) -> None:
             ("restarts", f"{found['restarts']} of services (links apart: cox tree)"),
         ]
     )
+
+
+def _in_sync(fleet: dict[str, Any]) -> str:
+    """And what is with the others."""
+    others = [
+        f"{fleet[key]} {words}"
+        for key, words in (("troubled", "in trouble (cox nodes list)"), ("coming_up", "coming up"))
+        if fleet[key]
+    ]
+    return ", ".join([f"{fleet['in_sync']} of {fleet['nodes']}", *others])
 
 
 def _log(audit: dict[str, Any]) -> str:

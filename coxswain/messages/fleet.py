@@ -196,12 +196,20 @@ class GetSummary:
 
 @dataclass(frozen=True, slots=True)
 class FleetSummary:
-    """Counts for ``cox status``. ``in_sync``: live, and the applied revision is the intended one."""
+    """Counts for ``cox status`` and the overview.
+
+    Attributes:
+        in_sync: live, and the applied revision is the intended one.
+        troubled: in error, unreachable, or not to be made what it should be: somebody has to look.
+        coming_up: neither of these, and not disabled: it gets there by itself, or once it is enrolled.
+    """
 
     nodes: int
     by_link_state: dict[LinkState, int]
     by_status: dict[NodeStatus, int]
     in_sync: int
+    troubled: int
+    coming_up: int
     peers: int
     users: int
     devices: int

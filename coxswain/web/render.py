@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from coxswain.clock import rfc3339
 from coxswain.words import counted
 
 __all__ = ["Gone", "duration", "human_bytes", "render", "tone"]
@@ -82,6 +83,22 @@ def _times(text: str) -> str:
     return _STAMP.sub(lambda stamp: stamp[0][:19].replace("T", " ") + " UTC", text)
 
 
+_IS_TIME = re.compile("not_after|not_before|.+_(at|until)")
+_YEAR_10000 = 253_402_300_800
+
+
+def _recorded(value: Any, key: str) -> Any:
+    """One value of an audit record's detail, as people write it; times are in it as RFC 3339 or as epoch seconds."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int() | float() if _IS_TIME.fullmatch(key) and 0 < value < _YEAR_10000:
+            return _time(rfc3339(value))
+        case str():
+            return _times(value)
+    return value
+
+
 @cache
 def _badge(word: str | None) -> Markup:
     text = (word or "unknown").replace("_", " ")
@@ -131,7 +148,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
     made.tests |= {"gone": lambda name: isinstance(name, Gone)}
-    made.filters |= {"protocol": _protocol, "times": _times, "counted": counted}
+    made.filters |= {"protocol": _protocol, "times": _times, "recorded": _recorded, "counted": counted}
     made.globals |= {"between": _between, "page_of": _page_of}
     return made
 

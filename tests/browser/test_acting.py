@@ -160,7 +160,7 @@ def test_the_log_is_filtered_and_verified(browser_page: Page) -> None:
     page.get_by_role("textbox", name="Action").fill("node.add")
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url("**/audit?action=node.add*")
-    for cell in page.locator("tbody tr td:nth-child(4)").all_inner_texts():
+    for cell in page.locator("tbody tr td:nth-child(3)").all_inner_texts():
         assert cell == "node.add"
     page.get_by_role("button", name="Verify now").click()
     expect(page.get_by_text("Intact:")).to_be_visible()

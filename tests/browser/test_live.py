@@ -29,10 +29,29 @@ def test_a_node_that_dies_turns_red_everywhere_and_green_again(open_browser: Cal
     for page in pages:
         expect(status_of(page, "n2")).to_have_text("unreachable", timeout=30_000)
         expect(page.locator(".pin.bad")).to_have_count(1)
+        expect(page.locator(".stat").filter(has_text="1needs attention")).to_be_visible()
     fleet.nodes.do("start", node=2)
     for page in pages:
         expect(status_of(page, "n2")).to_have_text("active", timeout=30_000)
         expect(page.locator(".pin.bad")).to_have_count(0)
+
+
+def test_a_node_that_is_not_there_yet_is_no_trouble_and_not_forgotten(browser_page: Page, fleet: LiveFleet) -> None:
+    client, page = fleet.controller.client, browser_page
+    fleet.controller.all_in_sync(3)
+    page.goto("/")
+    expect(page.locator("#live")).to_have_text("Live")
+    trouble = page.locator(".stat").filter(has_text="attention")
+    expect(trouble).to_have_text("0need attention")
+    node = client.post("/api/nodes", {"name": "tomorrow", "control_addr": "192.0.2.1:8444"})
+    try:
+        expect(trouble).to_have_text("0need attention, 1 coming up")
+        counts = client.get("/api/status")["fleet"]
+        assert (counts["nodes"], counts["in_sync"], counts["troubled"], counts["coming_up"]) == (4, 3, 0, 1)
+        client.post(f"/api/nodes/{node['id']}/disable")
+        expect(trouble).to_have_text("0need attention")
+    finally:
+        client.call("DELETE", f"/api/nodes/{node['id']}")
 
 
 def test_clients_appear_as_they_come_and_go(browser_page: Page, fleet: LiveFleet) -> None:

@@ -84,9 +84,44 @@ def test_the_log_shows_the_detail_of_what_was_done(browser_page: Page, fleet: Li
     expect(detail.get_by_text("scope monitor", exact=True)).to_be_visible()
     expect(row.get_by_text("done")).to_be_visible()
     assert "{" not in page.locator("tbody").inner_text(), "as facts, not as JSON"
+    table = page.locator("table").first.bounding_box()
+    assert table and table["x"] + table["width"] <= 1280, "the detail is what people come for"
     page.get_by_label("Result").select_option("error")
     page.get_by_role("button", name="Filter").click()
     expect(page.get_by_text("No records")).to_be_visible()
+
+
+def test_in_a_detail_times_are_times_and_ids_are_names(browser_page: Page, fleet: LiveFleet) -> None:
+    client, page = fleet.controller.client, browser_page
+    (relay,) = [each["id"] for each in client.get("/api/relays") if each["name"] == "harbour"]
+    path = client.post("/api/control-paths", {"name": "in-the-log", "hops": [relay]})
+    client.call("DELETE", f"/api/control-paths/{path['id']}?version={path['version']}")
+    page.goto("/audit?action=control_path.add")
+    detail = page.get_by_role("row").filter(has_text="in-the-log").first.get_by_role("list")
+    expect(detail.get_by_role("link", name="harbour", exact=True)).to_have_attribute("href", f"/relays/{relay}")
+    page.goto("/audit?action=node.enroll")
+    detail = page.get_by_role("row").filter(has_text="not_after").first.get_by_role("list")
+    stamp = detail.locator("li").filter(has_text="not_after").locator("time")
+    expect(stamp).to_have_attribute("datetime", re.compile(r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$"))
+    expect(stamp).to_have_text(re.compile(r"^[A-Z][a-z]{2} \d{1,2}, 20\d\d$"))
+
+
+def test_what_is_far_away_has_a_date(browser_page: Page) -> None:
+    browser_page.goto("/system")
+    until = browser_page.get_by_role("row").filter(has_text="CN=PharosVPN Root").locator("time")
+    expect(until).to_have_text(re.compile(r"^[A-Z][a-z]{2} \d{1,2}, 20\d\d$"))
+
+
+def test_the_feed_names_what_is_not_on_its_page(browser_page: Page, fleet: LiveFleet) -> None:
+    page = browser_page
+    page.goto("/?region=nowhere")  # so no row tells what a node is called
+    expect(page.locator("#live")).to_have_text("Live")
+    user = fleet.controller.client.post("/api/users", {"name": "Told in the feed"})
+    item = page.locator(".feed li").filter(has_text="user.add").first
+    expect(item).to_contain_text("user.add: Told in the feed")
+    fleet.nodes.do("inject", node=2, connect=1)
+    expect(page.locator(".feed li").filter(has_text="connected to n2").first).to_be_visible()
+    fleet.controller.client.call("DELETE", f"/api/users/{user['id']}")
 
 
 def test_the_feed_and_tables_speak_of_names_and_not_of_ids(browser_page: Page, fleet: LiveFleet) -> None:

@@ -37,6 +37,8 @@ STATUS = shape(
                 {
                     "nodes": INT,
                     "in_sync": INT,
+                    "troubled": INT | {"description": "unreachable, in error, or not as they should be"},
+                    "coming_up": INT | {"description": "neither, and not disabled"},
                     "by_link_state": _COUNTS,
                     "by_status": _COUNTS,
                     "users": INT,

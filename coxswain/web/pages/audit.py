@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from coxswain.api.call import Call
@@ -19,8 +20,20 @@ _FILTERS = ("action", "actor", "target_id", "result", "since", "until", "after")
 def _load(call: Call) -> dict[str, Any]:
     query = {name: call.word(name) or "" for name in _FILTERS}
     found = ask(call, "/api/audit", limit=_PAGE, **query)
-    names = names_of(call, found.value, "target_id")
+    mentioned = ({"id": word} for record in found.value for word in words_of(record.get("detail", {})))
+    names = names_of(call, [*found.value, *mentioned], "target_id", "id")
     return {"records": found.value, "names": names, "after": found.after, "query": query}
+
+
+def words_of(detail: Any) -> Iterator[str]:
+    """Every text in a detail, however deep; some are ids."""
+    match detail:
+        case str():
+            yield detail
+        case dict():
+            yield from (word for value in detail.values() for word in words_of(value))
+        case list():
+            yield from (word for value in detail for word in words_of(value))
 
 
 def _verify(call: Call) -> dict[str, Any]:

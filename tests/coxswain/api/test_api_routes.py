@@ -61,7 +61,8 @@ def test_what_a_daemon_says_of_itself(controller: Controller) -> None:
     assert status["version"] == __version__
     assert status["down"] == []
     assert status["store"] == "sqlite"
-    assert set(status["fleet"]) == {"nodes", "in_sync", "by_link_state", "by_status", "users", "devices", "peers"}
+    counts = {"nodes", "in_sync", "troubled", "coming_up", "by_link_state", "by_status", "users", "devices", "peers"}
+    assert set(status["fleet"]) == counts
     assert status["sessions"]["active"] == 0
     direct = {"route": "direct", "hops": [], "reason": "", "connections": 0, "relay_sessions": 0}
     assert status["control_path"] == direct

@@ -54,7 +54,7 @@ def test_the_plan_of_a_path_says_what_will_be_done_and_does_nothing(fleet: Casca
         (["n0"], 400, "node_ids"),
         (["n0", "n1", "n2", "n3"], 400, "node_ids"),
         (["n0", "n1", "n0"], 400, "node_ids"),
-        (["n0", "nobody"], 404, "nobody"),
+        (["n0", "nobody"], 400, "nobody"),
     ],
 )
 def test_what_makes_no_path_is_refused_and_nothing_is_there(

@@ -315,7 +315,7 @@ def test_a_bad_profile_is_refused_and_nothing_is_kept(
 
 def test_conflicts(fleet: LiveFleet, user: dict[str, Any], device: dict[str, Any]) -> None:
     body = {"device_id": "dev_aaaaaaaaaaaaaaaa", "name": "one", "node_id": fleet.ids[0]}
-    assert refused(fleet, "POST", "/api/profiles", body).status == 404
+    assert refused(fleet, "POST", "/api/profiles", body).status == 400
     made = profile(fleet, device, "one", "n0")
     assert refused(fleet, "POST", "/api/profiles", {**body, "device_id": device["id"]}).status == 409
     for path, version in (

@@ -287,6 +287,7 @@ def _binding_of(call: Call) -> Any:
 
 def _bind(call: Call) -> Any:
     path = one_line("path_id", call.body.need("path_id", str))
+    call.ask("fleet", m.GetBinding(_device(call)))  # which of both is not there, that of the address is said first
     with naming("path_id"):
         view: m.PathView = call.ask("fleet", m.GetPath(path))
     return _move(call, view.path.id)

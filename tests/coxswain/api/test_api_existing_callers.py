@@ -68,7 +68,7 @@ def test_more_than_a_page_holds_is_asked_for(admin: Web) -> None:
 # -- names are free text
 
 
-@pytest.mark.parametrize("name", ["Frankfurt 1", "EU → US (fast)", "日本", "a/b, c", "-dash", "x" * 100])
+@pytest.mark.parametrize("name", ["Frankfurt 1", "EU → US (fast)", "日本", "a, b; c", "-dash", "x" * 100])
 def test_things_are_called_what_people_call_them(webbed: Controller, admin: Web, name: str) -> None:
     node = made(admin.post("/api/nodes", {"name": name, "control_addr": "192.0.2.77"}))
     place = f"/api/nodes/{node['id']}"
@@ -155,7 +155,7 @@ def test_what_a_body_names_and_is_not_there_is_a_bad_body(admin: Web) -> None:
     ]  # fmt: skip
     for place, body in wrong:
         assert admin.post(place, body).status == 400, place
-    assert admin.post("/api/devices/dev_no/bind", {"path_id": "pth_nowhere"}).status in (400, 404)
+    assert admin.post("/api/devices/dev_no/bind", {"path_id": "pth_nowhere"}).status == 404
     admin.call("DELETE", f"/api/users/{user['id']}")
 
 

@@ -66,7 +66,7 @@ def test_a_sound_installation_that_is_stopped(config: Config) -> None:
 
 
 def test_a_configuration_that_is_not_sound(config: Config) -> None:
-    config.path.write_text("posture: personal\nlog: {level: loud}\nnode: {ssh_port: 0}\n")
+    config.path.write_text("posture: personal\nlog: {level: loud}\nnode: {ssh_port: 70000}\n")
     out = run(config, code=1).stdout
     assert "'loud' is not accepted" in out and "node.ssh_port" in out and "2 wrong" in out
     config.path.unlink()

@@ -55,6 +55,23 @@ def test_what_the_controller_says_is_in_force_and_in_the_file(directory: Path) -
     assert (directory / "targets.policy").stat().st_mode & 0o777 == 0o600
 
 
+def test_without_one_it_connects_where_it_is_asked_until_one_comes(directory: Path) -> None:
+    """Under an existing controller (relay-contract.md 5.2, 6.3), and after a move to ours."""
+    with pytest.raises(Refused, match=r"there is no .*cox relays renew"):
+        PolicyFile(directory, LOG, needed=True)
+    policy = PolicyFile(directory, LOG)
+    for target in ("192.0.2.1:1", "127.0.0.1:22", "10.0.0.1:8444", "2001:db8::1:443"):
+        assert allows(policy, target)
+    for target in ("169.254.169.254:80", "::ffff:169.254.169.254:80", "fe80::1:80", "224.0.0.1:1"):
+        assert not allows(policy, target)
+    policy.accept(PKI.policy(HERE, 1, "192.0.2.1:1"))
+    assert allows(policy, "192.0.2.1:1") and not allows(policy, "127.0.0.1:22") and policy.serial == 1
+    (directory / "targets.policy").unlink()
+    assert not allows(policy, "127.0.0.1:22")  # what is in force stays
+    (directory / "targets.policy").write_bytes(PKI.policy(HERE, 2))
+    assert not allows(PolicyFile(directory, LOG, needed=True), "192.0.2.1:1")
+
+
 def test_an_older_one_is_not_taken_and_the_same_one_again_is_fine(directory: Path) -> None:
     policy = placed(directory, 5, "192.0.2.1:1")
     for serial in (4, 5):

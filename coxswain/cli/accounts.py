@@ -53,8 +53,11 @@ def device_of(api: Client, device: str, user: str | None) -> dict[str, Any]:
         found: dict[str, Any] = api.get(place("devices", device))
         return found
     if not user:
-        raise InvalidInput("device: is not an id (dev_…)", remedy="Give its id, or its name together with --user.")
+        wrong = f"{device[:80]!r} is not an id (dev_…)" if device else "which one is not said"
+        raise InvalidInput(f"device: {wrong}", remedy="Give its id, or its name together with --user.")
     named = [d for d in every(api, place("users", user, "devices")) if device in ("", d["name"])]
+    if not named and not device:
+        raise NotFound(f"device: {user} has no device yet", remedy=f"Add one with: cox devices add {user} NAME")
     if not named:
         raise NotFound(f"device: {user} has no device {device!r}", remedy=f"See: cox devices list --user {user}")
     if len(named) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -10,6 +11,8 @@ from coxswain.cli.accounts import every, place
 from coxswain.cli.output import client, config_option, facts, json_option, print_json, table
 
 __all__ = ["tokens"]
+
+_DAYS = re.compile("[0-9]{1,6}d")
 
 
 @click.group()
@@ -25,14 +28,23 @@ def tokens() -> None:
     "--scope", type=click.Choice(["readonly", "monitor", "admin"]), default="readonly", show_default=True,
     help="monitor adds sessions, events and metrics; admin may do everything.",
 )  # fmt: skip
-@click.option("--expires", default="", metavar="DURATION", help="E.g. 720h; default, or 0h: never.")
+@click.option("--expires", default="", metavar="DURATION", help="E.g. 720h or 30d; default, or 0h: never.")
 def create(config: str | None, name: str, scope: str, expires: str, *, as_json: bool) -> None:
     """Make a token. Its secret is shown this once. NAME is what the audit log calls its bearer."""
+    if _DAYS.fullmatch(expires):  # the API takes durations as Go writes them, which know no days
+        expires = f"{int(expires[:-1]) * 24}h"
     made = client(config).post("/api/tokens", {"name": name, "scope": scope, "expires": expires})
     if as_json:
         print_json(made)
         return
-    facts([("id", made["id"]), ("scope", made["scope"]), ("expires", made.get("expires_at")), ("secret", made["secret"])])
+    facts(
+        [
+            ("id", made["id"]),
+            ("scope", made["scope"]),
+            ("expires", made.get("expires_at") or "never"),
+            ("secret", made["secret"]),
+        ]
+    )
     click.echo("\nKeep the secret: it is not shown again.")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +48,9 @@ def test_a_token_is_shown_once_and_revoked(cox: Callable[..., Result]) -> None:
     missing = cox("tokens", "revoke", "tok_nope")
     assert missing.exit_code == 4 and "there is no token 'tok_nope'" in missing.output
     assert cox("tokens", "create", "x", "--expires", "soon").exit_code == 2
+    assert re.search(r"^expires +never$", cox("tokens", "create", "ever", "--expires", "0h").stdout, re.MULTILINE)
+    days = asked(cox("tokens", "create", "month", "--expires", "30d", "--json"))
+    assert dt.datetime.fromisoformat(days["expires_at"]) - dt.datetime.fromisoformat(days["created_at"]) == dt.timedelta(30)
 
 
 def test_admins_come_and_go(cox: Callable[..., Result]) -> None:

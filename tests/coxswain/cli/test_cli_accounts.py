@@ -87,10 +87,12 @@ def test_from_a_user_to_a_file_for_a_client_and_back(cox: Cox, tmp_path: Path, m
 
 
 def test_mistakes(cox: Cox) -> None:
-    assert "is not an id" in cox("profiles", "create", "x", "--device", "phone", "--node", "n0", code=2).stderr
+    assert "which one is not said" in cox("profiles", "create", "x", "--node", "n0", code=2).stderr
+    assert "'phone' is not an id" in cox("profiles", "create", "x", "--device", "phone", "--node", "n0", code=2).stderr
     assert "cox users list" in cox("users", "show", "nobody@example.org", code=4).stderr
     cox("users", "add", "Bob", "--email", "bob@example.org")
     assert "has no device" in cox("profiles", "create", "x", "--user", "bob@example.org", "--node", "n0", code=4).stderr
+    assert "cox devices add bob@example.org NAME" in cox("profile", "export", "bob@example.org", code=4).stderr
     assert "not an e-mail address" in cox("users", "add", "Eve", "--email", "eve", code=2).stderr
     assert json.loads(cox("users", "show", "bob@example.org", "--json").stdout)["devices"] == []
     cox("users", "remove", "bob@example.org", text="n\n", code=1)

@@ -227,7 +227,8 @@ class Servers(Actor):
         return next((s for s in self._servers() if (s.ssh_host, s.ssh_port) == (host, port)), None)
 
     def _server(self, key: str) -> Server:
-        servers = self._servers()
+        with self._store.read() as tx:
+            servers = rows.servers_called(tx, key)
         for field in ("id", "name", "ssh_host"):
             for server in servers:
                 if getattr(server, field) == key:

@@ -8,7 +8,7 @@ from typing import Any
 
 from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, Refused
 from coxswain.messages import servers as m
-from coxswain.onboarding.facts import SCRIPT, check_fit, read_facts
+from coxswain.onboarding.facts import SCRIPT, check_fit, read_absent, read_facts
 from coxswain.operations import Work
 from coxswain.servers import Server
 from coxswain.ssh import Dialer, Host, HostKeyChanged, LocalHost, SshHost, connect
@@ -82,4 +82,5 @@ def facts_of(host: Host) -> dict[str, str]:
         raise type(error)(f"{host.name}: {error}", remedy=error.remedy) from None
     host.sudo = facts["sudo"] == "yes"
     host.facts = facts
+    host.absent = read_absent(done.stdout)
     return facts

@@ -37,22 +37,25 @@ getent passwd "$u" >/dev/null || \\
 _NODE = f"""\
 d={NODE.directory}; c={CONF_DIRECTORY}
 still=-ignore_readdir_race # an agent that runs replaces files meanwhile
+any() {{ [ $# -gt 1 ] || [ -e "$1" ] || [ -L "$1" ]; }}
 own() {{ # what agents write themselves; of the confs those with the node's key, as others are an operator's tunnels
     [ ! -d $d ] || find $d $still -maxdepth 1 -type f -links 1 \\( -name node.key -o -name '*-node.json' \\
         -o -name '*-revision' -o -name netpolicy.json -o -name xray-config.json -o -name 'simulated-*.json' \\
         -o -name '*.tmp' \\) "$@"
+    any $c/* || return 0
     k=$(sed -n 's/.*"private_key": *"\\([A-Za-z0-9+/=]*\\)".*/\\1/p' $d/awg-node.json 2>/dev/null | head -n 1)
     [ -z "$k" ] || printf 'PrivateKey = %s\\n' "$k" | grep -lZxF -D skip -f - $c/* 2>/dev/null |
         xargs -0 -r -I% find % $still -maxdepth 0 -type f -links 1 "$@"
-    [ ! -d $c ] || find $c $still -maxdepth 1 -type f -links 1 -name 'awg*.tmp' "$@" # cut off before the key
+    find $c $still -maxdepth 1 -type f -links 1 -name 'awg*.tmp' "$@" # cut off before the key
 }}
 given() {{ # what is put there for them to read
-    for f in $d/node.crt $d/ca.crt $d/node.yaml {GUARD_FILE}; do
-        [ ! -e $f ] || find $f -maxdepth 0 -type f -links 1 -user root "$@"
-    done
+    there=
+    for f in $d/node.crt $d/ca.crt $d/node.yaml {GUARD_FILE}; do [ ! -e $f ] || there="$there $f"; done
+    [ -z "$there" ] || find $there -maxdepth 0 -type f -links 1 -user root "$@"
 }}
 [ "$u" = {ROOT} ] || {_MAKE.strip()}
-if [ -n "$(own ! -user "$u" -print)" ] && systemctl is-active --quiet {NODE.name}.service; then
+theirs=$(own ! -user "$u" -print) || theirs=unknown # asked once more below, and what fails there is told
+if [ -n "$theirs" ] && systemctl is-active --quiet {NODE.name}.service; then
     systemctl stop {NODE.name}.service # it could go on writing files that are the other user's
 fi
 if [ "$u" = {ROOT} ]; then
@@ -60,11 +63,13 @@ if [ "$u" = {ROOT} ]; then
     [ ! -d $c ] || {{ chown root: $c; chmod 700 $c; }}
     given -exec chgrp -h root {{}} +
 else
-    mkdir -p -m 755 $d ${{c%/*}}; chmod a+x ${{c%/*}}; mkdir -p -m 700 $c
-    chown root:"$u" $d $c; chmod 1775 $d; chmod 1770 $c
-    given -exec chgrp -h "$u" {{}} + -exec chmod g+r {{}} +
+    [ -d ${{c%/*}} ] || mkdir -p -m 755 ${{c%/*}}
+    chmod a+x ${{c%/*}}
+    install -d -o root -g "$u" -m 1775 $d
+    install -d -o root -g "$u" -m 1770 $c
+    given -exec chgrp -h "$u" {{}} + ! -perm -g=r -exec chmod g+r {{}} +
 fi
-own ! -user "$u" -exec chown -h "$u:" {{}} +
+[ -z "$theirs" ] || own ! -user "$u" -exec chown -h "$u:" {{}} +
 """
 
 _RELAY = f"""\

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coxswain.errors import NodeMisbehaved, NodeRefused
+from coxswain.onboarding.units import GUARD_FILE, NODE, NODE_UNIT, RELAY, RELAY_UNITS, unit_file
 
-__all__ = ["MIN_FREE_MB", "SCRIPT", "check_fit", "read_facts"]
+__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "read_absent", "read_facts"]
 
 MIN_FREE_MB = 200
 """Below this an installation would end half way."""
 
-SCRIPT = """
+_FACTS = """
 id=$(id); uid=${id#uid=}; uid=${uid%%[!0-9]*}; user=${id#*(}
 echo "user=${user%%)*}"; echo "uid=$uid"
 uname -rm | { read -r kernel arch; echo "kernel=$kernel"; echo "arch=$arch"; }
@@ -25,7 +26,18 @@ echo "awg=$(command -v awg || true)"
 if [ "$uid" = 0 ]; then echo sudo=root
 elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
 """
-"""Prints ``key=value`` lines; run as the login user."""
+
+OURS = (
+    *(path for program in (NODE, RELAY) for path in (program.binary, program.staged, program.key)),
+    *map(unit_file, (NODE_UNIT, *RELAY_UNITS)),
+    GUARD_FILE,
+)
+"""Files of ours. A command costs a host more than looking for all of them, and most hosts have none."""
+
+SCRIPT = f"""{_FACTS}\
+if [ "$uid" = 0 ]; then for f in {" ".join(OURS)}; do [ -e $f ] || echo "absent=$f"; done; fi
+"""
+"""Prints ``key=value`` lines; run as the login user. What is absent only root tells, who may look everywhere."""
 
 _KEYS = (
     "user", "uid", "kernel", "arch", "os", "os_version", "os_name", "free_mb", "memory_mb", "cpus", "python",
@@ -44,6 +56,11 @@ def read_facts(output: str) -> dict[str, str]:
     if not found.get("arch") or "sudo" not in found:
         raise NodeMisbehaved("the host does not answer like a Unix: its shell printed no facts")
     return found
+
+
+def read_absent(output: str) -> set[str]:
+    """Which of ``OURS`` are not there, as ``SCRIPT`` told; what it did not look for is in none."""
+    return {line.removeprefix("absent=") for line in output.splitlines() if line.startswith("absent=")} & set(OURS)
 
 
 def check_fit(facts: Mapping[str, str]) -> None:

@@ -93,6 +93,8 @@ def unguard(work: Work, host: Host) -> None:
 
 def _present(host: Host) -> bytes | None:
     """The rules that are there. Only what root has put there counts: the agent may make files beside it, and links."""
+    if host.was_absent(GUARD_FILE):
+        return None
     roots = host.run(f"[ ! -e {GUARD_FILE} ] || find {GUARD_FILE} -maxdepth 0 -type f -user root", what="looking for rules")
     return host.read(GUARD_FILE) if roots.stdout.strip() else None
 

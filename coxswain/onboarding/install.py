@@ -13,7 +13,7 @@ from coxswain.errors import Conflict, NodeFailure, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.account import take_back
 from coxswain.onboarding.binary import HEAD_BYTES, check_binary, display_version, normalise_version
 from coxswain.onboarding.guard import UNGUARD
-from coxswain.onboarding.units import PREPARE, SYSCTL, Program
+from coxswain.onboarding.units import PREPARE, SYSCTL, Program, unit_file
 from coxswain.operations import Work
 from coxswain.ssh import Host, SentFile
 
@@ -59,56 +59,71 @@ def prepare(work: Work, host: Host) -> None:
 
 
 def install(work: Work, host: Host, program: Program) -> None:
-    """``stage`` and ``swap_in``."""
-    swap_in(work, host, program, present=stage(work, host, program))
+    """``stage`` and ``swap_in``, in one command where the program is uploaded."""
+    present, staged = _look(work, host, program)
+    if present != work.params["source"]["sha256"]:
+        work.remember(before=present)
+        if not _stage(work, host, program, staged, then=_swapping(program)):
+            swap(host, program)
+    _keep_version(work, host, program)
 
 
-def stage(work: Work, host: Host, program: Program) -> str:
+def stage(work: Work, host: Host, program: Program) -> None:
     """Puts the program that ``params["source"]`` names beside the present one, and tries it out. Nothing that runs changes.
 
-    Where the very same file is in place already, nothing is done. Returns the digest of the program in place; empty: there
-    is none.
+    Where the very same file is in place already, nothing is done.
     """
-    source: Mapping[str, str] = work.params["source"]
+    present, staged = _look(work, host, program)
+    if present != work.params["source"]["sha256"]:
+        _stage(work, host, program, staged)
+
+
+def _look(work: Work, host: Host, program: Program) -> tuple[str, str]:
+    """The digests of the program in place and of the staged one; empty: there is none."""
     present, staged, has_key = _what_is_there(host, program)
     if "had_key" not in work.data:  # the first look counts: later it may be the one that this operation made
         work.keep(had_key=has_key)
-    if present == source["sha256"]:
+    if present == work.params["source"]["sha256"]:
         work.say("the very same program is there already")
-        return present
-    says = None if staged == source["sha256"] else _fetch(work, host, program, source)
+    return present, staged
+
+
+def _stage(work: Work, host: Host, program: Program, staged: str, *, then: str = "") -> bool:
+    """``then``: a script for the same command, if the program ran. Returns whether that was run, which is so after an
+    upload.
+    """
+    source: Mapping[str, str] = work.params["source"]
+    says = None if staged == source["sha256"] else _fetch(work, host, program, source, then)
     version = _version(host, program.staged) if says is None else _version_in(says)
     work.keep(staged_version=version)
     work.say(f"it runs there, and is {display_version(version) or version or 'of an unknown version'}")
-    return present
+    return says is not None
 
 
-def swap_in(work: Work, host: Host, program: Program, *, present: str | None = None) -> None:
-    """The staged program into its place; what was there stays as ``.previous``. One that runs is not disturbed.
-
-    Args:
-        work: of the operation.
-        host: the machine.
-        program: which.
-        present: the digest of the program in place, where that was just asked.
-    """
-    wanted = work.params["source"]["sha256"]
-    if present is None:
-        present = _digest(host, program.binary)
-    if present != wanted:
+def swap_in(work: Work, host: Host, program: Program) -> None:
+    """The staged program into its place; what was there stays as ``.previous``. One that runs is not disturbed."""
+    present = _digest(host, program.binary)
+    if present != work.params["source"]["sha256"]:
         work.remember(before=present)
         swap(host, program)
+    _keep_version(work, host, program)
+
+
+def _keep_version(work: Work, host: Host, program: Program) -> None:
     staged = work.data.get("staged_version")
     work.keep(agent_version=_version(host, program.binary) if staged is None else staged)
 
 
 def swap(host: Host, program: Program) -> None:
     """May be repeated."""
+    host.run(_swapping(program), what=f"replacing {program.binary}")
+
+
+def _swapping(program: Program) -> str:
     new, now, before = program.staged, program.binary, program.previous
-    host.run(
+    return (
         f"set -e; [ -e {new} ] || exit 0; if [ -e {now} ]; then cp -p {now} {before}.cox-tmp; "
-        f"mv -f {before}.cox-tmp {before}; fi; mv -f {new} {now}; sync {now} 2>/dev/null || true",
-        what=f"replacing {now}",
+        f"mv -f {before}.cox-tmp {before}; fi; mv -f {new} {now}; sync {now} 2>/dev/null || true"
     )
 
 
@@ -189,8 +204,8 @@ def start_with(work: Work, host: Host, unit: str, write: Callable[[], str]) -> N
         unit: its name.
         write: what is to be in it; called when the one from before is safe, and may prepare the host for it.
     """
-    path = f"/etc/systemd/system/{unit}"
-    present = host.read(path)
+    path = unit_file(unit)
+    present = None if host.was_absent(path) else host.read(path)
     if unit not in work.remembered:
         work.remember(**{unit: None if present is None else present.decode(errors="replace")})
     text = write().encode()
@@ -211,7 +226,7 @@ def _start(unit: str) -> str:
 def restart_what_runs(host: Host, *units: str) -> None:
     """Of ``units``, those that are there and run: what they were started with has been replaced."""
     for unit in units:
-        if host.run(f"[ -e /etc/systemd/system/{unit} ] && systemctl is-active --quiet {unit}", check=False).code == 0:
+        if host.run(f"[ -e {unit_file(unit)} ] && systemctl is-active --quiet {unit}", check=False).code == 0:
             start_unit(host, unit)
 
 
@@ -223,7 +238,7 @@ def stop_units(work: Work, host: Host, program: Program, *units: str) -> None:
     """
     units = tuple(unit for unit in units if unit in work.remembered)
     for unit in units:
-        path = f"/etc/systemd/system/{unit}"
+        path = unit_file(unit)
         before = work.remembered.get(unit)
         host.run(f"systemctl disable --now {unit} 2>/dev/null || true", what=f"stopping {unit}", deadline=60)
         if before is None:
@@ -278,7 +293,7 @@ def uninstall(host: Host, program: Program, *units: str) -> None:
     """All of it: units, interfaces, files. May be repeated."""
     for unit in units:
         host.run(f"systemctl disable --now {unit} 2>/dev/null || true", what=f"stopping {unit}", deadline=60)
-        host.run(f"rm -f /etc/systemd/system/{unit}", what=f"removing {unit}")
+        host.run(f"rm -f {unit_file(unit)}", what=f"removing {unit}")
     host.run("systemctl daemon-reload", what="systemctl daemon-reload")
     wipe(host, program)
 
@@ -307,6 +322,8 @@ def _what_is_there(host: Host, program: Program) -> tuple[str, str, bool]:
         Conflict: Node.js is in place; ``/usr/local/bin/node`` is where it is often installed (node-contract.md 12.15).
     """
     now, new = program.binary, program.staged
+    if host.was_absent(now, new, program.key):
+        return "", "", False
     says = f'v=; [ ! -e {now} ] || v=$({now} --version 2>/dev/null </dev/null) || v=; echo "${{v%%[!v0-9.]*}}"'
     digests = f"{_digesting(now)} || echo; {_digesting(new)} || echo"
     done = host.run(f"{says}; {digests}; [ ! -e {program.key} ] || echo key", what="looking what is there")
@@ -321,8 +338,8 @@ def _what_is_there(host: Host, program: Program) -> tuple[str, str, bool]:
     return lines[1][:64], lines[2][:64], len(lines) == 4
 
 
-def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) -> str | None:
-    """Returns what it printed when it was tried out; None: it was not."""
+def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str], then: str) -> str | None:
+    """Returns what it printed when it was tried out, and ``then`` run; None: neither was."""
     facts: Mapping[str, str] = work.data["facts"]
     staged = program.staged
     if source["path"]:
@@ -336,8 +353,10 @@ def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str]) 
         check_binary(head, facts)
         if sent.digest != source["sha256"]:
             raise NodeRefused(f"{path}: its SHA-256 is {sent.digest}, not {source['sha256']}; it was not installed")
-        trying = f"{staged} version"
-        return host.put_and_run([sent], trying, what=_trying(staged), deadline=900, progress=_Progress(work)).stdout
+        trying, what = f"{staged} version", _trying(staged)
+        if then:
+            trying, what = f"{trying} || exit\n{then}", f"{what} and putting it in place"
+        return host.put_and_run([sent], trying, what=what, deadline=900, progress=_Progress(work)).stdout
     url, temporary = shlex.quote(source["url"]), f"{staged}.cox-download"
     work.say(f"the host fetches {source['url']}")
     schemes = "https" if source["url"].startswith("https:") else "http,https"

@@ -35,13 +35,13 @@ from coxswain.onboarding.install import (
     wait_until_up,
 )
 from coxswain.onboarding.neighbours import check_node_beside_relays
-from coxswain.onboarding.units import NODE, node_unit
+from coxswain.onboarding.units import NODE, NODE_UNIT, node_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.ssh import Dialer, Host, SentFile
 
 __all__ = ["node_kinds"]
 
-_UNIT = "node.service"
+_UNIT = NODE_UNIT
 _LIVE_S = 90.0
 _DRAIN_S = 60.0
 _REACH_S = 10.0

@@ -32,7 +32,7 @@ from coxswain.onboarding.install import (
     wait_until_up,
 )
 from coxswain.onboarding.neighbours import CLIENT_PORT, check_relay_beside_nodes, relay_ports
-from coxswain.onboarding.units import RELAY, egress_unit, ingress_unit, onion_unit
+from coxswain.onboarding.units import RELAY, RELAY_UNITS, egress_unit, ingress_unit, onion_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.relay.policy import FILE_NAME
 from coxswain.servers import Relay, check_ssh_host
@@ -41,8 +41,7 @@ from coxswain.ssh import Dialer, Host, SentFile
 __all__ = ["relay_kinds"]
 
 TUNNEL_PORT = 8444
-_INGRESS, _EGRESS, _ONION = "relay.service", "relay-egress.service", "relay-onion.service"
-_UNITS = (_INGRESS, _EGRESS, _ONION)
+_INGRESS, _EGRESS, _ONION = _UNITS = RELAY_UNITS
 _UP_S = 30.0
 _TUNNEL_S = 10.0
 

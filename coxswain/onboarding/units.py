@@ -6,8 +6,10 @@ __all__ = [
     "CONF_DIRECTORY",
     "GUARD_FILE",
     "NODE",
+    "NODE_UNIT",
     "PREPARE",
     "RELAY",
+    "RELAY_UNITS",
     "ROOT",
     "SYSCTL",
     "Program",
@@ -15,6 +17,7 @@ __all__ = [
     "ingress_unit",
     "node_unit",
     "onion_unit",
+    "unit_file",
 ]
 
 from dataclasses import dataclass
@@ -48,6 +51,15 @@ NODE = Program("node", "/usr/local/bin/node", "/etc/node", "/etc/node/node.key",
 RELAY = Program("relay", "/usr/local/bin/relay", "/etc/relay", "/etc/relay/relay.key", "cox-relay")
 
 ROOT = "root"
+
+NODE_UNIT = "node.service"
+RELAY_UNITS = ("relay.service", "relay-egress.service", "relay-onion.service")
+"""Of the roles ingress, egress and onion."""
+
+
+def unit_file(unit: str) -> str:
+    return f"/etc/systemd/system/{unit}"
+
 
 _MARK = "# Written by coxswain; changes are overwritten by the next upgrade."
 

@@ -38,7 +38,7 @@ _WINDOW = 2**24
 _KEEPALIVE_S = 15
 _POLL_S = 0.5
 _PATIENCE_S = 3.0
-_LOOK_S = 0.01
+_LOOK_S = 0.1
 _REST_S = 3.0
 
 _NEAR_S = 0.01
@@ -135,19 +135,7 @@ class SshHost(Host):
                         withheld = 0
         with contextlib.suppress(OSError):
             channel.shutdown_write()
-        while _drain(channel, out, err, most) or not channel.exit_status_ready():
-            _check(channel, until)
-            if not channel.recv_ready():
-                channel.status_event.wait(_LOOK_S)
-        # The exit status may overtake the last output, which ends with EOF; what runs on in the background may hold that
-        # back.
-        rest_until = min(until, time.monotonic() + _REST_S)
-        while _drain(channel, out, err, most) or not (channel.eof_received or channel.closed):
-            if time.monotonic() > rest_until:
-                break
-            if not channel.recv_ready():
-                time.sleep(_LOOK_S / 4)
-        _drain(channel, out, err, most)
+        _listen(channel, out, err, until, most)
         code = channel.recv_exit_status()
         if code < 0:
             raise EOFError
@@ -291,8 +279,7 @@ def _means(login: Login) -> str:
     return "password" if login.identity is None else "controller's key"
 
 
-def _drain(channel: paramiko.Channel, out: bytearray, err: bytearray, most: int) -> bool:
-    moved = False
+def _drain(channel: paramiko.Channel, out: bytearray, err: bytearray, most: int) -> None:
     for ready, receive, kept in (
         (channel.recv_ready, channel.recv, out),
         (channel.recv_stderr_ready, channel.recv_stderr, err),
@@ -301,9 +288,29 @@ def _drain(channel: paramiko.Channel, out: bytearray, err: bytearray, most: int)
             block = receive(32_768)
             if not block:
                 break
-            moved = True
             kept.extend(block[: max(0, most - len(kept))])
-    return moved
+
+
+def _listen(channel: paramiko.Channel, out: bytearray, err: bytearray, until: float, most: int) -> None:
+    """To the end of its output, and until its exit status is there; wakes for what comes, and otherwise rarely.
+
+    The exit status may overtake the last output, which ends with EOF. What runs on in the background may hold that back, and
+    is not waited for longer than ``_REST_S``.
+    """
+    channel.settimeout(_LOOK_S)
+    rest_until = math.inf
+    while not (channel.eof_received or channel.closed) and time.monotonic() < rest_until:
+        _check(channel, until)
+        with contextlib.suppress(TimeoutError):
+            block = channel.recv(32_768)
+            out.extend(block[: max(0, most - len(out))])
+        _drain(channel, out, err, most)
+        if rest_until == math.inf and channel.exit_status_ready():
+            rest_until = min(until, time.monotonic() + _REST_S)
+    while not channel.exit_status_ready():
+        _check(channel, until)
+        channel.status_event.wait(_LOOK_S)
+    _drain(channel, out, err, most)
 
 
 def _words(error: BaseException) -> str:

@@ -49,12 +49,14 @@ class Host(ABC):
         name: for messages.
         sudo: commands are run as root through ``sudo -n``.
         facts: what it is, once that was asked.
+        absent: files that were not there then; see ``was_absent``.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.sudo = False
         self.facts: dict[str, str] | None = None
+        self.absent: set[str] = set()
 
     @abstractmethod
     def execute(
@@ -79,6 +81,15 @@ class Host(ABC):
             raise CommandFailed(self.name, what or _brief(script), done)
         return done
 
+    def was_absent(self, *paths: str) -> bool:
+        """Whether none of them was there when the host told what it is. Says yes once in a connection: who asks may make
+        them, and has to look the next time.
+        """
+        none = self.absent.issuperset(paths)
+        if none:
+            self.absent.difference_update(paths)
+        return none
+
     def as_root(self, script: str) -> str:
         """The command line that runs ``script`` with the rights of root."""
         return f"{'sudo -n ' if self.sudo else ''}sh -c {shlex.quote(script)}"
@@ -92,9 +103,9 @@ class Host(ABC):
         deadline: float = 60.0,
         progress: Callable[[int, int], None] = lambda _sent, _size: None,
     ) -> str:
-        """Writes a file whole or not at all: into a temporary file that nobody else can read, checked by length and digest,
-        synced, given its mode, renamed. A connection that breaks in the middle leaves the old file, and no other. Returns
-        its SHA-256, lower hex.
+        """Writes a file whole or not at all: into a temporary file that nobody can read who is not to read the file itself,
+        checked by length and digest, synced, given its mode, renamed. A connection that breaks in the middle leaves the old
+        file, and no other. Returns its SHA-256, lower hex.
 
         Raises:
             CommandFailed: no space, no such directory, no right to write.
@@ -174,11 +185,12 @@ _PUT_BEGIN = """set -e; umask 077; set --; trap 'rm -f "$@"' EXIT; trap 'exit 1'
 # 5 ms to start, so small files go without. Each process costs the host a millisecond, for each of many files; what the shell
 # does itself costs nothing.
 _RECEIVE = """t={temporary}; set -- "$@" "$t"
-{receive} > "$t"
+{public}{receive} > "$t"
 d=$({fast}sha256sum < "$t")
 if [ "${{d%% *}}" != {digest} ]; then
 n=$(wc -c < "$t"); echo "$n of {size} bytes, and the SHA-256 is ${{d%% *}}, not {digest}" >&2; exit 45; fi
-chmod {mode:o} "$t\""""
+{finally_}"""
+_PUBLIC = 0o644
 
 
 class SentFile:
@@ -197,13 +209,15 @@ class SentFile:
         self._temporary = f"{path}.cox-{secrets.token_hex(4)}"
 
     def receive(self, *, alone: bool) -> str:
+        public = self.mode == _PUBLIC  # made like that, which spares a process; all else is the owner's until it is whole
         return _RECEIVE.format(
             temporary=shlex.quote(self._temporary),
+            public="umask 022; " if public else "umask 077; ",
+            finally_="" if public else f'chmod {self.mode:o} "$t"',
             receive=self._receive(alone=alone),
             size=self.size,
             digest=self.digest,
             fast="" if self.size < _SMALL else 'openssl dgst -sha256 -r < "$t" 2>/dev/null || ',
-            mode=self.mode,
         )
 
     def _receive(self, *, alone: bool) -> str:

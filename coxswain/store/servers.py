@@ -25,6 +25,7 @@ __all__ = [
     "list_relays",
     "list_servers",
     "relay_certs",
+    "servers_called",
     "update_relay",
     "update_server",
 ]
@@ -56,6 +57,16 @@ def ensure_ssh_identity(store: Store, keyring: Keyring, now: float) -> SshIdenti
 def list_servers(tx: Tx) -> list[Server]:
     """Oldest first."""
     rows = tx.execute(f"SELECT {', '.join(_SERVER)} FROM servers ORDER BY created_at, id")  # noqa: S608 - no foreign text
+    return [_server(row) for row in rows]
+
+
+def servers_called(tx: Tx, key: str) -> list[Server]:
+    """Those whose id, name or address ``key`` is, oldest first."""
+    where = "id = ? OR name = ? OR ssh_host = ?"
+    rows = tx.execute(
+        f"SELECT {', '.join(_SERVER)} FROM servers WHERE {where} ORDER BY created_at, id",  # noqa: S608 - no foreign text
+        (key, key, key),
+    )
     return [_server(row) for row in rows]
 
 

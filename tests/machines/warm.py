@@ -8,6 +8,7 @@ and the child runs the real agent with the launcher's output. Signals to the lau
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -24,7 +25,6 @@ me=/run/warm.d/$$
 mkfifo $me && exec 8<> $me || exit 1
 (echo "$$ @VERSION@ $*" > /run/warm) # not the output of this shell, which is looked at: in a subshell
 read -r pid <&8
-rm -f $me
 trap 'kill $pid 2>/dev/null' TERM INT
 until read -r code <&8; do :; done
 exit "$code"
@@ -37,6 +37,7 @@ def _serve() -> None:
     from coxswain.agent import identity, main, node, service, simulated  # noqa: F401, PLC0415
 
     identity.new_csr(identity.ec.generate_private_key(identity.ec.SECP256R1()))
+    gc.freeze()  # a collection in a child would copy every page of what is loaded
     os.umask(0)
     Path(f"{DOOR}.d").mkdir(mode=0o777)  # the agent's own user calls as well
     os.mkfifo(DOOR, 0o666)
@@ -57,6 +58,7 @@ def _serve() -> None:
             for line in os.read(door, 65_536).decode().splitlines():
                 launcher, version, *argv = line.split()
                 answer = os.open(f"{DOOR}.d/{launcher}", os.O_RDWR)
+                os.unlink(f"{DOOR}.d/{launcher}")  # noqa: PTH108 - both have it open
                 child = os.fork()
                 if child == 0:
                     _become(launcher, version, argv)

@@ -8,6 +8,7 @@ import hashlib
 import struct
 import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 from coxswain.errors import CoxswainError, InvalidInput, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.binary import check_binary, display_version, is_newer, normalise_version
 from coxswain.onboarding.candidate import candidate_version
-from coxswain.onboarding.facts import check_fit, read_facts
+from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, read_absent, read_facts
 from coxswain.onboarding.rollout import plan_batches
 from coxswain.onboarding.sources import Source, Sources, source_from
 from coxswain.onboarding.units import egress_unit, ingress_unit, node_unit, onion_unit
 from coxswain.servers import check_ssh_host, check_ssh_port, check_ssh_user
+from coxswain.ssh import LocalHost
 from coxswain.ssh.hostkey import algorithms_for, check_fingerprint, fingerprint_of, host_key_text, parse_host_key
 
 
@@ -112,6 +114,29 @@ def test_no_output_of_a_host_makes_facts_stumble(output):
         check_fit(facts)
     except (NodeMisbehaved, NodeRefused):
         pass
+
+
+@given(st.lists(st.sampled_from([*OURS, "/etc/passwd", "", "x\ty"])))
+def test_only_files_that_were_asked_for_are_absent(told):
+    assert read_absent("".join(f"absent={path}\n" for path in told)) == set(told) & set(OURS)
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_what_is_absent_is_told_by_root_alone(uid):
+    """Anybody else cannot look everywhere, and would say so of what is hidden."""
+    script = f"id() {{ echo 'uid={uid}(somebody)'; }}\n{SCRIPT}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert read_facts(done.stdout)["uid"] == str(uid)
+    assert read_absent(done.stdout) == (set() if uid else {path for path in OURS if not Path(path).exists()})
+
+
+def test_what_was_absent_is_told_once():
+    host = LocalHost()
+    assert not host.was_absent(OURS[0])
+    host.absent = set(OURS[:3])
+    assert not host.was_absent(OURS[0], OURS[3])
+    assert host.was_absent(OURS[0], OURS[1])
+    assert not host.was_absent(OURS[1]) and host.was_absent(OURS[2])
 
 
 def test_facts_say_what_is_missing():

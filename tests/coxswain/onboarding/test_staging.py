@@ -53,21 +53,41 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def test_an_installation_is_three_commands(tmp_path: Path, program: Program) -> None:
+def test_an_installation_is_two_commands(tmp_path: Path, program: Program) -> None:
     work, host = Played(script(tmp_path / "new", "echo 0.4.0")), Counting()
     install(work, host, program)  # type: ignore[arg-type]
     assert Path(program.binary).read_text() == (tmp_path / "new").read_text()
     assert work.data["agent_version"] == work.data["staged_version"] == "v0.4.0"
     assert work.remembered == {"before": ""}
-    assert len(host.commands) == 3
+    assert len(host.commands) == 2
     install(work, host, program)  # type: ignore[arg-type]
-    assert len(host.commands) == 4  # it is there already
+    assert len(host.commands) == 3  # it is there already
+
+
+def test_on_a_host_that_told_that_nothing_is_there_it_is_one(tmp_path: Path, program: Program) -> None:
+    work, host = Played(script(tmp_path / "new", "echo 0.4.0")), Counting()
+    host.absent = {program.binary, program.staged, program.key}
+    install(work, host, program)  # type: ignore[arg-type]
+    assert (len(host.commands), work.remembered, work.data["had_key"]) == (1, {"before": ""}, False)
+    work = Played(script(tmp_path / "newer", "echo 0.4.1"))
+    install(work, host, program)  # type: ignore[arg-type]
+    assert work.remembered == {"before": digest_of(tmp_path / "new")}  # what was made since then is seen
+    assert Path(program.previous).read_text() == (tmp_path / "new").read_text()
+
+
+def test_a_program_that_cannot_be_put_in_place_is_told(tmp_path: Path, program: Program) -> None:
+    Path(program.binary).mkdir(parents=True)
+    (Path(program.binary) / "in the way").touch()
+    work = Played(script(tmp_path / "new", "echo 0.4.0"))
+    with pytest.raises(CommandFailed, match=r"putting it in place failed \(exit code 1\): .*(omitting|cannot)"):
+        install(work, LocalHost(), program)  # type: ignore[arg-type]
+    assert Path(program.staged).exists()
 
 
 def test_a_program_that_does_not_run_there_is_not_put_in_place(tmp_path: Path, program: Program) -> None:
     work = Played(script(tmp_path / "new", "echo no such processor >&2; exit 7"))
     with pytest.raises(
-        CommandFailed, match=r"trying the program out \(.*node.new version\) failed \(exit code 7\): no such pro"
+        CommandFailed, match=r"trying the program out \(.*node.new version\) and .* failed \(exit code 7\): no such pro"
     ):
         install(work, LocalHost(), program)  # type: ignore[arg-type]
     assert not Path(program.binary).exists()

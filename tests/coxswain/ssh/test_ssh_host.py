@@ -14,8 +14,10 @@ from coxswain.ssh import (
     CommandFailed,
     DirectDialer,
     HostKeyChanged,
+    SentFile,
     SshIdentity,
     connect,
+    connection,
     fingerprint_of,
     see_host_key,
 )
@@ -101,6 +103,32 @@ def test_output_is_bounded_and_input_reaches_the_command(host):
     assert host.run("wc -c", stdin=b"x" * 1_000_000).stdout.strip() == "1000000"
 
 
+@pytest.mark.parametrize(
+    ("script", "code", "stdout", "stderr"),
+    [
+        ("exec >&-; sleep 0.3; echo late >&2; exit 3", 3, "", "late\n"),
+        ("exec >&- 2>&-; sleep 0.3; exit 4", 4, "", ""),
+        ("(sleep 0.5; echo after all) & exit 5", 5, "after all\n", ""),
+        ("sleep 30 & echo at once; exit 6", 6, "at once\n", ""),
+    ],
+    ids=["stderr alone", "no output any more", "status before output", "held open in the background"],
+)
+def test_the_end_of_a_command_is_that_of_its_output_and_its_status(host, monkeypatch, script, code, stdout, stderr):
+    if "sleep 30" in script:
+        monkeypatch.setattr("coxswain.ssh.connection._REST_S", 0.2)
+    done = host.execute(script, deadline=20)
+    assert (done.code, done.stdout, done.stderr) == (code, stdout, stderr)
+
+
+def test_a_command_that_takes_its_time_is_not_looked_at_all_the_while(host, monkeypatch):
+    """Twenty hosts that are waited for at once would cost the controller a tenth of a processor."""
+    looks: list[object] = []
+    drain = connection._drain
+    monkeypatch.setattr(connection, "_drain", lambda channel, *rest: (looks.append(channel), drain(channel, *rest)))
+    assert host.execute("sleep 1; echo done").stdout == "done\n"
+    assert len(looks) <= 16
+
+
 def test_a_command_that_does_not_read_its_input_tells_its_own_error(host):
     done = host.execute("echo no >&2; exit 3", stdin=iter([b"x" * 200_000] * 50))
     assert (done.code, done.stderr) == (3, "no\n")
@@ -132,7 +160,11 @@ def test_a_file_arrives_whole_with_its_mode(machine, host, tmp_path):
     assert path.read_bytes() == content
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert told[-1] == (3_000_000, 3_000_000)
-    host.put("/etc/node/small", b"one\n", 0o600)
+    for mode in (0o600, 0o640, 0o644, 0o755):
+        host.put("/etc/node/small", b"one\n", mode)
+        assert stat.S_IMODE(machine.path("/etc/node/small").stat().st_mode) == mode
+    host.put_and_run([SentFile(f"/etc/node/{mode:o}", b"it", mode) for mode in (0o644, 0o600, 0o644)])
+    assert [stat.S_IMODE(machine.path(f"/etc/node/{mode:o}").stat().st_mode) for mode in (0o644, 0o600)] == [0o644, 0o600]
     assert host.read("/etc/node/small") == b"one\n"
     assert host.read("/etc/node/nonsuch") is None
     assert machine.files("/etc/node/deep/er") == ["it's here"]

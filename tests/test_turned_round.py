@@ -224,7 +224,10 @@ SHOWN = {
         test_an_invite_is_a_link_that_clients_read_and_a_picture_of_it
         test_a_revoked_one_stays_so
         test_the_record_of_a_claim
-        test_tickets_that_are_no_good_are_not_told_apart""",
+        test_tickets_that_are_no_good_are_not_told_apart
+        test_a_new_device_that_is_not_where_its_user_is
+        test_a_new_device_is_first_seen_where_its_user_never_was
+        test_a_link_that_is_tried_after_it_was_used_is_told_and_harder_from_another_side""",
     "10.2-14": """
         test_only_relays_may_speak
         test_a_relay_that_was_removed_may_not_either""",
@@ -454,7 +457,8 @@ OPEN: dict[str, str] = {}
 
 PARTLY = {
     "10.2-22": "eight characters do unless the operator asks for more: clients of the contract may send no more",
-    "10.2-13": "no approval of a claim before its first bundle, and no alert about where a claim comes from",
+    "10.2-13": "no approval of a claim before its first bundle; relays do not say from where a claim comes, so it is the "
+    "first connection of the device that is judged",
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",

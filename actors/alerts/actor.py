@@ -198,6 +198,7 @@ class AlertEngine(Actor):
         sweeper = self._sweeper
         for name, rule in (
             ("auth_failure_spike", sweeper.logins),
+            ("link_reused", sweeper.claims),
             ("unknown_peer", sweeper.strangers),
             ("certificate_expiring", sweeper.expiring),
             ("audit_broken", sweeper.audit),

@@ -14,6 +14,7 @@ from typing import Any
 
 from actors.alerts.book import AlertBook
 from actors.supervision import Context
+from coxswain.alerts.claim_rules import link_reused
 from coxswain.alerts.device_rules import DeviceCase, evaluate
 from coxswain.alerts.estate_rules import audit_broken, devices_expiring, dropped, exits, expiring, storage_low, strangers
 from coxswain.alerts.history import Event, History, Place
@@ -114,6 +115,11 @@ class Sweeper:
             facts = reads.audit_facts(tx, now - settings.window_s, 0)
         self._book.apply(judge_log(facts, settings))
 
+    def claims(self, settings: RuleSettings) -> None:
+        with self._store.read() as tx:
+            facts = reads.claim_facts(tx, self._context.clock.now() - settings.window_s)
+        self._book.apply(link_reused(facts, settings))
+
     def strangers(self, settings: RuleSettings) -> None:
         now = self._context.clock.now()
         known = self._book.open_keys(("unknown_peer",))
@@ -162,8 +168,20 @@ class Sweeper:
             still_open = reads.open_stays(tx, device_ids)
             known = reads.histories(tx, device_ids)
             states = reads.statuses(tx, device_ids)
+            joined = reads.joined(tx, device_ids, now - settings.window_s)
+            others = {device_id: reads.siblings(tx, device_id) for device_id in joined}
+            near = sorted({other for found in others.values() for other in found})
+            was: dict[str, History] = {}
+            did: dict[str, list[Event]] = {}
+            if near:
+                was, did = reads.histories(tx, near), reads.events_of(tx, near, now - settings.window_s)
             handled = rows.handled(tx, [f"impossible_travel:{device_id}" for device_id in device_ids])
-        places = self._places(events.values())
+        places = self._places([*events.values(), *did.values()])
+        been = {
+            other: frozenset(was.get(other, History()).countries)
+            | {place.code for e in did[other] if (place := places.get(e.source_ip)) is not None and place.code}
+            for other in near
+        }
         findings: list[Finding] = []
         for device_id in device_ids:
             status, since = states.get(device_id, ("", 0.0))
@@ -176,6 +194,8 @@ class Sweeper:
                 status,
                 since,
                 {key: made.until for key, made in handled.items()},
+                joined.get(device_id, 0.0),
+                frozenset().union(*(been[other] for other in others.get(device_id, ()))),
             )
             found, again = evaluate(case, now, settings)
             findings += found

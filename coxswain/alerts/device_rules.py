@@ -37,6 +37,8 @@ class DeviceCase:
         status: of the device, or of its user where that is what keeps it out; ``active``; empty: it was deleted.
         status_since: since when, at the latest; epoch seconds.
         handled: until when evidence under a key was handled, where it was.
+        claimed_at: when it joined; epoch seconds, 0: before the window.
+        others: countries in which other devices of its user are known to have been.
     """
 
     device_id: str
@@ -47,6 +49,8 @@ class DeviceCase:
     status: str = "active"
     status_since: float = 0.0
     handled: Mapping[str, float] = field(default_factory=dict)
+    claimed_at: float = 0.0
+    others: frozenset[str] = frozenset()
 
     @property
     def user_id(self) -> str:
@@ -252,6 +256,38 @@ def _new_geo(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings)
         before += 1
 
 
+def _claimed_elsewhere(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
+    """A device that has just joined is first seen where no other one of its user ever was: whoever used the link may not be
+    whom it was sent to (accounts-profiles.md 10.2-13). Where a claim itself comes from, relays do not say.
+    """
+    if not case.claimed_at or not case.others:
+        return
+    joined = case.claimed_at - settings.skew_s
+    for event in seen.connects:
+        place = case.places.get(event.source_ip)
+        if event.at < joined or place is None or not place.code:
+            continue
+        if place.code not in case.others:
+            yield _finding(
+                "claimed_elsewhere",
+                case,
+                Severity.WARNING,
+                at=event.at,
+                node_id=event.node_id,
+                source_ips=(event.source_ip,),
+                detail={
+                    "country": place.code,
+                    "country_name": place.country,
+                    "city": place.city,
+                    "source_ip": event.source_ip,
+                    "claimed_at": rfc3339(case.claimed_at),
+                    "first_seen": rfc3339(event.at),
+                    "known_countries": sorted(case.others)[:_MOST_TIMES],
+                },
+            )
+        return  # where it goes from there is for the rule about new countries
+
+
 def _revoked(case: DeviceCase, seen: _Seen, now: float, settings: RuleSettings) -> Iterator[Finding]:
     """It connected, or is still connected, although it must not, and the nodes had time to throw it out."""
     if case.status in ("active", ""):
@@ -372,6 +408,7 @@ _RULES: dict[str, _Rule] = {
     "impossible_travel": _travel,
     "concurrent_sessions": _concurrent,
     "new_geo": _new_geo,
+    "claimed_elsewhere": _claimed_elsewhere,
     "revoked_profile_active": _revoked,
     "dormant_then_active": _dormant,
     "off_hours_access": _off_hours,

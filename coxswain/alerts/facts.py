@@ -31,6 +31,8 @@ TITLES = {
     "storage_low": "Disk is nearly full",
     "exit_failover": "Path does not leave at its own exit",
     "events_dropped": "Events were dropped on their way",
+    "claimed_elsewhere": "New device is not where its user is",
+    "link_reused": "Link was tried after it had been used",
 }
 
 
@@ -144,6 +146,11 @@ _LABELS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "devices": ("Devices", _plain),
     "ended": ("Of these, ended already", _plain),
     "first": ("First of them", lambda value: "; ".join(str(one) for one in value)),
+    "claimed_at": ("Joined", _plain),
+    "tries_after": ("Tries after that", _plain),
+    "last_try": ("Last try", _plain),
+    "relays": ("Relays that it came through", _plain),
+    "ticket_id": ("Ticket", _plain),
     "where": ("Where", _plain),
     "dropped": ("Dropped", _plain),
     "first_dropped": ("First dropped", _plain),

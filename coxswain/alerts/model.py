@@ -54,6 +54,8 @@ KINDS = (
     "storage_low",
     "exit_failover",
     "events_dropped",
+    "claimed_elsewhere",
+    "link_reused",
 )
 """Every rule; the first ten are those of management-plane.md 7.3."""
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from coxswain.alerts.claim_rules import CLAIM
 from coxswain.alerts.estate_rules import DeviceCertificate, Expiring, Stranger
 from coxswain.alerts.history import Event, History, decode, encode
 from coxswain.alerts.login_rules import ACTIONS, AuditFact
@@ -18,6 +19,7 @@ from coxswain.store.session_records import KINDS, reason_of
 
 __all__ = [
     "audit_facts",
+    "claim_facts",
     "device_certificates",
     "events_between",
     "events_of",
@@ -26,9 +28,11 @@ __all__ = [
     "forget_histories",
     "gone_strangers",
     "histories",
+    "joined",
     "lingering",
     "open_stays",
     "save_histories",
+    "siblings",
     "statuses",
     "strangers",
     "touched",
@@ -39,6 +43,7 @@ _EVENT = "seq, at, session_id, node_id, device_id, user_id, source_ip, kind, rx_
 _REASONS = {kind: reason_of(kind) for kind in KINDS}
 _MOST_FACTS = 20_000
 _MOST_STRANGERS = 200
+_MOST_SIBLINGS = 50
 
 
 def touched(tx: Tx, after: int, limit: int) -> tuple[int, set[str]]:
@@ -115,6 +120,40 @@ def statuses(tx: Tx, device_ids: Sequence[str]) -> dict[str, tuple[str, float]]:
             kept_out = status == "active" and user_status != "active"
             found[device_id] = (f"user {user_status}", user_since / 1e6) if kept_out else (status, since / 1e6)
     return found
+
+
+def joined(tx: Tx, device_ids: Sequence[str], since: float) -> dict[str, float]:
+    """Of these devices, those that joined (or joined anew) after ``since``, and when; epoch seconds."""
+    found: dict[str, float] = {}
+    for part, marks in in_lists(device_ids):
+        rows = tx.execute(
+            f"SELECT device_id, enrolled_at FROM device_identities WHERE device_id IN ({marks}) AND enrolled_at > ?",  # noqa: S608
+            (*part, to_micros(since)),
+        )
+        found.update((device_id, at / 1e6) for device_id, at in rows)
+    return found
+
+
+def siblings(tx: Tx, device_id: str) -> list[str]:
+    """Other devices of the same user."""
+    rows = tx.execute(
+        "SELECT o.id FROM devices d JOIN devices o ON o.user_id = d.user_id "
+        "WHERE d.id = ? AND o.id <> d.id ORDER BY o.id LIMIT ?",
+        (device_id, _MOST_SIBLINGS),
+    )
+    return [row[0] for row in rows]
+
+
+def claim_facts(tx: Tx, since: float) -> list[AuditFact]:
+    """Claims not before ``since`` (epoch seconds), the newest ones where there are too many, in the order of the log: those
+    that were made, and those that were refused although their link is known. Strangers make none of these.
+    """
+    rows = tx.execute(
+        "SELECT seq, at, actor, action, target_id, source_ip, detail, result FROM audit_log "
+        "WHERE action = ? AND at >= ? AND target_id <> '' ORDER BY seq DESC LIMIT ?",
+        (CLAIM, to_micros(since), _MOST_FACTS),
+    )
+    return [_fact(row) for row in reversed(rows)]
 
 
 def lingering(tx: Tx) -> set[str]:

@@ -19,9 +19,13 @@ from coxswain.access.passwords import hash_password
 from coxswain.accounts.keyblob import unwrap_key, wrap_key
 from coxswain.accounts.primitives import x25519_public_key
 from coxswain.accounts.sealed import open_sealed, read_sealed
+from coxswain.alerts.claim_rules import link_reused
+from coxswain.alerts.model import Finding, Severity
+from coxswain.alerts.settings import RuleSettings
 from coxswain.errors import CoxswainError
 from coxswain.pki import Role, device_fingerprint, issue_device_leaf, issue_node_leaf
 from coxswain.statedir import ACCOUNT_SYNC_SOCKET
+from coxswain.store import alert_reads as reads
 from coxswain.store import pki as pki_rows
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
 from tests.caravel import Caravel, RelayLeg, claim_request, pem_of, relay_leg
@@ -215,6 +219,16 @@ def test_tickets_that_are_no_good_are_not_told_apart(running: Controller, user: 
         for url in (used, revoked, expired, used[:-4] + "AAAA")
     }
     assert len(texts) == 1
+
+    def tried_again() -> list[Finding]:
+        with running.store.read() as tx:
+            return list(link_reused(reads.claim_facts(tx, 0.0), RuleSettings()))
+
+    ticket = newest[2]["id"]
+    told = eventually(lambda: [one for one in tried_again() if one.detail["ticket_id"] == ticket])
+    assert [(one.user_id, one.severity, one.detail["tries_after"]) for one in told] == [(user["id"], Severity.INFO, 1)]
+    others = {newest[0]["id"], newest[1]["id"]}
+    assert not others & {one.detail["ticket_id"] for one in tried_again()}, "nobody is in by a link that is no good"
 
 
 def test_a_link_that_made_a_device_is_void_once_another_one_bound_it_anew(

@@ -308,6 +308,35 @@ def test_a_revoked_device_that_stays_connected(store: Store) -> None:
         )
 
 
+def test_a_new_device_that_is_not_where_its_user_is(store: Store) -> None:
+    """Where the others are, is known of this day and of those before alike; devices of somebody else count for nothing."""
+    with store.write() as tx:
+        for user, devices in (("usr_1", ("dev_1", "dev_new")), ("usr_2", ("dev_2", "dev_lone"))):
+            tx.execute("INSERT INTO users (id, created_at, updated_at) VALUES (?, 0, 0)", (user,))
+            for device in devices:
+                tx.execute(
+                    "INSERT INTO devices (id, user_id, name, created_at, updated_at) VALUES (?, ?, ?, 0, 0)",
+                    (device, user, device),
+                )
+        for device, joined in (("dev_1", NOW - 90 * DAY), ("dev_new", NOW - HOUR), ("dev_lone", NOW - HOUR)):
+            tx.execute(
+                "INSERT INTO device_identities (device_id, fingerprint, serial, not_after, enrolled_at) "
+                "VALUES (?, ?, '', ?, ?)",
+                (device, device, to_micros(NOW + 90 * DAY), to_micros(joined)),
+            )
+    event(store, NOW - 3 * DAY, "192.0.2.1", device="dev_1", session=1)
+    event(store, NOW - 1_800, "198.51.100.7", device="dev_new", session=2)
+    event(store, NOW - 1_800, "198.51.100.7", device="dev_lone", session=3)
+    with running(store, {"192.0.2.1": BERLIN, "198.51.100.7": SYDNEY}) as engine:
+        engine.sweep()
+        alert = engine.only(kind="claimed_elsewhere")
+        assert (alert.device_id, alert.detail["country"], alert.detail["known_countries"]) == ("dev_new", "AU", ["DE"])
+        engine.ask(m.ResolveAlert(ANN, alert.id))
+        event(store, NOW - 60, "198.51.100.7", device="dev_new", session=4)
+        engine.sweep()
+        assert engine.alerts(kind="claimed_elsewhere", unresolved=True) == [], "it was looked at; the claim is the same"
+
+
 def test_peers_that_nobody_made(store: Store) -> None:
     at = to_micros(NOW - HOUR)
     with store.write() as tx:

@@ -180,6 +180,33 @@ def test_what_is_not_sure_yet_is_looked_at_again() -> None:
     assert not evaluate(DeviceCase("dev_1", events[1:]), NOW, SETTINGS)[1]
 
 
+# -- claimed_elsewhere
+
+
+def test_a_new_device_is_first_seen_where_its_user_never_was() -> None:
+    at = T0 + 10 * HOUR
+    new = {"places": PLACES, "claimed_at": at - MINUTE, "others": frozenset({"FR"})}
+    finding = only("claimed_elsewhere", on(at), **new)
+    assert (finding.key, finding.severity) == ("claimed_elsewhere:dev_1", Severity.WARNING)
+    assert (finding.detail["country"], finding.detail["known_countries"]) == ("DE", ["FR"])
+    assert only("claimed_elsewhere", on(at), on(at + HOUR, "203.0.113.9"), **new).at == at
+    assert only("claimed_elsewhere", on(at, "10.0.0.1"), on(at + MINUTE), **new).at == at + MINUTE, "nobody knew the first"
+
+
+def test_a_new_device_that_is_where_others_are_or_of_whom_nothing_is_known_is_no_alarm() -> None:
+    at = T0 + 10 * HOUR
+    both = frozenset({"FR", "DE"})
+    assert found("claimed_elsewhere", on(at), places=PLACES, claimed_at=at, others=both) == []
+    assert found("claimed_elsewhere", on(at), places=PLACES, claimed_at=at) == [], "it is the only one of its user"
+    assert found("claimed_elsewhere", on(at), places=PLACES, others=frozenset({"FR"})) == [], "it joined long ago"
+    assert found("claimed_elsewhere", on(at), claimed_at=at, others=both) == [], "there is no GeoIP database"
+    gone_on = (on(at), on(at + HOUR, "203.0.113.9"))
+    new = {"places": PLACES, "claimed_at": at, "others": frozenset({"DE"})}
+    assert found("claimed_elsewhere", *gone_on, **new) == [], "a new country of a device is another rule's"
+    before = on(at - HOUR, "203.0.113.9")
+    assert found("claimed_elsewhere", before, on(at), **new) == [], "whoever had it before it was claimed anew"
+
+
 # -- new_geo
 
 

@@ -75,6 +75,13 @@ def test_lists_are_aligned_and_absent_values_are_dashes(cox: Cox) -> None:
     assert row.split()[2] == "-", "no region"
 
 
+def test_scripts_of_the_existing_controller_are_not_asked(cox: Cox) -> None:
+    """They know no ``--yes``; what comes in is what their own loop reads: a line of it is no answer."""
+    way = json.loads(cox("control-paths", "add", "gone soon", "--json").stdout)["id"]
+    cox("control-paths", "rm", way, text="no\n")
+    assert way not in cox("control-paths", "list").stdout
+
+
 def test_show_edit_disable_enable_remove(cox: Cox) -> None:
     cox("nodes", "add", "life", "--addr", "192.0.2.1")
     cox("nodes", "edit", "life", "--region", "ams", "--isolation")

@@ -358,8 +358,9 @@ def test_a_client_that_talks_too_much_is_shown_out(controller: Controller, monit
         ws.send(2, b"", size=5_000)
         assert ws.closing()[0] == 1009
     with WebSocket(controller.listen, Authorization=monitor) as ws:
-        for _ in range(40):
+        for _ in range(32):
             ws.send(1, b"x" * 2_000)
+        ws.send(1, b"x" * (64 * 1024 + 1 - 32 * 2_008 - 8))  # the last byte is one too many, and none is left
         assert ws.closing() == (1008, "this stream goes one way")
     with WebSocket(controller.listen, Authorization=monitor) as ws:
         ws.send(8, b"\x03\xe8bye")

@@ -14,7 +14,7 @@ States (``coxswain.model.LinkState``)::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from actors.link_knowledge import Knowledge
 from actors.link_parts import Done, Operation, StreamEnded, Timeout, Wake
 from actors.link_questions import Questions
 from actors.link_report import Reporter
+from actors.link_work import Work
 from actors.node_change import Change, Changed, Look
 from actors.node_connection import Dialer, NodeConnection, Target, open_connection
 from actors.supervision import Actor, Context
@@ -86,18 +87,14 @@ class NodeLink(Actor):
         self._funnel = services.funnel
         self._state = LinkState.CONNECTING
         self._connection: NodeConnection | None = None
-        self._generation = 0
         self._dialled_by = 0  # number of the route
-        self._operation: Operation | None = None
-        self._future: Future[Any] | None = None
-        self._asked_at = 0.0
+        self._doing = Work(context, services.io, self._close_unwanted)
         self._ended: str | None = None
         self._missed = 0
         self._unanswered = False
         self._lost_at: float | None = None
         self._opened_at = 0.0
         self._heal_failures = 0
-        self._timer: Any = None
         self._questions = Questions()
         self._reporter = Reporter(context, node_id, services.sightings)
         self._knows = Knowledge(context, node_id, self._reporter)
@@ -109,7 +106,7 @@ class NodeLink(Actor):
         self._begin()
 
     def stopping(self) -> None:
-        future, operation = self._future, self._operation
+        future, operation = self._doing.future, self._doing.operation
         if future is not None and operation is not None and operation.changes:
             try:
                 future.result(_LAST_CHANGE_S)
@@ -118,7 +115,7 @@ class NodeLink(Actor):
 
     def _abandon(self) -> None:
         """This incarnation is over, in whatever way. On the supervisor's thread."""
-        connection, future, operation = self._connection, self._future, self._operation
+        connection, future, operation = self._connection, self._doing.future, self._doing.operation
         if connection is not None:
             self._close(connection)
         if operation is Operation.OPEN and future is not None:
@@ -144,12 +141,12 @@ class NodeLink(Actor):
         match message:
             case Done():
                 self._on_done(message)
-            case StreamEnded(generation, reason) if generation == self._generation:
-                if self._operation is not None and self._operation.changes:
+            case StreamEnded(generation, reason) if generation == self._doing.generation:
+                if self._doing.operation is not None and self._doing.operation.changes:
                     self._ended = reason  # a call that changes something is never cancelled (node-contract.md 11.4, rule 2)
                 else:
                     self._lose(reason)
-            case Timeout(generation, wake) if generation == self._generation:
+            case Timeout(generation, wake) if generation == self._doing.generation:
                 self._on_timeout(wake)
             case links.IntentChanged(intent):
                 self._on_intent_changed(intent)
@@ -194,7 +191,7 @@ class NodeLink(Actor):
             if self._connection is not None and self._connection.server_name not in node.server_names:
                 self._disconnect()
                 self._enter(LinkState.BACKING_OFF, "the certificate of this connection was revoked")
-            if self._connection is None and self._operation is None:
+            if self._connection is None and self._doing.operation is None:
                 self._connect()
 
     def _read_intent(self) -> None:
@@ -206,7 +203,7 @@ class NodeLink(Actor):
         except Unavailable as error:
             self.context.log.warning("the intent of node %s is not to be had just now: %s", self._knows.called, error)
             self._knows.stale = True
-            self._wake(1.0, Wake.INTENT)
+            self._doing.wake(1.0, Wake.INTENT)
 
     def _gone(self) -> None:
         """The node was taken out of the inventory; whoever holds this link ends it in a moment."""
@@ -215,7 +212,7 @@ class NodeLink(Actor):
 
     def _on_intent_changed(self, intent: Intent | None = None) -> None:
         """``intent``: what it was when this was sent; None: to be asked for."""
-        if self._operation is not None:
+        if self._doing.operation is not None:
             self._knows.stale = True
             return
         before = self._knows.intent.node if self._knows.intent else None
@@ -237,26 +234,26 @@ class NodeLink(Actor):
         if self._connection is not None and self._connection.server_name not in server_names:
             self._disconnect()
             self._enter(LinkState.BACKING_OFF, "the certificate of this connection was revoked")
-        elif self._connection is None and self._operation is Operation.OPEN:
+        elif self._connection is None and self._doing.operation is Operation.OPEN:
             self._disconnect()  # it may just be shaking hands with a certificate that is now void
-        if self._operation is None:
+        if self._doing.operation is None:
             self._begin()
         else:
             self._knows.stale = True
 
     def _on_route_changed(self) -> None:
         """Comes over to the route in force: at once, or when a change that is under way is done."""
-        if self._operation is not None and self._operation.changes:
+        if self._doing.operation is not None and self._doing.operation.changes:
             return  # ``_on_done`` looks
-        if self._connection is None and self._state is not LinkState.BACKING_OFF and self._operation is None:
+        if self._connection is None and self._state is not LinkState.BACKING_OFF and self._doing.operation is None:
             return  # disabled
         if self._connection is not None and self._connection.number == self._dialer.routes.number:
             return
-        if self._operation is Operation.OPEN:
+        if self._doing.operation is Operation.OPEN:
             if self._dialled_by == self._dialer.routes.number:
                 return
-            if self._future is not None:
-                self._future.cancel()  # by the route that was left; what it opened all the same, ``_on_done`` closes
+            if self._doing.future is not None:
+                self._doing.future.cancel()  # by the route that was left; what it opened all the same, ``_on_done`` closes
         self._disconnect()
         self._lost_at = None
         if self._knows.intent is None:
@@ -277,12 +274,12 @@ class NodeLink(Actor):
         if self._state is not LinkState.BACKING_OFF or self._lost_at is None:
             self._enter(LinkState.CONNECTING, "")
         target = Target(self._node_id, node.control_addr, node.server_names, retry=self._lost_at is not None)
-        generation = self._generation
+        generation = self._doing.generation
 
         def on_end(reason: str) -> None:
             self.context.tell_self(StreamEnded(generation, reason))
 
-        self._start(Operation.OPEN, open_connection(self._dialer, self._funnel, target, on_end))
+        self._doing.start(Operation.OPEN, open_connection(self._dialer, self._funnel, target, on_end))
 
     def _opened(self, connection: NodeConnection, look: Look) -> None:
         self._connection = connection
@@ -303,7 +300,7 @@ class NodeLink(Actor):
             status = NodeStatus.UNREACHABLE
         self._enter(LinkState.BACKING_OFF, reason, status)
         lost_for = self.context.clock.monotonic() - self._lost_at
-        self._wake(reconnect_delay(lost_for, self.context.rng), Wake.CONNECT)
+        self._doing.wake(reconnect_delay(lost_for, self.context.rng), Wake.CONNECT)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -322,21 +319,16 @@ class NodeLink(Actor):
             return  # the loop is gone, and the connection with it
 
     def _next_generation(self) -> None:
-        self._generation += 1
-        self._operation = None
-        self._future = None
+        self._doing.leave()
         self._ended = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     # -- looking, planning, changing
 
     def _look(self) -> None:
-        if self._operation is not None:
+        if self._doing.operation is not None:
             return
         if self._connection is not None:
-            self._start(Operation.LOOK, self._connection.look(self._funnel))
+            self._doing.start(Operation.LOOK, self._connection.look(self._funnel))
 
     def _absorb(self, look: Look, *, reconnected: bool = False) -> None:
         self._knows.absorb(look, reconnected=reconnected)
@@ -352,7 +344,7 @@ class NodeLink(Actor):
         if change is not None and self._connection is not None:
             if self._state is LinkState.DEGRADED:
                 self._enter(LinkState.SYNCING, describe(made)[0], report=False)
-            self._start(Operation.CHANGE, self._connection.change(change, self._funnel))
+            self._doing.start(Operation.CHANGE, self._connection.change(change, self._funnel))
 
     def _change(self, make: Callable[[], Plan], *, verify: bool, made: Plan | None = None) -> Change | None:
         """The calls of a plan; None: they are not to be had just now. Raises ``NodeMisbehaved``."""
@@ -362,7 +354,7 @@ class NodeLink(Actor):
             self._gone()
         except Unavailable as error:
             self.context.log.warning("no fresh revision for node %s just now: %s", self._knows.called, error)
-            self._wake(1.0, Wake.LOOK)
+            self._doing.wake(1.0, Wake.LOOK)
         return None
 
     def _changed(self, change: Changed) -> None:
@@ -385,7 +377,7 @@ class NodeLink(Actor):
             return
         self._settle(self._knows.plan())
         if change.look is None:
-            self._wake(verify_delay(self.context.rng), Wake.LOOK)
+            self._doing.wake(verify_delay(self.context.rng), Wake.LOOK)
 
     def _settle(self, made: Plan) -> None:
         """Nothing is left to do that would help."""
@@ -407,7 +399,7 @@ class NodeLink(Actor):
             return
         self._heal_failures += 1
         self._enter(LinkState.DEGRADED, reason, NodeStatus.ERROR)
-        self._wake(heal_delay(self._heal_failures, self.context.rng), Wake.LOOK)
+        self._doing.wake(heal_delay(self._heal_failures, self.context.rng), Wake.LOOK)
 
     # -- operators' questions
 
@@ -416,7 +408,7 @@ class NodeLink(Actor):
             reason = self._reporter.last_reason or "not connected yet"
             raise NodeUnreachable(f"node {self._knows.called} is {self._state.value.replace('_', ' ')}: {reason}")
         reply = self._questions.add(operation)
-        if self._operation is None:
+        if self._doing.operation is None:
             self._answer_next()
         return reply
 
@@ -425,7 +417,7 @@ class NodeLink(Actor):
             return
         operation = self._questions.first
         if operation is Operation.PREVIEW:
-            self._start(operation, self._connection.look(self._funnel))
+            self._doing.start(operation, self._connection.look(self._funnel))
             return
         if self._knows.observed is None or self._knows.desired is None:
             return
@@ -436,7 +428,7 @@ class NodeLink(Actor):
             self._questions.refuse(error)
             raise
         if change is not None and self._connection is not None:
-            self._start(operation, self._connection.change(change, self._funnel))
+            self._doing.start(operation, self._connection.change(change, self._funnel))
 
     def _previewed(self, look: Look) -> None:
         try:
@@ -454,40 +446,12 @@ class NodeLink(Actor):
 
     # -- operations
 
-    def _start(self, operation: Operation, work: Coroutine[Any, Any, Any]) -> None:
-        generation = self._generation
-        self._operation = operation
-        self._asked_at = self.context.clock.monotonic()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        try:
-            future: Future[Any] = self._io.submit(work)
-        except Unavailable:
-            self._operation = None
-            raise  # the loop is gone: so are its links; the supervisor starts them anew with it
-        self._future = future
-        future.add_done_callback(self._deliver(generation, operation))
-
-    def _deliver(self, generation: int, operation: Operation) -> Callable[[Future[Any]], None]:
-        def on_done(future: Future[Any]) -> None:
-            if future.cancelled():
-                return
-            error = future.exception()
-            result = None if error is not None else future.result()
-            told = self.context.tell_self(Done(generation, operation, result, error))
-            if not told and operation is Operation.OPEN:
-                self._close_unwanted(future)
-
-        return on_done
-
     def _on_done(self, done: Done) -> None:
-        if done.generation != self._generation:
+        if done.generation != self._doing.generation:
             if done.operation is Operation.OPEN and done.result is not None:
                 self._close(done.result[0])
             return
-        self._operation = None
-        self._future = None
+        self._doing.ended()
         if self._ended is not None:
             self._finish_lost(done, self._ended)
             return
@@ -495,12 +459,12 @@ class NodeLink(Actor):
             self._failed(done.operation, done.error)
         else:
             self._succeeded(done.operation, done.result)
-        if self._operation is None and self._must_move:
+        if self._doing.operation is None and self._must_move:
             self._on_route_changed()
         # First what is wanted now: an operator's push must not carry what was wanted before under the newest number.
-        if self._operation is None and self._connection is not None and self._knows.stale:
+        if self._doing.operation is None and self._connection is not None and self._knows.stale:
             self._on_intent_changed()
-        if self._operation is None and self._connection is not None and self._questions:
+        if self._doing.operation is None and self._connection is not None and self._questions:
             self._answer_next()
 
     def _finish_lost(self, done: Done, reason: str) -> None:
@@ -539,12 +503,12 @@ class NodeLink(Actor):
                 raise error
             case _ if isinstance(error, NodeUnreachable) and self._was_heard():
                 self._enter(LinkState.DEGRADED, f"{error}, but its events still come")
-                self._wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
+                self._doing.wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
             case _ if isinstance(error, NodeUnreachable) and self._missed + 1 < _MISSES_UNTIL_UNREACHABLE:
                 self._missed += 1
                 missed = f"{error} ({self._missed} of {_MISSES_UNTIL_UNREACHABLE} polls missed)"
                 self._enter(LinkState.DEGRADED, missed)
-                self._wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
+                self._doing.wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
             case _ if isinstance(error, NodeUnreachable):
                 self._lose(str(error), NodeStatus.UNREACHABLE)
             case _:
@@ -552,18 +516,13 @@ class NodeLink(Actor):
 
     def _was_heard(self) -> bool:
         """Events came while an answer did not: a busy node, not a lost one, and its events would be lost with the link."""
-        return self._connection is not None and self._connection.heard_since(self._asked_at)
+        return self._connection is not None and self._connection.heard_since(self._doing.asked_at)
 
     # -- timers and reports
 
-    def _wake(self, delay: float, wake: Wake) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.context.after(delay, Timeout(self._generation, wake))
-
     def _on_timeout(self, wake: Wake) -> None:
-        self._timer = None
-        if self._operation is not None:
+        self._doing.woken()
+        if self._doing.operation is not None:
             return
         match wake:
             case Wake.CONNECT | Wake.INTENT:

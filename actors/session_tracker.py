@@ -241,8 +241,6 @@ class SessionTracker(Actor):
             self.context.log.warning("sessions are recorded without countries for a minute: %s", error)
             self._geo_retry_at = self.context.clock.monotonic() + _GEO_RETRY_S
             return
-        if not found:
-            return
         for boundary in boundaries:
             place = found.get(source_ip(boundary.endpoint))
             boundary.country = (place.country_code or None) if place is not None else None

@@ -267,6 +267,13 @@ def test_each_stay_has_its_country_and_a_session_that_of_the_last(rig: Rig) -> N
     assert rig.list(country="DE") == [] and len(rig.list(country="AU")) == 1
 
 
+def test_a_session_that_goes_where_nobody_knows_is_nowhere(rig: Rig) -> None:
+    rig.places["198.51.100.7"] = BERLIN
+    rig.send(1, connected(0, rx=1))
+    rig.send(2, replace(connected(60, rx=5), endpoint="10.0.0.1:1"))
+    assert [s.country for s in rig.list()] == [""] and rig.list(country="DE") == []
+
+
 def test_after_a_crash_a_session_still_is_where_it_was(rig: Rig) -> None:
     rig.places["198.51.100.7"] = BERLIN
     rig.send(1, connected(0, rx=1))

@@ -181,7 +181,8 @@ def test_the_controller_is_killed_at_every_step(killable, prepare):
     over = killable.over(operation)
     assert over["state"] == "done", over
     steps = {step["name"] for step in over["steps"]} - {"inventory"}
-    assert set(killed) | {"live"} == steps  # where that is quick, it runs no command
+    # A link that is quick asks nothing of the host, nor does a guard that is not wanted where there has been none.
+    assert steps - {"live", "guard"} <= set(killed) <= steps
     notes = [note for note in over["notes"] if "resumed there" in note]
     for name in killed:
         assert any(f"interrupted in its step {name!r}" in note for note in notes), (name, notes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from coxswain.api.call import Call
@@ -13,37 +13,23 @@ from coxswain.web.render import Gone
 
 __all__ = ["names_of"]
 
-_ROUTES = {
-    "nod": "/api/nodes",
-    "dev": "/api/devices",
-    "usr": "/api/users",
-    "pth": "/api/paths",
-    "rly": "/api/relays",
-    "cpath": "/api/control-paths",
-}
-
-
-_ID = re.compile(r"[a-z]{1,8}_\w{1,64}")
-_AT_ONCE = 20
+_HISTORIC = ("nod", "dev", "usr")
+"""Prefixes of what is named in one question, also when it is gone."""
+_ROUTES = {"pth": "/api/paths", "rly": "/api/relays", "cpath": "/api/control-paths"}
 
 
 def names_of(call: Call, rows: Iterable[Mapping[str, Any]], *fields: str) -> dict[str, str]:
     """Id to name of what the ``fields`` of these rows mention; ``Gone`` if it was removed. Unknown ones are not in it."""
     mentioned = {value for row in rows for field in fields if isinstance(value := row.get(field), str)}
-    found: dict[str, str] = {}
-    gone = []
+    named = call.names(value for value in mentioned if value.partition("_")[0] in _HISTORIC)
+    found: dict[str, str] = {
+        each.id: Gone(f"{each.name} (removed)") if each.removed_at else each.name for each in named.values()
+    }
     for wanted in sorted(mentioned):
         route = _ROUTES.get(wanted.partition("_")[0])
-        if route is None:
-            continue
-        try:
-            found[wanted] = ask(call, f"{route}/{wanted}").value["name"]
-        except NotFound:
-            gone.append(wanted)
-    gone = [each for each in gone if _ID.fullmatch(each)]
-    for start in range(0, len(gone), _AT_ONCE):
-        removed = ask(call, "/api/removed", ids=",".join(gone[start : start + _AT_ONCE])).value
-        found |= {each["id"]: Gone(f"{each['name']} (removed)") for each in removed}
+        if route is not None:
+            with suppress(NotFound):
+                found[wanted] = ask(call, f"{route}/{wanted}").value["name"]
     if any(wanted.startswith("srv_") for wanted in mentioned):  # there are few, and no route that shows one
         found |= {server["id"]: server["name"] for server in ask(call, "/api/servers").value}
     return found

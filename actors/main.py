@@ -37,8 +37,19 @@ def _command_line() -> LazyGroup:
     return cli
 
 
+def _standard_streams() -> None:
+    """All three are there, so that no file or socket is taken for one of them; and what they cannot encode is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+        elif mode == "w" and stream.encoding != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Runs ``cox``, or the node agent or the relay when called by its name."""
+    _standard_streams()
     name = os.path.basename(sys.argv[0]).removesuffix(".pyz").removesuffix(".new")  # noqa: PTH119 - as above
     if name in _RELAY:
         from coxswain.relay.main import main as relay  # noqa: PLC0415 - another program
@@ -49,9 +60,22 @@ def main() -> None:
 
         agent()
     elif sys.argv[1:] == ["--version"]:  # what installers and monitors ask
-        print(__version__)  # noqa: T201
+        _version()
     else:
         _command_line()(prog_name="cox")
+
+
+def _version() -> None:
+    try:
+        print(__version__, flush=True)  # noqa: T201
+    except OSError as error:
+        from coxswain.cli.files import explained, give_up_output  # noqa: PLC0415
+        from coxswain.cli.output import fail  # noqa: PLC0415
+
+        give_up_output()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)  # as click does it
+        fail(explained(error))
 
 
 if __name__ == "__main__":

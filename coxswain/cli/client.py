@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from coxswain.errors import CoxswainError, DaemonNotRunning, DeadlineExceeded, Refused
+from coxswain.errors import CoxswainError, DaemonNotRunning, DeadlineExceeded, InvalidInput, Refused
 
 __all__ = ["Client", "Place", "RemoteError", "UnixPlace", "config_path", "socket_path"]
 
@@ -115,6 +115,9 @@ class Client:
         return self.call(method, path, body, {"Prefer": "respond-async"})
 
     def call(self, method: str, path: str, body: Any = None, more: dict[str, str] | None = None) -> Any:
+        place = path.partition("?")[0]
+        if place.startswith("/api/") and (place.endswith("/") or "//" in place):  # would be the list of all
+            raise InvalidInput(f"{place}: the name or id in it is empty", remedy="Say which one is meant.")
         payload = None if body is None else json.dumps(body)
         headers = self._place.headers | ({} if payload is None else {"Content-Type": "application/json"}) | (more or {})
         name = self._place.name
@@ -146,7 +149,10 @@ class Client:
         except ValueError:
             answer = None if response.status >= 400 else _NO_JSON
         if response.status >= 400:
-            raise _error(response.status, answer)
+            refusal = _error(response.status, answer)
+            if response.status == http.HTTPStatus.NOT_FOUND and not refusal.remedy and "%2F" in place:
+                refusal.remedy = "What has a slash in its name is asked for by its id."
+            raise refusal
         if 300 <= response.status < 400:
             where = response.getheader("Location", "elsewhere")
             raise RemoteError(f"{name} answers that it is at {where[:200]}", status=response.status, exit_code=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,8 @@ import click
 
 from coxswain.cli.accounts import every
 from coxswain.cli.client import Client, RemoteError
-from coxswain.cli.output import clean, client, config_option, json_option, print_json
+from coxswain.cli.files import written
+from coxswain.cli.output import clean, client, colour, config_option, json_option, print_json
 from coxswain.errors import InvalidInput, door_of
 
 __all__ = ["apply", "export", "plan"]
@@ -92,15 +92,10 @@ def export(config: str | None, out: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    text = write(found)
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    path = Path(out)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105
-    click.echo(clean(str(path)))
+    with written(out) as file:
+        file.write(write(found))
+    if out is not None:
+        click.echo(clean(out))
 
 
 def _compared(api: Client, file: str, *, prune: bool) -> tuple[list[Any], list[Any], list[str]]:
@@ -127,9 +122,8 @@ def _print(changes: list[Any], drift: list[str]) -> None:
     counts = dict.fromkeys(_MARKS, 0)
     for change in changes:
         counts[change.action.value] += 1
-        mark, colour = _MARKS[change.action.value]
-        line = clean(f"{mark} {change.item.title}")
-        click.echo(click.style(line, fg=colour) if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else line)
+        mark, shade = _MARKS[change.action.value]
+        click.echo(colour(clean(f"{mark} {change.item.title}"), shade))
         for name, (before, after) in change.fields.items():
             if change.action.value == "edit":
                 click.echo(clean(f"    {name}: {_shown(before)} → {_shown(after)}"))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from coxswain import __version__
-from coxswain.errors import CoxswainError
+from coxswain.errors import CoxswainError, InvalidInput
 
 __all__ = ["LazyGroup", "cli"]
 
@@ -57,13 +57,23 @@ class LazyGroup(click.Group):
             from coxswain.cli.output import fail  # noqa: PLC0415
 
             fail(error)
-        except BrokenPipeError:
-            raise  # whoever read our output has gone; click knows what to do
-        except OSError as error:
+        except UnicodeEncodeError as error:
+            if error.encoding != "utf-8":
+                raise
             from coxswain.cli.output import fail  # noqa: PLC0415
 
-            where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
-            fail(CoxswainError(f"{error.strerror or error}{where}"))
+            fail(InvalidInput(f"{error.object[:100]!r} holds bytes that are no text", remedy="Type it in UTF-8."))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """``--help`` prints before there is anything to invoke, so what the system says no to is told here."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # but for a closed pipe: click knows what to do
+            from coxswain.cli.files import explained, give_up_output  # noqa: PLC0415
+            from coxswain.cli.output import fail  # noqa: PLC0415
+
+            give_up_output()
+            fail(explained(error))
 
 
 _ALIASES = {"control-path": "control-paths", "cpaths": "control-paths"}

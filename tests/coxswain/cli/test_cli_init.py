@@ -106,7 +106,7 @@ def test_the_key_of_what_a_postgres_already_holds_is_kept(empty: Init, postgres_
     database = postgres_server.create_database()
     (empty.where / "taken.yaml").mkdir()  # noticed last of all, when the CA is committed
     taken = ("--force", "--config", "taken.yaml", "--database-dsn", database)
-    assert "taken.yaml" in empty.cox("init", *taken, code=1).stderr
+    assert "taken.yaml" in empty.cox("init", *taken, code=2).stderr
     assert "taken.yaml.new" not in empty.files()
     assert "reused" in empty.cox("init", "--database-dsn", database).stdout
 

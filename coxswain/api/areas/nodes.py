@@ -165,7 +165,12 @@ def _add(call: Call) -> Any:
 
 
 def _show(call: Call) -> Any:
-    view = call.view()
+    return _shown(call, None)
+
+
+def _shown(call: Call, key: str | None) -> Any:
+    """``key`` None: the node that the path names."""
+    view = call.view(key)
     located = call.locate([views.host_of_node(view.node)])
     return views.node(view, call.active_sessions(), _candidate(call), located)
 
@@ -191,8 +196,8 @@ def _edit(call: Call) -> Any:
         # If the node has changed since it was read here, the version is stale and nothing of this counts.
         policy_change(body, present),
     )
-    call.change("fleet", message)
-    return _show(call)
+    changed = call.change("fleet", message)
+    return _shown(call, changed.id)  # by what it is called in the path it may not be there any more
 
 
 def _remove(call: Call) -> None:

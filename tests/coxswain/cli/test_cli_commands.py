@@ -95,6 +95,13 @@ def test_show_edit_disable_enable_remove(cox: Cox) -> None:
     assert "no node" in refused(cox("nodes", "show", "life", code=4))
 
 
+def test_a_node_is_renamed_by_its_name(cox: Cox) -> None:
+    cox("nodes", "add", "maiden", "--addr", "192.0.2.1")
+    assert cox("nodes", "edit", "maiden", "--name", "married").stdout.startswith("married: changed")
+    assert json.loads(cox("nodes", "show", "married", "--json").stdout)["version"] == 2
+    cox("nodes", "remove", "married")
+
+
 def test_enroll_writes_two_files_and_names_what_it_ignored(cox: Cox, tmp_path: Path) -> None:
     cox("nodes", "add", "enrolled", "--addr", "192.0.2.1")
     csr = write_csr(tmp_path / "node.csr", "other.example")

@@ -126,9 +126,17 @@ def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
             f"endpoint: its host {host_of(endpoint)!r} is not the hostname {hostname!r} in the relay's certificate",
             remedy="Give --hostname the name that clients and the controller dial.",
         )
-    ports = [int(p.get("egress_port") or 8456)] * egress + [int(p.get("onion_port") or 8457)] * onion
-    if len({*ports, *([CLIENT_PORT, int(endpoint.rpartition(":")[2])] if ingress else [])}) < len(ports) + 2 * ingress:
-        raise InvalidInput("ports: two roles of a relay cannot share a port")
+    takes = {"clients": CLIENT_PORT, "the tunnel (endpoint)": int(endpoint.rpartition(":")[2])} if ingress else {}
+    takes |= {"egress_port": int(p.get("egress_port") or 8456)} if egress else {}
+    takes |= {"onion_port": int(p.get("onion_port") or 8457)} if onion else {}
+    of: dict[int, str] = {}
+    for role, port in takes.items():
+        if port in of:
+            raise InvalidInput(
+                f"ports: two roles of a relay cannot share a port; {port} is that of {of[port]} and {role}",
+                remedy="Give one of them another port.",
+            )
+        of[port] = role
     return p | {
         "region": check_region(str(p.get("region") or "")),
         "hostname": hostname,

@@ -184,7 +184,8 @@ def test_a_cancelled_onboarding_of_a_relay_that_is_there_gives_it_back_as_it_was
     [
         ({"onion": True}, "needs egress"),
         ({"no_ingress": True}, "without a role"),
-        ({"egress": True, "egress_port": 8444}, "share a port"),
+        ({"egress": True, "egress_port": 8444}, "share a port; 8444 is that of the tunnel"),
+        ({"hostname": "a.example", "endpoint": "a.example:8443"}, "share a port; 8443 is that of clients and the tunnel"),
         ({"endpoint": "other.example:8444"}, "not the hostname"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from coxswain.cascade.resources import check_color
 from coxswain.cascade.types import PathStatus, Phase
 from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound, StoreUnavailable
 from coxswain.ids import new_id
@@ -48,7 +49,7 @@ def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
         "path_id": params.get("path_id") or new_id("pth"),
         "name": needed_text(params, "name"),
         "nodes": list(nodes),
-        "color": params.get("color") or "",
+        "color": check_color(str(params.get("color") or "")),
         "fallbacks": list(fallbacks),
         "patience_s": check_patience(params),
     }

@@ -76,6 +76,9 @@ def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
     assert "'n1' is a node of the path already" in err
     code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0,nobody")
     assert code == 2
+    code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0,n1", "--color", "reddish")
+    assert code == 2, "refused before an operation begins"
+    assert "'reddish' is not a colour" in err
     code, _, err = cox(fleet, "paths", "plan")
     assert code == 2
     assert "--hops" in err

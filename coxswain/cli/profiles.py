@@ -75,13 +75,16 @@ def list_(config: str | None, user: str | None, device: str | None, *, as_json: 
         click.echo("There are no profiles. A device without any is given every node. Add one with: cox profiles create NAME")
         return
     nodes = {n["id"]: n["name"] for n in api.get("/api/nodes")}
+    paths = {p["id"]: p["name"] for p in api.get("/api/paths")} if any("path_id" in p for p in found) else {}
     rows = [
         [
             p["id"],
             p["name"],
             p["user_id"],
             p["device_id"],
-            f"path {p['path_id']}" if "path_id" in p else f"node {nodes.get(p['node_id'], p['node_id'])}",
+            f"path {paths.get(p['path_id'], p['path_id'])}"
+            if "path_id" in p
+            else f"node {nodes.get(p['node_id'], p['node_id'])}",
             p["protocol"],
             " ".join(p.get("entry_ips", [])),
         ]

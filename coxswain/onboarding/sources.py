@@ -95,9 +95,10 @@ def source_from(path: str, url: str, sha256: str, where: str) -> Source:
         except OSError as error:
             raise InvalidInput(f"{where}: {path} cannot be read: {error.strerror}") from None
     if not url:
+        key = where.partition(",")[0]
         raise InvalidInput(
             f"{where}: there is no program to install",
-            remedy="Give --binary FILE, or --url URL --sha256 DIGEST, or set node.binary_path in the configuration.",
+            remedy=f"Give --binary FILE, or --url URL --sha256 DIGEST, or set {key} in the configuration.",
         )
     if urlsplit(url).scheme not in ("https", "http") or re.search(r"[\s'\"\\]", url):
         raise InvalidInput(f"url: {url[:120]!r} is no https or http URL")

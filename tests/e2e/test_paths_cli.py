@@ -57,6 +57,10 @@ def test_a_path_from_its_plan_to_its_end(fleet: CascadeFleet) -> None:
     code, _, err = cox(fleet, "paths", "rm", "far")
     assert code == 5
     assert "cox paths unbind" in err
+    assert cox(fleet, "profiles", "create", "by far", "--device", device, "--path", "far")[0] == 0
+    profile = next(line for line in cox(fleet, "profiles", "list")[1].splitlines() if "by far" in line)
+    assert "path far" in profile
+    assert cox(fleet, "profiles", "remove", profile.split()[0], "--yes")[0] == 0
     assert cox(fleet, "paths", "color", "far", "")[0] == 0
     assert cox(fleet, "paths", "provision", "far")[0] == 0
     assert cox(fleet, "nodes", "push-policy", "n0")[0] == 0

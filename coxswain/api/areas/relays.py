@@ -157,6 +157,7 @@ def _delete(call: Call) -> None:
 def _remove(call: Call) -> Any:
     relay = _on_machine(call)
     seen = call.seen("relay", relay.id, relay.name)
+    call.ask("servers", m.CheckNoHop(relay.id))  # what is a hop is refused at once, and not by an operation
     params = {"relay_id": relay.id, "server_id": relay.server_id, "name": relay.name}
     return run_operation(call, "relay.remove", params, lambda _operation: relay_view(call, relay), seen=seen)
 
@@ -185,8 +186,13 @@ def _egress(call: Call) -> Any:
     relay, body = _relay(call), call.body
     hop, disable = body.get("hop", int), body.get("disable", bool) or False
     changes: dict[str, Any] = {"egress_endpoint": "", "egress_hop": 0} if disable else {"egress_hop": hop or 0}
-    if not disable and (hop is None or not relay.egress_endpoint):
-        raise Conflict(f"relay {relay.name}: {'it has no egress role' if hop is not None else 'say hop or disable'}")
+    if not disable and hop is None:
+        raise Conflict(f"relay {relay.name}: say hop or disable")
+    if not disable and not relay.egress_endpoint:
+        raise Conflict(
+            f"relay {relay.name}: it has no egress role",
+            remedy="It gets one where it is set up anew: cox relays remove, then cox relays add --egress",
+        )
     version = body.get("version", int)
     return relay_view(call, call.change("servers", m.EditRelay(call.caller, relay.id, changes, "relay.egress", version)))
 

@@ -137,15 +137,19 @@ def test_directly_is_never_by_accident(there: Relays) -> None:
 
 
 def test_a_hop_is_neither_removed_nor_disarmed(there: Relays) -> None:
-    hop = there.relay()
+    hop = there.relay(server_id="srv_gone")
     there.path(hop.id, name="out")
     for method, path, body in (
         ("DELETE", f"/api/relays/{hop.id}", None),
+        ("POST", f"/api/relays/{hop.id}/remove", None),
         ("POST", f"/api/relays/{hop.id}/egress", {"disable": True}),
     ):
         refused = there.refused(method, path, body)
         assert refused.status == 409 and "control path out" in str(refused)
     there.client.call("DELETE", "/api/control-paths/out")
+    there.client.post(f"/api/relays/{hop.id}/egress", {"disable": True})
+    again = there.refused("POST", f"/api/relays/{hop.id}/egress", {"hop": 1})
+    assert again.status == 409 and "cox relays add --egress" in again.remedy
     there.client.call("DELETE", f"/api/relays/{hop.id}")
 
 

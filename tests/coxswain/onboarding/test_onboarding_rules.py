@@ -166,8 +166,9 @@ def test_where_programs_come_from(tmp_path):
     assert sources.node(given_url) == Source(url="https://y.example/n", sha256="b" * 64)
     del configured["node.binary_path"]
     assert sources.node({}).url == "https://x.example/n"
-    with pytest.raises(InvalidInput, match="no program to install"):
+    with pytest.raises(InvalidInput, match="no program to install") as lacking:
         sources.relay({})
+    assert "set relay.binary_path" in lacking.value.remedy
     for path, url, sha256, says in (
         (str(file), "https://x.example", "a" * 64, "one of them"),
         (str(tmp_path / "none"), "", "", "cannot be read"),

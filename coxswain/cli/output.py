@@ -22,6 +22,7 @@ __all__ = [
     "clean",
     "client",
     "colour",
+    "columns",
     "config_option",
     "duration",
     "facts",
@@ -110,8 +111,14 @@ def print_json(value: Any) -> None:
 
 
 def clean(text: str) -> str:
-    """What a terminal may be given: names, versions and reasons come from nodes, and could hold its control sequences."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """What a terminal may be given: names, versions and reasons come from nodes, and could hold its control sequences.
+
+    Lines, as of what a host printed, are put one after the other.
+    """
+    if text.isprintable():
+        return text
+    text = " | ".join(line for line in text.splitlines() if line.strip())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class Painted(str):
@@ -155,15 +162,27 @@ def table(
 ) -> None:
     """Space-aligned columns with a gap of two; absent values print ``-``. ``styles`` colour columns, width unchanged."""
     plain = [[_cell(value) for value in row] for row in rows]
-    widths = [max([len(h), *(len(row[i]) for row in plain)]) for i, h in enumerate(headings)]
+    widths = [max([len(h), *(columns(row[i]) for row in plain)]) for i, h in enumerate(headings)]
     click.echo("  ".join(h.ljust(w) for h, w in zip(headings, widths, strict=True)).rstrip())
     for row in plain:
         cells = []
         for i, cell in enumerate(row):
             style = (styles or {}).get(i)
             shown = style(cell) if style else cell
-            cells.append(shown + " " * (widths[i] - len(cell)))
+            cells.append(shown + " " * (widths[i] - columns(cell)))
         click.echo("  ".join(cells).rstrip())
+
+
+def columns(text: str) -> int:
+    """How wide a terminal shows it: what is Chinese, Japanese, Korean or an emoji takes two, an accent of its own none."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # noqa: PLC0415 - most names do without
+
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:

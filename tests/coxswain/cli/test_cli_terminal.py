@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.live import Live
 
 from coxswain.cli.live import Picture, on_screen, render
-from coxswain.cli.output import clean, facts, table
+from coxswain.cli.output import clean, columns, facts, table
 from tests.fleet import Controller
 from tests.support import eventually
 
@@ -196,6 +196,16 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
     assert not set(out) & {"\x1b", "\x07", "\x9b", "\r", "\u202e"}
     assert "[red]" in out
     assert clean("Zoë 渡し守") == "Zoë 渡し守"
+    assert clean("it died:\nout of memory\r\n\n") == "it died: | out of memory"
+
+
+def test_columns_stand_below_each_other_whatever_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["plain", "日本語", "🦊 fox", "e\u0301clair", "ثعلب"]
+    table(["NAME", "STATUS"], [[name, "active"] for name in names])
+    heading, *rows = capsys.readouterr().out.splitlines()
+    places = {columns(row[: row.index("active")]) for row in rows}
+    assert places == {heading.index("STATUS")}
+    assert [columns(name) for name in names] == [5, 6, 6, 6, 4]
 
 
 def status(**by_state: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,8 +12,9 @@ from coxswain.access.throttle import Limits, Throttle
 LIMITS = Limits(free=3, first_s=1.0, longest_s=8.0, forget_s=100.0, most_keys=5)
 
 
-def test_the_pause_doubles_up_to_the_longest() -> None:
-    throttle, now, pauses = Throttle(LIMITS), 0.0, []
+@pytest.mark.parametrize("began", [0.0, 1_767_225_600.0])
+def test_the_pause_doubles_up_to_the_longest(began: float) -> None:
+    throttle, now, pauses = Throttle(LIMITS), began, []
     for _ in range(8):
         throttle.attempt("k", now)
         pause = throttle.wait("k", now)
@@ -48,6 +50,20 @@ def test_ten_thousand_keys_cost_the_memory_of_a_few() -> None:
     for n in range(10_000):
         throttle.attempt(str(n), 0.0)
     assert len(throttle) == 5
+
+
+def test_the_one_that_was_quiet_longest_makes_room() -> None:
+    throttle = Throttle(LIMITS)
+    for key in ("guesses", "1", "2", "3", "4", "guesses", "5", "guesses", "6", "guesses"):
+        throttle.attempt(key, 0.0)
+    assert throttle.wait("guesses", 0.0) == 2.0, "others that come meanwhile do not make it new"
+
+
+def test_a_try_in_time_is_not_forgiven() -> None:
+    throttle = Throttle(LIMITS)
+    for at in (0.0, 99.0, 198.0, 297.0):
+        throttle.attempt("k", at)
+    assert throttle.wait("k", 297.0) == 2.0, "a hundred seconds of nothing are needed"
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 50), st.booleans()), max_size=60))

@@ -411,12 +411,12 @@ class Hub(World):
         table = f"table inet watch {{}}\ndelete table inet watch\ntable inet watch {{\nchain seen {{\n{chain}\n}}\n}}\n"
         self.internet.run("nft", "-f", "-", stdin=table)
 
-    def counted(self, node):
-        """Packets that came to the server from this node since ``count``."""
+    def counted(self, node, families=("ip", "ip6")):
+        """Packets that came to the server from this node since ``count``, the last of a connection that is over included."""
         listed = json.loads(self.internet.run("nft", "-j", "list", "table", "inet", "watch").stdout)["nftables"]
         total = 0
         for rule in (item["rule"]["expr"] for item in listed if "rule" in item):
-            if rule[0]["match"]["right"] == node.side:
+            if rule[0]["match"]["right"] == node.side and rule[1]["match"]["left"]["payload"]["protocol"] in families:
                 total += next(part["counter"]["packets"] for part in rule if "counter" in part)
         return total
 

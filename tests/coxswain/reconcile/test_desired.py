@@ -171,3 +171,14 @@ def test_what_was_checked_before_is_taken_over_and_nothing_else() -> None:
         assert desired(NODE, peers, first) == desired(NODE, peers)
     again, _ = desired(NODE, (peer(3), peer(2)), first)
     assert again.addresses == (frozenset({"10.7.0.5/32"}), frozenset({"10.7.0.4/32"}))
+
+
+@pytest.mark.parametrize("widest", ["10.0.0.0/8", "10.1.2.3/8", "fd00::/16", "fd00:1::2/16"])
+def test_a_network_behind_a_device_is_as_wide_as_a_private_one_may_be(widest: str) -> None:
+    assert check_peer(peer(1, ips=("10.7.0.2/32", widest))).allowed_ips[1] == widest
+
+
+@pytest.mark.parametrize("wider", ["10.0.0.0/7", "fc00::/15"])
+def test_and_no_wider(wider: str) -> None:
+    with pytest.raises(InvalidInput, match="the node would send everybody's traffic to this peer"):
+        check_peer(peer(1, ips=("10.7.0.2/32", wider)))

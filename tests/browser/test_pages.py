@@ -100,6 +100,30 @@ def test_on_a_phone_nothing_sticks_out(open_browser: Callable[..., Page], fleet:
             assert page.evaluate(_TABLES_CUT) == [], path
 
 
+_SQUEEZED = """() => [...document.querySelectorAll(".scroll > table:not(.numbers *)")].flatMap((table) => [
+  ...(table.scrollWidth > table.parentElement.clientWidth ? ["sticks out: " + table.textContent.slice(0, 80)] : []),
+  ...[...table.querySelectorAll("td:first-child")].filter((c) => c.offsetWidth < 90).map((c) => c.textContent)])"""
+
+
+def test_long_names_leave_room_for_their_neighbours(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
+    """On a desk no table has to be dragged aside for them, and no name stands there one letter a line."""
+    client, name = fleet.controller.client, "W" * 64
+    users = [client.post("/api/users", {"name": n, "email": f"{n[:1]}@{'x' * 55}.example.org"}) for n in (name, "V")]
+    node = client.post("/api/nodes", {"name": "W" * 100, "control_addr": "127.0.0.1:9", "region": "W" * 30})
+    token = client.post("/api/tokens", {"name": name})
+    page = open_browser(viewport={"width": 1280, "height": 900})
+    try:
+        for path in ("/", "/users", "/tokens", "/operations"):
+            page.goto(path)
+            page.get_by_text("Live", exact=True).wait_for()
+            assert page.evaluate(_SQUEEZED) == [], path
+    finally:
+        for user in users:
+            client.call("DELETE", f"/api/users/{user['id']}")
+        client.call("DELETE", f"/api/nodes/{node['id']}")
+        client.call("DELETE", f"/api/tokens/{token['id']}")
+
+
 def test_a_long_name_stays_on_a_phone(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
     """Names have up to 64 letters and need no blank, on pages and in the dialogs that ask about them."""
     client, name = fleet.controller.client, "W" * 64

@@ -243,14 +243,7 @@ def _new_geo(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings)
                     about=place.code,
                     node_id=event.node_id,
                     source_ips=(event.source_ip,),
-                    detail={
-                        "country": place.code,
-                        "country_name": place.country,
-                        "city": place.city,
-                        "source_ip": event.source_ip,
-                        "first_seen": rfc3339(event.at),
-                        "known_countries": sorted(known)[:_MOST_TIMES],
-                    },
+                    detail=_seen_in(place, event, known),
                 )
             known.add(place.code)
         before += 1
@@ -275,15 +268,7 @@ def _claimed_elsewhere(case: DeviceCase, seen: _Seen, _now: float, settings: Rul
                 at=event.at,
                 node_id=event.node_id,
                 source_ips=(event.source_ip,),
-                detail={
-                    "country": place.code,
-                    "country_name": place.country,
-                    "city": place.city,
-                    "source_ip": event.source_ip,
-                    "claimed_at": rfc3339(case.claimed_at),
-                    "first_seen": rfc3339(event.at),
-                    "known_countries": sorted(case.others)[:_MOST_TIMES],
-                },
+                detail=_seen_in(place, event, case.others) | {"claimed_at": rfc3339(case.claimed_at)},
             )
         return  # where it goes from there is for the rule about new countries
 
@@ -471,6 +456,17 @@ def _by_day(events: Iterable[Event]) -> dict[str, list[Event]]:
     for event in events:
         found.setdefault(dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat(), []).append(event)
     return found
+
+
+def _seen_in(place: Place, event: Event, known: Iterable[str]) -> dict[str, Any]:
+    return {
+        "country": place.code,
+        "country_name": place.country,
+        "city": place.city,
+        "source_ip": event.source_ip,
+        "first_seen": rfc3339(event.at),
+        "known_countries": sorted(known)[:_MOST_TIMES],
+    }
 
 
 def _end_of_travel(event: Event, place: Place) -> dict[str, Any]:

@@ -37,9 +37,13 @@ class Wire(Protocol):
 class Plain:
     """A TCP connection."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+
+    @classmethod
+    def to(cls, address: str) -> Plain:
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        return cls(socket.create_connection((host, int(port)), timeout=30))
 
     def recv(self) -> bytes:
         return self.socket.recv(65_536)
@@ -255,7 +259,7 @@ class Circuit:
             sealed = ChaCha20Poly1305(key).encrypt(bytes(12), plain, b"")
             inner = ephemeral.public_key().public_bytes_raw() + sealed
             keys.append(key)
-        self._wire = Plain(hops[0][0])
+        self._wire = Plain.to(hops[0][0])
         self._forward = [_keystream(key, 1) for key in keys]
         self._back = [_keystream(key, 2) for key in keys]
         self._wire.sendall(struct.pack(">H", len(inner)) + inner)

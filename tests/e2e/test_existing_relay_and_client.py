@@ -38,7 +38,7 @@ from coxswain.pki import Leaf
 from coxswain.servers import Relay
 from coxswain.store import pki as pki_rows
 from coxswain.store.servers import insert_relay_cert
-from tests.existing_controller import Tls, Yamux, context
+from tests.existing_controller import Plain, Tls, Yamux, context
 from tests.fleet import LiveFleet, live_fleet
 from tests.relays import Pki
 from tests.support import free_port
@@ -101,7 +101,7 @@ class ExistingRelay:
     def __init__(self, directory: Path, listening: socket.socket) -> None:
         connection, _ = listening.accept()
         connection.settimeout(30)
-        tls = Tls(_Accepted(connection), context(directory, "relay.crt", "relay.key", "fleet-ca.crt", server=True), None)
+        tls = Tls(Plain(connection), context(directory, "relay.crt", "relay.key", "fleet-ca.crt", server=True), None)
         assert tls.tls.version() == "TLSv1.3" and tls.tls.selected_alpn_protocol() is None
         self.controller = x509.load_der_x509_certificate(tls.tls.getpeercert(binary_form=True) or b"")
         self.mux = Yamux(tls, client=True)
@@ -149,17 +149,6 @@ class ExistingRelay:
         flag, length = struct.unpack(">BI", answer[:5])
         assert flag == 0 and length == len(answer) - 5
         return 0, unpack(answer[5:])
-
-
-class _Accepted:
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def recv(self) -> bytes:
-        return self._connection.recv(65_536)
-
-    def sendall(self, data: bytes) -> None:
-        self._connection.sendall(data)
 
 
 @pytest.fixture(scope="module")

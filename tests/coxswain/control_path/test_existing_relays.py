@@ -21,7 +21,7 @@ from coxswain.control_path.model import Hop
 from coxswain.pki import Role
 from coxswain.relay.byte_stream import ByteStream
 from coxswain.relay.contexts import Credentials, client_context
-from tests.existing_controller import MuxStream, Tls, Yamux, context
+from tests.existing_controller import MuxStream, Plain, Tls, Yamux, context
 from tests.relays import Pki
 
 TARGET = "node.example:8444"
@@ -51,7 +51,7 @@ class ExistingEgress(threading.Thread):
         connection, _ = self._listening.accept()
         connection.settimeout(30)
         try:
-            self.serve(_Socket(connection))
+            self.serve(Plain(connection))
         except ConnectionError:
             self.ended.put(None)
         except BaseException as error:
@@ -78,17 +78,6 @@ class ExistingEgress(threading.Thread):
 
     def close(self) -> None:
         self._listening.close()
-
-
-class _Socket:
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def recv(self) -> bytes:
-        return self._connection.recv(65_536)
-
-    def sendall(self, data: bytes) -> None:
-        self._connection.sendall(data)
 
 
 def echo(stream: MuxStream) -> None:

@@ -87,7 +87,7 @@ def test_an_egress_chain_carries_a_megabyte_there_and_back(tmp_path: Path, pki: 
     second, second_at = egress(tmp_path / "second", pki)
     with relay_program(*first) as (_, said), relay_program(*second):
         assert "there is no" in said() and "connects wherever it is asked to" in said()
-        outer = session(Plain(first_at), files)
+        outer = session(Plain.to(first_at), files)
         inner = session(outer.open(second_at.encode() + b"\n"), files)
         stream = inner.open(target.encode() + b"\nhello node")
         assert exactly(stream, 10) == b"hello node"
@@ -104,7 +104,7 @@ def test_whatever_an_egress_relay_cannot_reach_is_an_end_without_a_byte(tmp_path
     arguments, at = egress(tmp_path, pki)
     refused = free_port()
     with relay_program(*arguments):
-        mux = session(Plain(at), files)
+        mux = session(Plain.to(at), files)
         for line in (
             f"127.0.0.1:{refused}\n", "127.0.0.1:0\n", "127.0.0.1\n", ":80\n", "127.0.0.1:80\r\n", "::1:80\n", "\n",
             "CONNECT 127.0.0.1:80\n", "x" * 251 + ":80\n", "no-such-host.invalid:80\n", "127.0.0.1:65536\n",
@@ -141,7 +141,7 @@ class _Account(threading.Thread):
 
     def __init__(self, at: str, files: Path) -> None:
         super().__init__(daemon=True)
-        tls = Tls(Plain(at), context(files, "relay.crt", "relay.key", "fleet.crt"), "127.0.0.1")
+        tls = Tls(Plain.to(at), context(files, "relay.crt", "relay.key", "fleet.crt"), "127.0.0.1")
         assert tls.tls.selected_alpn_protocol() is None
         self.mux = Yamux(tls, client=False)
         self.mux.ping(7)
@@ -252,7 +252,7 @@ def test_who_may_not_drive_a_tunnel_is_told_in_tls(tmp_path: Path, pki: Pki, fil
     tunnel = free_port()
     arguments = ("--client-addr", ":0", "--tunnel-addr", f":{tunnel}", "--config-dir", str(tmp_path))
     with relay_program("run", *arguments):
-        tls = Tls(Plain(f"127.0.0.1:{tunnel}"), context(files, chain, key, "fleet.crt"), "127.0.0.1")
+        tls = Tls(Plain.to(f"127.0.0.1:{tunnel}"), context(files, chain, key, "fleet.crt"), "127.0.0.1")
         with pytest.raises(ssl.SSLError, match="ALERT"):
             tls.recv()
         with socket.create_connection(("127.0.0.1", tunnel), timeout=20) as old:

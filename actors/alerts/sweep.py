@@ -15,7 +15,8 @@ from typing import Any
 from actors.alerts.book import AlertBook
 from actors.supervision import Context
 from coxswain.alerts.claim_rules import link_reused
-from coxswain.alerts.device_rules import DeviceCase, evaluate
+from coxswain.alerts.device_case import DeviceCase
+from coxswain.alerts.device_rules import evaluate
 from coxswain.alerts.estate_rules import audit_broken, devices_expiring, dropped, exits, expiring, storage_low, strangers
 from coxswain.alerts.history import Event, History, Place
 from coxswain.alerts.login_rules import judge_log

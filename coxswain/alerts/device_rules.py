@@ -6,62 +6,22 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-from coxswain.alerts.history import Event, History, Place, median_volume
+from coxswain.alerts.device_case import DeviceCase, Seen, finding_about
+from coxswain.alerts.history import Event, median_volume
 from coxswain.alerts.model import Finding, Severity
+from coxswain.alerts.place_rules import claimed_elsewhere, new_geo, travel
 from coxswain.alerts.settings import RuleSettings
-from coxswain.alerts.stays import OpenStay, Stay, network_of, overlapping, stays_of
+from coxswain.alerts.stays import Stay, network_of, overlapping, stays_of
 from coxswain.clock import rfc3339
 
-__all__ = ["DeviceCase", "evaluate"]
+__all__ = ["evaluate"]
 
-_EARTH_KM = 6_371.0
 _MOST_TIMES = 32
 _HOUR_S = 3_600
 _DAY_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceCase:
-    """All that is known of one device.
-
-    Attributes:
-        events: its boundary events in the window, by time.
-        still_open: its open sessions.
-        history: what was before the window.
-        places: of source addresses, where known.
-        status: of the device, or of its user where that is what keeps it out; ``active``; empty: it was deleted.
-        status_since: since when, at the latest; epoch seconds.
-        handled: until when evidence under a key was handled, where it was.
-        claimed_at: when it joined; epoch seconds, 0: before the window.
-        others: countries in which other devices of its user are known to have been.
-    """
-
-    device_id: str
-    events: Sequence[Event]
-    still_open: Sequence[OpenStay] = ()
-    history: History = field(default_factory=History)
-    places: Mapping[str, Place] = field(default_factory=dict)
-    status: str = "active"
-    status_since: float = 0.0
-    handled: Mapping[str, float] = field(default_factory=dict)
-    claimed_at: float = 0.0
-    others: frozenset[str] = frozenset()
-
-    @property
-    def user_id(self) -> str:
-        return next((event.user_id for event in reversed(self.events) if event.user_id), "")
-
-
-class _Seen(NamedTuple):
-    """What all rules make of the events. PERF: once for all of them."""
-
-    connects: list[Event]
-    stays: list[Stay]
 
 
 def evaluate(case: DeviceCase, now: float, settings: RuleSettings) -> tuple[list[Finding], bool]:
@@ -69,7 +29,7 @@ def evaluate(case: DeviceCase, now: float, settings: RuleSettings) -> tuple[list
     stays are not over for long enough.
     """
     stays = stays_of(case.events, case.still_open, since=now - settings.window_s, now=now, linger_s=settings.linger_s)
-    seen = _Seen([event for event in case.events if event.reason is None], stays)
+    seen = Seen([event for event in case.events if event.reason is None], stays)
     found: list[Finding] = []
     for kind, rule in _RULES.items():
         if settings.is_on(kind):
@@ -84,7 +44,7 @@ def _is_unsettled(stays: Sequence[Stay], now: float, settings: RuleSettings) -> 
     return len({stay.session_id for stay in stays if stay.is_open or stay.end > settled}) > 1
 
 
-def _leaked(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _leaked(case: DeviceCase, seen: Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     """Two networks at the same time; or one session that keeps jumping between two, as happens when two devices have one
     key. A device that goes from Wi-Fi to a mobile network does neither; addresses of both IP versions, or of one provider's
     pool, are no two places.
@@ -94,7 +54,7 @@ def _leaked(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) 
         return
     together.sort(key=lambda stay: stay.start)
     addresses = sorted({stay.source_ip for stay in together})
-    yield _finding(
+    yield finding_about(
         "leaked_profile",
         case,
         Severity.WARNING,
@@ -156,54 +116,7 @@ def _returns(events: Sequence[Event]) -> int:
     return count
 
 
-def _travel(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
-    key = f"impossible_travel:{case.device_id}"
-    handled = case.handled.get(key, 0.0)
-    fastest: tuple[float, float, Event, Event] | None = None
-    newest = 0.0
-    previous_ip = ""
-    last: Event | None = None
-    for event in seen.connects:
-        if not event.source_ip:
-            continue
-        same, previous_ip = event.source_ip == previous_ip, event.source_ip
-        if same or event.source_ip not in case.places:
-            continue
-        before, last = last, event
-        if before is None or before.source_ip == event.source_ip or event.at <= handled:
-            continue
-        distance = _distance_km(case.places[before.source_ip], case.places[event.source_ip])
-        taken = event.at - before.at
-        if distance < settings.travel_km or taken <= settings.skew_s:
-            continue
-        speed = distance / ((taken - settings.skew_s) / _HOUR_S)
-        if speed > settings.travel_kmh:
-            newest = event.at
-            if fastest is None or speed > fastest[0]:
-                fastest = speed, distance, before, event
-    if fastest is None:
-        return
-    speed, distance, before, event = fastest
-    yield _finding(
-        "impossible_travel",
-        case,
-        Severity.CRITICAL,
-        at=event.at,
-        evidence=newest,
-        node_id=event.node_id,
-        source_ips=(before.source_ip, event.source_ip),
-        detail={
-            "from": _end_of_travel(before, case.places[before.source_ip]),
-            "to": _end_of_travel(event, case.places[event.source_ip]),
-            "distance_km": round(distance, 2),
-            "minutes": round((event.at - before.at) / 60, 2),
-            "implied_kmh": round(speed, 2),
-            "max_kmh": settings.travel_kmh,
-        },
-    )
-
-
-def _concurrent(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _concurrent(case: DeviceCase, seen: Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     newest: tuple[Stay, Stay, float, float] | None = None
     for pair in overlapping([stay for stay in seen.stays if stay.node_id], settings.skew_s):
         if pair[0].node_id != pair[1].node_id and (newest is None or pair[2] >= newest[2]):
@@ -211,7 +124,7 @@ def _concurrent(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettin
     if newest is None:
         return
     one, other, start, end = newest
-    yield _finding(
+    yield finding_about(
         "concurrent_sessions",
         case,
         Severity.WARNING,
@@ -227,53 +140,7 @@ def _concurrent(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettin
     )
 
 
-def _new_geo(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
-    """A country in which it never was, of a device whose places are known: its very first country is none."""
-    known = set(case.history.countries)
-    before = case.history.connects
-    for event in seen.connects:
-        place = case.places.get(event.source_ip)
-        if place is not None and place.code and place.code not in known:
-            if known or before >= settings.history_connects:
-                yield _finding(
-                    "new_geo",
-                    case,
-                    Severity.INFO,
-                    at=event.at,
-                    about=place.code,
-                    node_id=event.node_id,
-                    source_ips=(event.source_ip,),
-                    detail=_seen_in(place, event, known),
-                )
-            known.add(place.code)
-        before += 1
-
-
-def _claimed_elsewhere(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
-    """A device that has just joined is first seen where no other one of its user ever was: whoever used the link may not be
-    whom it was sent to (accounts-profiles.md 10.2-13). Where a claim itself comes from, relays do not say.
-    """
-    if not case.claimed_at or not case.others:
-        return
-    joined = case.claimed_at - settings.skew_s
-    for event in seen.connects:
-        place = case.places.get(event.source_ip)
-        if event.at < joined or place is None or not place.code:
-            continue
-        if place.code not in case.others:
-            yield _finding(
-                "claimed_elsewhere",
-                case,
-                Severity.WARNING,
-                at=event.at,
-                node_id=event.node_id,
-                source_ips=(event.source_ip,),
-                detail=_seen_in(place, event, case.others) | {"claimed_at": rfc3339(case.claimed_at)},
-            )
-        return  # where it goes from there is for the rule about new countries
-
-
-def _revoked(case: DeviceCase, seen: _Seen, now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _revoked(case: DeviceCase, seen: Seen, now: float, settings: RuleSettings) -> Iterator[Finding]:
     """It connected, or is still connected, although it must not, and the nodes had time to throw it out."""
     if case.status in ("active", ""):
         return
@@ -285,7 +152,7 @@ def _revoked(case: DeviceCase, seen: _Seen, now: float, settings: RuleSettings) 
     at = connects[-1].at if connects else allowed_until
     node_id = connects[-1].node_id if connects else lingering[-1].node_id
     address = connects[-1].source_ip if connects else lingering[-1].source_ip
-    yield _finding(
+    yield finding_about(
         "revoked_profile_active",
         case,
         Severity.CRITICAL,
@@ -302,12 +169,12 @@ def _revoked(case: DeviceCase, seen: _Seen, now: float, settings: RuleSettings) 
     )
 
 
-def _dormant(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _dormant(case: DeviceCase, seen: Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     before = case.history.last_connect
     for event in seen.connects:
         gap = event.at - before
         if before and gap > settings.dormant_s:
-            yield _finding(
+            yield finding_about(
                 "dormant_then_active",
                 case,
                 Severity.INFO,
@@ -325,7 +192,7 @@ def _dormant(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings)
         before = max(before, event.at)
 
 
-def _off_hours(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _off_hours(case: DeviceCase, seen: Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     history = case.history
     if history.connects < settings.off_hours_connects or history.days < settings.off_hours_days:
         return
@@ -352,7 +219,7 @@ def _off_hours(case: DeviceCase, seen: _Seen, _now: float, settings: RuleSetting
         )
 
 
-def _volume(case: DeviceCase, _seen: _Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
+def _volume(case: DeviceCase, _seen: Seen, _now: float, settings: RuleSettings) -> Iterator[Finding]:
     """Unknown bytes are not 0, and count nowhere."""
     if case.history.sessions < settings.volume_sessions:
         return
@@ -387,13 +254,13 @@ def _volume(case: DeviceCase, _seen: _Seen, _now: float, settings: RuleSettings)
         )
 
 
-_Rule = Callable[[DeviceCase, _Seen, float, RuleSettings], Iterator[Finding]]
+_Rule = Callable[[DeviceCase, Seen, float, RuleSettings], Iterator[Finding]]
 _RULES: dict[str, _Rule] = {
     "leaked_profile": _leaked,
-    "impossible_travel": _travel,
+    "impossible_travel": travel,
     "concurrent_sessions": _concurrent,
-    "new_geo": _new_geo,
-    "claimed_elsewhere": _claimed_elsewhere,
+    "new_geo": new_geo,
+    "claimed_elsewhere": claimed_elsewhere,
     "revoked_profile_active": _revoked,
     "dormant_then_active": _dormant,
     "off_hours_access": _off_hours,
@@ -401,39 +268,12 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-def _finding(
-    kind: str,
-    case: DeviceCase,
-    severity: Severity,
-    *,
-    at: float,
-    evidence: float | None = None,
-    about: str = "",
-    node_id: str = "",
-    source_ips: tuple[str, ...] = (),
-    detail: dict[str, Any],
-) -> Finding:
-    key = f"{kind}:{case.device_id}" + (f":{about}" if about else "")
-    return Finding(
-        kind,
-        key,
-        severity,
-        at,
-        at if evidence is None else evidence,
-        device_id=case.device_id,
-        user_id=case.user_id,
-        node_id=node_id,
-        source_ips=source_ips,
-        detail=detail,
-    )
-
-
 def _daily(
     kind: str, case: DeviceCase, severity: Severity, *, date: str, part: Sequence[Event], detail: dict[str, Any]
 ) -> Finding:
     """What is told once a day: about the first event of that day, built on all."""
     first = part[0]
-    return _finding(
+    return finding_about(
         kind,
         case,
         severity,
@@ -456,35 +296,6 @@ def _by_day(events: Iterable[Event]) -> dict[str, list[Event]]:
     for event in events:
         found.setdefault(dt.datetime.fromtimestamp(event.at, dt.UTC).date().isoformat(), []).append(event)
     return found
-
-
-def _seen_in(place: Place, event: Event, known: Iterable[str]) -> dict[str, Any]:
-    return {
-        "country": place.code,
-        "country_name": place.country,
-        "city": place.city,
-        "source_ip": event.source_ip,
-        "first_seen": rfc3339(event.at),
-        "known_countries": sorted(known)[:_MOST_TIMES],
-    }
-
-
-def _end_of_travel(event: Event, place: Place) -> dict[str, Any]:
-    return {
-        "ip": event.source_ip,
-        "city": place.city,
-        "country": place.code,
-        "lat": place.latitude,
-        "lon": place.longitude,
-        "at": rfc3339(event.at),
-    }
-
-
-def _distance_km(one: Place, other: Place) -> float:
-    """Along the surface (haversine)."""
-    lat1, lon1, lat2, lon2 = map(math.radians, (one.latitude, one.longitude, other.latitude, other.longitude))
-    h = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
-    return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(h)))
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coxswain.alerts.device_rules import DeviceCase, evaluate
+from coxswain.alerts.device_case import DeviceCase
+from coxswain.alerts.device_rules import evaluate
 from coxswain.alerts.history import Event, History, Place, decode, encode, median_volume
 from coxswain.alerts.model import Finding, Severity
 from coxswain.alerts.settings import RuleSettings

@@ -297,7 +297,7 @@ const tunnelStates = new Map();
 function tunnelWords({ relay_id: relay, endpoint, state, error }) {
   if (state === "connecting" || tunnelStates.get(relay) === state) return "";
   tunnelStates.set(relay, state);
-  return `tunnel to ${endpoint}: ${state}${error ? `, ${error}` : ""}`;
+  return `tunnel to ${nameOf(relay)} (${endpoint}): ${state}${error ? `, ${error}` : ""}`;
 }
 
 const alertStates = new Map();

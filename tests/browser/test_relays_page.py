@@ -135,6 +135,10 @@ def test_a_tunnel_is_told_as_it_stands_and_falls(open_browser: Callable[..., Pag
     for state in ("connecting", "waiting", "connecting", "waiting"):
         frame = told | {"state": state, "error": "" if state == "connecting" else told["error"]}
         assert fleet.controller.system.tell("event_hub", Publish("relay.tunnel", time.time(), frame))
-    expect(feed.locator(".feed").get_by_text("tunnel to 192.0.2.201:8455: waiting, the test said so")).to_have_count(1)
+    unknown = "tunnel to rly_nobodydials (192.0.2.201:8455): waiting, the test said so"
+    expect(feed.locator(".feed").get_by_text(unknown)).to_have_count(1)
+    known = {"relay_id": spare, "endpoint": "192.0.2.202:8455", "state": "connected", "error": ""}
+    assert fleet.controller.system.tell("event_hub", Publish("relay.tunnel", time.time(), known))
+    expect(feed.locator(".feed").get_by_text("tunnel to spare-relay (192.0.2.202:8455): connected")).to_have_count(1)
     expect(feed.locator(".feed").get_by_text("undefined")).to_have_count(0)
     expect(page.get_by_role("region", name="State").get_by_text("Tunnel")).to_be_visible()

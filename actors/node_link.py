@@ -22,6 +22,7 @@ from typing import Any
 from actors.event_funnel import EventFunnel
 from actors.io_loop import IoLoop
 from actors.link_knowledge import Knowledge
+from actors.link_outage import MISSES_UNTIL_UNREACHABLE, Outage
 from actors.link_parts import Done, Operation, StreamEnded, Timeout, Wake
 from actors.link_questions import Questions
 from actors.link_report import Reporter
@@ -34,18 +35,11 @@ from coxswain.messages import links
 from coxswain.messages.control_paths import RouteChanged
 from coxswain.messages.fleet import Intent, Sighting
 from coxswain.model import LinkState, NodeStatus
-from coxswain.reconcile.pacing import heal_delay, reconnect_delay, verify_delay
+from coxswain.reconcile.pacing import heal_delay, verify_delay
 from coxswain.reconcile.plan import describe
 from coxswain.reconcile.types import Finding, Plan
 
 __all__ = ["LinkServices", "NodeLink", "link_name", "node_of_link"]
-
-_MISSES_UNTIL_UNREACHABLE = 3
-"""node-contract.md 11.5; management-plane.md 13.2.19."""
-
-_PROVEN_S = 2.0
-"""A connection that did not last for so long (node-contract.md 11.1) ends no outage: a node that answers absurdly, or whose
-stream ends at once, is dialled ever less often, like one that does not answer."""
 
 _LAST_CHANGE_S = 8.0
 """At shutdown a change that is under way may finish within this time: a cancelled one kills the agent's tools halfway
@@ -90,10 +84,8 @@ class NodeLink(Actor):
         self._dialled_by = 0  # number of the route
         self._doing = Work(context, services.io, self._close_unwanted)
         self._ended: str | None = None
-        self._missed = 0
         self._unanswered = False
-        self._lost_at: float | None = None
-        self._opened_at = 0.0
+        self._outage = Outage(context)
         self._heal_failures = 0
         self._questions = Questions()
         self._reporter = Reporter(context, node_id, services.sightings)
@@ -255,7 +247,7 @@ class NodeLink(Actor):
             if self._doing.future is not None:
                 self._doing.future.cancel()  # by the route that was left; what it opened all the same, ``_on_done`` closes
         self._disconnect()
-        self._lost_at = None
+        self._outage.over()
         if self._knows.intent is None:
             self._begin()
         else:
@@ -271,9 +263,9 @@ class NodeLink(Actor):
         node = self._knows.require().node
         self._dialled_by = self._dialer.routes.number
         self._next_generation()
-        if self._state is not LinkState.BACKING_OFF or self._lost_at is None:
+        if self._state is not LinkState.BACKING_OFF or self._outage.since is None:
             self._enter(LinkState.CONNECTING, "")
-        target = Target(self._node_id, node.control_addr, node.server_names, retry=self._lost_at is not None)
+        target = Target(self._node_id, node.control_addr, node.server_names, retry=self._outage.since is not None)
         generation = self._doing.generation
 
         def on_end(reason: str) -> None:
@@ -283,8 +275,7 @@ class NodeLink(Actor):
 
     def _opened(self, connection: NodeConnection, look: Look) -> None:
         self._connection = connection
-        self._opened_at = self.context.clock.monotonic()
-        self._missed = 0
+        self._outage.opened()
         if self._state is not LinkState.LIVE:
             self._enter(LinkState.SYNCING, "", report=False)
         self._absorb(look, reconnected=True)
@@ -293,22 +284,18 @@ class NodeLink(Actor):
     def _lose(self, reason: str, status: NodeStatus | None = None) -> None:
         """The connection is of no use any more."""
         self._disconnect()
-        if self._lost_at is None:
-            self._lost_at = self.context.clock.monotonic()
-        self._missed += 1
-        if status is None and self._missed >= _MISSES_UNTIL_UNREACHABLE:
+        delay = self._outage.lost()
+        if status is None and self._outage.is_unreachable:
             status = NodeStatus.UNREACHABLE
         self._enter(LinkState.BACKING_OFF, reason, status)
-        lost_for = self.context.clock.monotonic() - self._lost_at
-        self._doing.wake(reconnect_delay(lost_for, self.context.rng), Wake.CONNECT)
+        self._doing.wake(delay, Wake.CONNECT)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         self._next_generation()
         self._knows.observed = None
         if connection is not None:
-            if self.context.clock.monotonic() - self._opened_at >= _PROVEN_S:
-                self._lost_at = None
+            self._outage.closed()
             self._close(connection)
         self._questions.refuse_all(NodeUnreachable(f"node {self._knows.called}: the connection was lost"))
 
@@ -332,7 +319,7 @@ class NodeLink(Actor):
 
     def _absorb(self, look: Look, *, reconnected: bool = False) -> None:
         self._knows.absorb(look, reconnected=reconnected)
-        self._missed = 0
+        self._outage.answered()
         self._unanswered = False
 
     def _reconcile(self) -> None:
@@ -504,9 +491,9 @@ class NodeLink(Actor):
             case _ if isinstance(error, NodeUnreachable) and self._was_heard():
                 self._enter(LinkState.DEGRADED, f"{error}, but its events still come")
                 self._doing.wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
-            case _ if isinstance(error, NodeUnreachable) and self._missed + 1 < _MISSES_UNTIL_UNREACHABLE:
-                self._missed += 1
-                missed = f"{error} ({self._missed} of {_MISSES_UNTIL_UNREACHABLE} polls missed)"
+            case _ if isinstance(error, NodeUnreachable) and self._outage.missed + 1 < MISSES_UNTIL_UNREACHABLE:
+                self._outage.missed += 1
+                missed = f"{error} ({self._outage.missed} of {MISSES_UNTIL_UNREACHABLE} polls missed)"
                 self._enter(LinkState.DEGRADED, missed)
                 self._doing.wake(self.context.rng.uniform(1.0, 3.0), Wake.LOOK)
             case _ if isinstance(error, NodeUnreachable):

@@ -130,9 +130,9 @@ def test_a_node_that_answers_absurdly_each_time_is_dialled_ever_less_often(fleet
     look(fleet)
     fleet.controller.until("n0", link_state="backing_off", status="error")
     link: Any = fleet.controller.system.directory.find(fleet.link(0))
-    began, attempts = link._lost_at, link._doing.generation
+    began, attempts = link._outage.since, link._doing.generation
     eventually(lambda: link._doing.generation >= attempts + 6, timeout=30)
-    assert link._lost_at == began
+    assert link._outage.since == began
     fleet.nodes.do("future", node=0, revision=None)
     fleet.controller.until("n0", link_state="live", in_sync=True)
 

@@ -1,9 +1,10 @@
-// What every page does in the browser: forms and buttons that call the API, dialogs, toasts, theme, times, the palette.
-// Pages work as plain HTML for reading; this adds the acting and, through live.js, the staying up to date.
+// What every page does in the browser: forms and buttons that call the API, dialogs, toasts, theme, times.
+// Pages work as plain HTML for reading; this adds the acting and, through live.js, the staying up to date. It starts the others.
 
 import { showClocks, startCharts } from "/static/charts.js";
 import { startLive } from "/static/live.js";
 import { ours } from "/static/html.js";
+import { startPalette } from "/static/palette.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -11,7 +12,7 @@ const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 // -- the API
 
 /** Calls the API. Returns {ok, status, data}; data is the parsed body, or null. Goes to the login page when signed out. */
-export async function api(method, path, body, { wait = true } = {}) {
+async function api(method, path, body, { wait = true } = {}) {
   const options = { method, headers: { Accept: "application/json" }, credentials: "same-origin" };
   if (!wait) options.headers.Prefer = "respond-async";
   if (body !== undefined) {
@@ -37,11 +38,11 @@ export async function api(method, path, body, { wait = true } = {}) {
   return { ok: response.ok, status: response.status, data };
 }
 
-export const sentence = (data) => data?.error || data?.detail || "It did not work, and the controller did not say why.";
+const sentence = (data) => data?.error || data?.detail || "It did not work, and the controller did not say why.";
 
 // -- toasts
 
-export function toast(text, { bad = false, undo, link } = {}) {
+function toast(text, { bad = false, undo, link } = {}) {
   const box = document.createElement("div");
   box.className = bad ? "toast bad" : "toast";
   box.setAttribute("role", bad ? "alert" : "status");
@@ -398,7 +399,7 @@ const DAY = new Intl.DateTimeFormat("en", { dateStyle: "medium" });
 const FAR = 60 * 86400; // nobody plans by "in 1,825 days"
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
-export function showTimes(root = document) {
+function showTimes(root = document) {
   for (const time of $$('time[data-ago]:not([datetime=""])', root)) {
     const at = new Date(time.dateTime);
     const passed = (at - Date.now()) / 1000;
@@ -417,77 +418,8 @@ function labelCells(root = document) {
   }
 }
 
-// -- palette
-
-function startPalette() {
-  const dialog = $("#palette");
-  if (!dialog) return;
-  const input = $("input", dialog);
-  const list = $("ul", dialog);
-  let asked = 0;
-  let timer = 0;
-  let found = Promise.resolve();
-  const choose = (step) => {
-    const rows = $$("li", list);
-    const at = rows.findIndex((row) => row.getAttribute("aria-selected") === "true");
-    const next = rows[(at + step + rows.length) % rows.length];
-    for (const row of rows) row.setAttribute("aria-selected", String(row === next));
-    next?.scrollIntoView({ block: "nearest" });
-    if (next) input.setAttribute("aria-activedescendant", next.id);
-  };
-  const look = async () => {
-    const number = ++asked;
-    const response = await fetch(`/ui/palette?q=${encodeURIComponent(input.value)}`, { credentials: "same-origin" });
-    const html = await response.text();
-    if (number !== asked || !response.ok) return;
-    list.innerHTML = ours(html);
-    choose(1);
-  };
-  input.addEventListener("input", () => {
-    clearTimeout(timer);
-    found = new Promise((resolve) => (timer = setTimeout(() => look().then(resolve), 80)));
-  });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-      event.preventDefault();
-      choose(event.key === "ArrowDown" ? 1 : -1);
-    } else if (event.key === "Enter") {
-      event.preventDefault();
-      found.then(() => $('li[aria-selected="true"] a', list)?.click()); // of what was typed, not of what was typed before
-    }
-  });
-  const open = () => {
-    input.value = "";
-    dialog.showModal();
-    found = look();
-  };
-  document.addEventListener("keydown", (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
-      event.preventDefault();
-      open();
-    }
-  });
-  $("#search")?.addEventListener("click", open);
-}
-
-/** "#add-user" in the address, as the palette has it: that dialog is open, or what that button loads is loaded. */
-function fromAddress() {
-  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
-  if (!target) return;
-  if (target.matches("dialog:has(form[data-api])") && !target.open) {
-    $("#palette").close();
-    target.showModal();
-  } else if (target.matches("button[data-load]")) {
-    $("#palette").close();
-    target.click();
-  } else return;
-  history.replaceState(null, "", location.pathname + location.search);
-}
-
-window.addEventListener("hashchange", fromAddress);
 for (const notice of $$("[data-dismissible]")) notice.hidden = localStorage.getItem("dismissed") === notice.dataset.dismissible;
 startPalette();
-fromAddress();
 showTimes();
 labelCells();
 setInterval(showTimes, 5000);

@@ -3,8 +3,10 @@
 //
 //   <tbody data-rows="/ui/rows/nodes" data-topics="node" data-key="node_id">   rows <tr data-row="nod_…">
 //   <section data-fragment="/ui/fragments/counters" data-topics="node session">
-//   <ul data-feed="node session alert">                                       newest first, from the events themselves
+//
+// Feeds (feed.js) are told the events themselves.
 
+import { tellFeeds } from "/static/feed.js";
 import { ours } from "/static/html.js";
 
 const LEAST_MS = 150; // between two fetches of a whole piece
@@ -12,10 +14,7 @@ const ROWS_MS = 40; // of some rows: they are small, and made once for all brows
 const AGAIN_MS = 1000;
 const RETRY_MS = [250, 500, 1000, 2000, 4000, 8000];
 
-const FEED_MOST = 50;
-
 const regions = [];
-const untold = [];
 let seq = document.body.dataset.seq || ""; // of the newest event when the page was rendered: nothing is missed in between
 let failures = 0;
 
@@ -36,7 +35,6 @@ class Region {
     this.byRow = element.dataset.rows !== undefined;
     this.keys = new Set(); // rows that changed
     this.inView = new Set(); // rows that can be seen
-    this.all = false;
     this.anew = false; // something changed of which there may have been no event yet
     this.timer = 0;
     this.last = 0;
@@ -176,9 +174,7 @@ function onEvent(frame) {
     if (region.wants(type)) region.note(frame[region.element.dataset.key || "node_id"] || null, type);
   }
   if (frame.type === "alert" && frame.alert) document.dispatchEvent(new CustomEvent("cox:alert", { detail: frame.alert }));
-  untold.push([type, frame]);
-  if (untold.length > FEED_MOST) untold.shift();
-  if (untold.length === 1) requestAnimationFrame(tellFeeds);
+  tellFeeds(type, frame);
   for (const form of document.querySelectorAll("form[data-watch]")) warn(form, type, frame);
 }
 
@@ -187,127 +183,6 @@ function everything() {
     region.anew = true;
     region.note(null);
   }
-}
-
-/** What came since the last frame, at once: nobody reads a hundred a second, and each would move all the others down. */
-function tellFeeds() {
-  for (const [type, frame] of untold.splice(0)) {
-    for (const feed of document.querySelectorAll("[data-feed]")) addToFeed(feed, type, frame);
-  }
-}
-
-function addToFeed(feed, type, frame) {
-  const wanted = feed.dataset.feed.split(/\s+/);
-  const told = wanted.includes(type) ? words(type, frame) : "";
-  if (!told) return;
-  const item = document.createElement("li");
-  const time = Object.assign(document.createElement("time"), { dateTime: frame.at, textContent: "just now" });
-  time.dataset.ago = "";
-  time.className = "muted";
-  if (type === "alert") item.append(Object.assign(document.createElement("a"), { href: `/alerts/${frame.alert.id}`, textContent: frame.alert.title }), ": ");
-  if (type === "session" && frame.device_id) item.append(`${frame.device_id} `);
-  item.append(told, " ", time);
-  nameAll(item);
-  if (item.querySelector("[data-id]")) nameSoon(feed);
-  feed.querySelector("[data-empty]")?.remove();
-  feed.prepend(item);
-  while (feed.children.length > FEED_MOST) feed.lastElementChild.remove();
-}
-
-const names = new Map();
-const PLACES = { nod: "nodes", dev: "devices", usr: "users", pth: "paths", rly: "relays", cpath: "control-paths" };
-const ID = /\b((nod|dev|usr|pth|rly|cpath)_[a-z0-9]+)\b/;
-
-/** Ids in the words of an item become what people call these things: at once where that is known. */
-function nameAll(item) {
-  for (const text of [...item.childNodes].filter((each) => each.nodeType === Node.TEXT_NODE)) {
-    const parts = text.data.split(ID); // words, id, its kind, words …
-    if (parts.length === 1) continue;
-    const made = [];
-    for (let place = 0; place < parts.length; place += 3) {
-      made.push(parts[place]);
-      if (place + 1 < parts.length) made.push(named(parts[place + 1], PLACES[parts[place + 2]]));
-    }
-    text.replaceWith(...made);
-  }
-}
-
-function named(id, place) {
-  const name = names.get(id) || nameOf(id);
-  const link = place === "devices" ? Object.assign(document.createElement("a"), { href: `/${place}/${id}` }) : document.createElement("span");
-  link.textContent = name;
-  if (name === id && !names.has(id)) Object.assign(link.dataset, { id, place });
-  return link;
-}
-
-/** Events carry ids. What these are called is asked for a few at a time, and only of those that are still shown. */
-function nameSoon(feed) {
-  if (feed.dataset.naming !== undefined) return;
-  feed.dataset.naming = "";
-  setTimeout(async () => {
-    const wanted = new Map([...feed.querySelectorAll("[data-id]")].map((link) => [link.dataset.id, link.dataset.place]));
-    await Promise.all([...wanted].slice(0, 10).map(askName));
-    for (const link of feed.querySelectorAll("[data-id]")) {
-      if (!names.has(link.dataset.id)) continue;
-      link.textContent = names.get(link.dataset.id);
-      delete link.dataset.id;
-    }
-    delete feed.dataset.naming;
-    if (feed.querySelector("[data-id]")) nameSoon(feed);
-  }, 300);
-}
-
-async function askName([id, place]) {
-  const response = await fetch(`/api/${place}/${encodeURIComponent(id)}`, { credentials: "same-origin" }).catch(() => null);
-  const found = response?.ok ? await response.json() : null;
-  names.set(id, found?.name || id);
-}
-
-/** What the page calls something, or its id. */
-function nameOf(id) {
-  return document.querySelector(`[data-row="${CSS.escape(id)}"] a`)?.textContent || id;
-}
-
-/** One event as a sentence; empty for those that need none. */
-function words(type, frame) {
-  const node = frame.name || (frame.node_id ? nameOf(frame.node_id) : "");
-  switch (type) {
-    case "session": {
-      const who = frame.device_id ? "" : "An unknown peer ";
-      return who + (frame.type === "PEER_CONNECTED" ? `connected to ${node}` : `left ${node}${frame.reason ? ` (${frame.reason.replaceAll("-", " ")})` : ""}`);
-    }
-    case "status":
-      return frame.kind === "node.status" ? `${node} is ${frame.status}` : `${node}: ${String(frame.link_state).replace("_", " ")}${frame.reason ? `, ${frame.reason}` : ""}`;
-    case "inventory":
-      return frame.kind === "relay.tunnel" ? tunnelWords(frame) : frame.action ? `${frame.action}: ${node || nameOf(frame.id)}` : "";
-    case "tree":
-      return `${frame.actor} ${frame.kind.slice(5)}${frame.reason ? `: ${frame.reason}` : ""}`;
-    case "operation":
-      return frame.kind === "operation.output" ? "" : `${frame.target_id || frame.operation_id}: ${frame.title || frame.state}`;
-    case "alert":
-      return alertWords(frame);
-    default:
-      return "";
-  }
-}
-
-const tunnelStates = new Map();
-
-/** That a tunnel stands, or fell; not each attempt to have it back. */
-function tunnelWords({ relay_id: relay, endpoint, state, error }) {
-  if (state === "connecting" || tunnelStates.get(relay) === state) return "";
-  tunnelStates.set(relay, state);
-  return `tunnel to ${nameOf(relay)} (${endpoint}): ${state}${error ? `, ${error}` : ""}`;
-}
-
-const alertStates = new Map();
-
-/** That there is one, and what became of it; not that more was found of the same. */
-function alertWords({ type, alert }) {
-  const before = alertStates.get(alert?.id);
-  alertStates.set(alert?.id, alert?.status);
-  if (!alert || (type !== "alert" && before === alert.status)) return "";
-  return type === "alert" ? alert.severity : alert.status === "open" ? "" : alert.status;
 }
 
 /** What this page is about was removed, by somebody else or another window: nothing on it means anything any more. */

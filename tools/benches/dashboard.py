@@ -122,7 +122,7 @@ def _weigh(bench: Bench, fleet: BenchFleet, cookie: str) -> None:
     client = fleet.daemon.client()
     device = client.get("/api/devices?limit=1")[0]
     keys = {"/nodes/{key}": fleet.ids[0], "/users/{key}": device["user_id"], "/devices/{key}": device["id"]}
-    scripts = ("app.css", "app.js", "live.js", "charts.js", "html.js", "theme.js", "icon.svg")
+    scripts = ("app.css", "app.js", "live.js", "feed.js", "palette.js", "charts.js", "html.js", "theme.js", "icon.svg")
     statics = sum(len(_get(fleet, f"/static/{name}", cookie)[0]) for name in scripts)
     heaviest, slowest = 0.0, 0.0
     for route in PAGES:

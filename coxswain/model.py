@@ -100,7 +100,7 @@ class Peer:
         allowed_ips: CIDRs or bare addresses inside the tunnel.
         preshared_key: base64 of 32 bytes, or empty.
         flow: XRay only: ``""`` or ``xtls-rprx-vision``.
-        credential_id: what it was made from; empty: made by hand (``cox peers``, ``POST /api/peers``).
+        credential_id: what it was made from; empty: made by hand (``POST /api/peers``).
     """
 
     id: str

@@ -1,8 +1,7 @@
-"""From values to JSON. Times are RFC 3339 in UTC; null: never or unknown. No secret passes here."""
+"""From values to JSON: the fleet and what it does. Times are RFC 3339 in UTC; null: never or unknown. No secret is in it."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime as dt
 import functools
@@ -11,13 +10,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from coxswain.api.who import Who
-from coxswain.audit.verify import Report
 from coxswain.ids import ordered_id
 from coxswain.inventory import host_of
 from coxswain.live.ring import Stretch
-from coxswain.messages.access import Admin, Login, Token
-from coxswain.messages.audit import AuditEntry, AuditState
 from coxswain.messages.ca import CaView, IssuedNodeCertificate
 from coxswain.messages.fleet import FleetSummary, NodeView
 from coxswain.messages.links import PlanView, PushOutcome
@@ -31,18 +26,12 @@ if TYPE_CHECKING:
     from coxswain.geoip import Location
 
 __all__ = [
-    "admin",
-    "audit_entry",
-    "audit_report",
-    "audit_state",
     "ca",
     "called",
     "events",
     "host_of_node",
     "issued",
     "location",
-    "login",
-    "me",
     "node",
     "node_brief",
     "plan",
@@ -53,13 +42,10 @@ __all__ = [
     "session_record",
     "stamp",
     "summary",
-    "token",
     "total",
-    "user",
     "where",
 ]
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PROTOCOLS = {Protocol.AMNEZIAWG: "amneziawg", Protocol.XRAY_REALITY: "xray-reality"}
 
 
@@ -343,137 +329,4 @@ def events(found: Stretch) -> dict[str, Any]:
         "events": [json.loads(event.text) for event in found.events],
         "last_seq": found.last,
         "dropped": found.missed,
-    }
-
-
-def user(a: Admin) -> dict[str, Any]:
-    """management-plane.md 3.3, User."""
-    return {
-        "id": a.id,
-        "name": a.name,
-        "email": a.email,
-        "phone": a.phone,
-        "role": "admin",
-        "status": a.status,
-        "version": a.version,
-    }
-
-
-def admin(a: Admin) -> dict[str, Any]:
-    return user(a) | {
-        "totp": a.totp,
-        "built_in": a.built_in,
-        "can_log_in": a.can_log_in,
-        "created_at": stamp(a.created_at),
-    }
-
-
-def me(who: Who, account: Admin | None) -> dict[str, Any]:
-    """A User that is empty where the caller has no account (management-plane.md 3.2), and what its credential is."""
-    empty = {"id": "", "name": "", "email": "", "phone": "", "role": "", "status": "", "version": 0}
-    return (empty if account is None else user(account)) | {
-        "kind": who.kind,
-        "actor": who.caller.actor,
-        "scope": who.scope.word,
-        "credential_id": who.id,
-        "expires_at": stamp(who.expires_at),
-        "totp": account is not None and account.totp,
-    }
-
-
-def login(x: Login, current: str) -> dict[str, Any]:
-    """A login session; ``current``: the id of the one that asks."""
-    return {
-        "id": x.id,
-        "user_id": x.user_id,
-        "user": x.user,
-        "source_ip": x.source_ip,
-        "user_agent": x.user_agent,
-        "created_at": stamp(x.created_at),
-        "seen_at": stamp(x.seen_at),
-        "expires_at": stamp(x.expires_at),
-        "current": x.id == current,
-    }
-
-
-def token(t: Token) -> dict[str, Any]:
-    """management-plane.md 3.3, Token: what is unknown or never is left out."""
-    maybe = {
-        "created_by": t.created_by,
-        "expires_at": stamp(t.expires_at),
-        "last_used_at": stamp(t.last_used_at),
-        "revoked_at": stamp(t.revoked_at),
-    }
-    found: dict[str, Any] = {
-        "id": t.id,
-        "name": t.name,
-        "scope": t.scope,
-        "prefix": t.prefix,
-        "created_at": stamp(t.created_at),
-        "version": t.version,
-    }
-    return found | {key: value for key, value in maybe.items() if value}
-
-
-def audit_entry(seq: int, entry: AuditEntry) -> dict[str, Any]:
-    """management-plane.md 3.3, AuditRecord, with its sequence number; ``detail`` and ``error`` only where there are any."""
-    found = {
-        "seq": seq,
-        "id": entry.id,
-        "at": (_EPOCH + dt.timedelta(microseconds=entry.at)).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "actor": entry.actor,
-        "actor_kind": entry.actor_kind,
-        "action": entry.action,
-        "target_type": entry.target_type,
-        "target_id": entry.target_id,
-        "source_ip": entry.source_ip,
-        "result": entry.result,
-    }
-    if entry.detail:
-        found["detail"] = _detail(entry.detail)
-    if entry.error:
-        found["error"] = entry.error
-    return found
-
-
-def _detail(text: str) -> dict[str, Any]:
-    """Whoever can write the database can write anything there; the log must be readable all the same."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"unreadable": text[:200]}
-
-
-def audit_state(state: AuditState) -> dict[str, Any]:
-    return {
-        "size": state.size,
-        "row_hash": state.row_hash,
-        "root": state.root,
-        "origin": state.origin,
-        "public_key": state.public_key,
-        "checkpoint": state.checkpoint,
-        "checkpoint_size": state.checkpoint_size,
-        "checkpoint_at": stamp(state.checkpoint_at),
-        "checkpoint_interval_s": state.interval_s,
-        "purged": state.purged,
-        "findings": list(state.findings),
-    }
-
-
-def audit_report(report: Report) -> dict[str, Any]:
-    broken, newest = report.broken, report.newest
-    return {
-        "ok": report.ok,
-        "records": report.good,
-        "size": report.size,
-        "purged": report.purged,
-        "root": base64.b64encode(report.root).decode(),
-        "first_bad": report.first_bad,
-        "reason": broken.why if broken else report.findings[0].why if report.findings else None,
-        "findings": [*([broken.why] if broken else []), *(finding.why for finding in report.findings)],
-        "checkpoints": report.checked,
-        "newest_checkpoint": newest.note if newest else None,
-        "newest_checkpoint_at": stamp(newest.at) if newest else None,
-        "notes": list(report.notes),
     }

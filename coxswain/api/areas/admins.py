@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coxswain.api import views
+from coxswain.api import access_views
 from coxswain.api.areas.auth import USER
 from coxswain.api.call import ALL, Call
 from coxswain.api.paging import LIMIT
@@ -44,17 +44,17 @@ _NO_STORE = (("Cache-Control", "no-store"),)
 def _list(call: Call) -> Any:
     limit = call.limit(ALL, ALL)
     found: list[m.Admin] = call.ask("access", m.ListAdmins(call.word("after") or "", limit + 1))
-    page = [views.admin(admin) for admin in found[:limit]]
+    page = [access_views.admin(admin) for admin in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 
 
 def _show(call: Call) -> Any:
-    return views.admin(_admin(call))
+    return access_views.admin(_admin(call))
 
 
 def _add(call: Call) -> Any:
     email, name = call.body.need("email", str), call.body.get("name", str) or ""
-    return views.user(call.change("access", m.AddAdmin(call.caller, email, new_hash(call, of=(email, name)), name)))
+    return access_views.user(call.change("access", m.AddAdmin(call.caller, email, new_hash(call, of=(email, name)), name)))
 
 
 def _edit(call: Call) -> Any:
@@ -68,7 +68,7 @@ def _edit(call: Call) -> Any:
         body.get("name", str),
         body.get("status", str),
     )
-    return views.admin(call.change("access", message))
+    return access_views.admin(call.change("access", message))
 
 
 def _remove(call: Call) -> None:

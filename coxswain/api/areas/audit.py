@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Any
 
-from coxswain.api import views
+from coxswain.api import audit_views
 from coxswain.api.call import CHANGE_S, Call
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
@@ -108,12 +108,12 @@ def _list(call: Call) -> Any:
         raise InvalidInput(f"result: {words['result'][:40]!r} is not ok or error")
     chosen = audit.AuditFilter(**words, since=call.instant("since"), until=call.instant("until"), above=call.number("above"))
     found = call.ask("audit_reader", audit.ListAudit(limit + 1, call.number("after"), chosen))
-    page = [views.audit_entry(seq, entry) for seq, entry in found[:limit]]
+    page = [audit_views.record(seq, entry) for seq, entry in found[:limit]]
     return Reply(page, after=page[-1]["seq"] if len(found) > limit else None)
 
 
 def _head(call: Call) -> Any:
-    return views.audit_state(call.ask("audit_writer", audit.DescribeAudit()))
+    return audit_views.state(call.ask("audit_writer", audit.DescribeAudit()))
 
 
 def _verify(call: Call) -> Any:
@@ -121,7 +121,7 @@ def _verify(call: Call) -> Any:
     notes = [_note(text) for text in (given if isinstance(given, list) else [given])]
     if len(notes) > _MOST_CHECKPOINTS:
         raise InvalidInput(f"against: {len(notes)} checkpoints are too many; at most {_MOST_CHECKPOINTS}")
-    return views.audit_report(call.ask("audit_reader", audit.VerifyAudit(tuple(notes)), _VERIFY_S))
+    return audit_views.report(call.ask("audit_reader", audit.VerifyAudit(tuple(notes)), _VERIFY_S))
 
 
 def _note(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coxswain.api import views
+from coxswain.api import access_views
 from coxswain.api.call import Call
 from coxswain.api.gate import set_cookie
 from coxswain.api.passwords import NEW_PASSWORD, ask_again, challenge, new_hash
@@ -69,7 +69,7 @@ def _login(call: Call) -> Any:
     agent = "".join(c if c.isprintable() else "?" for c in call.request.user_agent or "")
     done: m.LoggedIn = call.change("access", m.FinishLogin(found, call.address, right, code, agent))
     cookie = set_cookie(done.secret, done.lifetime_s, secure=call.door.secure(call.request))
-    return Reply(views.user(done.admin), headers=(("Set-Cookie", cookie), ("Cache-Control", "no-store")))
+    return Reply(access_views.user(done.admin), headers=(("Set-Cookie", cookie), ("Cache-Control", "no-store")))
 
 
 def _logout(call: Call) -> Any:
@@ -82,7 +82,7 @@ def _logout(call: Call) -> Any:
 def _me(call: Call) -> Any:
     who = call.who
     account = call.ask("access", m.GetAdmin(who.user_id)) if who.user_id else None
-    return views.me(who, account)
+    return access_views.me(who, account)
 
 
 def _password(call: Call) -> None:
@@ -106,7 +106,7 @@ def _sessions(call: Call) -> Any:
     limit = call.limit()
     mine = "" if call.flag("all") or not call.who.user_id else call.who.user_id
     found: list[m.Login] = call.ask("access", m.ListLogins(mine, call.word("after") or "", limit + 1))
-    page = [views.login(login, call.who.id) for login in found[:limit]]
+    page = [access_views.login(login, call.who.id) for login in found[:limit]]
     return Reply(page, after=page[-1]["id"] if len(found) > limit else None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coxswain.access.secrets import parse_lifetime
-from coxswain.api import views
+from coxswain.api import access_views
 from coxswain.api.call import ALL, CHANGE_S, Call
 from coxswain.api.paging import LIMIT
 from coxswain.api.route import Param, Reply, Route, Scope
@@ -25,7 +25,7 @@ CREATED = shape("CreatedToken", obj(_KEYS | {"secret": TEXT | {"description": "s
 
 def _list(call: Call) -> Any:
     page: m.TokenPage = call.ask("access", m.ListTokens(call.word("after") or "", call.limit(ALL, ALL)))
-    found = [views.token(token) for token in page.tokens]
+    found = [access_views.token(token) for token in page.tokens]
     return Reply(found, after=found[-1]["id"] if page.more else None)
 
 
@@ -34,7 +34,7 @@ def _create(call: Call) -> Any:
     name, scope = body.need("name", str), body.get("scope", str) or "readonly"
     lifetime = parse_lifetime(body.get("expires", str) or "")
     made: m.CreatedToken = call.change("access", m.CreateToken(call.caller, name, scope, lifetime))
-    return Reply(views.token(made.token) | {"secret": made.secret}, headers=(("Cache-Control", "no-store"),))
+    return Reply(access_views.token(made.token) | {"secret": made.secret}, headers=(("Cache-Control", "no-store"),))
 
 
 def _revoke(call: Call) -> None:

@@ -13,7 +13,7 @@ from coxswain.cli.output import clean
 from coxswain.errors import InvalidInput, NotFound
 from coxswain.words import counted
 
-__all__ = ["device_of", "every", "place", "say_arrival", "wait_option", "with_query", "yes_option"]
+__all__ = ["device_of", "every", "place", "say_arrival", "wait_option", "with_query"]
 
 _PAGE = 1_000
 _BY_NAME = frozenset({"/api/nodes", "/api/paths"})
@@ -22,7 +22,6 @@ _BY_NAME = frozenset({"/api/nodes", "/api/paths"})
 wait_option = click.option(
     "--wait", type=click.IntRange(0, 30), default=5, show_default=True, help="Seconds to wait for nodes to acknowledge."
 )
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def place(kind: str, key: str, action: str = "") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import every, place, yes_option
+from coxswain.cli.accounts import every, place
 from coxswain.cli.output import (
     Group,
     ago,
@@ -20,6 +20,7 @@ from coxswain.cli.output import (
     paint,
     print_json,
     table,
+    yes_option,
 )
 from coxswain.errors import InvalidInput
 

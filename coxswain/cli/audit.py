@@ -17,7 +17,7 @@ import click
 from coxswain.cli.client import Client
 from coxswain.cli.files import written
 from coxswain.cli.moments import Moment
-from coxswain.cli.output import ago, clean, client, config_option, confirm, facts, json_option, print_json, table
+from coxswain.cli.output import ago, clean, client, config_option, confirm, facts, json_option, print_json, table, yes_option
 from coxswain.errors import InvalidInput
 from coxswain.words import counted
 
@@ -273,7 +273,7 @@ def export(config: str | None, out: str | None) -> None:
 @config_option
 @json_option
 @click.option("--reason", required=True, metavar="TEXT", help="Why the log does not extend its checkpoints; it is recorded.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def accept(config: str | None, reason: str, *, yes: bool, as_json: bool) -> None:
     """Let a log that does not extend its checkpoints go on, under a new name and key.
 

@@ -7,7 +7,18 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from coxswain.cli.output import Group, clean, client, config_option, confirm, facts, json_option, print_json, table
+from coxswain.cli.output import (
+    Group,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    print_json,
+    table,
+    yes_option,
+)
 from coxswain.errors import InvalidInput
 
 __all__ = ["control_paths"]
@@ -114,7 +125,7 @@ def deactivate(config: str | None, *, allow_direct: bool, as_json: bool) -> None
 @config_option
 @json_option
 @click.argument("path")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @_direct
 def remove(config: str | None, path: str, *, yes: bool, allow_direct: bool, as_json: bool) -> None:
     """Remove a control path. The active one only with --allow-direct."""

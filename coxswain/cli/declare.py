@@ -12,7 +12,7 @@ import click
 from coxswain.cli.accounts import every
 from coxswain.cli.client import Client, RemoteError
 from coxswain.cli.files import written
-from coxswain.cli.output import clean, client, colour, config_option, json_option, print_json
+from coxswain.cli.output import clean, client, colour, config_option, json_option, print_json, yes_option
 from coxswain.errors import InvalidInput, door_of
 
 __all__ = ["apply", "export", "plan"]
@@ -41,7 +41,7 @@ def plan(config: str | None, file: str, *, prune: bool, as_json: bool) -> None:
 @json_option
 @file_option
 @prune_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: bool) -> None:
     """Make the fleet what a file says. What is done stays done if it is interrupted; running it again does the rest."""
     from coxswain.declare.apply import Stopped  # noqa: PLC0415 - takes time to import

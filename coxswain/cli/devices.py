@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
+from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
     Group,
@@ -21,6 +21,7 @@ from coxswain.cli.output import (
     paint,
     print_json,
     table,
+    yes_option,
 )
 
 __all__ = ["devices"]

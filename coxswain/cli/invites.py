@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import every, place, yes_option
+from coxswain.cli.accounts import every, place
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
     Group,
@@ -22,6 +22,7 @@ from coxswain.cli.output import (
     paint,
     print_json,
     table,
+    yes_option,
 )
 
 __all__ = ["enroll", "invites"]

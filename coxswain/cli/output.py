@@ -24,6 +24,7 @@ __all__ = [
     "colour",
     "columns",
     "config_option",
+    "confirm",
     "duration",
     "facts",
     "fail",
@@ -34,6 +35,7 @@ __all__ = [
     "print_json",
     "size",
     "table",
+    "yes_option",
 ]
 
 _COLOURS = {
@@ -78,6 +80,7 @@ config_option = click.option(
     "--config", "config", metavar="PATH", help="Configuration file (default: $COX_CONFIG, or cox.yaml here)."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def node_path(node: str, action: str = "") -> str:

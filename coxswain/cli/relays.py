@@ -8,7 +8,19 @@ from urllib.parse import quote
 import click
 
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
-from coxswain.cli.output import Group, clean, client, config_option, confirm, facts, json_option, paint, print_json, table
+from coxswain.cli.output import (
+    Group,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    paint,
+    print_json,
+    table,
+    yes_option,
+)
 from coxswain.errors import InvalidInput
 
 __all__ = ["relays"]
@@ -161,7 +173,7 @@ def renew(config: str | None, relay: str, *, wait: bool, as_json: bool) -> None:
 @config_option
 @json_option
 @click.argument("relay")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @click.option("--forget", is_flag=True, help="Only from the inventory: the host is gone, or is to be left as it is.")
 @wait_option
 def remove(config: str | None, relay: str, *, yes: bool, forget: bool, wait: bool, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place
-from coxswain.cli.output import client, config_option, confirm, json_option, print_json, table
+from coxswain.cli.output import client, config_option, confirm, json_option, print_json, table, yes_option
 from coxswain.words import counted
 
 __all__ = ["removed"]
@@ -42,7 +42,7 @@ def removed(ctx: click.Context, /, config: str | None, limit: int, *, as_json: b
 @config_option
 @json_option
 @click.argument("key", metavar="ID")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def forget(config: str | None, key: str, *, as_json: bool, yes: bool) -> None:
     """Forget the name of what was removed, and of a user those of its devices. The audit log keeps what it has."""
     asking = client(config)

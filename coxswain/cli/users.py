@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query, yes_option
+from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query
 from coxswain.cli.output import (
     Group,
     ago,
@@ -19,6 +19,7 @@ from coxswain.cli.output import (
     paint,
     print_json,
     table,
+    yes_option,
 )
 
 __all__ = ["users"]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from coxswain.cli.endpoints import endpoints
+from coxswain.cli.node_agents import OF_AGENTS
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
 from coxswain.cli.output import (
     Group,
@@ -27,6 +28,7 @@ from coxswain.cli.output import (
     paint,
     print_json,
     table,
+    yes_option,
 )
 from coxswain.errors import InvalidInput
 
@@ -41,7 +43,8 @@ def nodes() -> None:
     """Add, enrol, show, plan, push, disable and remove nodes."""
 
 
-nodes.add_command(endpoints)
+for _command in (endpoints, *OF_AGENTS):
+    nodes.add_command(_command)
 
 
 @nodes.command("add")
@@ -394,84 +397,11 @@ def revoke(config: str | None, node: str, serial: str | None, reason: str, *, as
         click.echo(f"revoked: {', '.join(done['revoked'])}")
 
 
-@nodes.command("update")
-@config_option
-@json_option
-@click.argument("node")
-@source_options
-@click.option("--force", is_flag=True, help="Also if it is not newer.")
-@wait_option
-def update(
-    config: str | None, node: str, binary: str, url: str, sha256: str, *, force: bool, wait: bool, as_json: bool
-) -> None:
-    """Upgrade the agent over SSH. The previous one comes back if its link does not come up."""
-    _operate(config, node, "update-agent", source_body(binary, url, sha256) | {"force": force}, wait=wait, as_json=as_json)
-
-
-@nodes.command("rollback")
-@config_option
-@json_option
-@click.argument("node")
-@wait_option
-def rollback(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
-    """Put the agent back that the last upgrade replaced."""
-    _operate(config, node, "rollback", {}, wait=wait, as_json=as_json)
-
-
-@nodes.command("renew")
-@config_option
-@json_option
-@click.argument("node")
-@wait_option
-def renew(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
-    """Issue and push a new certificate over SSH. The daemon does it by itself at two thirds of its life."""
-    _operate(config, node, "renew", {}, wait=wait, as_json=as_json)
-
-
-@nodes.command("guard")
-@config_option
-@json_option
-@click.argument("node")
-@wait_option
-def guard(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
-    """Limit who reaches a node's control port to what node.control_from says. Taken back if this controller does not."""
-    _operate(config, node, "guard", {}, wait=wait, as_json=as_json)
-
-
-@nodes.command("start")
-@config_option
-@json_option
-@click.argument("node")
-@wait_option
-def start(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
-    """Start the agent's service over SSH, and hold a link to it."""
-    _operate(config, node, "start", {}, wait=wait, as_json=as_json)
-
-
-@nodes.command("stop")
-@config_option
-@json_option
-@click.argument("node")
-@wait_option
-def stop(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
-    """Close the link to a node, and stop the agent's service over SSH."""
-    _operate(config, node, "stop", {}, wait=wait, as_json=as_json)
-
-
-def _operate(config: str | None, node: str, action: str, body: dict[str, Any], *, wait: bool, as_json: bool) -> None:
-    begin(config, node_path(node, action), body, wait=wait, as_json=as_json)
-    found = client(config).get(node_path(node))
-    if as_json:
-        print_json(found)
-    else:
-        click.echo(f"{found['name']}: {paint(found['status'])}, agent {found['agent_version'] or '-'}")
-
-
 @nodes.command("remove")
 @config_option
 @json_option
 @click.argument("node")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @click.option("--forget", is_flag=True, help="Only from the inventory: the host is gone, or is to be left as it is.")
 @wait_option
 def remove(config: str | None, node: str, *, yes: bool, forget: bool, wait: bool, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from actors.supervision import Actor, Context
 from coxswain.errors import Unavailable
 from coxswain.messages.configuration import SetInterval
 from coxswain.messages.fleet import GetNodeSet
-from coxswain.messages.links import Look, LookReason, NodeSetChanged
+from coxswain.messages.links import Look, NodeSetChanged
 from coxswain.reconcile.schedule import LookSchedule
 
 __all__ = ["ReconcileClock"]
@@ -63,7 +63,7 @@ class ReconcileClock(Actor):
         if self._is_stale and now >= self._read_again_at:
             self._read(now)
         for node_id in self._schedule.take_due(now):
-            self.context.tell(link_name(node_id), Look(LookReason.INTERVAL))
+            self.context.tell(link_name(node_id), Look())
         self.context.on_beat(_TICK_S, _Tick())
 
     def _read(self, now: float) -> None:

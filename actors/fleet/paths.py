@@ -32,7 +32,7 @@ from coxswain.inventory import check_name
 from coxswain.messages import paths as m
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.hub import Publish
-from coxswain.messages.links import Look, LookReason
+from coxswain.messages.links import Look
 from coxswain.model import LinkState, Node
 from coxswain.store import Tx
 from coxswain.store import paths as rows
@@ -251,7 +251,7 @@ def _list_links(fleet: FleetState, message: m.ListNodeLinks) -> list[m.LinkView]
 def _look(fleet: FleetState, message: m.LookAtPath) -> m.PathView:
     path = find_path(wired(fleet), message.key)
     for node_id in (*path.hops, *path.fallbacks):
-        fleet.context.tell(link_name(node_id), Look(LookReason.OPERATOR))
+        fleet.context.tell(link_name(node_id), Look())
     return _view(fleet, wired(fleet), path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from coxswain.messages.fleet import Intent
 from coxswain.model import Protocol
@@ -12,7 +11,6 @@ __all__ = [
     "CertificatesRenewed",
     "IntentChanged",
     "Look",
-    "LookReason",
     "NodeSetChanged",
     "PeerSeen",
     "PlanView",
@@ -26,20 +24,11 @@ __all__ = [
 ]
 
 
-class LookReason(StrEnum):
-    """Why a node is looked at."""
-
-    INTERVAL = "interval"
-    CHANGE = "change"
-    RECONNECT = "reconnect"
-    OPERATOR = "operator"
-
-
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Told by ``reconcile_clock``: compare the node with its intent now and heal what differs."""
-
-    reason: LookReason
+    """Told by ``reconcile_clock``, by doors and by steps of operations: compare the node with its intent now and heal what
+    differs.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,7 +337,7 @@ def _prove(work: Work, host: Host) -> None:
             return _answers(work)
         if work.now() - nudged > 1.0:
             nudged = work.now()
-            work.tell(f"node_link:{_node_id(work)}", links.Look(links.LookReason.OPERATOR))
+            work.tell(f"node_link:{_node_id(work)}", links.Look())
         return False
 
     wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S)

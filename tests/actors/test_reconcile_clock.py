@@ -12,7 +12,7 @@ from actors.supervision import Actor, ChildSpec, Context, System
 from coxswain.clock import SystemClock
 from coxswain.errors import Unavailable
 from coxswain.messages.fleet import GetNodeSet
-from coxswain.messages.links import Look, LookReason, NodeSetChanged
+from coxswain.messages.links import Look, NodeSetChanged
 from coxswain.model import Node
 from tests.support import eventually
 
@@ -69,7 +69,7 @@ def test_every_enabled_node_is_looked_at_again_and_again() -> None:
         eventually(lambda: [name for name, _ in inventory.looks].count("node_link:a") >= 3)
         eventually(lambda: [name for name, _ in inventory.looks].count("node_link:b") >= 3)
     assert {name for name, _ in inventory.looks} == {"node_link:a", "node_link:b"}
-    assert {look for _, look in inventory.looks} == {Look(LookReason.INTERVAL)}
+    assert {look for _, look in inventory.looks} == {Look()}
     assert inventory.reads == 1
 
 

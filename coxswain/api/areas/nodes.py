@@ -247,7 +247,7 @@ def _push(call: Call) -> Any:
 
 def _look(call: Call) -> None:
     node = call.node()
-    call.ask(f"node_link:{node.id}", links.Look(links.LookReason.OPERATOR))
+    call.ask(f"node_link:{node.id}", links.Look())
     call.change("fleet", fleet.RecordPush(call.caller, node.id, None, action="node.look"))
 
 

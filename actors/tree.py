@@ -20,7 +20,7 @@
     │   └── reconcile_clock
     ├── operation_runs           dynamic: one operation:<id> per running operation
     ├── operations               the journal of operations, and whose turn it is
-    ├── renewals                 starts the renewal of nodes' certificates
+    ├── renewals                 starts the renewal of nodes' and relays' certificates
     ├── accounts                 invites; how devices join and what they fetch
     ├── relays                   dynamic: one relay_tunnel per remote relay; the embedded relay
     ├── live_streams             who may go on watching; their sockets are on the I/O loop

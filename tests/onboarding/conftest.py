@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coxswain.cli.client import RemoteError
-from tests.fleet import Controller
+from tests.fleet import ROOT, Controller
 from tests.machines import PASSWORD, Machine, agent_file
 from tests.support import eventually
 
@@ -104,3 +106,16 @@ def rig() -> Iterator[Rig]:
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture
+def cox(rig: Rig) -> Callable[..., str]:
+    """The command line, as an operator calls it: what it prints."""
+
+    def run(*arguments: str, typed: str = "", code: int = 0) -> str:
+        command = [sys.executable, "-m", "actors.main", *arguments, "--config", str(rig.home / "cox.yaml")]
+        done = subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run

@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
-import pytest
-
-from tests.fleet import ROOT
 from tests.machines import PASSWORD
-
-
-@pytest.fixture
-def cox(rig):
-    def run(*arguments, typed="", code=0):
-        command = [sys.executable, "-m", "actors.main", *arguments, "--config", str(rig.home / "cox.yaml")]
-        done = subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, check=False, timeout=100)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return run
 
 
 def test_from_an_address_to_a_node_and_back_as_an_operator_does_it(rig, cox):

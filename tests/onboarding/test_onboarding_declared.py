@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-
-import pytest
-
-from tests.fleet import ROOT
 
 FILE = """\
 fleet: 1
@@ -21,17 +15,6 @@ users:
   devices:
   - {{name: phone, profiles: [{{name: home, node: fra-1}}]}}
 """
-
-
-@pytest.fixture
-def cox(rig):
-    def run(*arguments, typed="", code=0):
-        command = [sys.executable, "-m", "actors.main", *arguments, "--config", str(rig.home / "cox.yaml")]
-        done = subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, check=False, timeout=100)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return run
 
 
 def test_from_a_file_to_a_node_on_a_machine(rig, cox):

@@ -34,11 +34,10 @@ Started in that order, stopped in reverse.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,6 +48,7 @@ from actors.access import Access
 from actors.access.state import Rules
 from actors.accounts import Accounts, SyncServer
 from actors.alerts import AlertEngine
+from actors.api_services import ApiServices
 from actors.audit_reader import AuditReader
 from actors.audit_writer import AuditWriter
 from actors.certificate_authority import CertificateAuthority
@@ -76,14 +76,12 @@ from actors.session_tracker import SessionTracker
 from actors.siem import MonitorServer, SiemStream
 from actors.supervision import (
     ChildSpec,
-    Harm,
     Intensity,
     LifecycleEvent,
     LifecycleRecord,
     Strategy,
     Supervisor,
     System,
-    TreeNode,
 )
 from actors.web_server import WebServer
 from coxswain import __version__
@@ -100,23 +98,20 @@ from coxswain.control_path.forward import Forwarders
 from coxswain.control_path.model import Route
 from coxswain.control_path.routes import Routes
 from coxswain.control_path.ways import MOVE_S, Ways
-from coxswain.errors import CoxswainError, InvalidInput, NotFound, Refused
+from coxswain.errors import CoxswainError
 from coxswain.geoip import candidates
 from coxswain.geoip_update import geoip_update
 from coxswain.keyring import Keyring
-from coxswain.live.renderings import Renderings
 from coxswain.live.ring import EventRing
 from coxswain.losses import CONTROLLER, NODES, Losses
 from coxswain.messages.control_paths import RouteChanged
 from coxswain.messages.fleet import LinkFell, Sighting
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import EventBatch
-from coxswain.model import Node
 from coxswain.onboarding.kinds import onboarding_kinds
 from coxswain.operations import Kind
 from coxswain.servers import Relay
 from coxswain.siem.tls import MonitorTls
-from coxswain.ssh.connection import Target, see_host_key
 from coxswain.ssh.dial import Dialer as HostDialer
 from coxswain.ssh.dial import RoutedDialer
 from coxswain.statedir import ACCOUNT_SYNC_SOCKET
@@ -172,7 +167,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     host_dialer = RoutedDialer(routes, ways, partial(_relays, parts.store), io.submit)
     ring = EventRing()
     losses = Losses(clock)
-    doors = _Doors(parts, clock, ring, RouteProbe(io, dialer, ways), host_dialer)
+    services = ApiServices(_identity(parts, clock), parts.settings, ring, RouteProbe(io, dialer, ways), host_dialer)
 
     def send(batch: EventBatch) -> object:
         return system.tell("session_tracker", batch)
@@ -282,8 +277,8 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
         ),
         spec("relays", Relays, {"services": relays, "settings": parts.settings}, shutdown_s=10.0, hang_s=2 * parts.hang_s),
         spec("live_streams", LiveStreams, {"io": io, "fanout": fanout, "recheck_s": parts.live_recheck_s}),
-        *((spec("web_server", WebServer, _web(parts, doors) | live),) if parts.listen else ()),
-        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(doors, ControlDoor())} | live),
+        *((spec("web_server", WebServer, _web(parts, services) | live),) if parts.listen else ()),
+        spec("control_socket", ControlSocket, {"path": parts.socket, "app": create_app(services, ControlDoor())} | live),
         *(
             (spec("siem_stream", SiemStream, {"io": io, "server": monitor, "recheck_s": parts.live_recheck_s}),)
             if monitor is not None
@@ -301,7 +296,7 @@ def build(parts: Parts, *, clock: Clock | None = None, rng: random.Random | None
     )
     system.add_lag_source(io.lag)
     system.on_record(_publisher(system))
-    doors.system = system
+    services.system = system
     return system
 
 
@@ -312,6 +307,10 @@ def audit_settings(settings: LiveConfig) -> AuditSettings:
         checkpoint_s=float(settings["audit.checkpoint_interval_seconds"]),
         retention_days=settings["retention.audit_days"],
     )
+
+
+def _identity(parts: Parts, clock: Clock) -> Identity:
+    return Identity(__version__, os.getpid(), clock.now(), parts.store.kind, str(parts.state_dir), parts.allow_chaos)
 
 
 def _relays(store: Store) -> list[Relay]:
@@ -349,7 +348,7 @@ def _access_rules(settings: LiveConfig) -> Rules:
     return Rules(settings["admin.password"], settings["admin.password_hash"])
 
 
-def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
+def _web(parts: Parts, services: ApiServices) -> dict[str, Any]:
     settings = parts.settings
     gate = Gate(
         hosts=frozenset(name.lower() for name in settings["ui.allowed_hosts"]) | names_of_listener(parts.listen),
@@ -358,7 +357,7 @@ def _web(parts: Parts, doors: _Doors) -> dict[str, Any]:
     )
     return {
         "listen": parts.listen,
-        "app": create_app(doors, WebDoor(gate, doors.ask), PAGES),
+        "app": create_app(services, WebDoor(gate, services.ask), PAGES),
         "behind_tls_proxy": gate.behind_tls_proxy,
     }
 
@@ -379,75 +378,3 @@ def _publisher(system: System) -> Callable[[LifecycleRecord], None]:
             system.tell("fleet", LinkFell(node_id, record.incarnation, record.at, record.reason))
 
     return publish
-
-
-class _Doors:
-    """The running system as doors see it (``coxswain.api.services.Services``)."""
-
-    def __init__(self, parts: Parts, clock: Clock, ring: EventRing, probe: RouteProbe, host_dialer: HostDialer) -> None:
-        self._parts = parts
-        self._probe = probe
-        self._host_dialer = host_dialer
-        self._renderings = Renderings(lambda: ring.last)
-        self._identity = Identity(
-            __version__, os.getpid(), clock.now(), parts.store.kind, str(parts.state_dir), parts.allow_chaos
-        )
-        self.system: System | None = None
-
-    @property
-    def identity(self) -> Identity:
-        return self._identity
-
-    @property
-    def renderings(self) -> Renderings:
-        return self._renderings
-
-    def ask(self, name: str, message: Any, *, deadline: float) -> Any:
-        return self._running().ask(name, message, deadline=deadline)
-
-    def tree(self, *, links: bool = True) -> dict[str, Any]:
-        return _tree(self._running().tree(() if links else ("node_links",)))
-
-    def setting(self, name: str) -> Any:
-        return self._parts.settings[name]
-
-    def see_host_key(self, host: str, port: int, route: Sequence[str] = ()) -> str:
-        return see_host_key(Target(host, port, route=tuple(route)), self._host_dialer)
-
-    def probe_route(self, route: Route, nodes: Sequence[Node]) -> str:
-        return self._probe.run(route, nodes)
-
-    def check_harm(self, name: str, how: str) -> None:
-        if not self._parts.allow_chaos:
-            raise Refused("this daemon does not let itself be harmed", remedy="Start it with: cox serve --allow-chaos")
-        ways = [*(harm.value for harm in Harm), "fail_start"]
-        if how not in ways:
-            raise InvalidInput(f"how: {how[:40]!r} is not a way; {', '.join(ways)}")
-        if self._running().directory.find(name) is None:
-            raise _nobody(name)
-
-    def harm(self, name: str, how: str, seconds: float) -> None:
-        self.check_harm(name, how)
-        if how == "fail_start":
-            self._running().fail_next_start(name)
-            how = Harm.RAISE.value
-        if not self._running().harm(name, Harm(how), seconds):
-            raise _nobody(name)
-
-    def _running(self) -> System:
-        if self.system is None:
-            raise NotFound("the system is not put together yet")
-        return self.system
-
-
-def _nobody(name: str) -> NotFound:
-    return NotFound(f"actor: there is no {name[:80]!r} just now", remedy="See: cox tree")
-
-
-_TREE_FIELDS = tuple(field.name for field in dataclasses.fields(TreeNode) if field.name != "children")
-
-
-def _tree(node: TreeNode) -> dict[str, Any]:
-    fields = {name: getattr(node, name) for name in _TREE_FIELDS}
-    fields["state"] = node.state.value
-    return fields | {"children": [_tree(child) for child in node.children]}

@@ -128,7 +128,6 @@ def _enrolled(
         profile_revision=bundle.revision,
         signer=bundle.signer,
         revisions={},
-        rebound=rebound,
     )
     more = {"name": device.name, "serial": identity.serial, "rebound": rebound}
     return Did(("device", device.id), {**detail, **more}, claimed, (), outcome)

@@ -16,7 +16,6 @@ from coxswain.accounts.primitives import RandomBytes
 from coxswain.errors import InvalidInput
 
 __all__ = [
-    "DEFAULT_TTL_S",
     "LONGEST_TTL_S",
     "SHORTEST_TTL_S",
     "JoinLink",
@@ -28,10 +27,8 @@ __all__ = [
     "qr_png",
 ]
 
-DEFAULT_TTL_S = 3_600
-"""An hour (accounts-profiles.md 10.2, 13): the link's pin does not bind, so that a stolen link is as good as its owner."""
-
 SHORTEST_TTL_S, LONGEST_TTL_S = 60, 7 * 86_400
+"""A link's pin does not bind, so that a stolen one is as good as its owner (accounts-profiles.md 10.2, 13)."""
 
 _TOKEN_BYTES = 32
 _QR_PIXELS = 512

@@ -38,7 +38,6 @@ class OpenedNote:
     """A note whose signature was checked. ``at``: epoch seconds that its signer vouches for, if any."""
 
     text: str
-    signed_by: str
     at: int | None
 
 
@@ -143,19 +142,20 @@ def open_note(note: str, known: Iterable[Verifier]) -> OpenedNote:
     """
     text, signatures = _split(note)
     raw = text.encode()
-    signed_by, at = "", None
+    at: int | None = None
+    is_signed = False
     verifiers = list(known)
     for name, signature in signatures:
         for verifier in verifiers:
             if verifier.knows(name, signature):
                 found = verifier.check(raw, signature)
-                signed_by = signed_by or str(verifier)
+                is_signed = True
                 at = found if at is None else at
-    if not signed_by:
+    if not is_signed:
         raise BadNote(
             f"it is signed by {', '.join(sorted({name for name, _ in signatures}))[:200]}, with a key that is not ours"
         )
-    return OpenedNote(text, signed_by, at)
+    return OpenedNote(text, at)
 
 
 def _split(note: str) -> tuple[str, list[tuple[str, bytes]]]:

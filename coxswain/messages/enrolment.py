@@ -175,10 +175,7 @@ class IssueDevice:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What came of it. ``revisions``: of the nodes that have to follow; ``signer``: of the bundle.
-
-    ``rebound``: the device was there before, and what it was known by is void.
-    """
+    """What came of it. ``revisions``: of the nodes that have to follow; ``signer``: of the bundle."""
 
     device_id: str
     user_id: str
@@ -188,7 +185,6 @@ class Claimed:
     profile_revision: int
     signer: bytes
     revisions: dict[str, int]
-    rebound: bool = False
     tunnel_ip_v6: str = ""
 
 

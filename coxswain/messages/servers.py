@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coxswain.messages.audit import Caller
-from coxswain.servers import Relay, Server
+from coxswain.servers import Relay
 
 __all__ = [
     "AddRelay",
@@ -26,7 +26,6 @@ __all__ = [
     "RegisterSelf",
     "RemoveRelay",
     "RemoveServer",
-    "ServerView",
     "TrustServer",
 ]
 
@@ -124,15 +123,6 @@ class RemoveServer:
     caller: Caller
     id: str
     version: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerView:
-    """A machine with the ids of what runs on it."""
-
-    server: Server
-    node_ids: tuple[str, ...] = ()
-    relay_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

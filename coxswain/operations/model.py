@@ -69,9 +69,6 @@ class Secrets:
             text = text.replace(value, "***")
         return text
 
-    def merge(self, other: Secrets) -> None:
-        self._values.update(other._values)
-
     def forget(self) -> None:
         """When the operation is over."""
         self._values.clear()

@@ -14,6 +14,7 @@ from coxswain.ids import new_id
 from coxswain.model import Credential, Device, DeviceStatus, Node, Peer, Profile, ProfileProtocol, Protocol
 from coxswain.provisioning.offer import Offer
 from coxswain.provisioning.readiness import endpoints, is_ready, offered, why_not
+from coxswain.reality import FLOW
 
 __all__ = [
     "ALL_NODES",
@@ -47,7 +48,6 @@ _PROTOCOLS = {
     ProfileProtocol.XRAY_REALITY: (Protocol.XRAY_REALITY,),
     ProfileProtocol.BOTH: (Protocol.AMNEZIAWG, Protocol.XRAY_REALITY),
 }
-_VISION = "xtls-rprx-vision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def _peer(
         public_key=credential.uuid if xray else credential.wg_public_key,
         allowed_ips=allowed_ips,
         preshared_key="" if xray else new_key(),
-        flow=_VISION if xray else "",
+        flow=FLOW if xray else "",
         credential_id=credential.id,
     )
 

@@ -24,7 +24,7 @@ from coxswain.reconcile.codec import normal_ips, psk_digest
 from coxswain.reconcile.types import Desired, Finding, XrayInbound
 from coxswain.wire import validate
 
-__all__ = ["check_peer", "content_hash", "desired", "policy_fingerprint"]
+__all__ = ["check_peer", "desired", "policy_fingerprint"]
 
 
 _DERIVED = r"fd[0-9a-f]{2}:(?:[1-9a-f][0-9a-f]{0,3}:){2,3}:[1-9a-f][0-9a-f]{0,3}:(?:0|[1-9a-f][0-9a-f]{0,3})/128"
@@ -265,17 +265,6 @@ def policy_fingerprint(policy: NetworkPolicy, transits: tuple[Transit, ...] = ()
     if transits:
         content["transits"] = [[t.device_cidr, t.inner_interface, t.mark, t.table] for t in transits]
     return _digest(content)
-
-
-def content_hash(state: Desired) -> str:
-    """Names a desired state by its content, whatever its revision; stands beside the counter, which alone proves nothing."""
-    peers = [
-        [p.protocol.value, p.public_key, sorted(normal_ips(p.allowed_ips)), p.preshared_key, p.flow] for p in state.peers
-    ]
-    policy = policy_fingerprint(state.policy, state.transits)
-    links = [[link.interface, link.block, link.peer] for link in state.links]
-    xray = state.xray.fingerprint if state.xray is not None else ""
-    return _digest({"peers": peers, "policy": policy, "links": links, "xray": xray})
 
 
 def _digest(value: object) -> str:

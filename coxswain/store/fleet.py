@@ -29,7 +29,6 @@ __all__ = [
     "bump_revisions",
     "counts",
     "delete_node",
-    "find_node",
     "get_node",
     "insert_node",
     "list_nodes",
@@ -66,13 +65,6 @@ def get_node(tx: Tx, node_id: str, *, now: float) -> Node | None:
     """``now`` (epoch seconds) decides which of its certificates count."""
     rows = tx.execute(f"SELECT {_NODE_COLUMNS} FROM nodes WHERE id = ?", (node_id,))  # noqa: S608
     return _node(rows[0], _server_names(tx, now, node_id).get(node_id, ())) if rows else None
-
-
-def find_node(tx: Tx, key: str, *, now: float) -> Node | None:
-    """By id or name; an id goes first."""
-    rows = tx.execute("SELECT id FROM nodes WHERE id = ? OR name = ?", (key, key))
-    ids = {row[0] for row in rows}
-    return get_node(tx, key if key in ids else ids.pop(), now=now) if ids else None
 
 
 def list_nodes(tx: Tx, *, now: float) -> list[Node]:

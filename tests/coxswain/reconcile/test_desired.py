@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy, Node, Peer, Protocol
 from coxswain.reconcile.codec import push_request
-from coxswain.reconcile.desired import _plain_row, _row, check_peer, content_hash, desired, policy_fingerprint
+from coxswain.reconcile.desired import _plain_row, _row, check_peer, desired, policy_fingerprint
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
-from tests.coxswain.reconcile.samples import AWG, key, peer, wanted
+from tests.coxswain.reconcile.samples import AWG, key, peer
 
 NODE = Node("nod_a", "a", config_revision=5)
 UUID = "0b6f4b1e-6b0f-4a39-8f0e-2f0d6a1b9c55"
@@ -113,20 +113,6 @@ def test_policies_are_named_by_what_they_say() -> None:
     policies = [NetworkPolicy(*flags) for flags in itertools.product([True, False], repeat=3)]
     assert len({policy_fingerprint(policy) for policy in policies}) == 8
     assert policy_fingerprint(NetworkPolicy()) == policy_fingerprint(NetworkPolicy(True, True, False))
-
-
-def test_content_is_named_whatever_its_revision() -> None:
-    base = content_hash(wanted(peer(1), peer(2)))
-    assert base == content_hash(wanted(peer(1), peer(2), revision=77))
-    assert base == content_hash(wanted(peer(1, ips=("10.7.0.3",)), peer(2)))
-    others = [
-        wanted(peer(1)),
-        wanted(peer(2), peer(1)),
-        wanted(peer(1, psk=key("psk")), peer(2)),
-        wanted(peer(1, ips=("10.7.9.9",)), peer(2)),
-        wanted(peer(1), peer(2), policy=NetworkPolicy(isolation=True)),
-    ]
-    assert len({base, *(content_hash(other) for other in others)}) == 6
 
 
 PSK_TEXT = "s3cret and no key"

@@ -12,7 +12,7 @@ from coxswain.model import NetworkPolicy, Node, Obfuscation, Peer, Protocol
 from coxswain.netpolicy import Policy, Transit, render
 from coxswain.reality import Reality, reality_of
 from coxswain.reconcile import codec
-from coxswain.reconcile.desired import content_hash, desired, policy_fingerprint
+from coxswain.reconcile.desired import desired, policy_fingerprint
 from coxswain.reconcile.plan import describe, forced, plan, remember
 from coxswain.reconcile.types import (
     ConfigureLink,
@@ -274,16 +274,13 @@ def test_what_goes_to_the_node_renders_as_the_preview_does() -> None:
     assert "iptables -t mangle -A PREROUTING -i %i -s 10.7.0.3/32 -j MARK --set-mark 7100" in render(again).post_up
 
 
-def test_the_content_hash_covers_all_of_it() -> None:
+def test_the_fingerprint_of_a_cascade_covers_all_of_it() -> None:
     cascades = [
         NodeCascade(),
         NodeCascade((LINK,)),
         NodeCascade((LINK,), (EDGE,)),
         NodeCascade((LINK,), (EDGE,), (TRANSIT,)),
     ]
-    hashes = {content_hash(state(peer(1), cascade=c)) for c in cascades}
-    hashes.add(content_hash(state(peer(1), reality=REALITY)))
-    assert len(hashes) == 5
     assert len({c.fingerprint for c in cascades}) == 4
     assert not NodeCascade().fingerprint
 

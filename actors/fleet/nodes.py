@@ -21,7 +21,7 @@ from coxswain.messages.alerts import NodeGone
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.servers import AddressesChanged
 from coxswain.model import NetworkPolicy, Node, NodeStatus
-from coxswain.store import Durability
+from coxswain.store import Durability, Tx
 from coxswain.store import fleet as rows
 from coxswain.store import paths as path_rows
 from coxswain.store.accounts import touch_profiles_through
@@ -101,22 +101,32 @@ def _set_enabled(fleet: FleetState, message: m.SetNodeEnabled) -> Committed[Node
     return fleet.committed(after, outbox_id)
 
 
+def _check_unused(tx: Tx, node: Node) -> None:
+    profiles = profiles_through(tx, node_id=node.id)
+    if profiles:
+        raise StillUsed(
+            f"node {node.name} is what {counted(profiles, 'profile leads', 'profiles lead')} to",
+            count=profiles,
+            remedy="Remove these profiles, or lead them to another node. See: cox profiles list",
+        )
+    used = path_rows.paths_of_node(tx, node.id)
+    if used:
+        raise Conflict(
+            f"node {node.name}: {', '.join(used[:5])} {'leads' if len(used) == 1 else 'lead'} over it",
+            remedy="Remove those paths first: cox paths rm",
+        )
+
+
+def _see_that_it_is_unused(fleet: FleetState, message: m.CheckNodeUnused) -> None:
+    node = fleet.checked(message.id, None)
+    with fleet.store.read() as tx:
+        _check_unused(tx, node)
+
+
 def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
     node = fleet.checked(message.id, message.version)
     with fleet.changing() as tx:
-        profiles = profiles_through(tx, node_id=node.id)
-        if profiles:
-            raise StillUsed(
-                f"node {node.name} is what {counted(profiles, 'profile leads', 'profiles lead')} to",
-                count=profiles,
-                remedy="Remove these profiles, or lead them to another node. See: cox profiles list",
-            )
-        used = path_rows.paths_of_node(tx, node.id)
-        if used:
-            raise Conflict(
-                f"node {node.name}: {', '.join(used[:5])} {'leads' if len(used) == 1 else 'lead'} over it",
-                remedy="Remove those paths first: cox paths rm",
-            )
+        _check_unused(tx, node)
         touch_profiles_through(tx, [node.id])
         rows.delete_node(tx, node.id, by=message.caller.actor, now=fleet.now())
         target = ("node", node.id)
@@ -171,4 +181,4 @@ CHANGES: dict[type, Handler] = {
     m.DrainNode: _drain,
     m.RemoveNode: _remove,
 }
-QUESTIONS: dict[type, Handler] = {m.RecordPush: _record_push}
+QUESTIONS: dict[type, Handler] = {m.RecordPush: _record_push, m.CheckNodeUnused: _see_that_it_is_unused}

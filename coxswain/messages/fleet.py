@@ -20,6 +20,7 @@ __all__ = [
     "BeginLinks",
     "BumpRevision",
     "CertificatesChanged",
+    "CheckNodeUnused",
     "DrainNode",
     "EditNode",
     "FleetSummary",
@@ -103,6 +104,13 @@ class DrainNode:
     """Asked by the operation ``node.remove``: the node shall have no peers and no forwarding. Reply: ``Committed[Node]``."""
 
     caller: Caller
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckNodeUnused:
+    """Asked before an agent is taken off its machine. Reply: None. Raises ``Conflict``: paths or profiles lead over it."""
+
     id: str
 
 

@@ -384,6 +384,7 @@ def _drain(work: Work) -> None:
         view = _view(work)
     except NotFound:
         return
+    work.ask("fleet", fleet.CheckNodeUnused(view.node.id))  # before anything is stopped, as at the end it would be refused
     if not view.node.enabled:
         work.say("the node is disabled; its clients were cut off with its service")
         return

@@ -242,6 +242,22 @@ def test_removal_leaves_nothing_behind(rig):
     assert rig.client.get("/api/servers") == []
 
 
+def test_what_is_used_is_not_taken_off_its_machine(rig):
+    """It was: and only then, with the agent gone and everybody cut off, was the removal refused."""
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent())
+    user = rig.client.post("/api/users", {"name": "Ann"})
+    device = rig.client.post(f"/api/users/{user['id']}/devices", {"name": "phone"})
+    rig.client.post("/api/profiles", {"name": "home", "device_id": device["id"], "node_id": node["id"]})
+    refused = rig.fails(f"/api/nodes/{node['id']}/remove")
+    assert refused.status == 409 and "1 profile leads" in str(refused)
+    assert machine.files("/usr/local/bin") == ["node"]
+    assert rig.client.get(f"/api/nodes/{node['id']}")["link_state"] == "live"
+    rig.client.call("DELETE", f"/api/users/{user['id']}")
+    rig.client.post(f"/api/nodes/{node['id']}/remove")
+    assert machine.files("/usr/local/bin") == []
+
+
 def test_a_dead_host_is_forgotten(rig):
     machine = rig.machine()
     node = rig.node_on(machine, rig.agent())

@@ -46,6 +46,8 @@ def _source(call: Call) -> dict[str, str]:
 def _run(call: Call, kind: str, **params: Any) -> Any:
     node = _on_machine(call)
     gone = kind == "node.remove"
+    if gone:
+        call.ask("fleet", fleet.CheckNodeUnused(node.id))  # refused at once, and not by an operation
     last = views.node(call.view(), None) if gone else {}
 
     def render(_operation: Operation) -> Any:

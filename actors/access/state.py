@@ -61,7 +61,7 @@ class AccessState:
         logins: sessions by digest.
         tokens: by digest.
         factors: second factors by account.
-        stamps: sessions and tokens whose last use is not written yet, by id.
+        token_stamps, login_stamps: when those were last used whose last use is not written yet, by id.
     """
 
     def __init__(self, context: Context, store: Store, keyring: Keyring, rules: Rules) -> None:

@@ -53,7 +53,7 @@ _REVIEW_S = 3.0
 
 _CONCERNS = (
     nodes, accounts, removed, profiles, enrolment, bundles, refreshing, peers, paths, bindings, exits,
-    failover, wiring, intents, waiting, reports,
+    wiring, intents, waiting, reports,
     doubt, questions,
 )  # fmt: skip
 _CHANGES: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.CHANGES.items()}

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from actors.fleet.exit_watch import AGAIN_S, ExitWatch
 from actors.fleet.health import health_of
-from actors.fleet.state import FleetState, Handler
+from actors.fleet.state import FleetState
 from actors.fleet.wiring import Wired, intended, wired
 from coxswain.cascade.failover import Move, Rules, Standing, Watched, decide, paced, standing, unfinished, watch
 from coxswain.cascade.health import LinkHealth
@@ -20,7 +20,7 @@ from coxswain.messages import exits as m
 from coxswain.messages.audit import Caller
 from coxswain.messages.operations import OfferOperation, OfferRetry, StartOperation
 
-__all__ = ["CHANGES", "CONTROLLER", "QUESTIONS", "review", "trouble"]
+__all__ = ["CONTROLLER", "review", "trouble"]
 
 CONTROLLER = Caller("controller", "system")
 """Who moves a path that nobody asked to move."""
@@ -152,11 +152,3 @@ def _forget(watched: ExitWatch, paths: set[str], now: float) -> None:
     watched.not_before = {key: at for key, at in watched.not_before.items() if key in paths and at > now}
     watched.moving = {key: at for key, at in watched.moving.items() if key in paths}
     watched.stuck = {key: move for key, move in watched.stuck.items() if key in paths}
-
-
-def _review(fleet: FleetState, _message: m.ReviewExits) -> None:
-    review(fleet)
-
-
-CHANGES: dict[type, Handler] = {}
-QUESTIONS: dict[type, Handler] = {m.ReviewExits: _review}

@@ -15,7 +15,6 @@ __all__ = [
     "GetExit",
     "ListExitTrouble",
     "NoteExit",
-    "ReviewExits",
     "SettleExit",
     "StageExit",
 ]
@@ -95,11 +94,6 @@ class ExitView:
     wanted: str = ""
     detour: Detour = Detour()
     waiting: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewExits:
-    """``fleet`` to itself, and asked by tests: look at the exits of paths now. Reply: None."""
 
 
 @dataclass(frozen=True, slots=True)

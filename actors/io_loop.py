@@ -148,11 +148,18 @@ class _Promise(Future[T]):
         self._work = work
         return work
 
+    def leave_work(self) -> None:
+        """The work has ended. PERF: each knows the other, so that both, and the result, would be left to the garbage
+        collector: of each look at a node all that it brought.
+        """
+        self._work = None
+
     def cancel(self) -> bool:
         """Asks for it; see ``IoLoop.submit``. False: the work has ended."""
-        if self.done() or self._entrance is None or self._work is None:
+        work = self._work
+        if self.done() or self._entrance is None or work is None:
             return False
-        return self._entrance.let_in(self._work.end)
+        return self._entrance.let_in(work.end)
 
 
 @dataclass(slots=True)
@@ -160,7 +167,7 @@ class _Work(Generic[T]):
     """A coroutine that is to begin on the loop, and the future of its result. ``task``: it began, as this."""
 
     coroutine: Coroutine[Any, Any, T]
-    future: Future[T]
+    future: _Promise[T]
     task: asyncio.Task[None] | None = None
 
     def drop(self) -> None:
@@ -257,6 +264,7 @@ class _Entrance:
         self._running.pop(task, None)
         if not work.future.done():
             work.drop()  # it was cancelled before it began
+        work.future.leave_work()
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

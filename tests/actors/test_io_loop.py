@@ -1,8 +1,10 @@
 """The I/O loop as actors use it: what they submit, what becomes of it when the loop ends, and how often it is woken."""
 
 import asyncio
+import gc
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -13,6 +15,7 @@ import pytest
 from actors.io_loop import IoLoop, _cancel_all, _Entrance, _Work
 from coxswain.clock import SystemClock
 from coxswain.errors import NodeUnreachable, Unavailable
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -53,6 +56,28 @@ def test_results_and_failures_come_back(io: IoLoop) -> None:
     assert io.submit(value(7)).result(30) == 7
     with pytest.raises(NodeUnreachable, match="gone"):
         io.submit(failure()).result(30)
+
+
+class Thing:
+    """Something that work results in; a bare object cannot be watched."""
+
+
+def test_what_has_ended_waits_for_no_garbage_collector(io: IoLoop) -> None:
+    """Of a change of a thousand nodes, or of their looks, all results and all futures did."""
+
+    async def made() -> Thing:
+        await asyncio.sleep(0)
+        return Thing()
+
+    gc.disable()
+    try:
+        future = io.submit(made())
+        left = [weakref.ref(future), weakref.ref(future.result(30))]
+        io.submit(value(7)).result(30)  # so the loop has turned once more since
+        del future
+        assert eventually(lambda: [ref() for ref in left] == [None, None])
+    finally:
+        gc.enable()
 
 
 def test_a_result_is_told_on_the_loop(io: IoLoop) -> None:

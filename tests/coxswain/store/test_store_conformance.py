@@ -1,8 +1,10 @@
 """What every store promises, on each backend."""
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import apsw
@@ -128,6 +130,21 @@ def test_a_transaction_ends_with_its_block(table):
     for tx in (writing, reading):
         with pytest.raises(RuntimeError, match="over"):
             tx.execute("SELECT 1")
+
+
+def test_a_transaction_that_is_over_waits_for_no_garbage_collector(table):
+    gc.disable()
+    try:
+        with table.write() as tx:
+            tx.execute("UPDATE things SET n = 2")
+        written = weakref.ref(tx)
+        with table.read() as tx:
+            tx.execute("SELECT n FROM things")
+        read = weakref.ref(tx)
+        del tx
+        assert (written(), read()) == (None, None)
+    finally:
+        gc.enable()
 
 
 def test_a_read_cannot_write(table):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from coxswain.geoip import UPDATED, check_database
 from coxswain.messages.geo import GeoInfo, LookAgain
 from coxswain.operations import Kind, NeedsSecret, OnFailure, Recovery, Step, Work
 
-__all__ = ["PUBLISHED", "geoip_update", "months"]
+__all__ = ["PUBLISHED", "download", "geoip_update", "months"]
 
 PUBLISHED = "https://download.db-ip.com/free/dbip-city-lite-{month}.mmdb.gz"
 """DB-IP Lite, CC BY 4.0; a new one each month."""
@@ -46,13 +47,10 @@ def geoip_update(state_dir: Path, *, published: str = "", bounds: Bounds = USUAL
 
     def get(work: Work) -> None:
         given = work.params["url"]
-        month, before = months(work.now())
-        urls = (_whole(work),) if given else tuple((published or PUBLISHED).format(month=m) for m in (month, before))
-        found = _first_there(work, urls, fresh, bounds)
-        try:
-            kind = check_database(fresh)
-        except ValueError as error:
-            raise SourceFailure(f"what {shown(found.url)} sends cannot be used: {error}; the old one stays") from None
+        urls = (_whole(work),) if given else _monthly(published, work.now())
+        more = {"sha256": work.params["sha256"], "bounds": bounds, "hold": work.hold, "check": work.check}
+        found = _first_there(urls, lambda url: _fetch(url, fresh, work.say, **more), work.say)
+        kind = _kind_of(fresh, found)
         work.say(f"{found.size:,} bytes, {kind}, SHA-256 {found.sha256}")
         work.keep(source=kind, url=shown(found.url), sha256=found.sha256, size=found.size)
 
@@ -105,19 +103,57 @@ def _whole(work: Work) -> str:
         ) from None
 
 
-def _first_there(work: Work, urls: tuple[str, ...], into: Path, bounds: Bounds) -> Fetched:
+def download(
+    into: Path, url: str, sha256: str, say: Callable[[str], object], *, published: str = "", bounds: Bounds = USUAL
+) -> tuple[Fetched, str]:
+    """Without a daemon: a fresh database in the place of the file ``into``, which stays if anything goes wrong.
+
+    Called by ``cox geoip update --out``. ``say`` gets a line for each attempt. Returns the type of the database as well.
+    Raises ``CoxswainError``.
+    """
+    wanted = _check({"url": url, "sha256": sha256})["sha256"]
+    into = into.resolve()
+    if into.exists() and not into.is_file():
+        raise InvalidInput(f"out: {into} is no file")
+    fresh = into.with_name(f".{into.name}.new")
+    urls = (url,) if url else _monthly(published, time.time())
+    try:
+        found = _first_there(urls, lambda one: _fetch(one, fresh, say, sha256=wanted, bounds=bounds), say)
+        kind = _kind_of(fresh, found)
+        fresh.chmod(into.stat().st_mode & 0o777 if into.exists() else 0o644)  # the daemon may be somebody else
+        fresh.replace(into)
+        _sync_directory(into.parent)
+    except OSError as error:
+        raise CoxswainError(f"{into} cannot be put in place: {error.strerror}") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return found, kind
+
+
+def _monthly(published: str, now: float) -> tuple[str, ...]:
+    return tuple((published or PUBLISHED).format(month=month) for month in months(now))
+
+
+def _kind_of(fresh: Path, found: Fetched) -> str:
+    try:
+        return check_database(fresh)
+    except ValueError as error:
+        raise SourceFailure(f"what {shown(found.url)} sends cannot be used: {error}; the old one stays") from None
+
+
+def _first_there(urls: tuple[str, ...], get: Callable[[str], Fetched], say: Callable[[str], object]) -> Fetched:
     for url in urls[:-1]:
         try:
-            return _fetch(work, url, into, bounds)
+            return get(url)
         except NotThereError as error:
-            work.say(str(error))
-    return _fetch(work, urls[-1], into, bounds)
+            say(str(error))
+    return get(urls[-1])
 
 
-def _fetch(work: Work, url: str, into: Path, bounds: Bounds) -> Fetched:
-    work.say(f"fetching {shown(url)}")
+def _fetch(url: str, into: Path, say: Callable[[str], object], **more: Any) -> Fetched:
+    say(f"fetching {shown(url)}")
     try:
-        return fetch(url, into, sha256=work.params["sha256"], bounds=bounds, hold=work.hold, check=work.check)
+        return fetch(url, into, **more)
     except OSError as error:
         raise CoxswainError(f"{into.name} cannot be written: {error.strerror}", remedy="Is the disk full?") from None
 

@@ -24,6 +24,7 @@ One YAML file, `cox.yaml` in the working directory unless `--config` or `COX_CON
 - A running daemon takes over the keys marked *live* when it gets SIGHUP (`systemctl reload`, `cox config reload`); the
   others wait for its next start, and `cox config show --pending` names those that do. A file with a problem changes nothing.
 - The file need not hold what it does not change. An unknown key is an error, so a typing mistake never passes as a default.
+- A variable that begins with `COX_` and is no key goes unheeded: `cox config check`, the log and `cox doctor` tell of it.
 - Relative paths start at the file's directory.
 - `COX_CA_PASSPHRASE` and `COX_CA_PASSPHRASE_FILE` are read when `ca.key_source` is `passphrase`; with `credential` it is
   systemd's `$CREDENTIALS_DIRECTORY`. Secrets are masked in everything that is printed.

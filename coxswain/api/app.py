@@ -16,6 +16,7 @@ from coxswain.api.dispatch import Dispatcher, Place
 from coxswain.api.doors import Door
 from coxswain.api.headers import SecurityHeaders
 from coxswain.api.problems import dumps, handle_errors
+from coxswain.api.query import meaningful
 from coxswain.api.route import Route
 from coxswain.api.services import Services
 from coxswain.api.table import ROUTES
@@ -29,7 +30,7 @@ def create_app(services: Services, door: Door, pages: Iterable[Route] = ()) -> f
     app.req_options.strip_url_path_trailing_slash = True
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=dumps)
     handle_errors(app)
-    dispatcher = Dispatcher(services, door)
+    dispatcher = Dispatcher(services, door, meaningful(ROUTES))
     by_path = sorted((*ROUTES, *pages), key=lambda route: route.path)
     for path, routes in groupby(by_path, key=lambda route: route.path):
         app.add_route(path, Place(dispatcher, list(routes)))

@@ -27,6 +27,7 @@ __all__ = [
     "policy",
     "policy_change",
     "read_body",
+    "skim_body",
     "word",
 ]
 
@@ -54,14 +55,14 @@ _WORDS: dict[type[Any], str] = {str: "text", int: "a whole number", bool: "true 
 
 
 class Body:
-    """One JSON object, read key by key. Keys that are not ``declared`` are refused at once; where nothing is declared,
-    ``done`` refuses what nobody asked for.
+    """One JSON object, read key by key. Keys that are not ``declared``, in any case of their letters, are refused at once;
+    where nothing is declared, ``done`` refuses what nobody asked for.
     """
 
     def __init__(self, value: Any, where: str = "", declared: frozenset[str] | None = None) -> None:
         if not isinstance(value, dict):
             raise InvalidInput(f"{where or 'body'}: a JSON object is needed")
-        self._value: dict[str, Any] = value
+        self._value: dict[str, Any] = value if declared is None else _folded(value, declared)
         self._where = f"{where}." if where else ""
         self._asked: set[str] = set()
         self._declared = declared
@@ -163,6 +164,11 @@ def _short(value: Any) -> str:
     return str(value)[:80] if isinstance(value, (int, float)) else f"a value of type {type(value).__name__}"
 
 
+def _folded(value: dict[str, Any], declared: frozenset[str]) -> dict[str, Any]:
+    """``{"Name": …}`` is ``name`` to the existing controller, whose callers send it so (accounts-profiles.md 4.3)."""
+    return _object([(key if key in declared or key.lower() not in declared else key.lower(), v) for key, v in value.items()])
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -171,27 +177,53 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def read_body(request: falcon.Request, declared: frozenset[str] | None = None, *, most: int = MOST_BODY_BYTES) -> Body:
-    """The JSON object of a request; an absent body is an empty object.
+    """The JSON object of a request; an absent body, and null, are an empty object.
 
     Args:
         request: whose body is read.
         declared: the keys that it may have; None: whoever reads it says ``Body.done``.
         most: bytes.
     """
+    raw = _read(request, most)
+    value = _first_value(raw) if raw else None
+    return Body({} if value is None else value, declared=declared)
+
+
+def skim_body(request: falcon.Request, *, most: int) -> Body:
+    """The body of a request that takes none: what of it is a JSON object, else an empty one. Raises ``TooLarge``."""
+    raw = _read(request, most)
+    try:
+        value = _first_value(raw) if raw else None
+    except InvalidInput:
+        value = None
+    return Body(value if isinstance(value, dict) else {})
+
+
+def _read(request: falcon.Request, most: int) -> bytes:
     length = request.content_length or 0
     if length > most:
         raise TooLarge(f"body: {length} bytes are too many; at most {most}")
-    raw = request.bounded_stream.read(most + 1)
+    raw: bytes = request.bounded_stream.read(most + 1)
     if len(raw) > most:  # sent in chunks, so without a length
         raise TooLarge(f"body: more than {most} bytes are too many")
-    if not raw:
-        return Body({}, declared=declared)
+    return raw
+
+
+def _first_value(raw: bytes) -> Any:
+    """The JSON value that the bytes begin with; what follows goes unheeded, whatever it is (management-plane.md 3.1)."""
+    encoding = json.detect_encoding(raw)
     try:
-        value = json.loads(raw, object_pairs_hook=_object)
+        try:
+            text = raw.decode(encoding, "surrogatepass")
+        except UnicodeDecodeError as error:
+            text = raw[: error.start].decode(encoding, "surrogatepass")
+        return _DECODER.raw_decode(text.lstrip(" \t\r\n"))[0]
     except (ValueError, RecursionError):
         raise InvalidInput("body: this is not JSON") from None
-    return Body(value, declared=declared)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class Call:
         request: for what nothing below gives.
         path: the parts of the path that vary.
         body: the JSON object that came; empty where the route takes none.
+        query: the parameters of the query string, of those that the route takes.
         recorded: what was done is in the audit log; or a handler says that nothing had to be done.
     """
 
@@ -54,6 +55,7 @@ class Call:
         self.request = request
         self.path = path
         self.body = body
+        self.query: Mapping[str, Any] = request.params
         self.recorded = False
 
     @cached_property
@@ -81,15 +83,15 @@ class Call:
 
     def word(self, name: str) -> str | None:
         """A text; None if it is absent."""
-        return word(self.request.params, name)
+        return word(self.query, name)
 
     def number(self, name: str, default: int | None = None, *, low: int = 0, high: int = 2**53 - 1) -> int | None:
         """A whole number; ``default`` if it is absent."""
-        return integer(self.request.params, name, default, low=low, high=high)
+        return integer(self.query, name, default, low=low, high=high)
 
     def instant(self, name: str) -> int | None:
         """An RFC 3339 time as epoch microseconds; None if it is absent."""
-        return instant(self.request.params, name)
+        return instant(self.query, name)
 
     def limit(self, default: int = 100, high: int = 1_000) -> int:
         """How long a page may be: 0 and nothing mean ``default``, more than ``high`` is that (management-plane.md 3.2)."""

@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 
 import falcon
 
-from coxswain.api.bodies import Body, read_body
+from coxswain.api import query
+from coxswain.api.bodies import Body, read_body, skim_body
 from coxswain.api.call import Call
 from coxswain.api.doors import Door
 from coxswain.api.metrics import count_request
@@ -19,7 +20,7 @@ from coxswain.api.problems import dumps
 from coxswain.api.refusals import record_failure
 from coxswain.api.route import Reply, Route, Scope
 from coxswain.api.services import Services
-from coxswain.errors import CoxswainError, InvalidInput, Refused, Unavailable, door_of
+from coxswain.errors import CoxswainError, Refused, Unavailable, door_of
 
 __all__ = ["Dispatcher", "Place"]
 
@@ -30,11 +31,15 @@ _WAITING_FOR_NODES = 10
 
 
 class Dispatcher:
-    """Serves routes through one door. Thread-safe."""
+    """Serves routes through one door. Thread-safe.
 
-    def __init__(self, services: Services, door: Door) -> None:
+    ``meaningful``: the query parameters that some route takes (``coxswain.api.query``).
+    """
+
+    def __init__(self, services: Services, door: Door, meaningful: frozenset[str] = frozenset()) -> None:
         self._services = services
         self._door = door
+        self._meaningful = meaningful
         self._waiting = threading.BoundedSemaphore(_WAITING_FOR_NODES)
 
     def serve(self, route: Route, request: falcon.Request, response: falcon.Response, path: dict[str, str]) -> None:
@@ -42,7 +47,7 @@ class Dispatcher:
         call = Call(self._services, self._door, request, path, Body({}))
         status, began = 500, time.perf_counter()
         try:
-            value = self._answer(route, call)
+            value = self._answer(route, call, response)
             if route.audit and not call.recorded:
                 unaudited(route)
             render(request, response, route, value)
@@ -57,7 +62,7 @@ class Dispatcher:
         finally:
             count_request(route.method, route.path, status, time.perf_counter() - began)
 
-    def _answer(self, route: Route, call: Call) -> Any:
+    def _answer(self, route: Route, call: Call, response: falcon.Response) -> Any:
         request = call.request
         self._door.admit(request, unsafe=route.unsafe or route.from_own_pages)
         if route.scope is not Scope.NONE and call.who.scope < route.scope:
@@ -66,9 +71,14 @@ class Dispatcher:
                 f"{call.who.scope.word}",
                 remedy="Use a credential of a higher scope; see: cox tokens create --help",
             )
-        _check_query(route, request)
-        if route.unsafe:
-            call.body = read_body(request, frozenset((route.body or {}).get("properties", ())), most=route.max_body)
+        if request.params:
+            if ignored := query.beside(route, request.params, self._meaningful):
+                response.set_header(query.IGNORED, query.names(ignored))
+            call.query = query.given(route, request.params)
+        if route.body is not None:
+            call.body = read_body(request, frozenset(route.body.get("properties", ())), most=route.max_body)
+        elif route.unsafe:
+            query.refuse_in_body(route, skim_body(request, most=route.max_body))
         return self._call(route, call)
 
     def _call(self, route: Route, call: Call) -> Any:
@@ -100,18 +110,9 @@ def render(request: falcon.Request, response: falcon.Response, route: Route, val
     elif route.returns is not None:
         response.text, response.content_type = dumps(reply.value), "application/json"
     if reply.after is not None:
-        query = urlencode({**request.params, "after": str(reply.after)})
-        response.append_header("Link", f'<{request.path}?{query}>; rel="next"')
-
-
-def _check_query(route: Route, request: falcon.Request) -> None:
-    if not request.params:
-        return
-    accepted = {param.name for param in route.query}
-    for name in request.params:
-        if name not in accepted:
-            known = ", ".join(sorted(accepted)) or "none"
-            raise InvalidInput(f"{name[:80]!a}: unknown parameter; accepted are {known}")
+        taken = {param.name: request.params[param.name] for param in route.query if param.name in request.params}
+        next_page = urlencode({**taken, "after": str(reply.after)})
+        response.append_header("Link", f'<{request.path}?{next_page}>; rel="next"')
 
 
 class Place:
@@ -121,6 +122,9 @@ class Place:
         allowed = [route.method for route in routes]
         for route in routes:
             setattr(self, f"on_{route.method.lower()}", _responder(dispatcher, route))
+            if route.method == "GET" and route.ends:  # Falcon leaves the body out
+                self.on_head = _responder(dispatcher, route)
+                allowed.append("HEAD")
         if "OPTIONS" not in allowed:
             self.on_options = _refuse_method(allowed)
 

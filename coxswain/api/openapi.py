@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from coxswain.api.query import IGNORED
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import COMPONENTS, Json
 
@@ -61,6 +62,7 @@ def document(routes: Iterable[Route], version: str) -> Json:
         "paths": paths,
         "components": {
             "schemas": {"Problem": PROBLEM, **COMPONENTS},
+            "headers": {"Ignored": _IGNORED},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API token: cox tokens create"},
                 "session": {"type": "apiKey", "in": "cookie", "name": "cox_session", "description": "Set by a login"},
@@ -153,13 +155,19 @@ def _response(route: Route, status: int) -> Json:
     return {"description": SENTENCES[status], "content": content}
 
 
+_IGNORED: Json = {
+    "description": "parameters of the query string that mean nothing here and went unheeded, percent-encoded",
+    "schema": {"type": "string"},
+}
+
+
 def _success(route: Route) -> Json:
-    found: Json = {"description": "done"}
+    found: Json = {"description": "done", "headers": {IGNORED: {"$ref": "#/components/headers/Ignored"}}}
     if route.returns is not None:
         found["content"] = {route.media_type: {"schema": route.returns}}
     elif route.media_type != "application/json":
         found["content"] = {route.media_type: {"schema": {"type": "string"}}}
     if route.returns is not None and route.returns.get("type") == "array":
         link = {"description": 'rel="next": the address of the next page', "schema": {"type": "string"}}
-        found["headers"] = {"Link": link}
+        found["headers"]["Link"] = link
     return found

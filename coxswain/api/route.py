@@ -73,8 +73,9 @@ class Route:
         returns: JSON schema of the answer; None: no body.
         status: of success.
         also: further statuses, beside those that every route may answer (``coxswain.api.openapi``).
-        body: JSON schema (``schema.obj``) of the request's body; None: there is none. Other keys are refused.
-        query: the parameters of the query string; others are refused.
+        body: JSON schema (``schema.obj``) of the request's body, of which other keys are refused; None: whatever comes goes
+            unheeded.
+        query: the parameters of the query string; ``coxswain.api.query`` says what becomes of others.
         media_type: of the answer, if not JSON.
         waits_for_node: it may take as long as a node does; only so many of these run at once.
         max_body: bytes.
@@ -104,3 +105,8 @@ class Route:
     def unsafe(self) -> bool:
         """Whether it may change something (RFC 9110, section 9.2.1)."""
         return self.method not in ("GET", "HEAD")
+
+    @property
+    def ends(self) -> bool:
+        """Whether its answer does; that of a live stream does not."""
+        return self.status != 101 and self.media_type != "text/event-stream"

@@ -23,6 +23,8 @@ _IDLE_S = 30.0
 """A connection that was not used for this long is not used again; the daemon closes them after 120 s."""
 
 _NO_JSON = object()
+_IGNORED = "Cox-Ignored-Parameters"
+"""What the API calls ``coxswain.api.query.IGNORED``, which is too much to import for every command."""
 
 _SIMPLE = re.compile(
     r"""(?P<indent>[ ]*)(?:
@@ -158,6 +160,14 @@ class Client:
             raise RemoteError(f"{name} answers that it is at {where[:200]}", status=response.status, exit_code=2)
         if answer is _NO_JSON:
             raise RemoteError(f"what answers on {name} is no coxswain", status=response.status, exit_code=1)
+        if ignored := response.getheader(_IGNORED):
+            done = "" if method == "GET" else "this was done, but "
+            raise RemoteError(
+                f"{done}the daemon on {name} does not know {ignored[:200]} of {method} {place}",
+                status=response.status,
+                exit_code=1,
+                remedy="It is probably older than this cox; see: cox version --daemon",
+            )
         return answer
 
     def lines(self, path: str, headers: dict[str, str], silence_s: float) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Configuration: one YAML file, overridden by the environment, checked as a whole.
 
 Precedence, low to high: default, preset of the posture, file, environment (``COX_``, and ``__`` for dots). Presets apply at
-load, so that a trimmed file loses nothing. Unknown keys are errors. All problems are reported at once.
+load, so that a trimmed file loses nothing. Unknown keys are errors in the file, which is ours alone, and warnings in the
+environment, which is not. All problems are reported at once.
 """
 
 from __future__ import annotations
@@ -58,11 +59,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Config:
-    """A sound configuration. ``values`` holds every key; paths in it are absolute, empty ones empty."""
+    """A sound configuration. ``values`` holds every key; paths in it are absolute, empty ones empty. ``unheeded``: a
+    sentence for each variable that looks like a key and is none.
+    """
 
     path: Path
     values: Mapping[str, Any] = field(repr=False)
     origins: Mapping[str, Origin] = field(repr=False, default_factory=dict)
+    unheeded: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -108,7 +112,8 @@ class Config:
 
     def warnings(self) -> list[str]:
         """What is accepted, but should be known: keys without effect, files that are not there, and what could be safer."""
-        found = [
+        found = [f"{sentence}; it goes unheeded" for sentence in self.unheeded]
+        found += [
             f"{key.name} ({self.origin(key.name).where}): has no effect: {key.idle}"
             for key in KEYS
             if key.idle and self.origin(key.name).kind in ("file", "environment")
@@ -164,6 +169,7 @@ def _check(raw: bytes, path: Path, environ: Mapping[str, str]) -> tuple[Config, 
         elif name not in _SECTIONS or not found.section:
             problems.append(_unknown(name, origin))
     in_file = {name: value for name, (value, _) in given.items()}
+    unheeded = []
     for variable, text in sorted(environ.items()):
         if not variable.startswith("COX_") or variable in _FOREIGN_ENV:
             continue
@@ -171,7 +177,9 @@ def _check(raw: bytes, path: Path, environ: Mapping[str, str]) -> tuple[Config, 
         if name in _BY_NAME:
             given[name] = (_from_text(_BY_NAME[name], text), f"environment {variable}")
         else:
-            problems.append(_unknown(name, f"environment {variable}"))
+            unheeded.append(
+                _unknown(name, f"environment {variable[:100] if variable.isprintable() else ascii(variable[:100])}")
+            )
     posture = given.get("posture", ("", ""))[0]
     known = isinstance(posture, str) and posture in POSTURES
     values: dict[str, Any] = {}
@@ -196,7 +204,7 @@ def _check(raw: bytes, path: Path, environ: Mapping[str, str]) -> tuple[Config, 
     problems += together(values, refused)
     if problems:
         raise ConfigProblems(str(path), problems)
-    return Config(path.absolute(), values, origins), in_file
+    return Config(path.absolute(), values, origins, tuple(unheeded)), in_file
 
 
 def _origin(key: Key, origin: str, posture: Any) -> Origin:

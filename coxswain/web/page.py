@@ -116,7 +116,7 @@ def fragment(
         seen = call.number("seen")
         if personal:
             return Reply(raw=make(), media_type=HTML)
-        asked = tuple(sorted((name, str(value)) for name, value in call.request.params.items() if name != "seen"))
+        asked = tuple(sorted((name, str(value)) for name, value in call.query.items() if name != "seen"))
         key = (call.request.path, asked, call.who.scope)
         return Reply(raw=call.services.renderings.get(key, seen, make), media_type=HTML)
 

@@ -7,7 +7,8 @@ import functools
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,53 @@ def test_the_command_shows_what_it_did_and_what_goes_before(controller: Controll
     check_database(controller.home / UPDATED)
     refused = CliRunner().invoke(cli, ["geoip", "update", "--url", "http://x/y", *config])
     assert refused.exit_code == 2
+
+
+# -- into a file, without a daemon
+
+
+@pytest.fixture
+def alone(tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """``cox geoip update --out FILE …`` where no daemon runs and no configuration is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("coxswain.geoip_update.PUBLISHED", files.url + "/{month}.gz")
+    return lambda *more: CliRunner().invoke(cli, ["geoip", "update", "--out", "cities.mmdb", *more])
+
+
+def test_the_published_one_comes_into_a_file_of_ones_own(alone: Callable[..., Any], files: Files, tmp_path: Path) -> None:
+    this, before = months(time.time())
+    files.give(f"/{before}.gz", packed(tmp_path, NEW))
+    done = alone()
+    assert done.exit_code == 0, done.output
+    assert files.asked == [f"/{this}.gz", f"/{before}.gz"]
+    assert "DB-IP" in done.output and "geoip_db" in done.output
+    assert check_database(tmp_path / "cities.mmdb") == "DBIP-City-Lite"
+    assert (tmp_path / "cities.mmdb").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_url_comes_into_a_file_and_a_link_stays_a_link(alone: Callable[..., Any], files: Files, tmp_path: Path) -> None:
+    content = packed(tmp_path, NEW, "GeoLite2-City")
+    write_mmdb(tmp_path / "real.mmdb", OLD)
+    (tmp_path / "real.mmdb").chmod(0o640)
+    (tmp_path / "cities.mmdb").symlink_to("real.mmdb")
+    digest = hashlib.sha256(content).hexdigest()
+    done = alone("--url", files.give("/x", content) + "?license_key=verysecret", "--sha256", digest, "--json")
+    assert done.exit_code == 0 and "verysecret" not in done.output
+    assert json.loads(done.stdout)["sha256"] == digest and json.loads(done.stdout)["source"] == "GeoLite2-City"
+    assert (tmp_path / "cities.mmdb").is_symlink() and check_database(tmp_path / "real.mmdb") == "GeoLite2-City"
+    assert (tmp_path / "real.mmdb").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("what", ["noise", "digest", "plain http", "directory", "nowhere"])
+def test_whatever_is_wrong_the_file_of_ones_own_stays(
+    alone: Callable[..., Any], files: Files, tmp_path: Path, what: str
+) -> None:
+    write_mmdb(tmp_path / "cities.mmdb", OLD)
+    before = (tmp_path / "cities.mmdb").read_bytes()
+    content = b"no database" if what == "noise" else packed(tmp_path, NEW)
+    digest = "0" * 64 if what == "digest" else hashlib.sha256(content).hexdigest()
+    more = ["--url", files.give("/x", content), *(("--sha256", digest) if what != "plain http" else ())]
+    more += {"directory": ["--out", "."], "nowhere": ["--out", "no/such/place.mmdb"]}.get(what, [])
+    done = alone(*more)
+    assert done.exit_code not in (0, 3), done.output
+    assert (tmp_path / "cities.mmdb").read_bytes() == before and not list(tmp_path.glob(".*.new"))

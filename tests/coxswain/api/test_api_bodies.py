@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import falcon.testing
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from coxswain.api.bodies import Body, instant, integer, peer_change, policy, read_body, word
+from coxswain.api.bodies import Body, instant, integer, peer_change, policy, read_body, skim_body, word
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy, Protocol
 
@@ -43,12 +46,14 @@ def test_an_unknown_key_is_named_with_those_that_are_known() -> None:
     [
         (b"{", "not JSON"),
         (b"\xff\xfe{}", "not JSON"),
-        (b'{"a": 1} {"b": 2}', "not JSON"),
+        (b"\n", "not JSON"),
+        (b'{"a": 1', "not JSON"),
+        (b'{"a": "\xff"}', "not JSON"),
+        (b'\xef\xbb\xbf{"a": "\xff"}', "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b'{"a": ' * 100_000, "not JSON"),
         (b"[]", "a JSON object is needed"),
         (b'"text"', "a JSON object is needed"),
-        (b"null", "a JSON object is needed"),
         (b'{"a": 1, "a": 2}', "'a': stands twice"),
         (b'{"x": {"a": 1, "b": 1, "a": 2}}', "'a': stands twice"),
     ],
@@ -60,6 +65,37 @@ def test_what_is_no_json_object_is_refused(raw: bytes, complaint: str) -> None:
 
 def test_an_absent_body_is_an_empty_object() -> None:
     body(b"").done()
+    body(b"null").done()
+
+
+@pytest.mark.parametrize("after", [b"\n", b"\r\n\r\n", b' {"b": 2}', b"}", b" and words", b"\xff\x00"])
+def test_what_follows_the_value_goes_unheeded(after: bytes) -> None:
+    """management-plane.md 3.1."""
+    read = body(b' \r\n{"a": 1}' + after)
+    assert read.need("a", int) == 1
+    read.done()
+
+
+def test_keys_of_routes_come_in_any_case() -> None:
+    """accounts-profiles.md 4.3: as the existing controller reads them."""
+
+    def read(raw: str) -> Body:
+        return read_body(falcon.testing.create_req(method="POST", body=raw), frozenset({"name", "ssh_host"}))
+
+    found = read('{"Name": "x", "SSH_Host": "h"}')
+    assert (found.need("name", str), found.need("ssh_host", str)) == ("x", "h") and "name" in found
+    with pytest.raises(InvalidInput, match="'name': stands twice"):
+        read('{"Name": "x", "name": "y"}')
+    with pytest.raises(InvalidInput, match="Nmae: unknown key"):
+        read('{"Nmae": "x"}')
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_any_bytes_are_an_object_or_refused(raw: bytes) -> None:
+    with contextlib.suppress(InvalidInput):
+        body(raw)
+    request = falcon.testing.create_req(method="DELETE", body=raw)
+    assert skim_body(request, most=1_000) is not None, "of what takes no body, none is bad"
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,12 @@ def test_a_csr_gives_its_key_and_nothing_else(controller: Controller) -> None:
         ("GET", "/api/sessions/history?active=maybe", None, "active: "),
         ("GET", "/api/sessions?device=%00", None, "device: "),
         ("GET", "/api/sessions?limit=1&limit=2", None, "limit: "),
-        ("GET", "/api/sessions?limt=1", None, "'limt': unknown parameter; accepted are after, country, device, "),
+        (
+            "GET",
+            "/api/sessions?limt=1",
+            None,
+            "'limt': unknown parameter; did you mean limit?; accepted are after, country, ",
+        ),
         ("GET", "/api/events/recent?after=-1", None, "after: "),
         ("GET", "/api/audit?after=x", None, "after: "),
     ],

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coxswain.api.query import IGNORED
 from coxswain.cli.client import Client, RemoteError, _simple_values, config_path, socket_path
 from coxswain.config import check
 from coxswain.errors import CoxswainError, DaemonNotRunning, DeadlineExceeded, InvalidInput
@@ -106,6 +107,17 @@ def test_an_error_carries_what_the_daemon_said(tmp_path: Path) -> None:
     with answering(tmp_path / "s", lambda c: c.sendall(head + body)), pytest.raises(RemoteError) as caught:
         Client(tmp_path / "s").get("/")
     assert (str(caught.value), caught.value.remedy, caught.value.exit_code, caught.value.status) == ("no", "do", 5, 409)
+
+
+def test_a_daemon_that_lets_a_filter_go_unheeded(tmp_path: Path) -> None:
+    """An older one answers a newer command with everything."""
+    path = tmp_path / "control.sock"
+    answer = f"HTTP/1.1 200 OK\r\n{IGNORED}: hue\r\nContent-Length: 2\r\n\r\n[]".encode()
+    for method, done in (("GET", ""), ("DELETE", "this was done, but ")):
+        with answering(path, lambda c: c.sendall(answer)), pytest.raises(RemoteError) as caught:
+            Client(path).call(method, "/api/nodes?hue=red")
+        assert str(caught.value) == f"{done}the daemon on {path} does not know hue of {method} /api/nodes"
+        path.unlink()
 
 
 def test_which_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

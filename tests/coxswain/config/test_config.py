@@ -251,11 +251,26 @@ def test_an_empty_section_and_an_empty_file_are_fine(read: Any) -> None:
     assert read("", COX_POSTURE="personal")["posture"] == "personal"
 
 
-def test_unknown_variables_are_problems_and_foreign_ones_are_not(wrong: Any, read: Any) -> None:
-    assert wrong(P, COX_LOGLEVEL="x") == ["loglevel (environment COX_LOGLEVEL): unknown key; did you mean log.level?"]
-    assert "is a section" in wrong(P, COX_LOG="x")[0]
+def test_variables_that_are_no_keys_are_told_and_keep_nothing_from_starting(read: Any) -> None:
+    """Whoever starts the daemon has not made all of its environment (management-plane.md 1.1: unknown keys are ignored)."""
+
+    def told(**environ: str) -> list[str]:
+        config = read(P, **environ)
+        assert config.values == read(P).values
+        return [warning for warning in config.warnings() if "COX_" in warning]
+
+    assert told(COX_LOGLEVEL="hunter2") == [
+        "loglevel (environment COX_LOGLEVEL): unknown key; did you mean log.level?; it goes unheeded"
+    ]
+    assert told(COX_LOG="x") == ["log (environment COX_LOG): is a section; it holds keys, not a value; it goes unheeded"]
+    assert told(COX_SERVICE_HOST="10.0.0.1", COX_PORT_8443_TCP="tcp://10.0.0.1:8443", COX_="") != []
+    (strange,) = told(**{"COX_\x1b[2J": "x"})
+    assert strange.isprintable()
+    assert told(COX_CONFIG="elsewhere", COX_CA_PASSPHRASE="x", PATH="/bin", COX_BACKUP_PASSPHRASE="x") == []
+
+
+def test_a_key_with_a_value_that_it_does_not_take_is_a_problem_in_the_environment_too(wrong: Any) -> None:
     assert "environment COX_NODE__SSH_PORT" in wrong(P, COX_NODE__SSH_PORT="x")[0]
-    read(P, COX_CONFIG="elsewhere", COX_CA_PASSPHRASE="x", PATH="/bin")
 
 
 def test_secrets_are_never_shown(read: Any, wrong: Any) -> None:

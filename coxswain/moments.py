@@ -9,7 +9,7 @@ import re
 
 __all__ = ["FORMS", "moment"]
 
-FORMS = "like 30m, 24h, 7d or 1h30m, nor like 2026-01-02 or 2026-01-02T03:04:05Z"
+FORMS = "like 30m, 24h or 7d, nor like 2026-01-02 or 2026-01-02T03:04:05Z"
 """For the sentence that something is neither …"""
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

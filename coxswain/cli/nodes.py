@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from coxswain.cli.endpoints import endpoints
+from coxswain.cli.machines import Login, login_options, reached
 from coxswain.cli.node_agents import OF_AGENTS
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
 from coxswain.cli.output import (
@@ -57,19 +58,21 @@ for _command in (endpoints, *OF_AGENTS):
 @click.option("--region", default="", help="Free text, e.g. fra; default: that of the machine.")
 @click.option("--public-ip", default="", help="Where clients connect, if not at HOST (with --addr).")
 @click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this SSH connection, comma-separated.")
+@login_options
 @source_options
 @wait_option
 def add(  # noqa: PLR0917
-    config: str | None, host: str, server: str, addr: str, name: str, region: str, public_ip: str, via: str, binary: str,
-    url: str, sha256: str, *, wait: bool, as_json: bool,
+    config: str | None, host: str, server: str, addr: str, name: str, region: str, public_ip: str, via: str, user: str,
+    port: int, host_key: str, binary: str, url: str, sha256: str, *, accept_new_host_key: bool, wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Onboard a node on a machine over SSH; with --addr, only take one into the inventory."""
+    login = Login(user, port, host_key, accept_new_host_key)
+    if addr and login.given:
+        raise InvalidInput("addr: there is no SSH with it, so no --user, --port, --host-key")
     if addr:
         _add_by_hand(config, name or host, addr, region, public_ip, as_json=as_json)
         return
-    key = server or host
-    if not key:
-        raise InvalidInput("host: a machine is needed", remedy="Onboard one first: cox servers add ADDRESS")
+    key = reached(config, host, server, login, region=region, via=via, as_json=as_json)
     body: dict[str, Any] = {"role": "node", "name": name, "region": region} | source_body(binary, url, sha256)
     if via:
         body["route"] = [relay.strip() for relay in via.split(",")]

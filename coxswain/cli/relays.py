@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import click
 
+from coxswain.cli.machines import Login, login_options, reached
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
 from coxswain.cli.output import (
     Group,
@@ -47,17 +48,17 @@ def relays() -> None:
 @click.option("--onion-port", default=8457, show_default=True, type=click.IntRange(1, 65_535))
 @click.option("--no-ingress", is_flag=True, help="No tunnel for clients; needs --egress.")
 @click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this SSH connection, comma-separated.")
+@login_options
 @source_options
 @wait_option
 def add(  # noqa: PLR0917
     config: str | None, host: str, server: str, name: str, region: str, endpoint: str, hostname: str, egress_port: int,
-    egress_hop: int, onion_port: int, via: str, binary: str, url: str, sha256: str, *, egress: bool, onion: bool,
-    no_ingress: bool, wait: bool, as_json: bool,
+    egress_hop: int, onion_port: int, via: str, user: str, port: int, host_key: str, binary: str, url: str, sha256: str, *,
+    accept_new_host_key: bool, egress: bool, onion: bool, no_ingress: bool, wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Onboard a relay on a machine over SSH."""
-    key = server or host
-    if not key:
-        raise InvalidInput("host: a machine is needed", remedy="Onboard one first: cox servers add ADDRESS")
+    login = Login(user, port, host_key, accept_new_host_key)
+    key = reached(config, host, server, login, region=region, via=via, as_json=as_json)
     body: dict[str, Any] = {
         "role": "relay",
         "name": name,

@@ -8,13 +8,12 @@ from urllib.parse import quote
 
 import click
 
-from coxswain.cli.operations import ask_password, begin, wait_option
+from coxswain.cli.machines import COMPARE, Login, onboard
+from coxswain.cli.operations import ask_password, wait_option
 from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput, Refused
 
 __all__ = ["servers", "ssh_key"]
-
-_COMPARE = "Compare it with what this prints on the host's console: ssh-keygen -lf /etc/ssh/ssh_host_{}_key.pub"
 
 
 @click.command("ssh-key")
@@ -57,42 +56,15 @@ def add(  # noqa: PLR0917
     """
     if key and password:
         raise InvalidInput("key, password: one of them is enough")
-    asking = client(config)
-    where: dict[str, Any] = {"ssh_host": host} | ({"ssh_port": port} if port else {})
-    if via:
-        where["route"] = [relay.strip() for relay in via.split(",")]
-    if not host_key and not accept_new_host_key:
-        host_key = _confirmed(asking.post("/api/servers/host-key", where), host)
-    body = where | {"host_key": host_key, "accept_new_host_key": accept_new_host_key, "name": name, "region": region}
-    if user:
-        body["ssh_user"] = user
-    if password or not (key or not sys.stdin.isatty()):
-        body["password"] = ask_password()
-    done = begin(config, "/api/servers", {k: v for k, v in body.items() if v}, wait=wait, as_json=as_json)
-    server = next(s for s in asking.get("/api/servers") if s["id"] == done["data"]["server_id"])
+    how = Login(user, port, host_key, accept_new_host_key)
+    secret = ask_password if password or not (key or not sys.stdin.isatty()) else None
+    server = onboard(config, host, how, name=name, region=region, via=via, secret=secret, wait=wait, as_json=as_json)
     if as_json:
         print_json(server)
         return
     click.echo()
     _print(server)
     click.echo(f"\nNext: cox nodes add --server {server['name']}")
-
-
-def _confirmed(shown: dict[str, Any], host: str) -> str:
-    """Asks the operator; a key that is pinned already needs no question."""
-    fingerprint: str = shown["host_key"]
-    if shown["known"]:
-        return fingerprint
-    kind = shown["type"].removeprefix("ssh-").partition("-")[0]
-    click.echo(f"{clean(host)} shows the host key {clean(fingerprint)} ({clean(shown['type'])}).", err=True)
-    click.echo(_COMPARE.format(kind), err=True)
-    if not sys.stdin.isatty():
-        raise Refused(
-            f"{host}: nobody is there to confirm its host key {fingerprint}",
-            remedy=f"Say --host-key {fingerprint} if it is the right one, or --accept-new-host-key.",
-        )
-    click.confirm("Is it the same?", abort=True, err=True)
-    return fingerprint
 
 
 @servers.command("list")
@@ -147,7 +119,7 @@ def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> N
     found = next((s for s in asking.get("/api/servers") if server in (s["id"], s["name"], s["ssh_host"])), None)
     if found is not None and found["offered_host_key"] and not host_key:
         click.echo(f"known: {found['host_key']}\nshown: {found['offered_host_key']}", err=True)
-        click.echo(_COMPARE.format("*"), err=True)
+        click.echo(COMPARE.format("*"), err=True)
         if not sys.stdin.isatty():
             raise Refused("trust: there is nobody to ask", remedy=f"Say --host-key {found['offered_host_key']}")
         click.confirm("Is the shown one the host's?", abort=True, err=True)

@@ -43,6 +43,22 @@ def test_from_an_address_to_a_node_and_back_as_an_operator_does_it(rig, cox):
     assert "There are no machines yet" in cox("servers", "list")
 
 
+def test_a_machine_that_is_not_known_yet_is_taken_in_by_the_way(rig, cox):
+    """``cox nodes add HOST --user … --port …`` of the existing controller (management-plane.md 2)."""
+    machine = rig.machine()
+    machine.authorized_keys.write_text(cox("ssh-key"))
+    add = ("nodes", "add", machine.address, "--user", "root", "--region", "fra", "--binary", rig.agent(version="0.3.1"))
+    refused = cox(*add, code=6)
+    assert machine.fingerprint in refused and "There are no machines yet" in cox("servers", "list")
+    added = cox(*add, "--name", "fra-1", "--host-key", machine.fingerprint)
+    assert "take it into the inventory" in added and "prove the link" in added
+    (server,) = json.loads(cox("servers", "list", "--json"))
+    assert (server["ssh_host"], server["ssh_user"], server["region"]) == (machine.address, "root", "fra")
+    said = cox("relays", "add", machine.address, "--user", "somebody", code=2)
+    assert f"user: {machine.address} is known with root, not somebody" in said
+    assert "takes no --user" in cox("nodes", "add", "--server", server["name"], "--port", "22", code=2)
+
+
 def test_a_failure_in_the_terminal_says_what_to_do(rig, cox):
     machine = rig.machine()
     said = cox("servers", "add", machine.address, "--key", "--accept-new-host-key", code=8)

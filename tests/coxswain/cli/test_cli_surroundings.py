@@ -46,12 +46,18 @@ def writes(request: pytest.FixtureRequest) -> list[str]:
     return words
 
 
-def test_a_device_stays_a_device(cox: Callable[..., Result], writes: list[str], tmp_path: Path) -> None:
-    nothing = tmp_path / "null"
-    os.mknod(nothing, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-    cox(*writes, "--out", str(nothing))
-    assert stat.S_ISCHR(nothing.stat().st_mode)
-    assert list(tmp_path.iterdir()) == [nothing]
+def test_what_is_no_file_stays_what_it_is(cox: Callable[..., Result], writes: list[str], tmp_path: Path) -> None:
+    """A device was replaced by a file; a pipe needs no root to show it, and nothing is lost if it is again."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        cox(*writes, "--out", str(pipe))
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert os.read(reader, 1 << 16)
+    finally:
+        os.close(reader)
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_full_device_is_named(cox: Callable[..., Result], writes: list[str]) -> None:

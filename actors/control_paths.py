@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from actors.supervision import Context
+from actors.supervision import Context, Pending
 from coxswain.audit import record
 from coxswain.control_path.model import DIRECT, ControlPath, check_hops, resolve
 from coxswain.control_path.routes import Routes
@@ -36,7 +36,7 @@ _SAY_DIRECT = (
 
 
 class ReadRouteAgain:
-    """``servers`` to itself: the route could not be read."""
+    """``servers`` to itself: the route could not be read. There is one of them at most."""
 
 
 class ControlPaths:
@@ -46,6 +46,7 @@ class ControlPaths:
         self._context = context
         self._store = store
         self._routes = routes
+        self._again = Pending(context)
         self._handlers: dict[type, Callable[[Any], Any]] = {
             m.ListControlPaths: lambda _: self._list(),
             m.GetRouteState: lambda _: self._state(),
@@ -66,6 +67,7 @@ class ControlPaths:
 
     def refresh(self) -> None:
         """Takes over the route that the store says. Where that cannot be read, nobody dials until it can."""
+        self._again.cancel()
         before, was_refused = self._routes.number, self._routes.is_refused
         try:
             with self._store.read() as tx:
@@ -78,7 +80,7 @@ class ControlPaths:
         except CoxswainError as error:
             self._routes.refuse(Unavailable(f"the control path cannot be read: {error}; nothing is dialled"))
             self._context.log.warning("the control path cannot be read: %s", error)
-            self._context.after(_RETRY_S, ReadRouteAgain())
+            self._again.after(_RETRY_S, ReadRouteAgain())
         if self._routes.number != before or (was_refused and not self._routes.is_refused):
             self._context.tell("node_links", m.RouteChanged())  # of the same number: who waits for it dials at once
 

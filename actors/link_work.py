@@ -83,7 +83,7 @@ class Work:
                 return
             error = future.exception()
             result = None if error is not None else future.result()
-            told = self._context.tell_self(Done(generation, operation, result, error))
+            told = self._context.tell_self_surely(Done(generation, operation, result, error))
             if not told and operation is Operation.OPEN:
                 self._unwanted(future)
 

@@ -269,7 +269,7 @@ class NodeLink(Actor):
         generation = self._doing.generation
 
         def on_end(reason: str) -> None:
-            self.context.tell_self(StreamEnded(generation, reason))
+            self.context.tell_self_surely(StreamEnded(generation, reason))
 
         self._doing.start(Operation.OPEN, open_connection(self._dialer, self._funnel, target, on_end))
 

@@ -8,7 +8,7 @@ from typing import Any
 from actors.accounts import invites, issuing, sync
 from actors.accounts.server import SyncCall, SyncServer
 from actors.accounts.state import AccountsState
-from actors.supervision import Actor, Context
+from actors.supervision import Actor, Context, Pending
 from coxswain.errors import CoxswainError, StoreUnavailable, Unavailable
 from coxswain.keyring import Keyring
 from coxswain.messages import enrolment as m
@@ -35,7 +35,7 @@ class _Purge:
 
 
 class _Serve:
-    """To itself: AccountSync is not served as it should be."""
+    """To itself: AccountSync is not served as it should be. There is one of them at most."""
 
 
 class _Served:
@@ -54,6 +54,7 @@ class Accounts(Actor):
         super().__init__(context)
         self._state = AccountsState(context, store, keyring, settings)
         self._server = server
+        self._again = Pending(context)
 
     def started(self) -> None:
         self.context.after(_PURGE_EVERY_S / 10, _Purge())
@@ -90,11 +91,12 @@ class Accounts(Actor):
 
     def _serve(self) -> None:
         """Has it served, or tries again later: invites work without it."""
+        self._again.cancel()
         if not self._state.settings["accounts.sync"]:
             return
         try:
             credentials: GrpcCredentials = self.context.ask("certificate_authority", GetGrpcCredentials(), deadline=_CA_S)
-            begun = self._server.serve(credentials, self.context.tell_self)
+            begun = self._server.serve(credentials, self.context.tell_self, self._tell_fell)
         except CoxswainError as error:
             self._served(error)
             return
@@ -102,12 +104,17 @@ class Accounts(Actor):
 
     def _tell_served(self, begun: Future[None]) -> None:
         """On the loop's thread."""
-        self.context.tell_self(_Served(None if begun.cancelled() else begun.exception()))
+        ended = Unavailable("the I/O loop ended")  # perhaps before the server knew what it would go on with on the next one
+        self.context.tell_self_surely(_Served(ended if begun.cancelled() else begun.exception()))
+
+    def _tell_fell(self, error: BaseException) -> None:
+        """On the loop's thread: a new loop could not go on with it."""
+        self.context.tell_self_surely(_Served(error))
 
     def _served(self, error: BaseException | None) -> None:
         if error is not None:
             self.context.log.error("AccountSync is not served: %s", error)
-            self.context.after(_TRY_AGAIN_S, _Serve())
+            self._again.after(_TRY_AGAIN_S, _Serve())
 
     def _answer(self, call: SyncCall) -> None:
         """Whatever happens, the caller hears of it; what is not expected ends this incarnation as everywhere."""

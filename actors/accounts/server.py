@@ -74,6 +74,7 @@ class SyncServer:
         self._credentials: GrpcCredentials | None = None
         self._fresh: grpc.ServerCertificateConfiguration | None = None
         self._deliver: Callable[[SyncCall], bool] = _nobody
+        self._fell: Callable[[BaseException], object] = _log_failure
         self._turn = asyncio.Lock()
         self._again: asyncio.Future[None] | None = None
         self._waiting: set[asyncio.Future[Any]] = set()
@@ -84,8 +85,8 @@ class SyncServer:
         self._turn = asyncio.Lock()
         self._waiting = set()
         if self._credentials is not None:
-            self._again = asyncio.ensure_future(self._serve(self._credentials, self._deliver))
-            self._again.add_done_callback(_log_failure)
+            self._again = asyncio.ensure_future(self._serve(self._credentials, self._deliver, self._fell))
+            self._again.add_done_callback(self._on_again)
 
     async def let_go(self) -> None:
         """Before a loop ends, or the core writes into memory that is another's (``IoLoop.on_stop``)."""
@@ -94,20 +95,32 @@ class SyncServer:
             if server is not None:
                 await server.stop(None)
 
-    def serve(self, credentials: GrpcCredentials, deliver: Callable[[SyncCall], bool]) -> Future[None]:
+    def serve(
+        self,
+        credentials: GrpcCredentials,
+        deliver: Callable[[SyncCall], bool],
+        fell: Callable[[BaseException], object],
+    ) -> Future[None]:
         """Calls go to ``deliver`` from now on, which must not block; False: it could not be delivered. A server that runs is
-        kept, and shows the new certificate to who connects from now on. Any thread.
+        kept, and shows the new certificate to who connects from now on. ``fell`` is told, on the loop's thread, if it cannot
+        be served any more on a later loop; nobody tries again by himself. Any thread.
 
         The future fails with ``CoxswainError`` or ``OSError`` if nothing can be served there.
         """
-        return self._io.submit(self._serve(credentials, deliver))
+        return self._io.submit(self._serve(credentials, deliver, fell))
 
     def halt(self) -> Future[None]:
         """Ends the server, if one runs."""
         return self._io.submit(self._halt())
 
-    async def _serve(self, credentials: GrpcCredentials, deliver: Callable[[SyncCall], bool]) -> None:
+    async def _serve(
+        self,
+        credentials: GrpcCredentials,
+        deliver: Callable[[SyncCall], bool],
+        fell: Callable[[BaseException], object],
+    ) -> None:
         async with self._turn:
+            self._fell = fell
             if deliver != self._deliver:
                 self._deliver = deliver
                 self._give_up()
@@ -115,6 +128,11 @@ class SyncServer:
             self._fresh = _configuration(credentials)
             if self._server is None:
                 self._server = await self._start(self._fresh)
+
+    def _on_again(self, done: asyncio.Future[None]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            self._fell(error)
 
     def _give_up(self) -> None:
         """What an earlier incarnation was asked, nobody answers any more."""
@@ -244,10 +262,8 @@ def _configuration(credentials: GrpcCredentials) -> grpc.ServerCertificateConfig
     )
 
 
-def _log_failure(done: asyncio.Future[None]) -> None:
-    error = None if done.cancelled() else done.exception()
-    if error is not None:
-        _log.error("AccountSync is not served on the new I/O loop: %s", error)
+def _log_failure(error: BaseException) -> None:
+    _log.error("AccountSync is not served on the new I/O loop: %s", error)
 
 
 def _nobody(_call: SyncCall) -> bool:

@@ -97,7 +97,7 @@ class AlertEngine(Actor):
         self._purged_at = float("-inf")
 
     def started(self) -> None:
-        self.context.tell_self(_Sweep())
+        self.context.tell_self_surely(_Sweep())
 
     def receive(self, message: Any) -> Any:
         match message:
@@ -164,7 +164,7 @@ class AlertEngine(Actor):
         if self._steps is None:
             self._steps = self._sweep()
             self._working_s = 0.0
-            self.context.tell_self(_Step())
+            self.context.tell_self_surely(_Step())
 
     def _step(self) -> None:
         steps = self._steps
@@ -174,7 +174,7 @@ class AlertEngine(Actor):
         over = next(steps, self) is self
         self._working_s += time.thread_time() - began
         if not over:
-            self.context.tell_self(_Step())
+            self.context.tell_self_surely(_Step())
             return
         self._steps = None
         self._sweeps += 1

@@ -28,6 +28,7 @@ from actors.fleet import (
     refreshing,
     removed,
     reports,
+    unfinished,
     waiting,
     wiring,
 )
@@ -49,7 +50,7 @@ _REMIND_S = 10.0
 """A hint may be lost, with the mailbox of an actor that fell or because it was full."""
 
 _REVIEW_S = 3.0
-"""Costs nothing where no path has fallbacks."""
+"""Costs nothing where no path has fallbacks, and no device is on its way."""
 
 _CONCERNS = (
     nodes, accounts, removed, profiles, enrolment, bundles, refreshing, peers, paths, bindings, exits,
@@ -65,7 +66,7 @@ class _Flush:
 
 
 class _Review:
-    """To itself: look at the exits of paths."""
+    """To itself: look at the exits of paths, and at who is on the way from one path to another."""
 
 
 class _Remind:
@@ -99,6 +100,8 @@ class Fleet(Actor):
         self.context.after(_FLUSH_S, _Flush())
         self.context.after(_REMIND_S, _Remind())
         self.context.after(_REVIEW_S, _Review())
+        fleet.node_set_changed()  # nor may it have said that there are others, or looked at what links build on
+        fleet.rewire_soon()
         for node_id in fleet.nodes:
             self.context.tell(link_name(node_id), ReportAgain())
             self.context.tell(link_name(node_id), IntentChanged())  # a predecessor may have fallen before it told them all
@@ -123,6 +126,7 @@ class Fleet(Actor):
             self.context.after(_REMIND_S, message)
         elif kind is _Review:
             failover.review(self._fleet)
+            unfinished.review(self._fleet)
             self.context.after(_REVIEW_S, message)
         return None
 

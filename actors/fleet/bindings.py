@@ -26,7 +26,7 @@ from coxswain.model import LinkState
 from coxswain.store import paths as rows
 from coxswain.store.versions import expect
 
-__all__ = ["CHANGES", "QUESTIONS", "concerned", "not_ready"]
+__all__ = ["CHANGES", "QUESTIONS", "concerned", "not_ready", "way_back"]
 
 
 # -- changes
@@ -223,6 +223,12 @@ def _view(fleet: FleetState, found: Wired, binding: Binding, *, back: bool = Fal
         waiting=tuple(reason for node_id in nodes if (reason := not_ready(fleet, found, node_id))),
         version=binding.version,
     )
+
+
+def way_back(fleet: FleetState, binding: Binding) -> Sequence[str]:
+    """Whom a device waits for that is on its way, to be where it came from."""
+    old, new = _routes(wired(fleet), binding.route, binding.next_route)
+    return concerned(old, new, binding.phase, back=True)
 
 
 def concerned(old: Sequence[str], new: Sequence[str], phase: Phase, *, back: bool = False) -> Sequence[str]:

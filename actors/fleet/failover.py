@@ -19,8 +19,10 @@ from coxswain.errors import StoreUnavailable
 from coxswain.messages import exits as m
 from coxswain.messages.audit import Caller
 from coxswain.messages.operations import OfferOperation, OfferRetry, StartOperation
+from coxswain.operations import OperationState
+from coxswain.store import operations as operation_rows
 
-__all__ = ["CONTROLLER", "review", "trouble"]
+__all__ = ["CONTROLLER", "answers", "is_at_work", "review", "trouble"]
 
 CONTROLLER = Caller("controller", "system")
 """Who moves a path that nobody asked to move."""
@@ -48,11 +50,11 @@ def review(fleet: FleetState) -> None:
         if path.detour.phase is not Phase.SETTLED:
             watched.asked.pop(path.id, None)
             held = unfinished(path, watched.moving.setdefault(path.id, now), now)
-            if held is not None:
-                watched.stuck[path.id] = held  # and holds no place that another could move in
-                _go_on(fleet, path, now)
-            else:
+            if held is None:
                 under_way += 1
+            elif _has_ended(fleet, held):  # one that is only slow holds no place either that another could move in
+                watched.stuck[path.id] = held
+                _go_on(fleet, path, now)
             continue
         watched.moving.pop(path.id, None)
         seen = {node_id: watched.seen[path.id, node_id] for node_id in (path.exit, *path.fallbacks)}
@@ -71,10 +73,26 @@ def review(fleet: FleetState) -> None:
         fleet.context.tell("operations", OfferOperation(StartOperation(CONTROLLER, "path.exit", params)))
 
 
+def _has_ended(fleet: FleetState, held: Move) -> bool:
+    """Whether nobody carries this one out any more; once it was said so, until the path is settled."""
+    known = fleet.exits.stuck.get(held.path_id)
+    return (known is not None and known.since == held.since) or not is_at_work(fleet, "path.exit", held.path_id)
+
+
+def is_at_work(fleet: FleetState, kind: str, target_id: str) -> bool:
+    """Whether an operation of this kind is under way there, by the journal; and where that cannot be read."""
+    states = (OperationState.QUEUED, OperationState.RUNNING)
+    try:
+        with fleet.store.read() as tx:
+            return bool(operation_rows.list_operations(tx, states=states, kind=kind, target_id=target_id, limit=1))
+    except StoreUnavailable:
+        return True
+
+
 def _go_on(fleet: FleetState, path: Path, now: float) -> None:
     """Has what ended in the middle of a move finished: who could not say which way it sends may be back by now."""
     watched = fleet.exits
-    if now >= watched.not_before.get(path.id, 0.0) and all(_answers(fleet, hop) for hop in path.hops[:-1]):
+    if now >= watched.not_before.get(path.id, 0.0) and all(answers(fleet, hop) for hop in path.hops[:-1]):
         watched.not_before[path.id] = now + AGAIN_S
         fleet.context.tell("operations", OfferRetry(CONTROLLER, "path.exit", path.id))
 
@@ -121,12 +139,13 @@ def _usable(fleet: FleetState, found: Wired, path: Path) -> list[str]:
         node_id
         for node_id in (path.exit, *path.fallbacks)
         if fleet.nodes[node_id].policy.forwarding
-        and all(_answers(fleet, hop) for hop in path.hops[:-1])
+        and all(answers(fleet, hop) for hop in path.hops[:-1])
         and all(_is_made(fleet, found, edge) for edge in pairwise((*path.hops[:-1], node_id)))
     ]
 
 
-def _answers(fleet: FleetState, node_id: str) -> bool:
+def answers(fleet: FleetState, node_id: str) -> bool:
+    """Whether a node is there to acknowledge something."""
     view = fleet.views.get(node_id)
     state = view.link_state if view is not None else None
     return standing(fleet.nodes[node_id], state, LinkHealth.UNKNOWN)[0] is Standing.WELL

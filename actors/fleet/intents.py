@@ -47,7 +47,7 @@ def tell_intents(fleet: FleetState, node_ids: tuple[str, ...]) -> None:
     for node_id, known_intent in intents.items():
         fleet.context.tell(link_name(node_id), IntentChanged(known_intent))
     if rest:
-        fleet.context.tell_self(TellIntents(rest))
+        fleet.context.tell_self_surely(TellIntents(rest))
 
 
 def remind(fleet: FleetState) -> None:

@@ -53,6 +53,7 @@ class FleetState:
         in_use: since when somebody's traffic goes into an inner link, by dialling node and interface.
         link_health: how inner links were when they were last reviewed, by id.
         exits: what is remembered of the exits of paths that have more than one (``failover``).
+        moving: devices on the way to another path, and before when nobody looks after that again (``unfinished``).
         rewire_due: it is about to be worked out anew.
     """
 
@@ -77,6 +78,7 @@ class FleetState:
         self.in_use: dict[tuple[str, str], float] = {}
         self.link_health: dict[str, LinkHealth] = {}
         self.exits = ExitWatch()
+        self.moving: dict[str, float] = {}
         self.rewire_due = False
         self.waiters: dict[str, list[Any]] = {}
         self.not_refreshed: dict[str, str] = {}
@@ -146,7 +148,7 @@ class FleetState:
         """Something changed that paths build on: addresses of devices, keys or addresses of nodes."""
         if not self.rewire_due:
             self.rewire_due = True
-            self.context.tell_self(Rewire())
+            self.context.tell_self_surely(Rewire())
 
     # -- finding
 

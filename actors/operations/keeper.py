@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.operations.journal import caller_of, noted
 from actors.operations.run import CancelRun, run_name, run_spec
-from actors.supervision import Actor, Context, StartChild
+from actors.supervision import Actor, Context, Pending, StartChild
 from coxswain.audit import record
 from coxswain.errors import (
     AlreadyExists,
@@ -63,11 +63,12 @@ class Operations(Actor):
         self._queue: dict[str, Operation] = {}
         self._running: dict[str, Operation] = {}
         self._secrets: dict[str, Secrets] = {}
+        self._again = Pending(context)
 
     def started(self) -> None:
         with self._store.read() as tx:
             self._queue = {operation.id: operation for operation in rows.unfinished(tx)}
-        self.context.tell_self(_Pump())
+        self.context.tell_self_surely(_Pump())
         self.context.after(_SWEEP_S, _Sweep())
 
     def receive(self, message: Any) -> Any:
@@ -237,6 +238,7 @@ class Operations(Actor):
     # -- whose turn it is
 
     def _pump(self) -> None:
+        self._again.cancel()
         again = False
         for operation in list(self._queue.values()):
             kind = self._kinds.get(operation.kind)
@@ -258,13 +260,13 @@ class Operations(Actor):
             del self._queue[operation.id]
             self._running[operation.id] = operation
         if again:
-            self.context.after(_AGAIN_S, _Pump())
+            self._again.after(_AGAIN_S, _Pump())
 
     def _release(self, operation_id: str) -> None:
         if self._running.pop(operation_id, None) is not None:
             self._secrets.pop(operation_id, None)
             if self._queue:
-                self.context.tell_self(_Pump())
+                self.context.tell_self_surely(_Pump())
 
     def _sweep(self) -> None:
         now = self.context.clock.now()

@@ -114,8 +114,8 @@ class OperationRun(Actor):
             claim,
             context=self.context,
             secrets=self._secrets,
-            began=lambda serial, deadline_s: self.context.tell_self(_Began(serial, deadline_s)),
-            ended=lambda failure: self.context.tell_self(_WorkEnded(failure)),
+            began=lambda serial, deadline_s: self.context.tell_self_surely(_Began(serial, deadline_s)),
+            ended=lambda failure: self.context.tell_self_surely(_WorkEnded(failure)),
         )
         self._worker = worker
         self.context.on_void(lambda: worker.interrupt(CutOffError()))

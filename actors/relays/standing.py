@@ -165,7 +165,7 @@ class Standing(Actor):
 
     def _hear(self, message: object) -> None:
         """On the loop's thread; a void incarnation hears nothing."""
-        self.context.tell_self(message)
+        self.context.tell_self_surely(message)
 
     def _tell(self, state: TunnelState, *, error: str = "", connects: int | None = None) -> None:
         before = self._view

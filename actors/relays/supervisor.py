@@ -11,9 +11,9 @@ from typing import Any
 from actors.relays.embedded import EmbeddedRelay
 from actors.relays.services import RelayServices
 from actors.relays.tunnel import RelayTunnel
-from actors.supervision import Backoff, ChildSpec, Context, DynamicSupervisor
+from actors.supervision import Backoff, ChildSpec, Context, DynamicSupervisor, Pending
 from coxswain.errors import CoxswainError
-from coxswain.messages.ca import GetRelayCredentials
+from coxswain.messages.ca import GetRelayCredentials, RelayCredentials
 from coxswain.messages.relays import (
     EMBEDDED,
     DescribeTunnels,
@@ -40,7 +40,7 @@ class _Look:
 
 
 class _ReadAgain:
-    """To itself: the set or the certificate was not to be had."""
+    """To itself: the set or the certificate was not to be had. There is one of them at most."""
 
 
 def tunnel_name(relay_id: str) -> str:
@@ -57,6 +57,7 @@ class Relays(DynamicSupervisor):
         self._settings = settings
         self._held: dict[str, str] = {}  # relay ids, and what each is dialled or listens at
         self._views: dict[str, TunnelView] = {}
+        self._again = Pending(context)
 
     def started(self) -> None:
         super().started()
@@ -65,13 +66,12 @@ class Relays(DynamicSupervisor):
 
     def receive(self, message: Any) -> Any:
         match message:
-            case RelaySetChanged() | _ReadAgain():
+            case _ReadAgain():
                 self._read()
-            case RelayCredentialsRenewed():
-                self._read()
-                self.context.tell(_EMBEDDED_NAME, message)
+            case RelaySetChanged() | RelayCredentialsRenewed():
+                self._read_soon()
             case _Look():
-                self._read()
+                self._read_soon()
                 self.context.after(_LOOK_S, message)
             case TunnelReport(view):
                 if self._held.get(view.relay_id) == view.endpoint:
@@ -82,17 +82,23 @@ class Relays(DynamicSupervisor):
                 return super().receive(message)
         return None
 
+    def _read_soon(self) -> None:
+        """At once; where it came to nothing just now, with the next attempt: each may wait for others for seconds."""
+        if not self._again.waits:
+            self._read()
+
     def _read(self) -> None:
+        self._again.cancel()
         wanted: dict[str, str] = {}
         try:
             if self._settings["accounts.sync"]:
                 wanted = self._wanted(self.context.ask("servers", ListRelays(), deadline=_ASK_S))
             if wanted:
                 ask = GetRelayCredentials(_host(self._settings["relay.public_endpoint"]))
-                self._services.credentials = self.context.ask("certificate_authority", ask, deadline=_ASK_S)
+                self._use(self.context.ask("certificate_authority", ask, deadline=_ASK_S))
         except CoxswainError as error:
             self.context.log.warning("which relays there are is not to be had just now: %s", error)
-            self.context.after(_RETRY_S, _ReadAgain())
+            self._again.after(_RETRY_S, _ReadAgain())
             return
         for relay_id, endpoint in list(self._held.items()):
             if wanted.get(relay_id) != endpoint:
@@ -103,6 +109,12 @@ class Relays(DynamicSupervisor):
             if relay_id not in self._held:
                 self._held[relay_id] = endpoint
                 self.start_child(self._spec(relay_id, endpoint))
+
+    def _use(self, credentials: RelayCredentials) -> None:
+        """Tunnels take what there is when they dial; who listens is told of what is new, whenever it was to be had."""
+        before, self._services.credentials = self._services.credentials, credentials
+        if EMBEDDED in self._held and (before is None or _shown(before) != _shown(credentials)):
+            self.context.tell(_EMBEDDED_NAME, RelayCredentialsRenewed())
 
     def _wanted(self, relays: list[Relay]) -> dict[str, str]:
         """Each endpoint once: those of the inventory, of the configuration, and our own."""
@@ -126,6 +138,10 @@ class Relays(DynamicSupervisor):
             shutdown_s=5.0,
             backoff=_BACKOFF,
         )
+
+
+def _shown(credentials: RelayCredentials) -> tuple[bytes, ...]:
+    return credentials.chain_pem, credentials.key_pem, credentials.fleet_ca_pem, credentials.device_ca_pem
 
 
 def _name(relay_id: str) -> str:

@@ -9,6 +9,7 @@ from actors.supervision.children import TreeNode
 from actors.supervision.context import Context
 from actors.supervision.directory import Directory
 from actors.supervision.dynamic import DynamicSupervisor, StartChild, TerminateChild
+from actors.supervision.pending import Pending
 from actors.supervision.signals import Chaos, Harm, LifecycleEvent, LifecycleRecord
 from actors.supervision.spec import Backoff, ChildSpec, ChildState, Intensity, Restart, Strategy
 from actors.supervision.supervisor import Supervisor, WhichChildren
@@ -28,6 +29,7 @@ __all__ = [
     "Intensity",
     "LifecycleEvent",
     "LifecycleRecord",
+    "Pending",
     "Restart",
     "StartChild",
     "Strategy",

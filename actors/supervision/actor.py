@@ -100,10 +100,10 @@ class Actor(pykka.ThreadingActor):
         assert isinstance(inbox, Mailbox)  # noqa: S101 - made by us, below
         return inbox
 
-    def put(self, message: Any) -> bool:
-        """Never blocks. False: the actor is gone. Raises ``MailboxFull``."""
+    def put(self, message: Any, *, urgent: bool = False) -> bool:
+        """Never blocks. ``urgent``: it gets in whatever the depth. False: the actor is gone. Raises ``MailboxFull``."""
         try:
-            self.mailbox.put(Envelope(message), urgent=isinstance(message, Signal))
+            self.mailbox.put(Envelope(message), urgent=urgent or isinstance(message, Signal))
         except MailboxClosed:
             self._refuse(message)
             return False

@@ -95,9 +95,18 @@ class Context:
             self.system.directory.note_full(self.name, message)
             return False
 
+    def tell_self_surely(self, message: Any) -> bool:
+        """As ``tell_self``, whatever the depth: for what comes once, and would never be made up for. Only for what is
+        bounded by itself, like the end of the one thing that is under way. False: this incarnation is over.
+        """
+        actor = self._actor
+        return not self._void and actor is not None and actor.put(message, urgent=True)
+
     def after(self, delay: float, message: Any) -> Timer:
-        """A message to itself, ``delay`` seconds from now, unless cancelled or void by then."""
-        return self.system.timers.after(delay, lambda: self.tell_self(message))
+        """A message to itself, ``delay`` seconds from now, unless cancelled or void by then. It gets in whatever the depth:
+        a beat that is dropped once would never come again.
+        """
+        return self.system.timers.after(delay, lambda: self.tell_self_surely(message))
 
     def on_beat(self, period: float, message: Any) -> Timer:
         """A message to itself at the next multiple of ``period`` seconds of the clock, half a period from now at the least.

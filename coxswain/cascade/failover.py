@@ -21,8 +21,8 @@ AT_ONCE = 4
 """Paths that change their exit at the same time."""
 
 _MOVE_S = 600.0
-"""Longer than a move takes with the patience that it has, way back included. One that is not over by then ended in its
-middle, because neither it nor its way back could be carried out, and waits for an operator.
+"""Longer than a move takes with the patience that it has, way back included. One that is not over by then, and that no
+operation carries out any more, ended in its middle, because neither it nor its way back could be carried out.
 """
 
 _SETTLED_S = 60.0
@@ -135,8 +135,8 @@ def decide(path: Path, watched: Mapping[str, Watched], usable: Iterable[str], ru
 
 
 def unfinished(path: Path, since: float, now: float) -> Move | None:
-    """What keeps a path that is not settled in the middle of its move; None: it is under way. ``since``: when it was first
-    seen so.
+    """What keeps a path that is not settled in the middle of its move, if nobody carries that out any more; None: it is not
+    long under way. ``since``: when it was first seen so.
     """
     if now - since < _MOVE_S:
         return None

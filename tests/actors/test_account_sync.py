@@ -14,6 +14,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from actors.accounts.server import SyncServer
 from actors.supervision import Harm
 from coxswain.access.passwords import hash_password
 from coxswain.accounts.keyblob import unwrap_key, wrap_key
@@ -496,6 +497,26 @@ def test_it_is_served_again_after_a_crash(running: Controller, user: dict[str, A
 
     eventually(lambda: works(lambda: device.sync(leg)), every=0.1)
     eventually(lambda: works(lambda: Caravel().enroll(leg, invite(running, user))), every=0.1)
+
+
+def test_it_is_served_again_when_it_could_not_be_on_a_new_loop(
+    running: Controller, user: dict[str, Any], leg: RelayLeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Caravel()
+    device.enroll(leg, invite(running, user))
+    real, failed = SyncServer._start, threading.Event()
+
+    async def start(server: SyncServer, configuration: grpc.ServerCertificateConfiguration) -> grpc.aio.Server:
+        if not failed.is_set():
+            failed.set()
+            raise OSError("no space left on device")
+        return await real(server, configuration)
+
+    monkeypatch.setattr("actors.accounts.actor._TRY_AGAIN_S", 0.1)
+    monkeypatch.setattr(SyncServer, "_start", start)
+    assert running.system.harm("io_loop", Harm.RAISE)
+    assert failed.wait(30)
+    eventually(lambda: works(lambda: device.sync(leg)), every=0.1)
 
 
 def works(act: Callable[[], object]) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,9 @@ from actors.fleet.wiring import Wired
 from coxswain.cascade.failover import AT_ONCE, Standing
 from coxswain.cascade.types import Detour, Path, Phase
 from coxswain.messages.operations import OfferRetry
+from coxswain.operations import Operation, OperationState
+from coxswain.store import open_store
+from coxswain.store.operations import insert_operation
 
 EXITS = ("nod_b", "nod_c")
 
@@ -30,7 +35,7 @@ class Fleet(SimpleNamespace):
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
+def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator[Fleet]:
     monkeypatch.setattr(failover, "_usable", lambda *_: list(EXITS))
     monkeypatch.setattr(
         failover,
@@ -48,7 +53,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
     rules = {"fleet.failover.after_seconds": 60, "fleet.failover.back_after_seconds": 0}
     nodes = {name: SimpleNamespace(id=name, name=name) for name in ("nod_a", *EXITS)}
-    monkeypatch.setattr(failover, "_answers", lambda fleet, _node: fleet.answers)
+    monkeypatch.setattr(failover, "answers", lambda fleet, _node: fleet.answers)
     fleet = Fleet(
         answers=True,
         time=1_000.0,
@@ -58,8 +63,10 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
         asked=asked,
         retried=retried,
         context=SimpleNamespace(tell=tell),
+        store=open_store(tmp_path / "app.db"),
     )
-    return fleet
+    yield fleet
+    fleet.store.close()
 
 
 def test_moves_that_ended_in_their_middle_keep_nobody_from_moving_and_are_told(fleet: Any) -> None:
@@ -78,6 +85,24 @@ def test_moves_that_ended_in_their_middle_keep_nobody_from_moving_and_are_told(f
     fleet.wired = Wired(paths=over)  # an operator carried them out
     failover.review(fleet)
     assert not any(trouble.stuck for trouble in failover.trouble(fleet)) and not fleet.exits.moving
+
+
+@pytest.mark.parametrize("state", [OperationState.QUEUED, OperationState.RUNNING])
+def test_a_move_that_is_as_patient_as_it_was_asked_to_be_is_not_told_as_stuck(fleet: Any, state: OperationState) -> None:
+    fleet.wired = Wired(paths={p.id: p for p in (path(0, Detour("", "nod_c", Phase.MOVED)), path(9))})
+    operation = Operation("op_1", "path.exit", "path", "pth_0", {"patience_s": 3600}, state=state)
+    with fleet.store.write() as tx:
+        insert_operation(tx, operation)
+    while fleet.time < 3_000:
+        failover.review(fleet)
+        fleet.time += 30
+    assert not failover.trouble(fleet) and not fleet.retried
+    assert fleet.asked[0] == "pth_9", "nor does it keep another from moving"
+    with fleet.store.write() as tx:
+        tx.execute("UPDATE operations SET state = 'failed'")
+    failover.review(fleet)
+    assert [(trouble.path_id, trouble.stuck) for trouble in failover.trouble(fleet)] == [("pth_0", True)]
+    assert fleet.retried == [(fleet.time, "pth_0")]
 
 
 def test_a_move_that_ended_in_its_middle_is_gone_on_with_when_its_nodes_answer(fleet: Any) -> None:

@@ -1,0 +1,134 @@
+"""A device whose way from one path to another ended in its middle is moved on, or back, once its nodes are there again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.fleet import Fleet
+from actors.fleet.actor import _Review
+from actors.supervision import Actor, ChildSpec, Context, System
+from coxswain.cascade.types import Phase
+from coxswain.clock import ManualClock
+from coxswain.config.live import LiveConfig
+from coxswain.keyring import KeySource, SealingSecret, open_keyring
+from coxswain.messages.audit import Caller
+from coxswain.messages.fleet import LinkReport
+from coxswain.messages.operations import OfferRetry
+from coxswain.messages.paths import AddPath, SettleBinding, StageBinding
+from coxswain.model import Device, LinkState, NodeStatus, Peer, Protocol, User
+from coxswain.operations import Operation, OperationState
+from coxswain.store import open_store
+from coxswain.store.fleet import insert_node, upsert_devices, upsert_users
+from coxswain.store.operations import insert_operation
+from coxswain.store.peers import put_peers
+from tests.coxswain.cascade.samples import key, node
+
+OPS = Caller("ops", "session")
+
+
+class Operations(Actor):
+    def __init__(self, context: Context, *, offered: list[Any]) -> None:
+        super().__init__(context)
+        self.offered = offered
+
+    def receive(self, message: Any) -> None:
+        self.offered.append(message)
+
+
+class World:
+    """Nodes a to c, the path p over all of them, and devices 1 to 9 at a."""
+
+    def __init__(self, where: Path) -> None:
+        self.clock = ManualClock()
+        self.store = open_store(where / "app.db")
+        self.offered: list[Any] = []
+        now = self.clock.now()
+        numbers = range(1, 10)
+        with self.store.write() as tx:
+            for name in "abc":
+                insert_node(tx, node(name))
+            upsert_users(tx, [User("usr_1", "Anna")], now=now)
+            upsert_devices(tx, [Device(f"dev_{n}", "usr_1", f"phone {n}") for n in numbers], now=now)
+            peers = [
+                Peer(f"per_{n}", "nod_a", f"dev_{n}", Protocol.AMNEZIAWG, key(f"phone {n}"), (f"10.8.0.{n + 1}/32",))
+                for n in numbers
+            ]
+            put_peers(tx, peers, now=now)
+            keyring = open_keyring(tx, SealingSecret(KeySource.FILE, b"k" * 32))
+        fleet = {"store": self.store, "keyring": keyring, "settings": LiveConfig.of_defaults()}
+        children = (
+            ChildSpec("operations", Operations, {"offered": self.offered}),
+            ChildSpec("fleet", Fleet, fleet),
+        )
+        self.system = System(children=children, clock=self.clock, rng=random.Random(1))
+        self.system.start()
+        assert self.system.wait_up(10)
+        self.ask(AddPath(OPS, "pth_p", "p", ("a", "b", "c"), "", ()))
+
+    def ask(self, message: Any) -> Any:
+        return self.system.ask("fleet", message, deadline=30)
+
+    def say(self, *names: str, state: LinkState = LinkState.LIVE, status: NodeStatus = NodeStatus.ACTIVE) -> None:
+        for name in names:
+            self.ask(LinkReport(f"nod_{name}", 1, self.clock.now(), state, status=status))
+
+    def after(self, seconds: float) -> list[str]:
+        """Who was offered a retry by a look so much later."""
+        self.clock.advance(seconds)
+        self.offered.clear()
+        self.ask(_Review())
+        self.system.ask("operations", "seen", deadline=30)
+        return sorted(message.target_id for message in self.offered if isinstance(message, OfferRetry))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr("actors.fleet.actor._REVIEW_S", 1e9)  # it looks when the test says so
+    made = World(tmp_path)
+    yield made
+    made.system.stop(10)
+    made.store.close()
+
+
+def test_it_is_moved_when_those_that_its_way_waits_for_are_there_and_not_before(world: World) -> None:
+    world.say("a", "b", "c")
+    assert world.after(100) == []
+    world.ask(StageBinding(OPS, "dev_1", "pth_p", Phase.PREPARING))
+    world.ask(StageBinding(OPS, "dev_1", "pth_p", Phase.MOVED))
+    world.say("a", state=LinkState.BACKING_OFF, status=NodeStatus.UNREACHABLE)
+    assert world.after(0) == [], "its operation may have begun just now"
+    assert world.after(1_000) == [], "the node where it goes in is not there"
+    world.say("a")
+    assert world.after(1) == ["dev_1"]
+    assert world.after(200) == [], "it is being tried"
+    assert world.after(200) == ["dev_1"]
+    world.ask(SettleBinding(OPS, "dev_1", "pth_p", forward=False))
+    assert world.after(1_000) == []
+
+
+def test_one_that_an_operation_moves_is_left_to_it_however_long_that_takes(world: World) -> None:
+    world.say("a", "b", "c")
+    world.ask(StageBinding(OPS, "dev_1", "pth_p", Phase.PREPARING))
+    operation = Operation("op_1", "path.switch", "device", "dev_1", state=OperationState.RUNNING)
+    with world.store.write() as tx:
+        insert_operation(tx, operation)
+    assert [world.after(300) for _ in range(12)] == [[]] * 12
+    with world.store.write() as tx:
+        tx.execute("UPDATE operations SET state = 'failed'")
+    assert world.after(300) == ["dev_1"]
+
+
+def test_many_are_moved_a_few_at_a_time_and_all_get_their_turn(world: World) -> None:
+    world.say("a", "b", "c")
+    devices = [f"dev_{n}" for n in range(1, 10)]
+    for device in devices:
+        world.ask(StageBinding(OPS, device, "pth_p", Phase.PREPARING))
+    assert world.after(0) == []
+    looks = [world.after(61), world.after(1), world.after(1), world.after(1)]
+    assert [len(look) for look in looks] == [4, 4, 1, 0]
+    assert sorted(device for look in looks for device in look) == devices

@@ -34,6 +34,8 @@ def _is_wanted(node: Node, wanted: str) -> bool:
 
 
 def _is_chosen(node: Node, message: m.ListNodes) -> bool:
+    if message.server_id and node.server_id != message.server_id:
+        return False
     in_region = not message.regions or node.region in message.regions
     return in_region and (not message.wanted or _is_wanted(node, message.wanted))
 

@@ -163,13 +163,14 @@ class GetNode:
 class ListNodes:
     """Reply: list of ``NodeView`` in name order, the first ``limit`` (None: all) after the name ``after``. ``wanted``: a
     part of the name, region or an address, in any case of its letters, or the id; empty: all.
-    ``regions``: only those of these; empty: all.
+    ``regions``: only those of these; empty: all. ``server_id``: only those on this machine; empty: all.
     """
 
     after: str = ""
     limit: int | None = None
     wanted: str = ""
     regions: tuple[str, ...] = ()
+    server_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,8 @@ def relay_ports(endpoint: str, egress_endpoint: str, onion_endpoint: str) -> lis
 
 def check_relay_beside_nodes(work: Work, server: Server, ports: Iterable[int]) -> None:
     """Raises ``Conflict``: a node on this machine has one of ``ports``."""
-    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes())
+    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server.id))
     for view in views:
-        if view.node.server_id != server.id:
-            continue
         control = int(view.node.control_addr.rpartition(":")[2] or CONTROL_PORT)
         taken = sorted({control, _XRAY_PORT} & set(ports))
         if taken:

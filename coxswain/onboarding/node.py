@@ -178,8 +178,8 @@ def _take_in(work: Work) -> None:
     """A node that is on this machine already is onboarded again; so is one that an interrupted attempt left."""
     server = server_of(work)
     check_node_beside_relays(work, server)
-    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes())
-    there = [v.node for v in views if v.node.server_id == server.id]
+    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server.id))
+    there = [view.node for view in views]
     name = work.params["name"]
     if there and work.params["named"] and there[0].name != name:
         raise Conflict(f"server {server.name}: the node {there[0].name} is on it already; a machine has one")

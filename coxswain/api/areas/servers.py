@@ -153,14 +153,13 @@ def _clear(call: Call, server: Server) -> None:
     """Takes the records of what is on a machine out of the inventory (management-plane.md 3.2), after everything was asked
     that could refuse. What is used by clients is refused, with their number.
     """
-    nodes: list[NodeView] = call.ask("fleet", ListNodes())
+    nodes: list[NodeView] = call.ask("fleet", ListNodes(server_id=server.id))
     relays: list[Relay] = call.ask("servers", m.ListRelays())
     on_it = [relay.id for relay in relays if relay.server_id == server.id]
     for relay_id in on_it:
         call.ask("servers", m.CheckNoHop(relay_id))
     for view in nodes:
-        if view.node.server_id == server.id:
-            call.change("fleet", RemoveNode(call.caller, view.node.id))
+        call.change("fleet", RemoveNode(call.caller, view.node.id))
     for relay_id in on_it:
         call.change("servers", m.RemoveRelay(call.caller, relay_id))
 

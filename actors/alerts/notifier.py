@@ -128,4 +128,4 @@ class Notifier:
         """On the loop's thread."""
         error = None if future.cancelled() else future.exception()
         problem = "the I/O loop ended" if future.cancelled() else f"{error}" if error is not None else ""
-        self._context.tell_self_surely(Delivered(problem, post))
+        self._context.tell_self(Delivered(problem, post))

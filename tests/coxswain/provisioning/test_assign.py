@@ -57,7 +57,9 @@ def after(device: Device, has: Has, around: World) -> tuple[Has, list[str]]:
         for c in has.credentials
         if c.id not in made.drop
     ]
-    stays += [credential(profile_id, 100 + i) for i, profile_id in enumerate(made.mint)]
+    # One that was taken over keeps its id, so that of a new one for the same profile has to be another.
+    free = 1 + max((int(c.id.split("_")[1]) for c in has.credentials), default=99)
+    stays += [credential(profile_id, number) for number, profile_id in enumerate(made.mint, free)]
     addresses = addresses_by(around)
     new = new_peers(made, stays, has.peers, addresses, lambda: "psk")
     gone = set(made.remove)

@@ -29,7 +29,8 @@ $ curl --unix-socket state/control.sock http://x/api/nodes -d '{"name": "ams-1",
 - **Times** are RFC 3339 in UTC; `null` is never, or unknown. **Ids** are `<prefix>_` and 16 characters. `{key}` is a name
   or an id.
 - **Bodies** are one JSON object, read strictly: an unknown or repeated key, a wrong type, a control character in a name
-  is a 400 that names the field. Keys may come in any case of their letters; what follows the object goes unheeded, and so
+  is a 400 that names the field. Keys of the object itself may come in any case of their
+  letters; what follows the object goes unheeded, and so
   does the body of a route that takes none. What a script with a token calls it (`Content-Type`) does not matter.
 - **Query**: a parameter that means nothing (`?_=1700000000`, `pretty=1`) goes unheeded, and the header
   `Cox-Ignored-Parameters` names it. What looks meant is a 400: a near miss of what the route takes (`stauts`), a parameter

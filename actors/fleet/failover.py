@@ -19,10 +19,9 @@ from coxswain.errors import StoreUnavailable
 from coxswain.messages import exits as m
 from coxswain.messages.audit import Caller
 from coxswain.messages.operations import OfferOperation, OfferRetry, StartOperation
-from coxswain.operations import OperationState
 from coxswain.store import operations as operation_rows
 
-__all__ = ["CONTROLLER", "answers", "is_at_work", "review", "trouble"]
+__all__ = ["CONTROLLER", "answers", "at_work", "review", "trouble"]
 
 CONTROLLER = Caller("controller", "system")
 """Who moves a path that nobody asked to move."""
@@ -76,17 +75,22 @@ def review(fleet: FleetState) -> None:
 def _has_ended(fleet: FleetState, held: Move) -> bool:
     """Whether nobody carries this one out any more; once it was said so, until the path is settled."""
     known = fleet.exits.stuck.get(held.path_id)
-    return (known is not None and known.since == held.since) or not is_at_work(fleet, "path.exit", held.path_id)
+    return (known is not None and known.since == held.since) or not _is_at_work(fleet, "path.exit", held.path_id)
 
 
-def is_at_work(fleet: FleetState, kind: str, target_id: str) -> bool:
-    """Whether an operation of this kind is under way there, by the journal; and where that cannot be read."""
-    states = (OperationState.QUEUED, OperationState.RUNNING)
+def _is_at_work(fleet: FleetState, kind: str, target_id: str) -> bool:
+    """Whether one is under way there; and where that is not to be known."""
+    found = at_work(fleet, kind)
+    return found is None or target_id in found
+
+
+def at_work(fleet: FleetState, kind: str) -> frozenset[str] | None:
+    """What operations of this kind that are under way are about, by the journal; None: it cannot be read."""
     try:
         with fleet.store.read() as tx:
-            return bool(operation_rows.list_operations(tx, states=states, kind=kind, target_id=target_id, limit=1))
+            return frozenset(each.target_id for each in operation_rows.unfinished(tx) if each.kind == kind)
     except StoreUnavailable:
-        return True
+        return None
 
 
 def _go_on(fleet: FleetState, path: Path, now: float) -> None:

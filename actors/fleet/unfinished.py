@@ -34,18 +34,23 @@ def review(fleet: FleetState) -> None:
     between = [b for b in bindings if b.id == b.device_id and b.phase is not Phase.SETTLED]
     fleet.moving = {b.device_id: fleet.moving.get(b.device_id, now + _NEW_S) for b in between}
     due = sorted((b for b in between if now >= fleet.moving[b.device_id]), key=lambda b: fleet.moving[b.device_id])
+    if not due:
+        return
+    moved = failover.at_work(fleet, "path.switch")
+    if moved is None:
+        return
     begun = 0
     for binding in due:
         if begun >= _AT_ONCE:
             return
-        begun += _go_on(fleet, binding, now)
+        begun += _go_on(fleet, binding, moved, now)
 
 
-def _go_on(fleet: FleetState, binding: Binding, now: float) -> bool:
+def _go_on(fleet: FleetState, binding: Binding, moved: frozenset[str], now: float) -> bool:
     if not all(failover.answers(fleet, node_id) for node_id in way_back(fleet, binding)):
         return False
     fleet.moving[binding.device_id] = now + _AGAIN_S
-    if failover.is_at_work(fleet, "path.switch", binding.device_id):
+    if binding.device_id in moved:
         return False
     fleet.context.log.info("device %s is between two paths, and no operation moves it", binding.device_id)
     fleet.context.tell("operations", OfferRetry(failover.CONTROLLER, "path.switch", binding.device_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import datetime as dt
@@ -170,14 +171,18 @@ def _folded(value: dict[str, Any], declared: frozenset[str]) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        repeated = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise InvalidInput(f"{_short(repeated)}: stands twice in one object")
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise InvalidInput(f"{_short(key)}: stands twice in one object")
+        value[key] = item
     return value
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_LENIENT = json.JSONDecoder()
+_NAMED = re.compile(rb'([a-z_]+)"?[ \t\r\n]*[:=]')
+"""What a text that is no JSON seems to give a value to: the rest of an object, a form."""
 
 
 def read_body(request: falcon.Request, declared: frozenset[str] | None = None, *, most: int = MOST_BODY_BYTES) -> Body:
@@ -193,14 +198,18 @@ def read_body(request: falcon.Request, declared: frozenset[str] | None = None, *
     return Body({} if value is None else value, declared=declared)
 
 
-def skim_body(request: falcon.Request, *, most: int) -> Body:
-    """The body of a request that takes none: what of it is a JSON object, else an empty one. Raises ``TooLarge``."""
+def skim_body(request: falcon.Request, *, most: int) -> frozenset[str]:
+    """What the body of a request that takes none gives values to, in small letters, whatever it is written in. Raises
+    ``TooLarge``.
+    """
     raw = _read(request, most)
+    if not raw:
+        return frozenset()
     try:
-        value = _first_value(raw) if raw else None
+        value = _first_value(raw, _LENIENT)
     except InvalidInput:
-        value = None
-    return Body(value if isinstance(value, dict) else {})
+        return frozenset(name.decode() for name in _NAMED.findall(raw.lower()))
+    return frozenset(key.lower() for key in value) if isinstance(value, dict) else frozenset()
 
 
 def _read(request: falcon.Request, most: int) -> bytes:
@@ -213,15 +222,16 @@ def _read(request: falcon.Request, most: int) -> bytes:
     return raw
 
 
-def _first_value(raw: bytes) -> Any:
+def _first_value(raw: bytes, decoder: json.JSONDecoder = _DECODER) -> Any:
     """The JSON value that the bytes begin with; what follows goes unheeded, whatever it is (management-plane.md 3.1)."""
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     encoding = json.detect_encoding(raw)
     try:
         try:
             text = raw.decode(encoding, "surrogatepass")
         except UnicodeDecodeError as error:
             text = raw[: error.start].decode(encoding, "surrogatepass")
-        return _DECODER.raw_decode(text.lstrip(" \t\r\n"))[0]
+        return decoder.raw_decode(text.lstrip(" \t\r\n"))[0]
     except (ValueError, RecursionError):
         raise InvalidInput("body: this is not JSON") from None
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from coxswain.api.bodies import Body
 from coxswain.api.route import Route
 from coxswain.errors import InvalidInput
 
@@ -25,6 +24,9 @@ _NEAR = 0.7
 """``stauts`` and ``status`` are more alike than this; ``ts``, ``_``, ``pretty`` and ``format`` are like nothing."""
 
 _CREDENTIALS = frozenset({"token", "access_token", "api_token", "api_key", "apikey", "authorization", "bearer", "password"})
+_GUARDS = frozenset({"dry_run", "dry-run", "dryrun", "if_match", "if-match", "etag", "revision", "rev", "ver"})
+"""Whoever sends one with a change means it not to be done just like that."""
+
 _MOST_OTHERS = 20
 """Comparing them takes time, also on routes that ask nobody who they are."""
 
@@ -49,7 +51,8 @@ def beside(route: Route, params: Iterable[str], elsewhere: frozenset[str]) -> li
     for name in others:
         like = name.lower()
         near = difflib.get_close_matches(like[:_MOST_NAME], taken, n=1, cutoff=_NEAR)
-        if near or like in elsewhere or like in _CREDENTIALS:
+        guard = route.unsafe and (like in _GUARDS or any(each in like for each in taken))
+        if near or guard or like in elsewhere or like in _CREDENTIALS:
             known = ", ".join(taken) or "none"
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InvalidInput(f"{name[:80]!a}: unknown parameter{hint}; accepted are {known}")
@@ -64,14 +67,15 @@ def names(found: list[str]) -> str:
 
 def given(route: Route, params: Mapping[str, Any]) -> Mapping[str, Any]:
     """What handlers read, of what the route takes. ``?since=&until=`` of a form that was not filled in asks for nothing; but
-    a change whose guard is empty, ``?version=``, must not go unguarded.
+    a change whose guard is empty, ``?version=``, must not go unguarded, and no ids are not all of them.
     """
     taken = {param.name for param in route.query}
-    return {name: value for name, value in params.items() if name in taken and (value != "" or route.unsafe)}
+    says = {name for name, value in params.items() if value != "" or name == "ids" or route.unsafe}
+    return {name: params[name] for name in params if name in taken & says}
 
 
-def refuse_in_body(route: Route, body: Body) -> None:
+def refuse_in_body(route: Route, named: frozenset[str]) -> None:
     """Bodies of routes that take none go unheeded (management-plane.md 3.2: "—"); not so a guard in the wrong place."""
     for param in route.query:
-        if param.name in body:
+        if param.name in named:
             raise InvalidInput(f"{param.name}: belongs into the query string here, as ?{param.name}=")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 from coxswain.errors import CoxswainError, DaemonNotRunning, DeadlineExceeded, InvalidInput, Refused
 
@@ -120,6 +121,9 @@ class Client:
         place = path.partition("?")[0]
         if place.startswith("/api/") and (place.endswith("/") or "//" in place):  # would be the list of all
             raise InvalidInput(f"{place}: the name or id in it is empty", remedy="Say which one is meant.")
+        for name, value in parse_qsl(path.partition("?")[2], keep_blank_values=True):
+            if not value:  # would choose nothing, so all of them
+                raise InvalidInput(f"{name.replace('_id', '')}: is empty", remedy="Say which one is meant, or leave it out.")
         payload = None if body is None else json.dumps(body)
         headers = self._place.headers | ({} if payload is None else {"Content-Type": "application/json"}) | (more or {})
         name = self._place.name

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
+import secrets
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from coxswain.errors import CoxswainError, InvalidInput, Refused, Unavailable
 
-__all__ = ["check_free", "explained", "file_stem", "give_up_output", "write_private", "written"]
+__all__ = ["check_free", "explained", "file_stem", "give_up_output", "like", "write_private", "written"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -60,6 +62,8 @@ def written(out: str | None) -> Iterator[IO[str]]:
     A device or a pipe is written to, and stays what it is; so does a link. Raises ``InvalidInput`` before anything is made.
     """
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # for programs: nothing is escaped, as what people read may be
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")
         yield sys.stdout
         return
     path = Path(out)
@@ -80,15 +84,23 @@ def written(out: str | None) -> Iterator[IO[str]]:
 
 
 def _in_place(path: Path) -> Iterator[IO[str]]:
-    draft = path.with_name(path.name + ".part")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with draft.open("w", encoding="utf-8") as file:
+        with draft.open("x", encoding="utf-8") as file:
             if path.exists():
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                like(path, file.fileno())
             yield file
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def like(there: Path, descriptor: int) -> None:
+    """The file that is to take the place of ``there`` has its mode, and its owner as far as we may give files away."""
+    status = there.stat()
+    with suppress(PermissionError):
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def give_up_output() -> None:

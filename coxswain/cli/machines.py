@@ -54,17 +54,26 @@ def reached(config: str | None, host: str, server: str, login: Login, *, region:
         return server or host
     if server:
         raise InvalidInput("server: this machine is known, so it takes no --user, --port, --host-key")
-    known = next((s for s in client(config).get("/api/servers") if host in (s["id"], s["name"], s["ssh_host"])), None)
+    known = next((s for s in client(config).get("/api/servers") if _is_meant(s, host, login.port)), None)
     if known is None:
         made = onboard(config, host, login, region=region, via=via, wait=True, as_json=as_json)
         return str(made["id"])
-    for name, wanted, there in (("user", login.user, known["ssh_user"]), ("port", login.port, known["ssh_port"])):
+    for name, wanted, there in (
+        ("user", login.user, known["ssh_user"]),
+        ("port", login.port, known["ssh_port"]),
+        ("host-key", login.host_key, known["host_key"]),
+    ):
         if wanted and wanted != there:
             raise InvalidInput(
                 f"{name}: {host} is known with {there}, not {wanted}",
                 remedy=f"Leave --{name} out, or take the machine in anew: cox servers rm, cox servers add",
             )
     return str(known["id"])
+
+
+def _is_meant(server: dict[str, Any], host: str, port: int) -> bool:
+    """Several machines may be behind one address, each at a port of its own."""
+    return host in (server["id"], server["name"]) or (host == server["ssh_host"] and port in (0, server["ssh_port"]))
 
 
 def onboard(

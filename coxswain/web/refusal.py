@@ -17,7 +17,7 @@ _NOT_PAGES = ("/api/", "/ui/", "/ws/", "/static/")
 def is_page(request: falcon.Request) -> bool:
     """A person looks at a page, and no program or script of a page asks for something."""
     wanted = request.get_header("Accept") or ""
-    return request.method == "GET" and "text/html" in wanted and not request.path.startswith(_NOT_PAGES)
+    return request.method in ("GET", "HEAD") and "text/html" in wanted and not request.path.startswith(_NOT_PAGES)
 
 
 def show_error(request: falcon.Request, response: falcon.Response, error: CoxswainError) -> None:

@@ -117,7 +117,7 @@ def _head(call: Call) -> Any:
 
 
 def _verify(call: Call) -> Any:
-    given = call.request.params.get("against", [])
+    given = call.query.get("against", [])
     notes = [_note(text) for text in (given if isinstance(given, list) else [given])]
     if len(notes) > _MOST_CHECKPOINTS:
         raise InvalidInput(f"against: {len(notes)} checkpoints are too many; at most {_MOST_CHECKPOINTS}")

@@ -11,7 +11,7 @@ from coxswain.api.table import ROUTES
 from coxswain.errors import InvalidInput
 from tests.coxswain.api.conftest import token
 from tests.fleet import Controller
-from tests.web import Web
+from tests.web import Web, raw
 
 HEADER = IGNORED.lower()
 ELSEWHERE = meaningful(ROUTES)
@@ -130,8 +130,32 @@ def test_a_guard_in_the_wrong_place_is_refused(admin: Web) -> None:
     assert admin.call("DELETE", f"/api/control-paths/{way}").status == 204
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"Version":99}', b'{"VERSION" : 99}', b'{"version":99,"version":98}', b'{"node":1,"version":99', b"version=99",
+     b'\xef\xbb\xbf{"version":99}', b"a=b&version=99"],
+)  # fmt: skip
+def test_however_it_is_written(admin: Web, body: bytes) -> None:
+    answer = admin.call("DELETE", "/api/control-paths/cpt_nobody", body)
+    assert answer.status == 400 and "version: belongs into the query string" in answer.error
+
+
+@pytest.mark.parametrize("name", ["expected_version", "If_Match", "dry_run", "dryrun", "etag", "rev", "versions2"])
+def test_what_looks_like_a_guard_is_refused_where_something_is_changed(name: str) -> None:
+    for route in ROUTES:
+        if "version" in {param.name for param in route.query}:
+            with pytest.raises(InvalidInput, match="unknown parameter"):
+                beside(route, [name], ELSEWHERE)
+
+
+def test_no_ids_are_not_all_of_them(admin: Web) -> None:
+    assert admin.get("/api/removed?ids=").json == []
+
+
 def test_a_body_that_is_not_read_is_not_any_larger(admin: Web) -> None:
-    assert admin.call("POST", "/api/nodes/nod_nobody/push", b" " * (1024 * 1024 + 1)).status == 413
+    head = f"POST /api/nodes/nod_nobody/push HTTP/1.1\r\nHost: {admin.listen}\r\nAuthorization: Bearer {admin.token}\r\n"
+    answer = raw(admin.listen, f"{head}Content-Length: {1024 * 1024 + 1}\r\n\r\n".encode())
+    assert b" 413 " in answer.split(b"\r\n")[0]
 
 
 # -- methods

@@ -20,6 +20,7 @@ from actors.main import cli
 from coxswain import __version__
 from coxswain.cli.alerts import about
 from tests.fleet import Controller, peers_body
+from tests.support import eventually
 
 Cox = Callable[..., Result]
 
@@ -169,7 +170,7 @@ def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
     tree = cox("tree").stdout
     assert "├── fleet" in tree and "└── control_socket" in tree and "│   ├── node_links" in tree
     assert node["id"] not in tree
-    assert node["id"] in cox("tree", "--links").stdout
+    assert eventually(lambda: node["id"] in cox("tree", "--links").stdout)
     assert cox("sessions").stdout == "There are no such sessions.\n"
     assert "root" in cox("ca", "show").stdout
     assert "peers.apply" in cox("audit", "--limit", "5").stdout

@@ -56,6 +56,8 @@ def test_a_machine_that_is_not_known_yet_is_taken_in_by_the_way(rig, cox):
     assert (server["ssh_host"], server["ssh_user"], server["region"]) == (machine.address, "root", "fra")
     said = cox("relays", "add", machine.address, "--user", "somebody", code=2)
     assert f"user: {machine.address} is known with root, not somebody" in said
+    said = cox("relays", "add", machine.address, "--host-key", "SHA256:" + "A" * 43, code=2)
+    assert f"host-key: {machine.address} is known with {server['host_key']}, not SHA256:AAA" in said
     assert "takes no --user" in cox("nodes", "add", "--server", server["name"], "--port", "22", code=2)
 
 

@@ -46,6 +46,11 @@ def some_grants(fleet: FleetState, tx: Tx, device: Device, *, profile_id: str = 
     """The same. Raises ``Conflict`` if there are none."""
     grants = grants_of(fleet, tx, device, profile_id=profile_id, node=node)
     if not grants:
+        if rows.credentials_of(tx, [device.id])[device.id] and not (profile_id or node):
+            raise Conflict(
+                f"device {device.id} has keys, but is on no node: none is ready for it yet",
+                remedy="It gets onto one by itself when that connects; see: cox nodes list",
+            )
         raise Conflict(
             f"device {device.id} has no keys on a node that fit",
             remedy=f"Provision it first: cox devices provision {device.id}",

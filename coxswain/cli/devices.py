@@ -153,6 +153,8 @@ def provision(config: str | None, device: str, wait: int, *, rotate: bool, as_js
         return
     facts([("address", _addresses(result)), ("peers", result["peer_count"])])
     say_arrival(result)
+    if not result["peer_count"]:
+        click.echo("no node is ready for it yet; it gets onto one by itself when that connects: cox nodes list", err=True)
 
 
 @devices.command("suspend")

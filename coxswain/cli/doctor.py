@@ -86,10 +86,12 @@ def _here(config: str | None, *, quick: bool) -> Iterator[Finding]:
     asking = Client(loaded.socket, timeout=20.0)
     yield from check_daemon(asking.get, may_be_stopped=True)
     try:
-        status = asking.get("/api/status")
+        status, tree = asking.get("/api/status"), asking.get("/api/tree?links=false")
     except CoxswainError:
         return  # it was told of
     yield from files.check_process(status["pid"], status["fleet"]["nodes"])
+    if any(child["id"] == "web_server" for child in tree["children"]):
+        yield from files.check_dashboard(status["pid"], loaded["ui.listen"])
 
 
 def _elsewhere(asking: Client) -> Iterator[Finding]:

@@ -72,6 +72,11 @@ def add(  # noqa: PLR0917
     if addr:
         _add_by_hand(config, name or host, addr, region, public_ip, as_json=as_json)
         return
+    if public_ip:
+        raise InvalidInput(
+            "public-ip: goes with --addr, where the node's agent is reached",
+            remedy=f"Say where that is: cox nodes add {host or name} --addr {public_ip} --public-ip {public_ip}",
+        )
     key = reached(config, host, server, login, region=region, via=via, as_json=as_json)
     body: dict[str, Any] = {"role": "node", "name": name, "region": region} | source_body(binary, url, sha256)
     if via:

@@ -15,7 +15,7 @@ from coxswain.errors import CoxswainError
 from coxswain.keyring import KeySource, load_secret
 from coxswain.words import counted
 
-__all__ = ["check_clock", "check_config", "check_disk", "check_key", "check_permissions", "check_process"]
+__all__ = ["check_clock", "check_config", "check_dashboard", "check_disk", "check_key", "check_permissions", "check_process"]
 
 _LITTLE_BYTES = 1024**3
 _TOO_LITTLE_BYTES = 100 * 1024**2
@@ -26,6 +26,8 @@ _DESCRIPTORS_BESIDE = 200
 """Files, threads' pipes, browsers: what a daemon has open beside a socket for each node."""
 
 _FULL = 0.8
+_LISTENS = "0A"
+"""TCP_LISTEN, in proc_pid_net(5)."""
 
 
 def check_config(config: Config) -> Iterator[Finding]:
@@ -150,6 +152,24 @@ def check_process(pid: int, nodes: int) -> Iterator[Finding]:
     if needed > most * _FULL:
         text = f"it may open {most} files, has {in_use} open, and may need {needed} for {counted(nodes, 'node')}"
         yield warn("daemon", text, f"Raise the limit: LimitNOFILE={4 * needed} in its systemd unit, or ulimit -n.")
+
+
+def check_dashboard(pid: int, listen: str) -> Iterator[Finding]:
+    """Does the daemon, a process of this machine, listen where browsers look for it? Another program may have the port."""
+    try:
+        links = (Path(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - numbers
+        ours = {str(link.readlink()).removeprefix("socket:[").rstrip("]") for link in links if link.is_socket()}
+        tables = [Path(f"/proc/{pid}/net/{name}").read_text(encoding="ascii") for name in ("tcp", "tcp6")]
+    except OSError:
+        return  # another user's, or it is gone: nothing is known
+    port = f"{int(listen.rpartition(':')[2]):04X}"
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    there = {row[9] for row in rows if row[3] == _LISTENS and row[1].rpartition(":")[2] == port}
+    if ours & there:
+        yield ok("dashboard", f"listens on {listen}")
+        return
+    text = f"does not listen on {listen}" + (", which another program has" if there else "")
+    yield fail("dashboard", text, "Give that up there, or set ui.listen to a free port; cox serve tries again by itself.")
 
 
 def _named(paths: list[Path], root: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +117,18 @@ def test_little_room(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_clock_is_looked_at() -> None:
     assert all(f.check == "clock" for f in files.check_clock())
+
+
+def test_a_dashboard_whose_port_another_program_has() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listen = f"127.0.0.1:{server.getsockname()[1]}"
+        assert "listens on" in found(list(files.check_dashboard(os.getpid(), listen)), "dashboard", Level.OK)
+        with subprocess.Popen(["sleep", "60"]) as other:  # in the same network, and has no socket at all
+            text = found(list(files.check_dashboard(other.pid, listen)), "dashboard", Level.FAIL)
+            other.kill()
+        assert text == f"does not listen on {listen}, which another program has"
+    assert "another" not in found(list(files.check_dashboard(os.getpid(), listen)), "dashboard", Level.FAIL)
+    assert list(files.check_dashboard(2**30, listen)) == []
 
 
 def test_a_daemon_with_few_descriptors() -> None:

@@ -287,7 +287,8 @@ def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, 
             picture.status, picture.nodes, picture.events_per_s = watcher.look()
             picture.take_events(follower.take())
             left = duration(max(0.0, end - time.monotonic()))
-            picture.title = f"coxswain · demo, {left} left · http://{daemon.listen} · admin {daemon.password} · Ctrl-C ends"
+            picture.title = f"coxswain · demo, {left} left · Ctrl-C ends"
+            picture.note = f"http://{daemon.listen} · admin {daemon.password}"
             view.update(render(picture))
 
 

@@ -49,13 +49,16 @@ _KIND_STYLES = {
 
 @dataclass
 class Picture:
-    """What the view shows. ``feed`` holds (time, kind, text), newest last."""
+    """What the view shows. ``feed`` holds (time, kind, text), newest last. ``note``: a second line of the title, which must
+    not be cut in a terminal of 80 columns.
+    """
 
     status: dict[str, Any]
     nodes: Sequence[dict[str, Any]]
     feed: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=200))
     events_per_s: float = 0.0
     title: str = "coxswain"
+    note: str = ""
     rows: int = 12
     feed_rows: int = 10
 
@@ -98,7 +101,9 @@ def _header(picture: Picture) -> RenderableType:
     line.append(f"   {picture.events_per_s:.0f} events/s", "")
     restarts = picture.status["restarts"]
     line.append(f"   {counted(restarts, 'service restart')}", "yellow" if restarts else "")
-    return Panel(line, title=Text(clean(picture.title)), title_align="left", border_style="blue")
+    note = Text(clean(picture.note)) if picture.note else None
+    title = Text(clean(picture.title))
+    return Panel(line, title=title, title_align="left", subtitle=note, subtitle_align="left", border_style="blue")
 
 
 def _nodes(picture: Picture) -> RenderableType:
@@ -119,7 +124,8 @@ def _nodes(picture: Picture) -> RenderableType:
     hidden = len(picture.nodes) - picture.rows
     if hidden > 0:
         rest = Counter(n["link_state"] for n in troubled[picture.rows :])
-        table.add_row(Text(f"and {hidden} more: {', '.join(f'{c} {s}' for s, c in rest.items())}", "bright_black"))
+        more = Text(f"and {hidden} more: {', '.join(f'{c} {s}' for s, c in rest.items())}", "bright_black")
+        return Panel(Group(table, more), border_style="bright_black")  # not a row: it would be the widest name
     return Panel(table, border_style="bright_black")
 
 

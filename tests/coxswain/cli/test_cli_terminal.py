@@ -318,6 +318,15 @@ def test_troubled_nodes_come_first_and_the_rest_are_counted() -> None:
     lines = [line for line in text.splitlines() if "fra" in line]
     assert len(lines) == 3 and "zz" in lines[0] and "n000" in lines[1]
     assert "and 48 more: 48 live" in text
+    assert lines[0].index("fra") < 12, "what is beside the table makes no column of it wider"
+
+
+def test_where_to_log_in_is_whole_in_a_terminal_of_80_columns() -> None:
+    note = "http://127.0.0.1:46639 · admin h4wilqxnvwjgfaqeiscmsee2"
+    text = drawn(
+        Picture(status(live=1), [node_row("a")], title="coxswain · demo, 1m 24s left · Ctrl-C ends", note=note), width=80
+    )
+    assert note in text and "Ctrl-C ends" in text
 
 
 def test_a_node_cannot_draw_on_the_view() -> None:

@@ -20,7 +20,7 @@ from coxswain.store import Durability
 from coxswain.store import fleet as rows
 from coxswain.store.accounts import touch_profiles_through
 
-__all__ = ["CHANGES", "QUESTIONS", "flush", "take_over"]
+__all__ = ["CHANGES", "QUESTIONS", "carried_on", "flush", "take_over"]
 
 _SERVES = frozenset({"wg_public_key", "obfuscation", "xray_public_key"})
 """What devices have to know of a node, and without which it cannot serve them."""
@@ -35,7 +35,7 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
         return  # of a link that was fenced off
     if before is None or before.link_state != report.link_state:
         fleet.since[node.id] = report.at
-    fleet.views[node.id] = report
+    fleet.views[node.id] = carried_on(before, report)
     note(fleet, report)
     take_over(fleet, node, report)
     applied(fleet, fleet.nodes[node.id])
@@ -51,6 +51,13 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
     present = fleet.nodes[node.id]
     if before is None or before.link_state != report.link_state or present.status is not status:
         fleet.context.tell("alert_engine", NodeSeen(view_of(fleet, present)))
+
+
+def carried_on(before: m.LinkReport | None, report: m.LinkReport) -> m.LinkReport:
+    """A link that has not read yet how many peers its node should have, does not make them none."""
+    if before is None or report.peers_configured is not None:
+        return report
+    return dataclasses.replace(report, peers_configured=before.peers_configured)
 
 
 def _on_fall(fleet: FleetState, fall: m.LinkFell) -> None:

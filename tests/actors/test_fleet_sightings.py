@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.fleet.questions import QUESTIONS
+from actors.fleet.reports import carried_on
 from coxswain.messages.fleet import GetPulses, LinkReport, Sighting
 from coxswain.model import LinkState
 
@@ -39,3 +41,12 @@ def counted_at(noted: Sighting | None, **changes: Any) -> float:
 )
 def test_the_newest_look_of_the_link_that_reported_counts(noted: Sighting | None, expected: float) -> None:
     assert counted_at(noted) == expected
+
+
+def test_a_link_that_is_replaced_has_as_many_peers_as_before() -> None:
+    """Online 3 of 0 was shown until the successor had read what its node should be."""
+    before = LinkReport("nod_a", 3, AT, LinkState.LIVE, peers_configured=6)
+    fell = LinkReport("nod_a", 3, AT + 1, LinkState.BACKING_OFF)
+    assert carried_on(before, fell).peers_configured == 6
+    assert carried_on(before, dataclasses.replace(fell, peers_configured=0)).peers_configured == 0
+    assert carried_on(None, fell) is fell

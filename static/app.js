@@ -72,7 +72,8 @@ let more = 0;
 document.addEventListener("cox:alert", ({ detail: alert }) => {
   more += 1;
   if (more > 1) return;
-  toast(`${alert.severity}: ${alert.title}`, { bad: alert.severity === "critical", link: { href: `/alerts/${alert.id}`, text: "Show it" } });
+  const where = alert.detail?.node_name ? `, ${alert.detail.node_name}` : "";
+  toast(`${alert.severity}: ${alert.title}${where}`, { bad: alert.severity === "critical", link: { href: `/alerts/${alert.id}`, text: "Show it" } });
   setTimeout(() => {
     if (more > 1) toast(`${more - 1} more alert${more === 2 ? "" : "s"}`, { link: { href: "/alerts", text: "Show them" } });
     more = 0;

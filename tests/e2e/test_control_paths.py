@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors import node_link
+from actors import link_outage
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
 from tests.control_paths import Hop, Sea, sea
@@ -176,7 +176,7 @@ def test_a_hop_that_is_back_brings_all_links_back_at_once(there: Sea, monkeypatc
     there.activate("way")
     there.all_come_from(hop)
     delays = itertools.chain([600.0] * (NODES - 1), itertools.repeat(0.3))
-    monkeypatch.setattr(node_link, "reconnect_delay", lambda _lost_for, _rng: next(delays))
+    monkeypatch.setattr(link_outage, "reconnect_delay", lambda _lost_for, _rng: next(delays))
     hop.kill()
     for index in range(NODES):
         there.fleet.controller.until(f"n{index}", link_state="backing_off")

@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from actors.control_paths import ControlPaths
-from actors.supervision import Actor, Context
+from actors.supervision import Actor, Context, Pending
 from coxswain.audit import record
 from coxswain.control_path.routes import Routes
 from coxswain.control_path.targets import Allowance, Allowances, allowances
@@ -51,7 +51,7 @@ class Servers(Actor):
         self._identity: SshIdentity | None = None
         self._paths = ControlPaths(context, store, routes)
         self._allowed = allowed or Allowances()
-        self._allowing = False
+        self._allowing = Pending(context)
 
     def started(self) -> None:
         self._paths.refresh()
@@ -97,6 +97,8 @@ class Servers(Actor):
             case _Allow():
                 self._allow()
             case _ if self._paths.takes(message):
+                if self._allowing.waits:  # whoever asks for a path may use it at once: its hops are to know where it leads
+                    self._allow()
                 try:
                     return self._paths.receive(message)
                 finally:
@@ -300,18 +302,16 @@ class Servers(Actor):
 
     def _allow_soon(self) -> None:
         """Of many changes at once, relays are told once."""
-        if not self._allowing:
-            self._allowing = True
-            self.context.after(_ALLOW_S, _Allow())
+        if not self._allowing.waits:
+            self._allowing.after(_ALLOW_S, _Allow())
 
     def _allow(self) -> None:
-        self._allowing = False
+        self._allowing.cancel()
         try:
             self._allowed.set(self._allowances())
         except CoxswainError as error:
             self.context.log.warning("where relays may connect cannot be read: %s", error)
-            self._allowing = True
-            self.context.after(_ALLOW_AGAIN_S, _Allow())
+            self._allowing.after(_ALLOW_AGAIN_S, _Allow())
 
     def _allowances(self) -> dict[str, Allowance]:
         with self._store.read() as tx:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors import link_outage
+from actors import link_outage, servers
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
 from tests.control_paths import Hop, Sea, sea
@@ -167,6 +167,14 @@ def test_a_hop_that_dies_takes_the_links_with_it_and_nobody_goes_directly(there:
     second.start()
     there.all_come_from(second)
     assert there.sources == {second.address}
+
+
+def test_a_path_is_used_the_moment_that_it_is_made(there: Sea, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hops were not told yet where it leads, and the last one refused all nodes."""
+    monkeypatch.setattr(servers, "_ALLOW_S", 600.0)
+    there.path("way", [there.hop(f"prompt{place}", ours=True) for place in range(2)])
+    assert there.activate("way")["active"]
+    there.fleet.controller.all_in_sync(NODES)
 
 
 def test_a_hop_that_is_back_brings_all_links_back_at_once(there: Sea, monkeypatch: pytest.MonkeyPatch) -> None:

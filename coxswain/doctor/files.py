@@ -167,9 +167,12 @@ def check_dashboard(pid: int, listen: str) -> Iterator[Finding]:
     there = {row[9] for row in rows if row[3] == _LISTENS and row[1].rpartition(":")[2] == port}
     if ours & there:
         yield ok("dashboard", f"listens on {listen}")
-        return
-    text = f"does not listen on {listen}" + (", which another program has" if there else "")
-    yield fail("dashboard", text, "Give that up there, or set ui.listen to a free port; cox serve tries again by itself.")
+    elif there:
+        text = f"does not listen on {listen}, which another program has"
+        yield fail("dashboard", text, "End that, or set ui.listen to a free port; cox serve tries again by itself.")
+    else:
+        text = f"does not listen on {listen}; it was started with another ui.listen, or cannot"
+        yield warn("dashboard", text, "See the daemon's log; a change of ui.listen needs a start anew.")
 
 
 def _named(paths: list[Path], root: Path) -> str:

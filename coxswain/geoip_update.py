@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from coxswain.fetch import USUAL, Bounds, Fetched, NotThereError, check_url, fet
 from coxswain.geoip import UPDATED, check_database
 from coxswain.messages.geo import GeoInfo, LookAgain
 from coxswain.operations import Kind, NeedsSecret, OnFailure, Recovery, Step, Work
+from coxswain.replacing import made_like
 
 __all__ = ["PUBLISHED", "download", "geoip_update", "months"]
 
@@ -121,7 +121,10 @@ def download(
     try:
         found = _first_there(urls, lambda one: _fetch(one, fresh, say, sha256=wanted, bounds=bounds), say)
         kind = _kind_of(fresh, found)
-        _as_it_was(into, fresh)
+        if into.exists():
+            made_like(into, fresh)
+        else:
+            fresh.chmod(0o644)  # the daemon may be somebody else
         fresh.replace(into)
         _sync_directory(into.parent)
     except OSError as error:
@@ -129,17 +132,6 @@ def download(
     finally:
         fresh.unlink(missing_ok=True)
     return found, kind
-
-
-def _as_it_was(there: Path, fresh: Path) -> None:
-    """Who reads the old file reads the new one: the daemon may be somebody else than who fetches it."""
-    if not there.exists():
-        fresh.chmod(0o644)
-        return
-    status = there.stat()
-    with suppress(PermissionError):  # only root gives files away
-        os.chown(fresh, status.st_uid, status.st_gid)
-    fresh.chmod(status.st_mode & 0o777)
 
 
 def _monthly(published: str, now: float) -> tuple[str, ...]:

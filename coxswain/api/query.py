@@ -67,11 +67,10 @@ def names(found: list[str]) -> str:
 
 def given(route: Route, params: Mapping[str, Any]) -> Mapping[str, Any]:
     """What handlers read, of what the route takes. ``?since=&until=`` of a form that was not filled in asks for nothing; but
-    a change whose guard is empty, ``?version=``, must not go unguarded, and no ids are not all of them.
+    a change whose guard is empty, ``?version=``, must not go unguarded.
     """
-    taken = {param.name for param in route.query}
-    says = {name for name, value in params.items() if value != "" or name == "ids" or route.unsafe}
-    return {name: params[name] for name in params if name in taken & says}
+    taken = {param.name: param for param in route.query if param.name in params}
+    return {name: params[name] for name, param in taken.items() if params[name] != "" or route.unsafe or param.empty_counts}
 
 
 def refuse_in_body(route: Route, named: frozenset[str]) -> None:

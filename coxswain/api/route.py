@@ -33,11 +33,15 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A parameter of the query string, read with ``Call.word`` or ``Call.number``."""
+    """A parameter of the query string, read with ``Call.word`` or ``Call.number``.
+
+    ``empty_counts``: an empty one says something, as a list without items does; others are as good as absent on reads.
+    """
 
     name: str
     summary: str
     schema: Json = field(default_factory=lambda: {"type": "string"})
+    empty_counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Client:
             raise InvalidInput(f"{place}: the name or id in it is empty", remedy="Say which one is meant.")
         for name, value in parse_qsl(path.partition("?")[2], keep_blank_values=True):
             if not value:  # would choose nothing, so all of them
-                raise InvalidInput(f"{name.replace('_id', '')}: is empty", remedy="Say which one is meant, or leave it out.")
+                raise InvalidInput(f"{name}: is empty", remedy="Say which one is meant, or leave it out.")
         payload = None if body is None else json.dumps(body)
         headers = self._place.headers | ({} if payload is None else {"Content-Type": "application/json"}) | (more or {})
         name = self._place.name

@@ -7,16 +7,16 @@ import io
 import os
 import re
 import secrets
-import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from coxswain.errors import CoxswainError, InvalidInput, Refused, Unavailable
+from coxswain.replacing import made_like
 
-__all__ = ["check_free", "explained", "file_stem", "give_up_output", "like", "write_private", "written"]
+__all__ = ["check_free", "explained", "file_stem", "give_up_output", "write_private", "written"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -88,19 +88,11 @@ def _in_place(path: Path) -> Iterator[IO[str]]:
     try:
         with draft.open("x", encoding="utf-8") as file:
             if path.exists():
-                like(path, file.fileno())
+                made_like(path, draft)
             yield file
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def like(there: Path, descriptor: int) -> None:
-    """The file that is to take the place of ``there`` has its mode, and its owner as far as we may give files away."""
-    status = there.stat()
-    with suppress(PermissionError):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def give_up_output() -> None:

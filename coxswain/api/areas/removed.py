@@ -85,7 +85,11 @@ ROUTES = (
         query=(
             Param("kind", "only users, devices or nodes", choice(*_KINDS)),
             search("the name or, for scope admin, of who removed it"),
-            Param("ids", f"only those with these ids, at most {_MOST_IDS} with commas between them; all of them at once"),
+            Param(
+                "ids",
+                f"only those with these ids, at most {_MOST_IDS} with commas between them; all of them at once",
+                empty_counts=True,  # no ids are not all of them
+            ),
             Param("after", "the cursor of the page before: an id"),
             Param("limit", "how many at most; 0 or absent: 100", limited(0, 1_000)),
         ),

@@ -48,12 +48,14 @@ class Knobs:
     Attributes:
         calls: the requests that arrived, the last thousand; None: not recorded.
         pushes: answered PushConfig calls, the last 64.
+        hides_keys: ListPeers shows no preshared keys, as an agent may have it (node-contract.md 9.1, 7).
         future_revision: what GetStatus reports as applied revision instead of the truth; None: the truth.
     """
 
     def __init__(self, clock: Clock, *, record: bool = False) -> None:
         self.calls: deque[Call] | None = deque(maxlen=1000) if record else None
         self.pushes: deque[Pushed] = deque(maxlen=64)
+        self.hides_keys = False
         self.future_revision: int | None = None
         self._clock = clock
         self._fail: dict[str, list[tuple[grpc.StatusCode, str, bool]]] = {}
@@ -89,6 +91,7 @@ class Knobs:
     def clear(self) -> None:
         """All switches back to honest."""
         self.release()
+        self.hides_keys = False
         self.future_revision = None
         for switch in (self._fail, self._delay, self._garbage):
             switch.clear()
@@ -115,6 +118,11 @@ class Knobs:
             status = pb.GetStatusResponse.FromString(answer)
             status.applied_revision = self.future_revision
             return status.SerializeToString()
+        if method == "ListPeers" and self.hides_keys:
+            listed = pb.ListPeersResponse.FromString(answer)
+            for state in listed.peers:
+                state.peer.preshared_key = ""
+            return listed.SerializeToString()
         return answer
 
     def _next_failure(self, method: str) -> tuple[grpc.StatusCode, str, bool] | None:

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,18 @@ class Conductor:
             del node.plane.peers[command["peer"]]
         return {}
 
+    async def _drop_key(self, command: Answer) -> Answer:
+        """Somebody edits the conf: a peer has no preshared key any more."""
+        for node in self._nodes(command):
+            peer = node.plane.peers[command["peer"]]
+            peer.config = replace(peer.config, preshared_key="")
+        return {}
+
+    async def _hide_keys(self, command: Answer) -> Answer:
+        for node in self._nodes(command):
+            node.knobs.hides_keys = bool(command["on"])
+        return {}
+
     async def _commands(self, command: Answer) -> Answer:
         ran = [" ".join(argv) for node in self._nodes(command) for argv in node.plane.commands or ()]
         return {"commands": ran}
@@ -292,6 +304,8 @@ COMMANDS = {
     "ipv6": "node, on: whether the agent serves clients' IPv6",
     "network": "node: policy with its transits, inner links with their counters",
     "drop_peer": "node, peer: as if somebody removed it by hand",
+    "drop_key": "node, peer: as if somebody took its preshared key away by hand",
+    "hide_keys": "node, on: whether preshared keys are left out of what it shows",
     "commands": "node: what a real data plane would have run last; needs --record",
     "calls": "node: the last calls that it got; needs --record",
     "ping": "answers",

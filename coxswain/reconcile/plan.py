@@ -98,7 +98,7 @@ def remember(memory: LinkMemory, observed: Observed, now: float, *, reconnected:
         links={name: f"{had.partition(':')[0]}:" for name, had in memory.links.items()} if anew else memory.links,
         registered=frozenset() if anew else memory.registered,
         xray_confirmed="" if anew else memory.xray_confirmed,
-        applied_content="" if made_anew else memory.applied_content,
+        applied_content="" if anew else memory.applied_content,
         xray_unsupported="" if anew else memory.xray_unsupported,
         seen_at=now,
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
@@ -205,20 +205,14 @@ def _push(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
             )
         )
         return PushPeers(Reason.REVISION_AHEAD, True, applied + 1, f"{applied}, intended {intended}")
-    difference = _difference(desired, observed, memory)
+    difference, hidden = _difference(desired, observed)
     if difference:
         return PushPeers(Reason.PEERS_DIFFER, True, applied + 1, difference)
+    if hidden and memory.applied_content != desired.content:
+        return PushPeers(Reason.KEYS_HIDDEN, True, applied + 1)
     if memory.applied_content not in ("", desired.content) and observed.peers is None:
         return PushPeers(Reason.CONTENT_UNKNOWN, True, applied + 1)
     return None
-
-
-def _hides_keys(desired: Desired, observed: Observed, memory: LinkMemory) -> bool:
-    """An agent may leave preshared keys out of what it shows (node-contract.md 9.1, 7): it acknowledged these very peers,
-    and of none of them it has a key to show.
-    """
-    peers = observed.peers or ()
-    return all(peer.psk_digest == _NO_KEY for peer in peers) and memory.applied_content == desired.content
 
 
 def _revive(observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]) -> PushPeers | None:
@@ -236,10 +230,13 @@ def _revive(observed: Observed, memory: LinkMemory, now: float, findings: list[F
     return None
 
 
-def _difference(desired: Desired, observed: Observed, memory: LinkMemory) -> str:
-    """Counts of missing, extra and changed peers as text; empty when there are none, or nothing was observed."""
+def _difference(desired: Desired, observed: Observed) -> tuple[str, bool]:
+    """Counts of missing, extra and changed peers as text; empty when there are none, or nothing was observed. And whether
+    preshared keys cannot be compared: an agent may leave them out of what it shows (node-contract.md 9.1, 7). That it has
+    them says only that it acknowledged these very peers, and was not restarted since.
+    """
     if observed.peers is None:
-        return ""
+        return "", False
     rows = zip(desired.peers, desired.addresses, desired.psk_digests, strict=True)
     wanted = {peer.public_key: (ips, digest) for peer, ips, digest in rows if peer.protocol is Protocol.AMNEZIAWG}
     seen: set[str] = set()
@@ -257,11 +254,12 @@ def _difference(desired: Desired, observed: Observed, memory: LinkMemory) -> str
             changed += 1
         elif peer.psk_digest != row[1]:
             rekeyed += 1
-    if rekeyed and not _hides_keys(desired, observed, memory):
+    hidden = rekeyed > 0 and all(peer.psk_digest == _NO_KEY for peer in observed.peers)
+    if not hidden:
         changed += rekeyed
     missing = len(wanted) - len(seen)
     counts = {"missing": missing, "extra": extra, "changed": changed}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count), hidden
 
 
 def _service(observed: Observed, protocol: Protocol = Protocol.AMNEZIAWG) -> ServiceHealth | None:

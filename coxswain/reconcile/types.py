@@ -140,7 +140,7 @@ class LinkMemory:
         uptime_s: at the last look, to notice a restarted agent.
         wg_public_key, applied_revision: at the last look, to notice a host that was set up anew.
         applied_content: what the peers were by content when the node last acknowledged a revision, or was seen to have them;
-            empty: not known.
+            empty: not known, as after a restart of the agent, which may have lost some of it with its file.
         handshakes_seen_at: when handshakes were last seen; a data plane is stalled only if there were some before.
         last_stall_heal_at: to heal a stall at most every five minutes (management-plane.md 8.1).
         links: of each inner link that the node may have, by interface: ``block:peer`` as it acknowledged them
@@ -178,6 +178,7 @@ class Reason(StrEnum):
     REVISION_AHEAD = "the node's revision is ahead of ours"
     CONTENT_UNKNOWN = "the node acknowledged this revision for something else"
     PEERS_DIFFER = "the node's peers differ from the intended ones"
+    KEYS_HIDDEN = "it is not certain that it has the preshared keys, of which it shows none"
     DATA_PLANE_DOWN = "the data plane is down"
     STALLED = "no peer shakes hands any more"
     POLICY_CHANGED = "the network policy was changed"

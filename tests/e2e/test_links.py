@@ -279,6 +279,36 @@ def test_a_restarted_agent_is_live_again_with_its_sessions_carried_on(fleet: Liv
     eventually(lambda: not open_on_n0(), every=0.1)
 
 
+def test_an_agent_that_hides_preshared_keys_gets_them_once_more_when_it_was_restarted(fleet: LiveFleet) -> None:
+    """It may have lost one of them, and does not show it. A connection that is only made anew costs no push."""
+
+    def pushed(since: float) -> int:
+        return len(fleet.nodes.do("pushes", node=0, since=since)["pushes"])
+
+    def lacking() -> list[str]:
+        return [p["public_key"] for p in fleet.nodes.do("peers", node=0)["peers"] if not p["has_preshared_key"]]
+
+    fleet.nodes.do("hide_keys", node=0, on=True)
+    begun = fleet.nodes.do("ping")["at"]
+    since = fleet.controller.node("n0")["link_since"]
+    fleet.nodes.do("cut", node=0)
+    fleet.controller.until("n0", link_state="live", in_sync=True, link_since=lambda s: s != since)
+    assert pushed(begun) == 0
+    some = fleet.nodes.do("peers", node=0)["peers"][1]["public_key"]
+    fleet.nodes.do("drop_key", node=0, peer=some)
+    look(fleet)
+    assert lacking() == [some], "nobody can know"
+    fleet.nodes.do("restart", node=0)
+    eventually(lambda: not lacking(), every=0.1)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
+    for _ in range(2):
+        fleet.controller.client.get("/api/nodes/n0/plan")  # looks
+    since = fleet.controller.node("n0")["link_since"]
+    fleet.nodes.do("cut", node=0)
+    fleet.controller.until("n0", link_state="live", in_sync=True, link_since=lambda s: s != since)
+    assert pushed(begun) == 1
+
+
 def test_a_cut_stream_is_opened_again(fleet: LiveFleet) -> None:
     since = fleet.controller.node("n0")["link_since"]
     assert fleet.nodes.do("cut", node=0)["streams"] == 1

@@ -288,7 +288,7 @@ def test_an_agent_may_hide_the_preshared_keys_that_it_acknowledged() -> None:
     state = wanted(peer(1, psk=key("one")), peer(2, psk=key("two")))
     hidden = hiding(seen(*state.peers))
     step = push(made(state, hidden, confirmed()))
-    assert (step.reason, step.detail) == (Reason.PEERS_DIFFER, "2 changed"), "until it acknowledged them, who knows?"
+    assert (step.reason, step.fresh_revision, step.at_least) == (Reason.KEYS_HIDDEN, True, 6), "who knows?"
     memory = confirmed(applied_content=state.content)
     assert made(state, hidden, memory).steps == ()
     # What it does show counts as before: its other peers, their addresses, and keys as soon as it shows any.
@@ -296,6 +296,25 @@ def test_an_agent_may_hide_the_preshared_keys_that_it_acknowledged() -> None:
     assert push(made(state, moved, memory)).detail == "1 changed"
     assert push(made(state, hiding(seen(peer(1))), memory)).detail == "1 missing"
     assert push(made(state, seen(peer(1, psk=key("one")), peer(2)), memory)).detail == "1 changed"
+
+
+def test_keys_that_a_restarted_agent_hides_are_pushed_once() -> None:
+    """It may have lost any of them with its file, and nothing would tell."""
+    state = wanted(peer(1, psk=key("one")), peer(2))
+    young, old = hiding(seen(*state.peers, uptime=3)), hiding(seen(*state.peers, uptime=130))
+    before = remember(confirmed(applied_content=state.content), hiding(seen(*state.peers)), 1_000.0)
+    assert made(state, old, remember(before, old, 1_030.0, reconnected=True)).steps == (), "only the connection is another"
+    after = dataclasses.replace(remember(before, young, 1_030.0), policy_suspect=False)
+    step = push(made(state, young, after))
+    assert (step.reason, step.fresh_revision, step.at_least) == (Reason.KEYS_HIDDEN, True, 6)
+    acknowledged = dataclasses.replace(after, applied_content=state.content)
+    assert made(state, young, remember(acknowledged, young, 1_030.5)).steps == ()
+    # Where keys are shown, or there are none, nothing is in doubt.
+    assert made(state, seen(*state.peers, uptime=3), after).steps == ()
+    bare = wanted(peer(1), peer(2))
+    assert made(bare, hiding(seen(*bare.peers, uptime=3)), after).steps == ()
+    lost = seen(peer(1), peer(2, psk=key("not ours")), uptime=3)
+    assert push(made(state, lost, after)).reason is Reason.PEERS_DIFFER
 
 
 @given(st.lists(st.integers(0, 400), unique=True, max_size=8), st.randoms(use_true_random=False))

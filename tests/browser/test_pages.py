@@ -182,3 +182,15 @@ def test_a_page_that_fails_says_so_to_a_person(
     expect(page.get_by_role("link", name="Back to the fleet")).to_be_visible()
     assert "a fault" not in page.content()
     complaints.clear()  # that the page failed
+
+
+@pytest.mark.parametrize("width", [1280, 1270, 1140, 870])
+def test_what_a_node_runs_is_seen_without_scrolling(open_browser: Callable[..., Page], width: int) -> None:
+    page = open_browser(viewport={"width": width, "height": 1800})
+    page.goto("/nodes/n0")
+    table = page.get_by_role("region", name="Services").locator(".scroll")
+    row = table.get_by_role("row").filter(has_text="AmneziaWG")
+    row.wait_for()
+    for cell, busy in ((1, "running"), (2, "1000 / 1000"), (3, "23 h 59 min ago")):  # as a busy node says it
+        row.locator("td").nth(cell).evaluate(f"cell => {{ (cell.firstElementChild || cell).textContent = '{busy}' }}")
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth")

@@ -189,17 +189,18 @@ class Servers(Actor):
         server = self._checked(message.id, message.version)
         if not server.offered_host_key:
             raise Conflict(f"server {server.name} showed no other key than the pinned one; there is nothing to decide")
-        offered = fingerprint_of(server.offered_host_key)
-        if message.fingerprint != offered:
+        offered, pinned = fingerprint_of(server.offered_host_key), fingerprint_of(server.ssh_host_key)
+        if message.fingerprint not in (offered, pinned):
             raise Conflict(
-                f"host_key: server {server.name} showed {offered}, not {message.fingerprint[:60]!r}",
+                f"host_key: server {server.name} showed {offered}, not {message.fingerprint[:60]!r}; {pinned} is pinned",
                 remedy="Compare it with what ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub prints on the host's console.",
             )
         now = self._now()
-        changed = dataclasses.replace(server, ssh_host_key=server.offered_host_key, offered_host_key="")
+        key = server.offered_host_key if message.fingerprint == offered else server.ssh_host_key
+        changed = dataclasses.replace(server, ssh_host_key=key, offered_host_key="")
         with self._store.write() as tx:
             changed = rows.update_server(tx, changed, expected_version=server.version, now=now)
-            detail = {"before": fingerprint_of(server.ssh_host_key), "now": offered, "key": changed.ssh_host_key}
+            detail = {"before": pinned, "shown": offered, "now": message.fingerprint, "key": changed.ssh_host_key}
             outbox_id = record(tx, message.caller, "server.trust", ("server", server.id), detail, now=now)
         return self._committed(changed, outbox_id)
 

@@ -159,6 +159,12 @@ class Operations(Actor):
         if kind is None:
             raise NotFound(f"kind: this release knows no operation of the kind {operation.kind!r}")
         self._check_free(kind, operation.params)
+        overtaken = self._overtaken(operation)
+        if overtaken is not None:
+            raise Conflict(
+                f"operation {operation.id}: {overtaken.id} ({overtaken.kind}) was done on the same since it failed",
+                remedy="Begin anew if that is what you want. Cancelled, this one is over, and nothing is taken back.",
+            )
         anew = operation.state in (OperationState.UNDONE, OperationState.CANCELLED)
         ending = operation.ending if direction is Direction.BACK else OperationState.UNDONE
         changed = dataclasses.replace(
@@ -199,8 +205,10 @@ class Operations(Actor):
             self.context.tell(run_name(operation.id), CancelRun())
             return Committed(operation, outbox_id)
         self._release(operation.id)
-        note = noted(operation, f"cancelled by {message.caller.actor}")
-        nothing_done = all(step.state is StepState.PENDING for step in operation.steps)
+        overtaken = self._overtaken(operation)
+        kept = f"; nothing is taken back: {overtaken.id} ({overtaken.kind}) was done on the same since" if overtaken else ""
+        note = noted(operation, f"cancelled by {message.caller.actor}{kept}")
+        nothing_done = overtaken is not None or all(step.state is StepState.PENDING for step in operation.steps)
         state = OperationState.CANCELLED if nothing_done else OperationState.QUEUED
         kind = self._kinds.get(operation.kind)
         if kind is not None and state is OperationState.QUEUED:
@@ -299,6 +307,20 @@ class Operations(Actor):
                     f"operation {other.id} ({other.kind}) works on {min(taken)} just now",
                     remedy=f"Wait for it or stop it: cox operations show {other.id}",
                 )
+
+    def _overtaken(self, operation: Operation) -> Operation | None:
+        """The one that was done on the same since this one failed, and is what counts now; see ``Kind.overtaken_by``."""
+        kind = self._kinds.get(operation.kind)
+        if kind is None or not kind.overtaken_by or operation.state not in (OperationState.FAILED, OperationState.WAITING):
+            return None
+        mine = set(kind.locks(operation.params))
+        with self._store.read() as tx:
+            since = rows.done_since(tx, kind.overtaken_by, since=operation.updated_at)
+        for other in since:
+            its_kind = self._kinds.get(other.kind)
+            if its_kind is not None and mine.intersection(its_kind.locks(other.params)):
+                return other
+        return None
 
     def _is_heavy(self, operation: Operation) -> bool:
         kind = self._kinds.get(operation.kind)

@@ -114,7 +114,7 @@ def self_(config: str | None, host: str, *, as_json: bool) -> None:
 @click.argument("server")
 @click.option("--host-key", default="", metavar="SHA256:…", help="The fingerprint that is to be trusted; without: asks.")
 def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> None:
-    """Trust a machine's new host key, after it was reinstalled."""
+    """Trust a machine's new host key, after it was reinstalled; or the known one again, if the other was not the host's."""
     asking = client(config)
     found = next((s for s in asking.get("/api/servers") if server in (s["id"], s["name"], s["ssh_host"])), None)
     if found is not None and found["offered_host_key"] and not host_key:
@@ -122,8 +122,11 @@ def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> N
         click.echo(COMPARE.format("*"), err=True)
         if not sys.stdin.isatty():
             raise Refused("trust: there is nobody to ask", remedy=f"Say --host-key {found['offered_host_key']}")
-        click.confirm("Is the shown one the host's?", abort=True, err=True)
-        host_key = found["offered_host_key"]
+        if click.confirm("Is the shown one the host's?", err=True):
+            host_key = found["offered_host_key"]
+        else:
+            click.confirm("Does the host have the known one, so that it may be connected to again?", abort=True, err=True)
+            host_key = found["host_key"]
     changed = asking.post(f"/api/servers/{quote(server, safe='')}/trust", {"host_key": host_key or "none"})
     if as_json:
         print_json(changed)

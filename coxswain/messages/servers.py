@@ -104,8 +104,8 @@ class HostKeyOffered:
 
 @dataclass(frozen=True, slots=True)
 class TrustServer:
-    """Asked by doors: pin the key that was offered and refused. ``fingerprint`` is what the operator saw; it has to be
-    that of the offered key. Reply: ``Committed[Server]``. Raises ``Conflict``, ``StaleVersion``.
+    """Asked by doors: which key is the machine's. ``fingerprint`` is that of the one that was offered and refused, which is
+    pinned then, or of the pinned one, which stays. Reply: ``Committed[Server]``. Raises ``Conflict``, ``StaleVersion``.
     """
 
     caller: Caller

@@ -4,9 +4,10 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, Refused
+from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NotFound, Refused
 from coxswain.messages import servers as m
 from coxswain.onboarding.facts import SCRIPT, check_fit, read_absent, read_facts
 from coxswain.operations import Work
@@ -14,7 +15,7 @@ from coxswain.servers import Server
 from coxswain.ssh import Dialer, Host, HostKeyChanged, LocalHost, SshHost, connect
 from coxswain.ssh.connection import Login, Target
 
-__all__ = ["KEY", "facts_of", "login_with_key", "open_host", "server_of", "target_of"]
+__all__ = ["KEY", "facts_of", "login_with_key", "open_host", "server_of", "take_back_on_host", "target_of"]
 
 KEY = "host"
 """Under this name the steps of an operation share their connection."""
@@ -41,6 +42,16 @@ def open_host(work: Work, dialer: Dialer) -> Host:
         NodeFailure: it cannot be reached, or does not let us in.
     """
     return work.shared(KEY, lambda: _open(work, dialer))
+
+
+def take_back_on_host(work: Work, dialer: Dialer, undo: Callable[[Work, Host], None]) -> None:
+    """Undoes a step on the machine, if it is still one of ours: what was removed is nobody's to change any more."""
+    try:
+        server_of(work)
+    except NotFound as gone:
+        work.say(f"{gone}; on it nothing is taken back")
+        return
+    undo(work, open_host(work, dialer))
 
 
 def _open(work: Work, dialer: Dialer) -> Host:

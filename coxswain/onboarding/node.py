@@ -12,7 +12,7 @@ from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, 
 from coxswain.inventory import CONTROL_PORT, check_name, check_region, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, Node, NodeStatus
-from coxswain.onboarding.access import facts_of, open_host, server_of
+from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.binary import is_newer, normalise_version
 from coxswain.onboarding.guard import check_sources, guard, unguard
@@ -45,6 +45,8 @@ _UNIT = NODE_UNIT
 _LIVE_S = 90.0
 _DRAIN_S = 60.0
 _REACH_S = 10.0
+_AGENTS = ("node.add", "node.update", "node.rollback", "node.remove")
+"""Whichever of them was done last says which agent is on the host, if any."""
 
 Doing = Callable[[Work, Host], None]
 
@@ -58,7 +60,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
             name,
             title,
             lambda work: do(work, open_host(work, dialer)),
-            None if back is None else lambda work: back(work, open_host(work, dialer)),
+            None if back is None else lambda work: take_back_on_host(work, dialer, back),
             deadline_s,
         )
 
@@ -109,14 +111,21 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
     )
     return (
-        _kind("node.add", adding, check=_check_add, after_failure=_mark_failed, locks=_machine),
-        _kind("node.update", updating, on_failure=OnFailure.UNDO, action="node.update-agent"),
+        _kind(
+            "node.add",
+            adding,
+            check=_check_add,
+            after_failure=_mark_failed,
+            locks=_machine,
+            overtaken_by=(*_AGENTS, "node.renew", "node.start"),
+        ),
+        _kind("node.update", updating, on_failure=OnFailure.UNDO, action="node.update-agent", overtaken_by=_AGENTS),
         _kind("node.renew", renewing),
-        _kind("node.rollback", rolling_back),
+        _kind("node.rollback", rolling_back, overtaken_by=_AGENTS),
         _kind("node.guard", guarding, on_failure=OnFailure.UNDO),
         _kind("node.start", starting),
         _kind("node.stop", stopping),
-        _kind("node.remove", removing),
+        _kind("node.remove", removing, overtaken_by=("node.add",)),
     )
 
 
@@ -129,6 +138,7 @@ def _kind(
     on_failure: OnFailure = OnFailure.KEEP,
     after_failure: Callable[[Work], None] | None = None,
     action: str = "",
+    overtaken_by: tuple[str, ...] = (),
 ) -> Kind:
     return Kind(
         name=name,
@@ -139,6 +149,7 @@ def _kind(
         on_failure=on_failure,
         action=action,
         after_failure=after_failure,
+        overtaken_by=overtaken_by,
     )
 
 

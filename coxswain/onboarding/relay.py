@@ -15,7 +15,7 @@ from coxswain.inventory import check_region, host_of, parse_control_addr
 from coxswain.messages import ca
 from coxswain.messages import servers as m
 from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
-from coxswain.onboarding.access import facts_of, open_host, server_of
+from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.install import (
     get_csr,
@@ -42,6 +42,9 @@ __all__ = ["relay_kinds"]
 
 TUNNEL_PORT = 8444
 _INGRESS, _EGRESS, _ONION = _UNITS = RELAY_UNITS
+_PROGRAMS = ("relay.add", "relay.update", "relay.remove")
+"""Whichever of them was done last says which relay is on the host, if any."""
+
 _UP_S = 30.0
 _TUNNEL_S = 10.0
 
@@ -60,7 +63,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
             name,
             title,
             lambda work: do(work, open_host(work, dialer)),
-            None if undo is None else lambda work: undo(work, open_host(work, dialer)),
+            None if undo is None else lambda work: take_back_on_host(work, dialer, undo),
             deadline_s,
         )
 
@@ -101,10 +104,10 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         )
 
     return (
-        kind("relay.add", adding, check=_check_add, after_failure=_mark_failed),
-        kind("relay.update", updating, on_failure=OnFailure.UNDO, action="relay.update-agent"),
+        kind("relay.add", adding, check=_check_add, after_failure=_mark_failed, overtaken_by=(*_PROGRAMS, "relay.renew")),
+        kind("relay.update", updating, on_failure=OnFailure.UNDO, action="relay.update-agent", overtaken_by=_PROGRAMS),
         kind("relay.renew", renewing),
-        kind("relay.remove", removing),
+        kind("relay.remove", removing, overtaken_by=("relay.add",)),
     )
 
 

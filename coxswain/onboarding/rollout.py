@@ -95,11 +95,10 @@ def _roll_back(nodes: Sequence[Mapping[str, Any]]) -> Any:
         for child in children:
             if child.state not in FINAL:
                 work.change("operations", m.CancelOperation(work.caller, child.id))
-        over = _all_over(work, children)
         back = [
             _begin(work, "node.rollback", {k: child.params[k] for k in ("node_id", "server_id", "name")}, retry=True)
-            for child in over
-            if child.state is OperationState.DONE
+            for child in _all_over(work, children)
+            if child.state is OperationState.DONE and _is_its(work, child)
         ]
         failed = [o for o in _all_over(work, back) if o.state is not OperationState.DONE]
         if failed:
@@ -108,6 +107,21 @@ def _roll_back(nodes: Sequence[Mapping[str, Any]]) -> Any:
             )
 
     return undo
+
+
+def _is_its(work: Work, child: Operation) -> bool:
+    """Whether the agent on the host is the one that this upgrade put there; the one from before is of no use otherwise."""
+    name = child.params.get("name")
+    if not any("before" in step.data for step in child.steps):
+        work.say(f"{name}: had that agent before")
+        return False
+    for kind in ("node.add", "node.update", "node.rollback", "node.remove"):
+        question = m.ListOperations(kind=kind, target_id=child.target_id, state=OperationState.DONE, limit=1)
+        page: m.OperationsPage = work.ask("operations", question)
+        if any(o.parent != work.id and o.finished_at > child.finished_at for o in page.operations):
+            work.say(f"{name}: has another agent since ({page.operations[0].id}), and keeps it")
+            return False
+    return True
 
 
 def _begin(work: Work, kind: str, params: Mapping[str, Any], *, retry: bool) -> Operation:

@@ -119,6 +119,7 @@ def server_add(dialer: Dialer) -> Kind:
         check=_check,
         target=lambda params, data: ("server", str(data.get("server_id") or params["ssh_host"])),
         locks=lambda params: (f"host:{params['ssh_host']}:{params['ssh_port']}",),
+        overtaken_by=("server.add",),
     )
 
 

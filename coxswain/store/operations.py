@@ -15,6 +15,7 @@ __all__ = [
     "Superseded",
     "claim_run",
     "delete_finished",
+    "done_since",
     "get_operation",
     "insert_operation",
     "list_operations",
@@ -164,6 +165,16 @@ def list_operations(
         (*params, limit),
     )
     return _with_steps(tx, rows)
+
+
+def done_since(tx: Tx, kinds: Sequence[str], *, since: float) -> list[Operation]:
+    """Those of ``kinds`` that were done after ``since`` (epoch seconds), newest first; without their steps."""
+    rows = tx.execute(
+        f"SELECT {_COLUMNS} FROM operations WHERE state = ? AND finished_at > ? AND kind IN ({', '.join('?' * len(kinds))}) "  # noqa: S608
+        "ORDER BY finished_at DESC, id DESC",
+        (OperationState.DONE.value, to_micros(since), *kinds),
+    )
+    return [_operation(row, ()) for row in rows]
 
 
 def delete_finished(tx: Tx, *, before: float, keep: int) -> int:

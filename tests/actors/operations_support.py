@@ -56,6 +56,7 @@ def touch_kind(
     on_failure: OnFailure = OnFailure.KEEP,
     deadline_s: float = 30.0,
     light: bool = False,
+    overtaken_by: tuple[str, ...] = (),
 ) -> Kind:
     """Makes the files ``params["names"]`` one after the other; ``secret`` among the names needs a password."""
 
@@ -94,4 +95,5 @@ def touch_kind(
         after_crash=after_crash,
         on_failure=on_failure,
         light=light,
+        overtaken_by=overtaken_by,
     )

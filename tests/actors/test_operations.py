@@ -232,6 +232,23 @@ def test_a_failed_operation_can_be_taken_back(store, place, script):
         assert files(place) == []
 
 
+def test_what_failed_and_was_done_by_another_since_is_neither_taken_back_nor_gone_on_with(store, place, script):
+    script.do["b"] = "fail"
+    with running(store, touch_kind(place, script, overtaken_by=("test.touch",))) as engine:
+        failed, untouched = (engine.over(engine.begin("a", "b", lock=lock), OperationState.FAILED) for lock in ("x", "y"))
+        script.do.clear()
+        done = engine.over(engine.begin("a", "b", lock="x"), OperationState.DONE)
+        with pytest.raises(Conflict, match=f"{done.id} .test.touch. was done on the same since"):
+            engine.ask(m.RetryOperation(CALLER, failed.id))
+        engine.ask(m.CancelOperation(CALLER, failed.id))
+        over = engine.over(failed, OperationState.CANCELLED)
+        assert files(place) == ["a", "b"], "they are those of the other one now"
+        assert f"nothing is taken back: {done.id}" in over.notes[-1]
+        assert engine.audited(failed)[-1] == ("operation.cancel", "ok")
+        engine.ask(m.RetryOperation(CALLER, untouched.id))
+        engine.over(untouched, OperationState.DONE)
+
+
 def test_a_password_is_waited_for_and_never_stored(store, place, script):
     with running(store, touch_kind(place, script)) as engine:
         operation = engine.over(engine.begin("a", "secret", "c"), OperationState.WAITING)

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -125,6 +127,18 @@ class Machine:
             file.unlink(missing_ok=True)
         self.kind = kind
         self._make_host_key(kind)
+        self.start()
+
+    @contextmanager
+    def another_in_its_place(self) -> Iterator[None]:
+        """Somebody who has no key of its own answers at its address. Restarts sshd twice."""
+        files = [self.home / f"host_{self.kind}", self.home / f"host_{self.kind}.pub"]
+        kept = [file.read_bytes() for file in files]
+        self.new_host_key(self.kind)
+        yield
+        self.stop_sshd()
+        for file, text in zip(files, kept, strict=True):
+            file.write_bytes(text)
         self.start()
 
     def start(self) -> None:

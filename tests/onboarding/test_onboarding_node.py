@@ -99,11 +99,28 @@ def test_a_changed_host_key_is_refused_until_the_operator_says_otherwise(rig):
     assert "Accepted" not in machine.log("sshd").rpartition("Server listening")[2]
     shown = eventually(lambda: rig.client.get("/api/servers")[0]["offered_host_key"])
     assert shown == new
-    refused = rig.fails(f"/api/servers/{server['id']}/trust", host_key=old)
-    assert refused.status == 409
+    refused = rig.fails(f"/api/servers/{server['id']}/trust", host_key="SHA256:" + "A" * 43)
+    assert refused.status == 409 and old in str(refused) and new in str(refused)
     trusted = rig.client.post(f"/api/servers/{server['id']}/trust", {"host_key": new})
     assert (trusted["host_key"], trusted["offered_host_key"]) == (new, "")
     assert rig.deploy(server, agent)["status"] == "active"
+
+
+def test_a_key_that_was_not_the_hosts_is_turned_down_and_the_pinned_one_counts_again(rig):
+    machine, agent = rig.machine(), rig.agent()
+    server = rig.add_server(machine)
+    pinned = machine.fingerprint
+    with machine.another_in_its_place():
+        assert rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=agent).status == 403
+        strange = machine.fingerprint
+    assert rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=agent).status == 403, "not decided yet"
+    kept = rig.client.post(f"/api/servers/{server['id']}/trust", {"host_key": pinned})
+    assert (kept["host_key"], kept["offered_host_key"]) == (pinned, "")
+    assert rig.deploy(server, agent)["status"] == "active"
+    entry = next(e for e in rig.client.get("/api/audit?limit=100") if e["action"] == "server.trust")
+    assert entry["detail"]["shown"] == strange and entry["detail"]["now"] == pinned
+    with machine.another_in_its_place():
+        assert rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=agent).status == 403, "told again"
 
 
 def test_the_wrong_password_and_no_key(rig):
@@ -215,6 +232,36 @@ def test_a_cancelled_onboarding_of_a_node_that_is_there_gives_it_back_as_it_was(
     assert over["state"] == "cancelled", over
     found = rig.controller.until(node["name"], link_state="live", agent_version="0.3.1", in_sync=True)
     assert (found["id"], found["status"]) == (node["id"], "active")
+
+
+def test_an_onboarding_that_failed_takes_nothing_of_a_later_one_along(rig):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent("dying", dies="broken"))
+    failed = rig.last("node.add")
+    node = rig.deploy(server, rig.agent(version="0.3.1"))
+    later = rig.last("node.add")
+    refused = rig.fails(f"/api/operations/{failed['id']}/retry")
+    assert refused.status == 409 and later["id"] in str(refused)
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    over = rig.over(failed)
+    assert over["state"] == "cancelled" and "nothing is taken back" in over["notes"][-1]
+    assert (rig.controller.node(node["id"])["status"], rig.controller.node(node["id"])["link_state"]) == ("active", "live")
+    assert machine.files("/etc/systemd/system") == ["node.service"] and "node.crt" in machine.files("/etc/node")
+
+
+def test_what_failed_on_a_machine_that_is_gone_can_be_closed(rig):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent("dying", dies="broken"))
+    failed = rig.last("node.add")
+    machine.stop()
+    rig.client.call("DELETE", f"/api/nodes/{failed['target_id']}")
+    rig.client.call("DELETE", f"/api/servers/{server['id']}")
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    over = rig.over(failed)
+    assert over["state"] == "cancelled", over
+    assert "on it nothing is taken back" in str(over["steps"])
 
 
 def test_stop_start_and_renewal(rig):

@@ -176,8 +176,8 @@ class Kind:
         target: type and id of what it is about, from params and data.
         locks: what no two operations may work on at once, e.g. ``node:nod_…``.
         after_failure: when a step failed and what it changed is kept: says so where others look, e.g. a status.
-        overtaken_by: kinds that, done on what it locks, make one of this kind that failed before a thing of the past: what it
-            would go on with, or take back, is theirs since then.
+        overtaken_by: kinds that, done on what it locks, overtake one of this kind that failed before: what it would go on
+            with, or take back, is theirs since then.
         light: does little by itself and waits for other operations; takes no place among those that run at once.
     """
 

@@ -307,7 +307,7 @@ ROUTES = (
         "POST",
         "/api/servers/{id}/trust",
         Scope.ADMIN,
-        "Decides on a host key that a machine showed and that was refused: the one with this fingerprint, it or the pinned one, counts.",
+        "Decides on a host key that was shown and refused: the one with this fingerprint, it or the pinned one, counts.",
         _trust,
         audit="server.trust",
         target="server",

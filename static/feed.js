@@ -99,11 +99,11 @@ function words(type, frame) {
       return who + (frame.type === "PEER_CONNECTED" ? `connected to ${node}` : `left ${node}${frame.reason ? ` (${frame.reason.replaceAll("-", " ")})` : ""}`);
     }
     case "status":
-      return frame.kind === "node.status" ? `${node} is ${frame.status}` : `${node}: ${String(frame.link_state).replace("_", " ")}${frame.reason ? `, ${frame.reason}` : ""}`;
+      return frame.kind === "node.status" ? `${node} is ${frame.status}` : `${node}: ${String(frame.link_state).replace("_", " ")}${frame.reason ? `, ${plain(frame.reason)}` : ""}`;
     case "inventory":
-      return frame.kind === "relay.tunnel" ? tunnelWords(frame) : frame.action ? `${frame.action}: ${node || nameOf(frame.id)}` : "";
+      return frame.kind === "relay.tunnel" ? tunnelWords(frame) : frame.action ? changeWords(frame, node) : "";
     case "tree":
-      return `${frame.actor} ${frame.kind.slice(5)}${frame.reason ? `: ${frame.reason}` : ""}`;
+      return treeWords(frame);
     case "operation":
       return frame.kind === "operation.output" ? "" : `${frame.target_id || frame.operation_id}: ${frame.title || frame.state}`;
     case "alert":
@@ -111,6 +111,42 @@ function words(type, frame) {
     default:
       return "";
   }
+}
+
+const DONE = { bind: "bound", cancel: "cancelled", failback: "failed back", failover: "failed over", forget: "forgotten", look: "looked at", retry: "retried", rm: "removed", rollback: "rolled back", stop: "stopped", switch: "switched over", unbind: "unbound" };
+const CHANGES = { "admin.password": "admin's password changed", "enroll.claim": "invitation used", "enroll.invite": "invitation made", "enroll.revoke": "invitation withdrawn", "path.exit": "path's exit changed", "relay.egress": "relay's egress hop changed", "server.host_key_changed": "server shows another host key", "server.self": "controller's own machine added" };
+
+/** What somebody did: `user.add` is a user added. */
+function changeWords({ action, id }, node) {
+  if (action === "chaos.harm") return `${actorWords(id)} is harmed on purpose (chaos)`;
+  const [object, did = ""] = action.replaceAll("_", " ").split(".");
+  const said = CHANGES[action] || `${object} ${DONE[did] || (/^[a-z]+$/.test(did) ? did.replace(/e?$/, "ed") : did)}`;
+  return `${said}: ${node || nameOf(id)}`;
+}
+
+/** A part of the controller fell, or is back. */
+function treeWords({ actor, kind, reason }) {
+  const who = actorWords(actor);
+  if (kind === "tree.restarted") return `${who} restarted`;
+  if (kind === "tree.escalated") return `${who} gave up: ${plain(reason)}`;
+  return `${who} ${plain(reason) || kind.slice(5)}`;
+}
+
+const PARTS = { io_loop: "I/O loop", node_link: "link of", relay_tunnel: "tunnel to" };
+
+/** An actor as people call it. */
+function actorWords(name) {
+  const [kind, id] = name.split(":");
+  return [PARTS[kind] || kind.replaceAll("_", " "), id].join(" ").trim();
+}
+
+/** Why an actor fell (actors/supervision says it for the log) in words for people. */
+function plain(reason) {
+  return (reason || "")
+    .replace(/failed(?: to start| to stop)?: \w+: chaos: told to \w+/, "crashed on purpose (chaos)")
+    .replace(" in Chaos and was fenced off", " on purpose (chaos) and was cut off")
+    .replace("was fenced off", "was cut off")
+    .replace(/failed: (\w+(: |$))/, "crashed: $1");
 }
 
 const tunnelStates = new Map();

@@ -117,11 +117,36 @@ def test_the_feed_names_what_is_not_on_its_page(browser_page: Page, fleet: LiveF
     page.goto("/?region=nowhere")  # so no row tells what a node is called
     expect(page.locator("#live")).to_have_text("Live")
     user = fleet.controller.client.post("/api/users", {"name": "Told in the feed"})
-    item = page.locator(".feed li").filter(has_text="user.add").first
-    expect(item).to_contain_text("user.add: Told in the feed")
+    item = page.locator(".feed li").filter(has_text="user added").first
+    expect(item).to_contain_text("user added: Told in the feed")
     fleet.nodes.do("inject", node=2, connect=1)
     expect(page.locator(".feed li").filter(has_text="connected to n2").first).to_be_visible()
     fleet.controller.client.call("DELETE", f"/api/users/{user['id']}")
+
+
+def test_the_feed_tells_what_falls_and_what_is_done_in_words(browser_page: Page, fleet: LiveFleet) -> None:
+    client, page = fleet.controller.client, browser_page
+    page.goto("/")
+    expect(page.locator("#live")).to_have_text("Live")
+    for actor, how in (("session_tracker", "raise"), (f"node_link:{fleet.ids[1]}", "vanish")):
+        client.post("/api/chaos", {"actor": actor, "how": how})
+    user = client.post("/api/users", {"name": "Told in words"})["id"]
+    client.post("/api/users/" + user + "/suspend")
+    feed = page.locator(".feed")
+    for told in (
+        "session tracker is harmed on purpose (chaos)",
+        "session tracker crashed on purpose (chaos)",
+        "session tracker restarted",
+        "link of n1 is harmed on purpose (chaos)",
+        "link of n1 vanished: its thread ended without a word",
+        "link of n1 restarted",
+        "n1: backing off, its link fell and is being replaced: vanished: its thread ended without a word",
+        "user added: Told in words",
+        "user suspended: Told in words",
+    ):
+        expect(feed.get_by_role("listitem").filter(has_text=told).first).to_be_visible()
+    assert not re.search(r"[a-z]_[a-z]|[a-z]\.[a-z]+:|failed:|RuntimeError", feed.inner_text()), feed.inner_text()
+    client.call("DELETE", f"/api/users/{user}")
 
 
 def test_the_feed_and_tables_speak_of_names_and_not_of_ids(browser_page: Page, fleet: LiveFleet) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
+from actors.fleet.attempts import Attempts
 from actors.fleet.exit_watch import ExitWatch
 from actors.node_link import link_name
 from actors.supervision import Context
@@ -53,7 +54,7 @@ class FleetState:
         in_use: since when somebody's traffic goes into an inner link, by dialling node and interface.
         link_health: how inner links were when they were last reviewed, by id.
         exits: what is remembered of the exits of paths that have more than one (``failover``).
-        moving: devices on the way to another path, and before when nobody looks after that again (``unfinished``).
+        moving: devices on the way to another path, and the attempts at bringing them to its end (``unfinished``).
         rewire_due: it is about to be worked out anew.
     """
 
@@ -78,7 +79,7 @@ class FleetState:
         self.in_use: dict[tuple[str, str], float] = {}
         self.link_health: dict[str, LinkHealth] = {}
         self.exits = ExitWatch()
-        self.moving: dict[str, float] = {}
+        self.moving: dict[str, Attempts] = {}
         self.rewire_due = False
         self.waiters: dict[str, list[Any]] = {}
         self.not_refreshed: dict[str, str] = {}

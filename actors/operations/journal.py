@@ -12,7 +12,7 @@ from coxswain.errors import CoxswainError, StoreUnavailable
 from coxswain.messages.audit import Caller, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.operations.kinds import Kind
-from coxswain.operations.model import Direction, Operation, OperationState, Secrets, StepRecord, StepState
+from coxswain.operations.model import TRIED_AGAIN, Direction, Operation, OperationState, Secrets, StepRecord, StepState
 from coxswain.store import Durability, Store
 from coxswain.store import operations as rows
 
@@ -93,8 +93,11 @@ class Journal:
         self._publish("waiting", {"needs": [name]})
 
     def ends(self, state: OperationState, error: CoxswainError | None = None, note: str = "") -> None:
-        """With its audit record, in one transaction."""
+        """With its audit record, in one transaction; but that what is tried again by itself still fails is no news."""
         operation = self.operation
+        fails_on = state is OperationState.FAILED and operation.tried_again > 0
+        if fails_on and operation.notes[-1:] == (note,):
+            note = ""
         sentence = self._secrets.redact(str(error))[:_LONGEST_ERROR] if error is not None else operation.error
         if state is OperationState.DONE:
             sentence = ""
@@ -110,10 +113,13 @@ class Journal:
         with self._writing() as tx:
             saved = rows.save_operation(tx, changed, now=self._clock.now())
             target = (changed.target_type or "operation", changed.target_id or changed.id)
-            detail = {"operation": changed.id, "state": state.value}
+            detail: dict[str, Any] = {"operation": changed.id, "state": state.value}
+            if changed.tried_again:
+                detail[TRIED_AGAIN] = changed.tried_again
             failed = sentence or state.value if state is not OperationState.DONE else ""
             action = (self._kind and self._kind.action) or changed.kind
-            record(tx, caller_of(changed), action, target, detail, now=self._clock.now(), error=failed)
+            if not fails_on:
+                record(tx, caller_of(changed), action, target, detail, now=self._clock.now(), error=failed)
         self._take(saved)
         self._tell("audit_writer", OutboxGrew())
         self._publish(state.value, {"error": sentence} if sentence else {})

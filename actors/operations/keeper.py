@@ -26,7 +26,16 @@ from coxswain.messages.audit import Caller, Committed, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.messages.versions import Seen
 from coxswain.operations.kinds import Kind
-from coxswain.operations.model import FINAL, Direction, Operation, OperationState, Secrets, StepRecord, StepState
+from coxswain.operations.model import (
+    FINAL,
+    TRIED_AGAIN,
+    Direction,
+    Operation,
+    OperationState,
+    Secrets,
+    StepRecord,
+    StepState,
+)
 from coxswain.operations.moves import retry_direction
 from coxswain.store import Store, Tx
 from coxswain.store import operations as rows
@@ -146,11 +155,13 @@ class Operations(Actor):
                     tx, states=(OperationState.FAILED,), kind=message.kind, target_id=message.target_id, limit=1
                 )
             for operation in failed:
-                self._retry(m.RetryOperation(message.caller, operation.id, operation.version))
+                again = m.RetryOperation(message.caller, operation.id, operation.version)
+                self._retry(again, tries=operation.tried_again + 1)
         except CoxswainError as error:
             self.context.log.info("%s of %s does not go on now: %s", message.kind, message.target_id, error)
 
-    def _retry(self, message: m.RetryOperation) -> Committed[Operation]:
+    def _retry(self, message: m.RetryOperation, *, tries: int = 0) -> Committed[Operation]:
+        """``tries``: how often that was by itself, with this one; 0: an operator wants it. Of many that is recorded once."""
         operation = self._checked(message.id, message.version)
         if operation.id in self._running and operation.state in FINAL:
             self._release(operation.id)
@@ -167,17 +178,18 @@ class Operations(Actor):
             )
         anew = operation.state in (OperationState.UNDONE, OperationState.CANCELLED)
         ending = operation.ending if direction is Direction.BACK else OperationState.UNDONE
+        note = f"retried by {message.caller.actor}"
         changed = dataclasses.replace(
             operation,
             state=OperationState.QUEUED,
             direction=direction,
-            data={} if anew else operation.data,
+            data={} if anew else _counted(operation.data, tries),
             needs=(),
             error="",
             error_type="",
             remedy="",
             finished_at=0.0,
-            notes=noted(operation, f"retried by {message.caller.actor}"),
+            notes=noted(operation, note) if tries <= 1 else operation.notes,
         )
         with self._store.write() as tx:
             expect(tx, self._seen(operation, message.version))
@@ -186,7 +198,7 @@ class Operations(Actor):
                 if anew or step.attempts:
                     fresh = StepRecord(step.position, step.name, step.title)
                     rows.save_step(tx, changed, fresh if anew else dataclasses.replace(step, attempts=0))
-            outbox_id = self._audit(tx, message.caller, "operation.retry", changed)
+            outbox_id = self._audit(tx, message.caller, "operation.retry", changed) if tries <= 1 else 0
             changed = rows.get_operation(tx, changed.id) or changed
         self._secrets[changed.id] = message.secrets
         return self._admitted(changed, outbox_id)
@@ -215,7 +227,13 @@ class Operations(Actor):
             self._check_free(kind, operation.params, but=operation.id)
         over = self.context.clock.now() if nothing_done else 0.0
         changed = dataclasses.replace(
-            operation, state=state, direction=Direction.BACK, needs=(), notes=note, finished_at=over
+            operation,
+            state=state,
+            direction=Direction.BACK,
+            data=_counted(operation.data, 0),
+            needs=(),
+            notes=note,
+            finished_at=over,
         )
         with self._store.write() as tx:
             expect(tx, self._seen(operation, message.version))
@@ -383,3 +401,9 @@ class Operations(Actor):
             "actor": caller_of(operation).actor,
         }
         self.context.tell("event_hub", Publish(f"operation.{what}", self.context.clock.now(), data))
+
+
+def _counted(data: Mapping[str, Any], tries: int) -> dict[str, Any]:
+    """The data of an operation that is about to go on (``Operation.tried_again``)."""
+    others = {name: value for name, value in data.items() if name != TRIED_AGAIN}
+    return others | {TRIED_AGAIN: tries} if tries else others

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["FINAL", "Direction", "Operation", "OperationState", "Secrets", "StepRecord", "StepState"]
+__all__ = ["FINAL", "TRIED_AGAIN", "Direction", "Operation", "OperationState", "Secrets", "StepRecord", "StepState"]
 
 
 class OperationState(StrEnum):
@@ -30,6 +30,10 @@ class OperationState(StrEnum):
 
 FINAL = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.UNDONE, OperationState.CANCELLED})
 """Nothing more happens by itself. ``waiting`` is not among them, and holds no lock either."""
+
+
+TRIED_AGAIN = "tried_again"
+"""Among the data of an operation (``Operation.tried_again``)."""
 
 
 class StepState(StrEnum):
@@ -139,6 +143,11 @@ class Operation:
     finished_at: float = 0.0
     updated_at: float = 0.0
     steps: tuple[StepRecord, ...] = ()
+
+    @property
+    def tried_again(self) -> int:
+        """How often the controller by itself had it go on since it failed; 0: an operator did so last."""
+        return int(self.data.get(TRIED_AGAIN, 0))
 
     @property
     def at_step(self) -> StepRecord | None:

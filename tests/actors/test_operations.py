@@ -29,6 +29,7 @@ from tests.actors.operations_support import Blocker, Scripted, touch_kind
 from tests.support import eventually
 
 CALLER = Caller("ci", "token")
+CONTROLLER = Caller("controller", "system")
 OVER = (
     OperationState.DONE,
     OperationState.FAILED,
@@ -208,6 +209,36 @@ def test_whoever_decides_by_itself_may_have_the_last_one_that_failed_retried(sto
             assert engine.system.tell("operations", m.OfferRetry(CALLER, operation.kind, target))
         assert engine.over(operation, OperationState.UNDONE)
         assert files(place) == [] and [a for a, _ in engine.audited(operation)].count("operation.retry") == 1
+
+
+def test_what_is_retried_by_itself_again_and_again_is_recorded_as_it_failed_and_as_it_ended(store, place, script):
+    script.do["b"] = "fail"
+    script.undo["a"] = "fail"
+
+    def offered(wanted):
+        run = engine.get(operation).run
+        assert engine.system.tell("operations", m.OfferRetry(CONTROLLER, operation.kind, operation.target_id))
+        found = eventually(lambda: (o := engine.get(operation)).run > run and o.state in OVER and o)
+        assert found.state is wanted
+        return found
+
+    with running(store, touch_kind(place, script, on_failure=OnFailure.UNDO)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
+        failed = [("operation.start", "ok"), ("test.touch", "error")]
+        assert engine.audited(operation) == failed
+        notes = [offered(OperationState.FAILED).notes for _ in range(3)][-1]
+        assert len(notes) == len(set(notes)) + 1, "what could not be taken back, before and after it was retried"
+        taken_up = [*failed, ("operation.retry", "ok")]
+        assert engine.audited(operation) == taken_up
+        engine.ask(m.RetryOperation(CALLER, operation.id))
+        engine.over(operation, OperationState.FAILED)
+        by_hand = [*taken_up, ("operation.retry", "ok"), ("test.touch", "error")]
+        assert engine.audited(operation) == by_hand, "somebody waits for this one"
+        offered(OperationState.FAILED)
+        script.undo.clear()
+        assert offered(OperationState.UNDONE).data["tried_again"] == 2
+        assert engine.audited(operation) == [*by_hand, ("operation.retry", "ok"), ("test.touch", "error")]
+        assert files(place) == []
 
 
 def test_a_cancelled_operation_is_cut_off_and_taken_back(store, place, script):

@@ -73,9 +73,16 @@ class World:
     def ask(self, message: Any) -> Any:
         return self.system.ask("fleet", message, deadline=30)
 
-    def say(self, *names: str, state: LinkState = LinkState.LIVE, status: NodeStatus = NodeStatus.ACTIVE) -> None:
+    def say(
+        self,
+        *names: str,
+        state: LinkState = LinkState.LIVE,
+        status: NodeStatus = NodeStatus.ACTIVE,
+        started: float | None = None,
+    ) -> None:
         for name in names:
-            self.ask(LinkReport(f"nod_{name}", 1, self.clock.now(), state, status=status))
+            report = LinkReport(f"nod_{name}", 1, self.clock.now(), state, status=status, agent_started_at=started)
+            self.ask(report)
 
     def after(self, seconds: float) -> list[str]:
         """Who was offered a retry by a look so much later."""
@@ -109,6 +116,40 @@ def test_it_is_moved_when_those_that_its_way_waits_for_are_there_and_not_before(
     assert world.after(200) == ["dev_1"]
     world.ask(SettleBinding(OPS, "dev_1", "pth_p", forward=False))
     assert world.after(1_000) == []
+
+
+def tries(world: World, seconds: int) -> list[int]:
+    """When it was offered a retry, by looks of so long, every 100 s."""
+    return [at for at in range(100, seconds + 1, 100) if world.after(100)]
+
+
+def test_one_that_cannot_be_moved_is_tried_ever_more_rarely_and_at_once_when_a_node_was_away(world: World) -> None:
+    world.say("a", "b", "c")
+    world.ask(StageBinding(OPS, "dev_1", "pth_p", Phase.PREPARING))
+    assert world.after(0) == []
+    assert tries(world, 12_000) == [100, 400, 1_000, 2_200, 4_600, 8_200, 11_800]
+    world.say("a", state=LinkState.BACKING_OFF, status=NodeStatus.UNREACHABLE)
+    assert world.after(2_000) == []
+    world.say("a")
+    assert world.after(1) == ["dev_1"], "whoever was away may have been why"
+    assert tries(world, 1_000) == [300, 900], "and from there it is as at first"
+    world.say("a", started=world.clock.now())
+    assert tries(world, 300) == [200], "nor does an agent have to be seen away that was restarted"
+
+
+def test_what_its_own_attempt_does_to_a_node_is_no_reason_for_another(world: World) -> None:
+    world.say("a", "b", "c")
+    world.ask(StageBinding(OPS, "dev_1", "pth_p", Phase.PREPARING))
+    assert world.after(0) == []
+    assert tries(world, 1_000) == [100, 400, 1_000]
+    with world.store.write() as tx:
+        insert_operation(tx, Operation("op_1", "path.switch", "device", "dev_1", state=OperationState.RUNNING))
+    world.say("a", state=LinkState.DEGRADED, status=NodeStatus.ERROR)
+    assert world.after(100) == []
+    world.say("a")
+    with world.store.write() as tx:
+        tx.execute("UPDATE operations SET state = 'failed'")
+    assert tries(world, 1_200) == [1_100]
 
 
 def test_one_that_an_operation_moves_is_left_to_it_however_long_that_takes(world: World) -> None:

@@ -114,7 +114,7 @@ class Servers(Actor):
         if known is None:
             server = Server(
                 id=new_id("srv"),
-                name=check_name(message.name or _name_of(host)),
+                name=self._name(message.name, known, host, port),
                 region=check_region(message.region),
                 ssh_host=host,
                 ssh_port=port,
@@ -129,7 +129,7 @@ class Servers(Actor):
         else:
             server = dataclasses.replace(
                 known,
-                name=check_name(message.name or known.name),
+                name=self._name(message.name or known.name, known, host, port),
                 region=check_region(message.region or known.region),
                 ssh_user=check_ssh_user(message.ssh_user),
                 ssh_host_key=message.ssh_host_key,
@@ -145,6 +145,17 @@ class Servers(Actor):
             detail = {"name": server.name, "ssh_host": host, "host_key": fingerprint_of(message.ssh_host_key)}
             outbox_id = record(tx, message.caller, action, ("server", server.id), detail, now=now)
         return self._committed(server, outbox_id)
+
+    def _name(self, said: str, known: Server | None, host: str, port: int) -> str:
+        """No two machines share one: a file and the command line call them by it. Two that had one before keep it."""
+        others = {s.name for s in self._servers() if known is None or s.id != known.id}
+        if said:
+            name = check_name(said)
+            if name in others and (known is None or name != known.name):
+                raise AlreadyExists(f"name: a machine named {name!r} exists already; choose another name")
+            return name
+        free = (_name_of(host), _name_of(f"{host[:56]}-{port}"), new_id("server"))
+        return next(name for name in free if name not in others)
 
     def _register_self(self, caller: Caller, host: str) -> Committed[Server]:
         known = next((s for s in self._servers() if s.is_self), None)

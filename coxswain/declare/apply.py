@@ -38,7 +38,11 @@ class Stopped(CoxswainError):
         where = f"{change.wanted.where}: " if change.wanted is not None else ""
         super().__init__(
             f"{where}{change.action} {change.item.title}: {cause}",
-            remedy=f"{counted(done, 'change')} before that stay made. {cause.remedy} Then apply the file again.".strip(),
+            remedy=" ".join(
+                part
+                for part in (f"{counted(done, 'change')} before that stay made.", cause.remedy, "Then apply the file again.")
+                if part
+            ),
         )
         self.done = done
         self.cause = cause
@@ -61,12 +65,15 @@ class _Run:
         )
         work(change)
 
-    def learn(self, item: Item, made: dict[str, Any]) -> str:
-        if "steps" in made and "state" in made:
+    def _over(self, answer: Any) -> None:
+        if isinstance(answer, dict) and "steps" in answer and "state" in answer:
             raise Unavailable(
-                f"it is not over yet and goes on by itself (operation {made['id']})",
-                remedy=f"Follow it with: cox operations show {made['id']} --follow",
+                f"it is not over yet and goes on by itself (operation {answer['id']})",
+                remedy=f"Follow it with: cox operations show {answer['id']} --follow",
             )
+
+    def learn(self, item: Item, made: dict[str, Any]) -> str:
+        self._over(made)
         found: str = made["id"]
         self.ids[item.kind, item.key] = found
         for skipped in made.get("skipped", []):
@@ -184,7 +191,15 @@ class _Run:
         self.api.call("DELETE", _at(f"{change.item.kind}s", _id(change)) + f"?version={_version(change)}")
 
     def _remove_server(self, change: Change) -> None:
-        self.api.call("DELETE", _at("servers", _id(change)))
+        """Only an empty one: relays on it, and nodes that the file does not speak of, are not its business."""
+        self.api.call("DELETE", _at("servers", _id(change)) + "?empty=true")
+
+    def _remove_node(self, change: Change) -> None:
+        """One on a machine of ours is taken off it: left there it would go on serving whoever it knows."""
+        if not change.item.fields.get("server"):
+            self._remove(change)
+            return
+        self._over(self.api.call("POST", _at("nodes", _id(change), "remove"), {"version": _version(change)}))
 
     def _keep(self, _change: Change) -> None:
         return

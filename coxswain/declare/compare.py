@@ -9,7 +9,7 @@ from typing import Any
 
 from coxswain.declare.items import KINDS, Item
 from coxswain.declare.schema import FIELDS
-from coxswain.errors import Conflict
+from coxswain.errors import Conflict, InvalidInput
 
 __all__ = ["Action", "Change", "compare"]
 
@@ -62,9 +62,13 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
 
     Raises:
         Conflict: something would have to change that cannot.
+        InvalidInput: something is named that is neither in the file nor there.
     """
     there = {(item.kind, item.key): item for item in present}
     named = {(item.kind, item.key) for item in wanted}
+    _references(wanted, present)
+    _one_of_each_machine(wanted, present)
+    _all_nodes_or_profiles(wanted, present, named, prune=prune)
     changes: list[Change] = []
     gone: set[tuple[str, ...]] = set()
     extra: list[Change] = []
@@ -85,6 +89,62 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
                 if change is not None:
                     changes.append(change)
     return changes + [change for change in extra if change.item.kind not in _PEOPLE]
+
+
+def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
+    known = {(item.kind, item.key[0]) for item in (*wanted, *present)}
+    for item in wanted:
+        for field_name, kind in (
+            ("server", "server"),
+            ("node", "node"),
+            ("path", "path"),
+            ("hops", "node"),
+            ("fallbacks", "node"),
+        ):
+            said = item.fields.get(field_name) or ()
+            for name in (said,) if isinstance(said, str) else said:
+                if (kind, name) not in known:
+                    raise InvalidInput(f"{item.where}: {item.title}: {field_name}: there is no {kind} {name!r}")
+
+
+def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> None:
+    """A machine, by its address, is there once; and one node is on it. Neither is renamed by a file."""
+    at = {_address(item): item for item in present if item.kind == "server"}
+    on = {item.fields["server"]: item for item in present if item.kind == "node" and item.fields["server"]}
+    for item in wanted:
+        other = None
+        if item.kind == "server":
+            other = at.get(_address(item))
+        elif item.kind == "node":
+            other = on.get(item.fields.get("server"))
+        if other is not None and other.key != item.key:
+            what = (
+                f"{item.fields['ssh_host']} is {other.title}" if item.kind == "server" else f"{other.title} is on its server"
+            )
+            how = (
+                f"cox servers add {other.fields['ssh_host']} --name"
+                if item.kind == "server"
+                else f"cox nodes edit {other.key[0]} --name"
+            )
+            raise Conflict(
+                f"{item.where}: {item.title}: {what} already", remedy=f"Keep that name, or change it first: {how}"
+            )
+
+
+def _address(server: Item) -> tuple[Any, Any]:
+    return server.fields["ssh_host"], server.fields.get("ssh_port", FIELDS["server"]["ssh_port"].default)
+
+
+def _all_nodes_or_profiles(
+    wanted: Sequence[Item], present: Sequence[Item], named: set[tuple[str, Any]], *, prune: bool
+) -> None:
+    having = {i.key[:-1]: i for i in present if i.kind == "profile" and not prune and (i.kind, i.key) not in named}
+    for item in wanted:
+        if item.kind == "device" and item.fields.get("all_nodes") and item.key in having:
+            raise Conflict(
+                f"{item.where}: {item.title}: all_nodes: it has {having[item.key].title}, so it is given what that says",
+                remedy="Remove its profiles first, or say --prune, which removes those that are not in the file.",
+            )
 
 
 def _change(wanted: Item, present: Item | None) -> Change | None:

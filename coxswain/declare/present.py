@@ -17,6 +17,12 @@ Lister = Callable[[str], Iterator[dict[str, Any]]]
 """All entries of a list of the API, whatever its pages."""
 
 
+_TELL_APART = {
+    "server": "Give one of them another name: cox servers add ADDRESS --name NAME",
+    "user": "Rename one of them, or give one an e-mail address: cox users edit",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Present:
     """Items, and what an operator should know of nodes that are not as they are intended."""
@@ -48,7 +54,7 @@ def read_present(every: Lister) -> Present:
         if other is not item:
             raise Conflict(
                 f"{item.title}: there are two of that name ({other.id} and {item.id}), and a file could not tell them apart",
-                remedy="Rename one of them, or give one an e-mail address.",
+                remedy=_TELL_APART.get(item.kind, "Rename one of them."),
             )
     drift = [f"node {n['name']}: {_off(n)}" for n in nodes if n["enabled"] and not n["in_sync"]]
     return Present(items, drift)

@@ -21,6 +21,8 @@ from coxswain.provisioning.checks import (
     check_protocol,
     check_user_status,
 )
+from coxswain.servers import check_ssh_host, check_ssh_port, check_ssh_user
+from coxswain.ssh.hostkey import check_fingerprint, fingerprint_of
 
 __all__ = ["FIELDS", "FORMAT", "SECTIONS", "Field", "read", "user_key"]
 
@@ -57,6 +59,12 @@ def _addresses(texts: list[str]) -> list[str]:
     return list(check_endpoint_ips(tuple(texts)))
 
 
+def _host_key(text: str) -> str:
+    """As a fingerprint; the key itself is taken as well."""
+    text = text.strip()
+    return fingerprint_of(text) if " " in text else text and check_fingerprint(text)
+
+
 def _device_status(text: str) -> str:
     if text not in (DeviceStatus.ACTIVE, DeviceStatus.SUSPENDED):
         raise InvalidInput(f"status: {text[:40]!r} is not active or suspended; revoking is not for a file")
@@ -69,20 +77,14 @@ def _colour(text: str) -> str:
     return text.lower()
 
 
-def _line(text: str) -> str:
-    if not text or len(text) > 1_000 or not text.isprintable():
-        raise InvalidInput("is not one line of text")
-    return text
-
-
 FIELDS: dict[str, dict[str, Field]] = {
     "server": {
         "name": Field(str, None, check_name, fixed=True),
-        "ssh_host": Field(str, None, _line, fixed=True),
-        "ssh_user": Field(str, "root", _line, fixed=True),
-        "ssh_port": Field(int, 22, fixed=True),
+        "ssh_host": Field(str, None, check_ssh_host, fixed=True),
+        "ssh_user": Field(str, "root", check_ssh_user, fixed=True),
+        "ssh_port": Field(int, 22, check_ssh_port, fixed=True),
         "region": Field(str, "", check_region, fixed=True),
-        "host_key": Field(str, "", lambda text: text.strip(), fixed=True),
+        "host_key": Field(str, "", _host_key, fixed=True),
     },
     "node": {
         "name": Field(str, None, check_name, fixed=True),
@@ -240,6 +242,9 @@ def _whole(kind: str, fields: dict[str, Any], tree: Tree, file: str) -> None:
             raise wrong(file, tree, "protocol: only amneziawg can follow a path")
     if kind == "path" and not 2 <= len(fields["hops"]) <= 3:
         raise wrong(file, tree, f"hops: 2 or 3 nodes are needed, not {len(fields['hops'])}")
+    for place, node in enumerate(fields.get("hops", ())):
+        if node in fields["hops"][:place]:
+            raise wrong(file, tree, f"hops: {node} is there twice")
     others = fields.get("fallbacks", ()) if kind == "path" else ()
     for place, node in enumerate(others):
         if node in fields["hops"] or node in others[:place]:
@@ -253,11 +258,24 @@ def _no_repeats(items: list[Item], file: str) -> None:
         other = seen.setdefault((item.kind, item.key), item)
         if other is not item:
             raise InvalidInput(f"{item.where}: {item.title} is in the file already ({other.where.removeprefix(f'{file}:')})")
-        for name in ("email", "phone") if item.kind == "user" else ():
-            if item.fields.get(name):
-                other = unique.setdefault((name, item.fields[name]), item)
-                if other is not item:
-                    raise InvalidInput(f"{item.where}: {name}: {item.fields[name]} is {other.title}'s already")
+        for name, value in _alone(item):
+            other = unique.setdefault((name, value), item)
+            if other is not item:
+                raise InvalidInput(f"{item.where}: {name}: {value} is {other.title}'s already")
+        if item.kind == "profile" and seen["device", item.key[:-1]].fields.get("all_nodes"):
+            raise InvalidInput(f"{item.where}: {item.title}: all_nodes: a device that has profiles is given what they say")
+
+
+def _alone(item: Item) -> Iterator[tuple[str, str]]:
+    """What is one thing's of its kind only, besides names: of a machine its address, and there is one node on each."""
+    said = item.fields
+    match item.kind:
+        case "user":
+            yield from ((name, said[name]) for name in ("email", "phone") if said.get(name))
+        case "server":
+            yield "ssh_host", f"{said['ssh_host']} port {said.get('ssh_port', 22)}"
+        case "node" if said.get("server"):
+            yield "server", said["server"]
 
 
 def _references(items: list[Item], spoken: set[str], file: str) -> None:

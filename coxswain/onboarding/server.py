@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from coxswain.errors import CoxswainError, NodeFailure, Refused
+from coxswain.errors import AlreadyExists, CoxswainError, NodeFailure, Refused
 from coxswain.messages import servers as m
 from coxswain.onboarding.access import KEY, facts_of, login_with_key
 from coxswain.operations import Kind, Step, Work
@@ -45,6 +45,7 @@ def server_add(dialer: Dialer) -> Kind:
         """Nothing is sent that only the host may see: the connection ends after the key exchange."""
         at = target(work)
         server = known(work)
+        _check_name_is_free(work, at)
         pinned = server.ssh_host_key if server is not None else ""
         shown = see_host_key(Target(at.host, at.port, at.user, pinned, at.route), dialer)
         seen = fingerprint_of(shown)
@@ -136,6 +137,14 @@ def _check(params: Mapping[str, Any]) -> dict[str, Any]:
         "route": list(params.get("route") or ()),
         "with_password": bool(params.get("with_password")),
     }
+
+
+def _check_name_is_free(work: Work, at: Target) -> None:
+    """Said before anything is sent to the host, and not at the end."""
+    name = work.params.get("name", "")
+    for other in work.ask("servers", m.ListServers()) if name else ():
+        if other.name == name and (other.ssh_host, other.ssh_port) != (at.host, at.port):
+            raise AlreadyExists(f"name: a machine named {name!r} exists already; choose another name")
 
 
 def _with_password(work: Work, at: Target, dialer: Dialer) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from tests.machines import PASSWORD
+
 FILE = """\
 fleet: 1
 servers:
@@ -38,6 +40,30 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
     assert "server: host-1" in exported
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=exported))["changes"] == []
 
+    for old, new, says in (
+        ("name: host-1", "name: host-2", f"{machine.address} is server host-1 already"),
+        ("name: fra-1", "name: fra-2", "node fra-1 is on its server already"),
+    ):
+        renamed = text.replace(old, new).replace(old.replace("name", "server"), new.replace("name", "server"))
+        renamed = renamed.replace(old.replace("name", "node"), new.replace("name", "node"))
+        assert says in cox("plan", "-f", "-", "--prune", typed=renamed, code=5)
+    said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\n", code=5)
+    assert "fra-1 runs on it" in said, "of nodes that file says nothing"
+
     said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\nnodes: []\nusers: []\n")
     assert said.index("- user Ann") < said.index("- node fra-1") < said.index("- server host-1")
     assert json.loads(cox("servers", "list", "--json")) == []
+    assert machine.files("/etc/systemd/system") == [] == machine.files("/usr/local/bin"), "the agent went with its node"
+
+
+def test_machines_have_names_of_their_own(rig, cox):
+    first, second = rig.machine(), rig.machine()
+    rig.add_server(first, name="rack-1")
+    refused = rig.fails("/api/servers", ssh_host=second.address, password=PASSWORD, name="rack-1",
+                        host_key=second.fingerprint)  # fmt: skip
+    assert refused.status == 409 and "a machine named 'rack-1' exists already" in str(refused)
+    assert "Accepted" not in second.log("sshd"), "nothing was sent"
+    rig.add_server(second, name="rack-2")
+    assert rig.fails("/api/servers", ssh_host=second.address, name="rack-1").status == 409
+    assert rig.add_server(second, name="rack-3")["name"] == "rack-3"
+    assert "name: rack-1" in cox("export")

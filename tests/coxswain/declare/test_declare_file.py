@@ -80,6 +80,18 @@ def test_what_a_file_does_not_speak_of() -> None:
         ("fleet: 1\nnodes:\n\t- x\n", "fleet.yaml:3:"),
         ("fleet: 1\n? [a]\n: 1\n", "fleet.yaml:2: keys must be plain words"),
         ("fleet: 1\npaths:\n- {name: p, hops: [a]}\n", "fleet.yaml:3: paths[0]: hops: 2 or 3 nodes are needed, not 1"),
+        ("fleet: 1\npaths:\n- {name: p, hops: [a, b, a]}\n", "fleet.yaml:3: paths[0]: hops: a is there twice"),
+        (
+            "fleet: 1\nservers:\n- {name: a, ssh_host: h}\n- {name: b, ssh_host: h, ssh_port: 22}\n",
+            "fleet.yaml:4: ssh_host: h port 22 is server a's already",
+        ),
+        ("fleet: 1\nservers:\n- {name: a, ssh_host: h, host_key: x}\n", "fleet.yaml:3: servers[0].host_key: host_key: 'x'"),
+        ("fleet: 1\nservers:\n- {name: a, ssh_host: h, ssh_user: A B}\n", "servers[0].ssh_user: ssh_user: 'A B' is not a"),
+        ("fleet: 1\nnodes:\n- {name: a, server: s}\n- {name: b, server: s}\n", "fleet.yaml:4: server: s is node a's"),
+        (
+            "fleet: 1\nusers:\n- name: A\n  devices:\n  - {name: d, all_nodes: true, profiles: [{name: p, node: n}]}\n",
+            "fleet.yaml:5: profile A / d / p: all_nodes: a device that has profiles is given what they say",
+        ),
         ("fleet: 1\nnodes: []\npaths:\n- {name: p, hops: [a, b]}\n", "fleet.yaml:4: hops: there is no node 'a'"),
         ("fleet: 1\nusers:\n- {name: A, email: a}\n", "fleet.yaml:3: users[0].email: email: 'a' is not an e-mail address"),
         ('fleet: 1\nusers:\n- {name: A, phone: "1234"}\n- {name: B, phone: "1234"}\n', "fleet.yaml:4: user 1234 is in"),
@@ -100,6 +112,14 @@ def test_mistakes_are_named_with_their_line(text: str, problem: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         read(text.encode())
     assert problem in str(caught.value)
+
+
+def test_a_host_key_is_kept_by_its_fingerprint() -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+    (item,) = read(f"fleet: 1\nservers:\n- {{name: a, ssh_host: h, host_key: {key} root@h}}\n".encode())[0]
+    assert item.fields["host_key"] == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+    (again,) = read(f"fleet: 1\nservers:\n- {{name: a, ssh_host: h, host_key: {item.fields['host_key']}}}\n".encode())[0]
+    assert again.fields == item.fields
 
 
 def test_what_is_no_text() -> None:

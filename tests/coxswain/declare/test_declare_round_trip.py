@@ -136,12 +136,40 @@ def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Con
 
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    text = "fleet: 1\nusers:\n- name: Bea\n  devices:\n  - name: phone\n    profiles:\n    - {name: x, node: nowhere}\n"
-    result = cox("apply", "-f", "-", "--yes", text=text, code=2)
-    assert "stdin:7: add profile Bea / phone / x: node_id" in result.stderr
-    assert "2 changes before that stay made" in result.stderr
+    cox(
+        "apply",
+        "-f",
+        "-",
+        "--yes",
+        text="fleet: 1\nnodes:\n- {name: b-1, control_addr: h}\n- {name: b-2, control_addr: h}\n",
+    )
+    text = "fleet: 1\nusers:\n- name: Bea\npaths:\n- {name: b, hops: [b-1, b-2]}\n"
+    result = cox("apply", "-f", "-", "--yes", text=text, code=5)
+    assert "stdin:5: add path b: " in result.stderr
+    assert "0 changes before that stay made" in result.stderr and "  " not in result.stderr.partition("\n")[2].strip()
     out = cox("plan", "-f", "-", text=text).stdout
-    assert "1 to add" in out
+    assert "2 to add" in out
+
+
+def test_what_is_nowhere_is_said_before_anything_is_done(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    text = "fleet: 1\nusers:\n- name: Bea\n  devices:\n  - name: phone\n    profiles:\n    - {name: x, node: nowhere}\n"
+    for command in (("plan",), ("apply", "--yes")):
+        assert (
+            "stdin:7: profile Bea / phone / x: node: there is no node 'nowhere'"
+            in cox(*command, "-f", "-", text=text, code=2).stderr
+        )
+    assert "Bea" not in cox("users", "list").stdout
+
+
+def test_a_device_for_all_nodes_has_no_profiles(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = "fleet: 1\nnodes:\n- {{name: a-1, control_addr: h}}\nusers:\n- name: Abe\n  devices:\n  - {{name: phone{}}}\n"
+    cox("apply", "-f", "-", "--yes", text=file.format(", profiles: [{name: x, node: a-1}]"))
+    text = file.format(", all_nodes: true")
+    assert "all_nodes: it has profile Abe / phone / x" in cox("plan", "-f", "-", text=text, code=5).stderr
+    cox("apply", "-f", "-", "--yes", "--prune", text=text)
+    assert cox("plan", "-f", "-", "--prune", text=text).stdout.rstrip().endswith("The fleet is as the file says.")
 
 
 def test_nothing_is_done_unasked(cox: Cox) -> None:

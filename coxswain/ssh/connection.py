@@ -183,6 +183,15 @@ def connect(
     """
     if not target.host_key:
         raise ValueError("nobody logs in to a host whose key is not known")
+    try:
+        return _connect(target, login, dialer, hold, asked=False)
+    except _AsksError:
+        return _connect(target, login, dialer, hold, asked=True)
+
+
+def _connect(
+    target: Target, login: Login, dialer: Dialer, hold: Callable[[paramiko.Transport], object], *, asked: bool
+) -> SshHost:
     transport = _transport(target, dialer)
     hold(transport)
     try:
@@ -190,7 +199,7 @@ def connect(
         shown = _shown_key(transport)
         if shown != target.host_key:
             raise HostKeyChanged(target.name, target.host_key, shown)  # noqa: TRY301 - nothing may follow
-        _authenticate(target, transport, login)
+        _authenticate(target, transport, login, asked=asked)
         transport.set_keepalive(_KEEPALIVE_S)
     except BaseException:
         transport.close()
@@ -245,13 +254,25 @@ def _shown_key(transport: paramiko.Transport) -> str:
     return host_key_text(key.get_name(), key.asbytes())
 
 
-def _authenticate(target: Target, transport: paramiko.Transport, login: Login) -> None:
+class _AsksError(Exception):
+    """The host takes no password that is sent, but one that it asks for: keyboard-interactive (node-contract.md 3.9).
+
+    That is tried on a connection of its own: paramiko requests the service anew with every attempt, and strict servers, such
+    as those written in Go, end a connection that does so twice.
+    """
+
+
+def _authenticate(target: Target, transport: paramiko.Transport, login: Login, *, asked: bool) -> None:
     try:
         if login.identity is not None:
             transport.auth_publickey(target.user, login.identity.signer())
-            return
-        _with_password(target.user, transport, login.password)
+        elif asked:
+            transport.auth_interactive(target.user, lambda _title, _instructions, prompts: [login.password for _ in prompts])
+        else:
+            transport.auth_password(target.user, login.password, fallback=False)
     except paramiko.BadAuthenticationType as error:
+        if login.identity is None and not asked and "keyboard-interactive" in error.allowed_types:
+            raise _AsksError from None
         how = ", ".join(error.allowed_types)
         raise NodeRefused(f"{target.name}: takes no {_means(login)} from {target.user}; it takes: {how}") from None
     except paramiko.AuthenticationException:
@@ -264,15 +285,6 @@ def _authenticate(target: Target, transport: paramiko.Transport, login: Login) -
 
 
 _LET_IN = "Put the controller's key (cox ssh-key) into the user's authorized_keys on the host, or give a one-time password."
-
-
-def _with_password(user: str, transport: paramiko.Transport, password: str) -> None:
-    try:
-        transport.auth_password(user, password, fallback=False)
-    except paramiko.BadAuthenticationType as error:
-        if "keyboard-interactive" not in error.allowed_types:
-            raise
-        transport.auth_interactive(user, lambda _title, _instructions, prompts: [password for _ in prompts])
 
 
 def _means(login: Login) -> str:

@@ -22,6 +22,7 @@ from coxswain.ssh import (
     see_host_key,
 )
 from coxswain.ssh.connection import Login, Target
+from tests import machines
 from tests.machines import PASSWORD, Machine
 from tests.support import eventually
 
@@ -83,6 +84,33 @@ def test_a_password_once(machine, key):
     with pytest.raises(NodeRefused, match="not let in with the password") as caught:
         connect(Target(machine.address, host_key=key), Login(password="wrong one"), DIALER)
     assert "wrong one" not in str(caught.value)
+
+
+def test_a_password_that_the_host_asks_for(tmp_path, monkeypatch):
+    """Keyboard-interactive, and nothing else. The service is requested once a connection: sshd would not mind, but servers
+    written in Go end a connection that requests it again.
+    """
+    asking = machines._SSHD
+    for was, now in (
+        ("UsePAM no", "UsePAM yes"),
+        ("PasswordAuthentication yes", "PasswordAuthentication no"),
+        ("KbdInteractiveAuthentication no", "KbdInteractiveAuthentication yes"),
+        ("LogLevel VERBOSE", "LogLevel DEBUG3"),
+    ):
+        assert was in asking
+        asking = asking.replace(was, now)
+    monkeypatch.setattr(machines, "_SSHD", asking)
+    with Machine(tmp_path, "127.0.2.11") as alone:
+        target = Target(alone.address, host_key=see_host_key(Target(alone.address), DIALER))
+        opened = connect(target, Login(password=PASSWORD), DIALER)
+        assert opened.run("echo let in").stdout == "let in\n"
+        opened.close()
+        with pytest.raises(NodeRefused, match="was not let in with the password"):
+            connect(target, Login(password="wrong"), DIALER)
+    told = alone.log("sshd")
+    assert "Accepted keyboard-interactive" in told
+    connections = told.count("SSH2_MSG_NEWKEYS received") - 1  # but for the one that looked at the key
+    assert told.count("receive packet: type 5 [preauth]") == connections
 
 
 def test_a_key_that_is_not_there(machine, key):

@@ -147,7 +147,7 @@ def _node(node: Node, peers: Sequence[Peer], grant: Grant, offer: Offer) -> dict
                 "v": _VERSIONS[peer.protocol],
                 "params": _params(node, peer, grant, offer),
             }
-            for peer in peers
+            for peer in sorted(peers, key=lambda peer: peer.protocol)  # they lie in the store by their random ids
         ],
     }
 

@@ -191,6 +191,14 @@ def test_the_document_of_the_contract() -> None:
     assert not [value for value in _leaves(found) if isinstance(value, float)]
 
 
+def test_amneziawg_comes_first_however_the_peers_lie_in_the_store() -> None:
+    """As in accounts-profiles.md 4.4: whoever takes the first entry of a node takes the same with every device."""
+    profile = Profile("pspec_7d2kq5mz3xw4naby", "dev_1", "Amsterdam", ProfileProtocol.BOTH, NODE.id)
+    found = document(DEVICE, [grant(Protocol.XRAY_REALITY, Protocol.AMNEZIAWG, profile=profile)], Offer.of(SETTINGS), 0.0)
+    types = [protocol["type"] for protocol in found["profiles"][0]["nodes"][0]["protocols"]]
+    assert types == ["amneziawg", "xray-reality"]
+
+
 def _leaves(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [leaf for item in value.values() for leaf in _leaves(item)]

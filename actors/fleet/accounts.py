@@ -22,7 +22,9 @@ from coxswain.store import accounts as rows
 from coxswain.store import bundles as bundle_rows
 from coxswain.store import fleet as fleet_rows
 from coxswain.store import names as name_rows
+from coxswain.store import paths as path_rows
 from coxswain.store import peers as peer_rows
+from coxswain.store import profiles as profile_rows
 from coxswain.store import tickets as ticket_rows
 
 __all__ = ["CHANGES", "QUESTIONS", "Did", "change", "check_version", "known_device"]
@@ -190,6 +192,8 @@ def _set_status(fleet: FleetState, message: m.SetDeviceStatus) -> Committed[m.Ch
         outcome = provision(fleet, tx, [after.id])
         left = peer_rows.peers_of_devices(tx, [after.id])[after.id]
         fleet_rows.remove_peers(tx, [(p.node_id, p.protocol, p.public_key) for p in left])
+        profile_rows.delete_profiles_of(tx, after.id)  # they would only hold nodes and paths
+        path_rows.remove_exit(tx, after.id)
         ticket_rows.revoke_tickets_of_device(tx, after.id, fleet.now())
         bundle_rows.delete_bundles(tx, after.id)
         return Did(("device", after.id), detail, after, touched, outcome)

@@ -48,6 +48,8 @@ def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingVie
         _check_exits(found, before.route, message.path_id)
     after = dataclasses.replace(before, next_route=message.path_id, phase=message.phase)
     with fleet.changing() as tx:
+        if rows.is_revoked(tx, message.device_id):
+            raise Conflict(f"device {message.device_id}: is revoked, for good")
         after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
         wires = rewired(fleet, tx)
         action = "path.bind" if message.path_id else "path.unbind"

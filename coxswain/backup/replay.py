@@ -139,7 +139,8 @@ def _device_revoked(tx: Tx, entry: Entry, now: int) -> str:
         "UPDATE enrollment_tickets SET revoked_at = ? WHERE (device_id = ? OR used_by_device_id = ?) AND revoked_at IS NULL",
         (now, entry.target_id, entry.target_id),
     )
-    tx.execute("DELETE FROM profile_bundles WHERE device_id = ?", (entry.target_id,))
+    for table in ("profile_bundles", "profile_specs", "device_exits"):
+        tx.execute(f"DELETE FROM {table} WHERE device_id = ?", (entry.target_id,))  # noqa: S608 - names of tables
     return _take_away(tx, "device_id = ?", entry) or _status(tx, "devices", entry, now, "revoked")
 
 

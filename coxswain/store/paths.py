@@ -21,6 +21,7 @@ __all__ = [
     "entries",
     "insert_link",
     "insert_path",
+    "is_revoked",
     "links",
     "paths",
     "paths_of_node",
@@ -334,6 +335,10 @@ def put_exit(tx: Tx, binding: Binding, *, now: float) -> Binding:
         (binding.device_id, binding.route or None, binding.next_route or None, binding.phase.value, at, at),
     )
     return dataclasses.replace(binding, version=rows[0][0])
+
+
+def is_revoked(tx: Tx, device_id: str) -> bool:
+    return bool(tx.execute("SELECT id FROM devices WHERE id = ? AND status = 'revoked'", (device_id,)))
 
 
 def remove_exit(tx: Tx, device_id: str) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "credentials_of",
     "delete_credentials",
     "delete_profile",
+    "delete_profiles_of",
     "devices_lacking",
     "devices_misnumbered",
     "get_profile",
@@ -148,6 +149,10 @@ def _stale(present: Profile, seen: int) -> StaleVersion:
 
 def delete_profile(tx: Tx, profile_id: str) -> None:
     tx.execute("DELETE FROM profile_specs WHERE id = ?", (profile_id,))
+
+
+def delete_profiles_of(tx: Tx, device_id: str) -> None:
+    tx.execute("DELETE FROM profile_specs WHERE device_id = ?", (device_id,))
 
 
 # -- credentials

@@ -266,6 +266,26 @@ def test_a_path_in_use_stays_and_so_do_its_nodes(fleet: CascadeFleet) -> None:
     assert fleet.follow(device, 0) == (0, 1)
 
 
+def test_a_revoked_device_is_in_nobodys_way(fleet: CascadeFleet) -> None:
+    """No file can speak of it, so nothing that it once had may be in the way of one."""
+    bound = fleet.device(0)
+    fleet.path("p", 0, 1)
+    fleet.bind(bound, "p")
+    user = fleet.client.post("/api/users", {"name": "Ann"})
+    served = fleet.client.post(f"/api/users/{user['id']}/devices", {"name": "phone"})["id"]
+    path_id = fleet.client.get("/api/paths/p")["id"]
+    fleet.client.post("/api/profiles", {"device_id": served, "name": "away", "path_id": path_id})
+    for device in (bound, served):
+        fleet.client.post(f"/api/devices/{device}/revoke")
+    view = fleet.client.get("/api/paths/p")
+    assert (view["devices"], view["profiles"], view["problems"]) == (0, 0, [])
+    assert fleet.client.get("/api/profiles") == []
+    with pytest.raises(RemoteError) as caught:
+        fleet.client.post(f"/api/devices/{bound}/bind", {"path_id": path_id})
+    assert caught.value.status in {409, 502}, str(caught.value)
+    fleet.client.call("DELETE", "/api/paths/p")
+
+
 def test_a_path_that_is_removed_leaves_nothing_on_any_node(fleet: CascadeFleet) -> None:
     device = fleet.device(0)
     fleet.path("p", 0, 1, 2)

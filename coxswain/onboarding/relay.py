@@ -296,7 +296,9 @@ def _prove(work: Work, host: Host) -> None:
             what = f"{unit} listening on port {_port(endpoint)}"
             wait_until_up(work, host, unit, lambda c=listens: host.run(c, check=False).code == 0, what, timeout=_UP_S)  # type: ignore[misc]
             work.say(what)
-    changes = {"status": "active", "agent_version": str(work.data.get("agent_version", ""))}
+    changes = {"status": "active"}
+    if "agent_version" in work.data:  # a renewal installs nothing, and leaves what is known
+        changes["agent_version"] = str(work.data["agent_version"])
     work.change("servers", m.EditRelay(work.caller, relay.id, changes))
     if relay.endpoint:
         _see_tunnel(work, relay)

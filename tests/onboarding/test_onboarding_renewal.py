@@ -61,6 +61,7 @@ def test_so_is_what_is_due_of_a_relay(rig):
     known = {"serial": str(now.serial_number), "not_after": int(now.not_valid_after_utc.timestamp())}
     assert record["detail"].items() >= known.items(), "a restore of an older backup knows it by this"
     eventually(lambda: rig.client.get(f"/api/relays/{relay['id']}")["tunnel"] == "connected", timeout=30)
+    assert rig.client.get(f"/api/relays/{relay['id']}")["agent_version"] == relay["agent_version"] != ""
     assert system.ask("renewals", CheckRenewals(), deadline=10) == 0
 
 

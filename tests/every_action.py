@@ -128,7 +128,7 @@ def world(home: Path, base_port: int) -> Iterator[World]:
     """Three nodes, ``n0`` to ``n2``, with addresses."""
     home.chmod(0o755)  # sshd reads authorized_keys as the user that logs in
     config = "posture: personal\nstate_dir: ./state\n"
-    with live_fleet(home, 3, base_port, hang_s=15.0, config=config, web=True) as fleet:
+    with live_fleet(home, 3, base_port, config=config, web=True) as fleet:
         made = World(fleet, home)
         try:
             for index in range(3):

@@ -150,7 +150,6 @@ class Controller:
         *,
         interval_s: float = 45.0,
         deadlines: Deadlines = Deadlines(),
-        hang_s: float = 1.5,
         database: str = "",
         web: bool = False,
         live_recheck_s: float = 60.0,
@@ -158,7 +157,6 @@ class Controller:
         self.home = home
         self._interval_s = interval_s
         self._deadlines = deadlines
-        self._hang_s = hang_s
         self._database = database
         self._live_recheck_s = live_recheck_s
         self.listen = f"127.0.0.1:{free_port()}" if web else ""
@@ -175,12 +173,11 @@ class Controller:
             keyring = self.keyring = open_keyring(tx, secret)
         socket = self.home / "control.sock"
         parts = Parts(self.store, keyring, self.home, socket, self._interval_s, self._deadlines, allow_chaos=True)
-        # The tests kill far more, and wait far less patiently, than life does.
         configuration = self.home.parent / "cox.yaml"
         if configuration.exists():
             parts = dataclasses.replace(parts, settings=LiveConfig(load(configuration, {}), lambda path: load(path, {})))
-        parts = dataclasses.replace(parts, hang_s=self._hang_s, intensity=Intensity(1_000, 60.0), listen=self.listen)
-        parts = dataclasses.replace(parts, live_recheck_s=self._live_recheck_s)
+        often = Intensity(1_000, 60.0)  # the tests kill far more than life does
+        parts = dataclasses.replace(parts, intensity=often, listen=self.listen, live_recheck_s=self._live_recheck_s)
         self.system = build(parts)
         self.system.start()
         assert self.system.wait_up(20)
@@ -370,7 +367,6 @@ def live_fleet(
     options: Sequence[str] = (),
     interval_s: float = 45.0,
     deadlines: Deadlines = Deadlines(),
-    hang_s: float = 1.5,
     database: str = "",
     config: str = "",
     web: bool = False,
@@ -392,7 +388,7 @@ def live_fleet(
     controller = (
         KillableController(home)
         if process
-        else Controller(state, interval_s=interval_s, deadlines=deadlines, hang_s=hang_s, database=database, web=web)
+        else Controller(state, interval_s=interval_s, deadlines=deadlines, database=database, web=web)
     )
     controller.start()
     nodes = Nodes.make(home / "nodes", count)

@@ -58,7 +58,7 @@ def test_a_killed_node_is_told_to_the_webhook_signed_until_it_is_taken(tmp_path:
         url = f"http://127.0.0.1:{server.server_address[1]}/hook?a=b"
         config = f"posture: personal\nstate_dir: ./state\nanalytics: {{webhook_url: '{url}', webhook_secret: '{SECRET}'}}\n"
         (tmp_path / "cox.yaml").touch(mode=0o600)  # it holds a secret
-        with live_fleet(tmp_path, 1, 15_300, hang_s=15.0, config=config) as fleet:
+        with live_fleet(tmp_path, 1, 15_300, config=config) as fleet:
             fleet.nodes.do("kill", node=0)
             eventually(lambda: len(server.got) >= 3, timeout=40)
             path, headers, body = server.got[2]

@@ -17,7 +17,7 @@ from tests.web import Web
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
-    with live_fleet(tmp_path_factory.mktemp("alerts"), 2, 15_200, hang_s=15.0, web=True) as running:
+    with live_fleet(tmp_path_factory.mktemp("alerts"), 2, 15_200, web=True) as running:
         yield running
 
 

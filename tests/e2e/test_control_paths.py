@@ -20,7 +20,7 @@ NODES = 4
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sea]:
     home = tmp_path_factory.mktemp("sea")
-    with live_fleet(home, NODES, 23_800, hang_s=15.0) as fleet, sea(fleet, home) as made:
+    with live_fleet(home, NODES, 23_800) as fleet, sea(fleet, home) as made:
         yield made
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from actors.meter import _Look
 from actors.supervision import Harm
 from tests.fleet import LiveFleet, live_fleet, peers_body
 from tests.support import eventually, free_port
 
 NODES = 50
 BASE_PORT = 14_000
+HANG_S = 1.5
+"""What is to hang is found out so soon; nobody else is, and who waits for it has the patience that he has in life."""
 
 WORKERS = (
     "event_hub",
@@ -65,8 +68,11 @@ def harm(fleet: LiveFleet, name: str, how: str) -> None:
     if how == "fail_start":
         system.fail_next_start(name)
         assert system.harm(name, Harm.RAISE)
-    else:
-        assert system.harm(name, Harm(how))
+        return
+    actor = system.directory.find(name)
+    assert actor is not None and system.harm(name, Harm(how))
+    if how == "hang":
+        system.watch.add(actor, HANG_S)
 
 
 def test_no_actor_of_the_tree_is_left_out(fleet: LiveFleet) -> None:
@@ -102,6 +108,21 @@ def test_only_what_its_strategy_says_is_replaced_and_nothing_is_lost(fleet: Live
         assert links == set(), "no link falls with it"
     assert edited["region"] != changed["region"]
     assert controller.client.get("/api/audit/head")["size"] == audited + 1, "one action, one record"
+
+
+@pytest.mark.parametrize("name", ["fleet", "session_tracker"])
+def test_who_waits_for_one_that_hangs_does_not_fall_with_it(fleet: LiveFleet, name: str) -> None:
+    controller = fleet.controller
+    before = flat(controller.system.tree())
+
+    harm(fleet, name, "hang")
+    assert controller.system.tell("meter", _Look())  # asks both, and waits for either longer than the hang lasts
+
+    eventually(lambda: flat(controller.system.tree())["meter"].busy_s > 0)
+    eventually(lambda: flat(controller.system.tree())["meter"].busy_s == 0)
+    controller.all_in_sync(NODES)
+    after = flat(controller.system.tree())
+    assert {n for n in before if after[n].incarnation != before[n].incarnation} == {name}
 
 
 def _edit(fleet: LiveFleet, version: int) -> dict[str, Any] | None:

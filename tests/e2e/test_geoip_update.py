@@ -68,7 +68,7 @@ def controller(tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch) ->
     home = tmp_path / "state"
     home.mkdir(mode=0o700)
     (tmp_path / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
-    running = Controller(home, hang_s=15.0)
+    running = Controller(home)
     running.start()
     try:
         yield running

@@ -28,7 +28,7 @@ DEADLINES = Deadlines(read=2.0, list=2.0, change=6.0)
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     home = tmp_path_factory.mktemp("outages")
-    options: dict[str, Any] = {"deadlines": DEADLINES, "interval_s": 2.0, "hang_s": 15.0, "options": ("--record",)}
+    options: dict[str, Any] = {"deadlines": DEADLINES, "interval_s": 2.0, "options": ("--record",)}
     with live_fleet(home, 2, BASE_PORT, before_start=lambda f: f.add_peers(2), **options) as running:
         yield running
 
@@ -192,7 +192,7 @@ def test_what_was_heard_before_an_orderly_stop_is_kept(tmp_path: Path, monkeypat
 
 def test_postgres_may_go_away_under_live_links(tmp_path: Path, own_postgres: PostgresServer) -> None:
     database = own_postgres.create_database()
-    options: dict[str, Any] = {"interval_s": 2.0, "hang_s": 15.0, "database": database}
+    options: dict[str, Any] = {"interval_s": 2.0, "database": database}
     with live_fleet(tmp_path, 2, BASE_PORT + 20, before_start=lambda f: f.add_peers(1), **options) as fleet:
         since = [node(fleet, f"n{i}")["link_since"] for i in range(2)]
         own_postgres.stop()

@@ -52,7 +52,7 @@ class Place:
             "posture: personal\nstate_dir: ./state\n"
             f"relay: {{public_endpoint: 'relay.example:8443', client_listen: '{self.embedded}'}}\n"
         )
-        self.controller = Controller(state, hang_s=15.0)
+        self.controller = Controller(state)
         self.controller.start()
         with self.controller.store.read() as tx:
             self.pki = Pki(pki_rows.load_authorities(tx, self.controller.keyring))

@@ -46,7 +46,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         # Alerts are the tests' own, but where they say otherwise.
         rules = f"analytics: {{disabled: {str(not with_rules).lower()}, interval_seconds: 1}}\n"
         (tmp_path / "cox.yaml").write_text(f"posture: personal\nstate_dir: ./state\n{rules}siem:\n{lines}")
-        controller = Controller(home, hang_s=15.0, live_recheck_s=recheck, web=True)
+        controller = Controller(home, live_recheck_s=recheck, web=True)
         controller.start()
         running.append(controller)
         controller.siem = siem["listen"]  # type: ignore[attr-defined]
@@ -321,7 +321,7 @@ def test_files_that_are_no_good_are_said_and_tried_again(
     (tmp_path / "cox.yaml").write_text(
         f"posture: personal\nstate_dir: ./state\nsiem: {{listen: '{listen}', tls_cert: '{cert}', tls_key: '{key}'}}\n"
     )
-    controller = Controller(home, hang_s=15.0)
+    controller = Controller(home)
     controller.start()
     try:
         problem = eventually(lambda: counts(controller).problem)
@@ -533,7 +533,7 @@ def test_only_so_many_consumers(controller: Controller, monkeypatch: pytest.Monk
 def test_there_is_no_actor_and_no_figure_without_an_address(tmp_path: Path) -> None:
     home = tmp_path / "state"
     home.mkdir(mode=0o700)
-    controller = Controller(home, hang_s=15.0)
+    controller = Controller(home)
     controller.start()
     try:
         assert "siem_stream" not in {c["id"] for c in controller.client.get("/api/tree")["children"]}

@@ -30,7 +30,7 @@ class Rig:
         state = home / "state"
         state.mkdir(mode=0o700)
         (home / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
-        self.controller = Controller(state, hang_s=15.0)
+        self.controller = Controller(state)
         self.controller.start()
         self.machines: list[Machine] = []
 

@@ -19,7 +19,7 @@ def webbed() -> Iterator[Controller]:
     with tempfile.TemporaryDirectory(prefix="cox-") as directory:
         home = Path(directory) / "state"
         home.mkdir(mode=0o700)
-        running = Controller(home, web=True, hang_s=15.0)
+        running = Controller(home, web=True)
         running.start()
         try:
             running.client.post("/api/admins/admin/password", {"new_password": PASSWORD})

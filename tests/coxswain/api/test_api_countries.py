@@ -36,7 +36,7 @@ def placed() -> Iterator[Controller]:
         state.mkdir(mode=0o700)
         (Path(directory) / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
         write_mmdb(state / "dbip-city-lite.mmdb", PLACES)
-        controller = Controller(state, web=True, hang_s=15.0)
+        controller = Controller(state, web=True)
         controller.start()
         try:
             controller.client.post("/api/admins/admin/password", {"new_password": PASSWORD})

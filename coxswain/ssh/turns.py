@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 __all__ = ["Turn"]
 
 _AT_ONCE = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
+_SMALL = 128 * 1024
+"""Bytes that need no turn: certificates and units of one host do not wait for the programs of all others."""
+
 _FAST = 30_000_000
 """Bytes a second, a quarter of a Gbit/s: what is slower, and waits for a line, gives its turn away."""
 
@@ -44,11 +47,11 @@ class Turn:
             _AT_ONCE.release()
 
     def taken_for(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        """``blocks``, of which the second waits for the turn: what is small needs none. Raises what ``check`` raises."""
+        """``blocks``, which wait for the turn once ``_SMALL`` bytes of them are sent. Raises what ``check`` raises."""
         sent, began = 0, 0.0
         try:
             for block in blocks:
-                if sent and not self._has_had and not self._holds:
+                if sent >= _SMALL and not self._has_had and not self._holds:
                     while not _AT_ONCE.acquire(timeout=_POLL_S):
                         self._check()
                     self._holds, began, sent = True, time.monotonic(), 0

@@ -36,6 +36,8 @@ def test_what_is_small_needs_no_turn_and_what_is_large_waits_for_it(one: threadi
     first = Turn(_gone, lambda: False).taken_for(_blocks(9))
     assert next(first) and next(first)
     assert len(list(Turn(_gone, lambda: False).taken_for(_blocks(1)))) == 1
+    certificates = iter([bytes(1_500), bytes(800), bytes(60_000)])
+    assert len(list(Turn(_gone, lambda: False).taken_for(certificates))) == 3  # nor do several small files
     with pytest.raises(_GoneError):  # it was told to wait, and asked whether it still should
         list(Turn(_gone, lambda: False).taken_for(_blocks(2)))
     first.close()  # type: ignore[attr-defined]  # as when its line breaks

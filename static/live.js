@@ -27,6 +27,14 @@ function swap(old, fresh) {
   if (at >= 0) fresh.querySelectorAll(FOCUSABLE)[at]?.focus();
 }
 
+/** What a row says: it is highlighted when that changed, and not for what moves by itself (<td data-moves>), as an age does. */
+function said(row) {
+  const copy = row.cloneNode(true);
+  for (const moving of copy.querySelectorAll("[data-moves]")) moving.remove();
+  for (const time of copy.querySelectorAll("time")) time.textContent = time.dateTime;
+  return copy.textContent;
+}
+
 class Region {
   constructor(element) {
     this.element = element;
@@ -152,10 +160,10 @@ class Region {
         this.keys.add(key); // it is drawn when somebody can see it
       } else if (old.dataset.html !== row.outerHTML) {
         row.dataset.html = row.outerHTML; // as it came: showing times and highlights changes what is in the page
+        if (said(old) !== said(row)) row.classList.add("fresh");
         swap(old, row);
         this.rows.unobserve(old);
         this.rows.observe(row);
-        row.classList.add("fresh");
       }
     }
     const gone = all ? [...shown.keys()].filter((key) => !came.has(key)) : keys.filter((key) => !came.has(key));

@@ -81,7 +81,7 @@ def _of(text: str) -> Iterator[str]:
 
 
 def _pattern(path: str) -> str:
-    return re.sub(r"{\w+}", "*", path.partition("?")[0])
+    return re.sub(r"{\w+}", "*", re.split("[?#]", path)[0])
 
 
 def acts(page: str, *what: str) -> pytest.MarkDecorator:

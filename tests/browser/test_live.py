@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from coxswain.cli.client import Client
 from coxswain.live.ring import Stretch
 from coxswain.messages.hub import EventsAfter
 from coxswain.web import page as page_module
+from coxswain.web.render import duration
 from tests.browser.actions import acts
 from tests.fleet import LiveFleet
+from tests.support import eventually
 
 
 def status_of(page: Page, name: str) -> object:
@@ -90,6 +93,60 @@ def test_a_crash_is_seen_and_healed_on_the_system_page(browser_page: Page) -> No
     page.locator("#confirm").get_by_role("button", name="Crash it").click()
     expect(row.locator("td").nth(3)).to_have_text(str(before + 1), timeout=20_000)
     expect(row.locator("td").nth(1)).to_have_text("running", timeout=20_000)
+
+
+_NOTE_FRESH = """() => {
+  window.fresh = new Set();
+  const look = () => document.querySelectorAll("tr.fresh").forEach((row) => window.fresh.add(row.dataset.row));
+  new MutationObserver(look).observe(document.querySelector("main"), { childList: true, subtree: true, attributes: true });
+}"""
+
+
+def uptime(client: Client, actor: str) -> float:
+    found: float = next(c["uptime_s"] for c in client.get("/api/tree?links=false")["children"] if c["id"] == actor)
+    return found
+
+
+def test_a_highlight_means_that_something_happened(browser_page: Page, fleet: LiveFleet) -> None:
+    """Uptime and mailboxes move by themselves; rows in which nothing else did are redrawn, and that is all."""
+    page = browser_page
+    page.goto("/system")
+    expect(page.locator("#live")).to_have_text("Live")
+    page.evaluate(_NOTE_FRESH)
+    client = fleet.controller.client
+    row = page.locator('tr[data-row="session_tracker"]')
+    other = page.locator('tr[data-row="alert_engine"] td').nth(4)
+    for _ in range(2):
+        restarts, up = row.locator("td").nth(3).inner_text(), other.inner_text()
+        eventually(lambda up=up: duration(uptime(client, "alert_engine")) != up)
+        client.post("/api/chaos", {"actor": "session_tracker", "how": "raise"})
+        expect(row.locator("td").nth(3)).not_to_have_text(restarts)
+        expect(row.locator("td").nth(1)).to_have_text("running")
+        expect(other).not_to_have_text(up)
+    assert page.evaluate("[...window.fresh]") == ["session_tracker"]
+
+
+@acts("/system", "GET /system", "POST /api/chaos")
+def test_a_link_that_fell_is_told_on_the_system_page_and_any_is_found(browser_page: Page, fleet: LiveFleet) -> None:
+    page = browser_page
+    page.goto("/system?q=n1")
+    expect(page.locator("#live")).to_have_text("Live")
+    links = page.get_by_role("region", name="Links of nodes")
+    fleet.controller.client.post("/api/chaos", {"actor": f"node_link:{fleet.ids[1]}", "how": "raise"})
+    row = links.get_by_role("row").filter(has=page.get_by_role("link", name="n1", exact=True))
+    expect(row).to_contain_text("chaos: told to raise")
+    restarts = int(row.locator("td").nth(3).inner_text())
+    row.get_by_role("button", name="Crash").click()
+    page.locator("#confirm").get_by_role("button", name="Crash it").click()
+    expect(row.locator("td").nth(3)).to_have_text(str(restarts + 1))
+    links.get_by_label("Show").select_option("all")
+    links.get_by_label("Node").fill("N2")
+    links.get_by_role("button", name="Filter").click()
+    expect(links.get_by_role("row")).to_have_count(2)  # the heading and n2
+    expect(links.get_by_role("link", name="n2", exact=True)).to_have_attribute("href", f"/nodes/{fleet.ids[2]}")
+    links.get_by_label("Node").fill("nobody")
+    links.get_by_role("button", name="Filter").click()
+    expect(links.get_by_text("None of these")).to_be_visible()
 
 
 def test_a_piece_is_made_once_for_all_dashboards(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from operator import itemgetter
 from typing import Any
 
 from coxswain.api import metrics, views
-from coxswain.api.call import Call
+from coxswain.api.call import ALL, Call
 from coxswain.api.openapi import document
+from coxswain.api.paging import LIMIT, search
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, TEXT, array, obj, shape
 from coxswain.errors import CoxswainError, Unauthenticated
@@ -62,27 +64,23 @@ STATUS = shape(
         }
     ),
 )
-TREE = shape(
-    "TreeNode",
-    obj(
-        {
-            "id": TEXT,
-            "kind": TEXT,
-            "strategy": TEXT,
-            "state": TEXT,
-            "incarnation": INT,
-            "restarts": INT,
-            "uptime_s": NUMBER,
-            "mailbox": INT | {"description": "messages that wait"},
-            "busy_s": NUMBER,
-            "busy_with": TEXT | {"description": "a message"},
-            "zombies": INT | {"description": "abandoned threads that still run"},
-            "last_failure": TEXT,
-            "last_failure_at": NUMBER | {"description": "epoch seconds; 0: never"},
-            "children": array({"$ref": "#/components/schemas/TreeNode"}),
-        }
-    ),
-)
+_ACTOR = {
+    "id": TEXT,
+    "state": TEXT,
+    "incarnation": INT,
+    "restarts": INT,
+    "uptime_s": NUMBER,
+    "mailbox": INT | {"description": "messages that wait"},
+    "busy_s": NUMBER,
+    "busy_with": TEXT | {"description": "a message"},
+    "zombies": INT | {"description": "abandoned threads that still run"},
+    "last_failure": TEXT,
+    "last_failure_at": NUMBER | {"description": "epoch seconds; 0: never"},
+}
+_CHILDREN = array({"$ref": "#/components/schemas/TreeNode"})
+TREE = shape("TreeNode", obj(_ACTOR | {"kind": TEXT, "strategy": TEXT, "children": _CHILDREN}))
+_NAME = TEXT | {"description": "of the node; its id, where nobody can say the name just now"}
+LINK = shape("LinkActor", obj(_ACTOR | {"node_id": TEXT, "name": _NAME}))
 
 
 def _health(_call: Call) -> None:
@@ -173,6 +171,46 @@ def _tree(call: Call) -> Any:
     return call.services.tree(links=call.flag("links") is not False)
 
 
+def _links(call: Call) -> Any:
+    """Also answered while the fleet does not: it is wanted most when a part is down."""
+    try:
+        found: list[fleet.Whereabouts] = call.ask("fleet", fleet.GetWhereabouts(), _READY_S)
+    except CoxswainError:
+        found = []
+    names = {node.id: node.name for node in found}
+    every = bool(call.flag("all"))
+    links = chosen_links(call.services.tree(), names, every=every, wanted=call.wanted(), after=call.word("after") or "")
+    page = links[: call.limit(ALL, ALL)]
+    return Reply(page, after=page[-1]["name"] if page and len(links) > len(page) else None)
+
+
+def chosen_links(
+    tree: dict[str, Any], names: dict[str, str], *, every: bool = False, wanted: str = "", after: str = ""
+) -> list[dict[str, Any]]:
+    """The actors of nodes' links, by the names of their nodes; unless ``every``, those that fell by
+    themselves or do not run: a restart of ``node_links`` restarts all.
+
+    Args:
+        tree: all of it.
+        names: of nodes, by id.
+        wanted: a part of a name, in any case, or an id; empty: any.
+        after: only names after this one.
+    """
+    found = []
+    for link in _below(tree, "node_links"):
+        node_id = link["id"].partition(":")[2]
+        name = names.get(node_id, node_id)
+        is_told = every or link["restarts"] > 0 or link["state"] != "running"
+        if is_told and name > after and (wanted.lower() in name.lower() or wanted == node_id):
+            found.append({key: link[key] for key in _ACTOR} | {"node_id": node_id, "name": name})
+    return sorted(found, key=itemgetter("name"))
+
+
+def _below(tree: dict[str, Any], supervisor: str) -> list[dict[str, Any]]:
+    children: list[dict[str, Any]] = tree["children"]
+    return children if tree["id"] == supervisor else [found for child in children for found in _below(child, supervisor)]
+
+
 def _metrics(call: Call) -> Any:
     return Reply(raw=metrics.exposition(call.services, time.time()), media_type=metrics.MEDIA_TYPE)
 
@@ -193,6 +231,8 @@ def _chaos(call: Call) -> None:
     call.services.harm(actor, how, float(seconds))
 
 
+_AFTER = Param("after", "the cursor of the page before: a node's name")
+_ALL = Param("all", "true: also those that run and never fell", BOOL)
 _LINKS = Param("links", "false: without the nodes' links, of which there may be thousands", BOOL)
 
 ROUTES = (
@@ -208,6 +248,11 @@ ROUTES = (
         returns={"type": "object"},
     ),
     Route("GET", "/api/tree", Scope.READONLY, "The service tree.", _tree, returns=TREE, query=(_LINKS,)),
+    Route(
+        "GET", "/api/tree/links", Scope.READONLY,
+        "The actors of nodes' links that fell by themselves or do not run, by the names of their nodes.", _links,
+        returns=array(LINK), query=(_ALL, search("the name of the node"), _AFTER, LIMIT),
+    ),
     Route(
         "POST", "/api/chaos", Scope.ADMIN, "Hurts a part on purpose; only with serve --allow-chaos.", _chaos,
         "chaos.harm", "actor", status=204, also=(404,), body=obj({"actor": TEXT, "how": TEXT}, {"seconds": INT}),

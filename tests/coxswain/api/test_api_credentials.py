@@ -43,6 +43,7 @@ TABLE: dict[str, Row] = {
     "GET /api/openapi.json": Row(READONLY, 200),
     "GET /api/status": Row(READONLY, 200),
     "GET /api/tree": Row(READONLY, 200),
+    "GET /api/tree/links": Row(READONLY, 200),
     "POST /api/chaos": Row(ADMIN, 400),
     "POST /api/auth/login": Row(NONE, 400),
     "POST /api/auth/logout": Row(READONLY, 409, {"session": 204}),

@@ -19,7 +19,7 @@ from coxswain.messages.links import PlanView, PushOutcome
 from coxswain.messages.meter import Series
 from coxswain.messages.names import Named
 from coxswain.messages.sessions import SessionCounts, SessionRecord, SessionView, Total
-from coxswain.model import Node, Protocol
+from coxswain.model import LinkState, Node, NodeStatus, Protocol
 from coxswain.onboarding.binary import display_version, is_newer
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def node(
             "available_version": candidate,
             "update_available": is_newer(candidate, view.node.agent_version),
             "link_state": view.link_state.value,
-            "link_reason": view.link_reason,
+            "link_reason": _reason(view),
             "link_since": stamp(view.since),
             "last_seen": stamp(view.last_seen),
             "uptime_seconds": view.uptime_s,
@@ -139,6 +139,12 @@ def node(
             "findings": list(view.findings),
         }
     )
+
+
+def _reason(view: NodeView) -> str:
+    if view.link_state is LinkState.DISABLED and view.node.status is NodeStatus.ERROR:
+        return "its onboarding failed; see cox operations list"
+    return view.link_reason
 
 
 def plan(view: PlanView) -> dict[str, Any]:

@@ -223,10 +223,13 @@ def _start(unit: str) -> str:
     return f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}"
 
 
-def restart_what_runs(host: Host, *units: str) -> None:
-    """Of ``units``, those that are there and run: what they were started with has been replaced."""
+def restart_what_runs(work: Work, host: Host, *units: str) -> None:
+    """Of ``units``, those that are there and run: what they were started with has been replaced. Those that ``stop_units``
+    gave back run as well, or died of the program that was in their place until now.
+    """
     for unit in units:
-        if host.run(f"[ -e {unit_file(unit)} ] && systemctl is-active --quiet {unit}", check=False).code == 0:
+        runs = "true" if unit in work.data.get("given_back", ()) else f"systemctl is-active --quiet {unit}"
+        if host.run(f"[ -e {unit_file(unit)} ] && {runs}", check=False).code == 0:
             start_unit(host, unit)
 
 
@@ -247,8 +250,10 @@ def stop_units(work: Work, host: Host, program: Program, *units: str) -> None:
             host.put(path, str(before).encode(), 0o644)
     host.run("systemctl daemon-reload", what="systemctl daemon-reload")
     take_back(host, program)
+    given_back = [unit for unit in units if work.remembered.get(unit) is not None]
+    work.keep(given_back=given_back)
     for unit in units:
-        if work.remembered.get(unit) is not None:
+        if unit in given_back:
             host.run(f"systemctl enable {unit} && systemctl restart {unit}", what=f"starting {unit} again", deadline=60)
 
 

@@ -196,7 +196,8 @@ def _take_in(work: Work) -> None:
         raise Conflict(f"server {server.name}: the node {there[0].name} is on it already; a machine has one")
     if there:
         work.remember(added=there[0].status is NodeStatus.PROVISIONING)
-        work.keep(node_id=there[0].id, node_name=there[0].name)
+        served = there[0].enabled and there[0].status is not NodeStatus.PROVISIONING
+        work.keep(node_id=there[0].id, node_name=there[0].name, served=served)
         work.say(f"it is the node {there[0].name}")
         return
     host = server.ssh_host
@@ -218,6 +219,8 @@ def _take_in(work: Work) -> None:
 def _take_out(work: Work) -> None:
     if work.remembered.get("added") and work.data.get("node_id"):
         _forget(work)
+    elif work.data.get("served"):
+        _enable(work)  # the failure disabled it
 
 
 def _forget(work: Work) -> None:
@@ -234,7 +237,7 @@ def _install(work: Work, host: Host) -> None:
 def _uninstall_agent(work: Work, host: Host) -> None:
     unstage(host, NODE)
     put_back(work, host, NODE)
-    restart_what_runs(host, _UNIT)  # the unit from before
+    restart_what_runs(work, host, _UNIT)  # the unit from before
 
 
 def _stage_newer(work: Work, host: Host) -> None:
@@ -367,6 +370,8 @@ def _answers(work: Work) -> bool:
 
 
 def _mark_failed(work: Work) -> None:
+    if work.data.get("served") and not work.data.get("restarted_at"):
+        return  # it goes on as it was: of what runs there nothing was touched
     if work.data.get("node_id"):
         if _view(work).node.enabled:
             work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), False))

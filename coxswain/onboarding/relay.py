@@ -173,7 +173,9 @@ def _take_in(work: Work) -> None:
     if there is not None:
         if p["name"] and p["name"] != there.name:
             raise Conflict(f"server {server.name}: the relay {there.name} is on it already; a machine has one")
-        work.remember(added=there.status == "provisioning")
+        if "before" not in work.remembered:
+            before = {name: getattr(there, name) for name in (*roles, "status", "agent_version")}
+            work.remember(added=there.status == "provisioning", before=before)
         work.change("servers", m.EditRelay(work.caller, there.id, roles))
         work.keep(relay_id=there.id)
         return
@@ -194,6 +196,8 @@ def _take_in(work: Work) -> None:
 def _take_out(work: Work) -> None:
     if work.remembered.get("added") and work.data.get("relay_id"):
         _forget(work)
+    elif work.data.get("relay_id") and work.remembered.get("before"):
+        work.change("servers", m.EditRelay(work.caller, work.data["relay_id"], dict(work.remembered["before"])))
 
 
 def _is_no_hop(work: Work) -> None:
@@ -212,7 +216,7 @@ def _forget(work: Work) -> None:
 def _take_away(work: Work, host: Host) -> None:
     unstage(host, RELAY)
     put_back(work, host, RELAY)
-    restart_what_runs(host, *_UNITS)  # units from before
+    restart_what_runs(work, host, *_UNITS)  # units from before
 
 
 def _stage(work: Work, host: Host) -> None:

@@ -264,6 +264,24 @@ def test_what_failed_on_a_machine_that_is_gone_can_be_closed(rig):
     assert "on it nothing is taken back" in str(over["steps"])
 
 
+def test_an_onboarding_of_a_node_that_serves_does_not_take_it_down_before_it_has_to_and_brings_it_back(rig):
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    node = rig.deploy(server, rig.agent(version="0.3.1"))
+    (rig.home / "text").write_text("no program\n")
+    rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=str(rig.home / "text"))
+    found = rig.controller.node(node["id"])
+    assert (found["status"], found["enabled"], found["link_state"]) == ("active", True, "live"), "nothing of it was touched"
+
+    rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent("dying", dies="broken"))
+    found = rig.controller.until(node["id"], status="error", link_state="disabled")
+    assert "its onboarding failed" in found["link_reason"]
+    failed = rig.last("node.add")
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    assert rig.over(failed)["state"] == "cancelled"
+    rig.controller.until(node["id"], link_state="live", status="active", agent_version="0.3.1", in_sync=True)
+
+
 def test_stop_start_and_renewal(rig):
     machine = rig.machine()
     node = rig.node_on(machine, rig.agent())

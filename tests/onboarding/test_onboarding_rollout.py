@@ -190,6 +190,22 @@ def test_a_cancelled_onboarding_of_a_relay_that_is_there_gives_it_back_as_it_was
     assert b"0.4.0" in machine.path("/usr/local/bin/relay").read_bytes()
     assert "relay.key" in machine.files("/etc/relay")
 
+    dying = rig.home / "dying"
+    dying.write_text(
+        (rig.home / "relay2")
+        .read_text()
+        .replace("from coxswain.relay", "'run' in sys.argv and sys.exit(9)\nfrom coxswain.relay")
+    )
+    rig.fails(place, role="relay", egress=True, binary_path=str(dying))
+    failed = rig.last("relay.add")
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    assert rig.over(failed)["state"] == "cancelled"
+    assert b"0.4.0" in machine.path("/usr/local/bin/relay").read_bytes()
+    eventually(lambda: _listens(machine.address, 8444), timeout=30)
+    found = rig.client.get(f"/api/relays/{relay['id']}")
+    assert (found["status"], found["egress"], found["agent_version"]) == ("active", False, "v0.4.0")
+    assert machine.files("/etc/systemd/system") == ["relay.service"]
+
     def listens():
         with contextlib.suppress(OSError), socket.create_connection((machine.address, 8444), timeout=1):
             return True

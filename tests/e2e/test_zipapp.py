@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import coxswain
 from tests.support import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,8 +130,25 @@ def box(built: Path) -> Iterator[Box]:
 def test_it_fits_and_is_the_same_whenever_it_is_made(built, tmp_path):
     assert (built / "cox.pyz").stat().st_size <= 32 * MIB
     again = tmp_path / "again.pyz"
-    subprocess.run([ROOT / "tools/zipapp", "--output", again], check=True, capture_output=True, timeout=300)
+    command = [ROOT / "tools/zipapp", "--output", again]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
     assert again.read_bytes() == (built / "cox.pyz").read_bytes()
+    says_how_it_becomes_the_command(said, str(again), tmp_path / "cox")
+
+
+def says_how_it_becomes_the_command(said: str, file: str, command: Path) -> None:
+    """Who built it, or reads where that is told, is one line from the command that all pages speak of."""
+    how = next(line.partition("cox: ")[2] for line in said.splitlines() if "As the command cox: " in line)
+    assert how == f"install -m 755 {file} /usr/local/bin/cox"
+    subprocess.run([*how.split()[:-1], command], check=True)
+    environment = {"SHIV_ROOT": str(command.with_name("unpacked")), "PATH": os.environ["PATH"]}
+    version = [_interpreter(), command, "version"]
+    assert subprocess.check_output(version, env=environment, text=True).strip() == coxswain.__version__
+    assert os.access(command, os.X_OK)
+    for page in ("README.md", "docs/operating.md"):
+        text = (ROOT / page).read_text()
+        assert how.replace(file, "dist/cox.pyz") in text, page
+        assert "Python 3.11 or later" in " ".join(text.split()), page
 
 
 def test_one_file_is_all_ends(box):

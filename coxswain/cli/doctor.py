@@ -96,5 +96,10 @@ def _here(config: str | None, *, quick: bool) -> Iterator[Finding]:
 
 def _elsewhere(asking: Client) -> Iterator[Finding]:
     from coxswain.doctor.daemon import check_daemon  # noqa: PLC0415
+    from coxswain.errors import CoxswainError  # noqa: PLC0415
 
-    yield from check_daemon(asking.get, may_be_stopped=False)
+    try:
+        scope = str(asking.get("/api/auth/me")["scope"])
+    except CoxswainError:
+        scope = "admin"  # why it does not say that, the first check tells
+    yield from check_daemon(asking.get, may_be_stopped=False, scope=scope)

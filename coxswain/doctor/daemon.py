@@ -16,13 +16,17 @@ _MOST_NAMED = 8
 _MANY_RESTARTS = 10
 _DEEP_MAILBOX = 1_000
 _BUSY_S = 5.0
+_ALL = "admin"
+"""The scope that may see everything."""
 
 Get = Callable[[str], Any]
 """Asks the API: a path to its answer."""
 
 
-def check_daemon(get: Get, *, may_be_stopped: bool) -> Iterator[Finding]:
-    """``may_be_stopped``: the daemon is ours; one that does not run is a warning, not a failure."""
+def check_daemon(get: Get, *, may_be_stopped: bool, scope: str = _ALL) -> Iterator[Finding]:
+    """``may_be_stopped``: the daemon is ours; one that does not run is a warning, not a failure. ``scope``: that of the
+    credential; what it may not see is left out, and that is said.
+    """
     try:
         status = get("/api/status")
     except DaemonNotRunning as error:
@@ -34,6 +38,13 @@ def check_daemon(get: Get, *, may_be_stopped: bool) -> Iterator[Finding]:
     if status["version"] != __version__:
         yield warn("daemon", f"it is {status['version']}, this is {__version__}", "Start it again, with the same release.")
     for part in (_tree, _nodes, _relays, _config, _audit, _operations):
+        if part is _config and scope != _ALL:  # nor asked for: a refusal would be in the audit log each time
+            yield warn(
+                "configuration",
+                f"cannot be looked at with this token: it takes the scope {_ALL}, and this one has {scope}",
+                f"Make one that may: cox tokens create NAME --scope {_ALL}; or run cox doctor on the daemon's machine.",
+            )
+            continue
         try:
             yield from part(get)
         except CoxswainError as error:

@@ -283,6 +283,37 @@ def test_a_running_daemon(controller: Controller) -> None:
     assert "no-certificate" in found(findings, "nodes", Level.WARN)
 
 
+def test_what_a_token_may_not_look_at_is_no_failure_of_the_daemon(tmp_path: Path) -> None:
+    (tmp_path / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
+    (tmp_path / "state").mkdir(mode=0o700)
+    running = Controller(tmp_path / "state", web=True)
+    running.start()
+    try:
+        made = {s: running.client.post("/api/tokens", {"name": s, "scope": s}) for s in ("readonly", "monitor", "admin")}
+
+        def look(scope: str, code: int = 0) -> dict[str, dict[str, str]]:
+            (tmp_path / scope).write_text(made[scope]["secret"])
+            (tmp_path / scope).chmod(0o600)
+            where = ["--url", f"http://{running.listen}", "--token-file", str(tmp_path / scope)]
+            result = CliRunner().invoke(cli, [*where, "doctor", "--json"])
+            assert result.exit_code == code, result.output
+            return {f["check"]: f for f in json.loads(result.stdout)["findings"]}
+
+        for scope in ("readonly", "monitor"):
+            findings = look(scope)
+            assert findings["daemon"]["level"] == "ok"
+            hidden = findings["configuration"]
+            assert hidden["level"] == "warn"
+            assert hidden["text"].endswith(f"with this token: it takes the scope admin, and this one has {scope}")
+            assert "cox tokens create NAME --scope admin" in hidden["remedy"]
+        assert "configuration" not in look("admin"), "it was looked at, and there is nothing to say"
+        assert running.client.get("/api/audit?action=auth.refused") == [], "who may not look does not ask"
+        running.client.call("DELETE", f"/api/tokens/{made['readonly']['id']}")
+        assert look("readonly", code=1)["daemon"]["level"] == "fail", "one that is no good is not passed over"
+    finally:
+        running.stop()
+
+
 SOUND: dict[str, Any] = {
     "/api/status": {"version": __import__("coxswain").__version__},
     "/api/tree": {

@@ -29,7 +29,8 @@ def plan_batches(nodes: Sequence[Any], canary: int, batch: int) -> list[list[Any
 
 
 def rollout_kind() -> Kind:
-    """Params: ``nodes`` (list of ``{node_id, server_id, name}``), ``canary``, ``batch``, ``source``, ``force``."""
+    """Params: ``nodes`` (list of ``{node_id, server_id, name}``), ``canary``, ``batch``, ``source``, ``force``,
+    ``left_out`` (names)."""
     return Kind(
         name="rollout",
         steps=_steps,
@@ -44,7 +45,7 @@ def _check(params: Mapping[str, Any]) -> dict[str, Any]:
     nodes, canary, batch = params.get("nodes") or [], int(params.get("canary", 1)), int(params.get("batch", 5))
     if not 1 <= len(nodes) <= _MAX_NODES:
         raise InvalidInput(
-            f"nodes: {len(nodes)} are not within 1 to {_MAX_NODES}; only nodes on known machines are upgraded"
+            f"nodes: {len(nodes)} are not within 1 to {_MAX_NODES}; nodes on known machines are, if not stopped"
         )
     if canary < 0 or batch < 1:
         raise InvalidInput(f"canary, batch: {canary} and {batch}; canary is at least 0, and a batch at least 1")
@@ -54,6 +55,7 @@ def _check(params: Mapping[str, Any]) -> dict[str, Any]:
         "batch": batch,
         "source": params["source"],
         "force": bool(params.get("force")),
+        "left_out": list(params.get("left_out") or ()),
     }
 
 
@@ -83,6 +85,8 @@ def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
                 remedy=f"See: cox operations show {first.id}. Then retry the rollout, or cancel it to roll all of it back.",
             )
         work.say(f"{len(nodes)} upgraded")
+        if p.get("left_out") and nodes[-1] == p["nodes"][-1]:
+            work.say(f"not upgraded, as they are stopped: {', '.join(p['left_out'])}")
 
     return do
 

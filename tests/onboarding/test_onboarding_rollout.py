@@ -29,6 +29,24 @@ def test_an_upgrade_and_a_rollback(rig):
     assert forced["agent_version"] == "0.2.9"
 
 
+def test_what_is_stopped_stays_stopped(rig):
+    old, new = rig.agent("old", version="0.3.1"), rig.agent("new", version="0.3.2")
+    machines = [rig.machine(), rig.machine()]
+    runs, stopped = (rig.node_on(machine, old, name=name) for machine, name in zip(machines, ("on", "off"), strict=True))
+    rig.client.post("/api/nodes/off/stop")
+    for action, body in (("update-agent", {"binary_path": new}), ("rollback", {}), ("renew", {})):
+        refused = rig.fails(f"/api/nodes/off/{action}", **body)
+        assert refused.status == 409 and "its agent would be started" in str(refused)
+    assert rig.fails("/api/rollouts", nodes=["on", "off"], binary_path=new).status == 409
+    done = rig.over(rig.begin("/api/rollouts", binary_path=new))
+    assert done["state"] == "done" and "not upgraded, as they are stopped: off" in done["steps"][-1]["output"]
+    versions = {n["name"]: n["agent_version"] for n in rig.client.get("/api/nodes")}
+    assert versions == {"on": "0.3.2", "off": "0.3.1"}
+    assert rig.controller.node(stopped["id"])["status"] == "stopped" and runs["id"]
+    with pytest.raises(AssertionError, match="does not run"):
+        machines[1].status("node.service")
+
+
 def test_an_upgrade_whose_agent_dies_is_taken_back(rig):
     machine = rig.machine()
     node = rig.node_on(machine, rig.agent("old", version="0.3.1"))

@@ -23,6 +23,19 @@ _SEEN = {"version": nullable(INT)}
 """Of the node; see ``Call.seen``."""
 
 
+_RESTARTS = ("node.update", "node.rollback", "node.renew")
+"""They start the agent, and prove its link."""
+
+
+def _check_runs(node: Node) -> None:
+    """One that was stopped is not to serve again without anybody having said so, out of reach as its link is closed."""
+    if not node.enabled:
+        raise Conflict(
+            f"node {node.name}: is disabled, and its agent would be started",
+            remedy=f"Start it first: cox nodes start {node.name}; or, if its onboarding failed, onboard it again.",
+        )
+
+
 def _on_machine(call: Call) -> Node:
     node = call.node()
     if not node.server_id:
@@ -45,6 +58,8 @@ def _source(call: Call) -> dict[str, str]:
 
 def _run(call: Call, kind: str, **params: Any) -> Any:
     node = _on_machine(call)
+    if kind in _RESTARTS:
+        _check_runs(node)
     gone = kind == "node.remove"
     if gone:
         call.ask("fleet", fleet.CheckNodeUnused(node.id))  # refused at once, and not by an operation
@@ -64,10 +79,14 @@ def _rollout(call: Call) -> Any:
     body = call.body
     keys = body.texts("nodes")
     views_: list[fleet.NodeView] = call.ask("fleet", fleet.ListNodes())
-    nodes = [v.node for v in views_ if v.node.server_id] if keys is None else [call.node(key) for key in keys]
+    on_machines = [v.node for v in views_ if v.node.server_id]
+    left_out = [node.name for node in on_machines if not node.enabled] if keys is None else []
+    nodes = [node for node in on_machines if node.enabled] if keys is None else [call.node(key) for key in keys]
     without = [node.name for node in nodes if not node.server_id]
     if without:
         raise Conflict(f"nodes: {', '.join(without[:5])} are on no machine that this controller can log in to")
+    for node in nodes:
+        _check_runs(node)
     canary, batch = body.get("canary", int), body.get("batch", int)
     params = {
         "nodes": [_about(node) for node in nodes],
@@ -75,6 +94,7 @@ def _rollout(call: Call) -> Any:
         "batch": batch or 5,
         "source": _source(call),
         "force": body.get("force", bool) or False,
+        "left_out": left_out,
     }
     return run_operation(call, "rollout", params, lambda operation: {"operation_id": operation.id, "upgraded": len(nodes)})
 

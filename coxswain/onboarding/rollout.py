@@ -30,7 +30,8 @@ def plan_batches(nodes: Sequence[Any], canary: int, batch: int) -> list[list[Any
 
 def rollout_kind() -> Kind:
     """Params: ``nodes`` (list of ``{node_id, server_id, name}``), ``canary``, ``batch``, ``source``, ``force``,
-    ``left_out`` (names)."""
+    ``left_out`` (names).
+    """
     return Kind(
         name="rollout",
         steps=_steps,

@@ -6,12 +6,14 @@ import dataclasses
 from typing import Any
 
 from actors.node_change import Change, Changed, Configure, Remove
+from coxswain.model import Protocol
 from coxswain.reconcile import codec
 from coxswain.reconcile.desired import policy_fingerprint
 from coxswain.reconcile.types import (
     ConfigureLink,
     Desired,
     LinkMemory,
+    Observed,
     Plan,
     PushPeers,
     PushXray,
@@ -19,7 +21,7 @@ from coxswain.reconcile.types import (
     SetPolicy,
 )
 
-__all__ = ["after", "calls", "cascade_applied", "doubted", "touched_links"]
+__all__ = ["after", "calls", "cascade_applied", "doubted", "served", "touched_links"]
 
 
 def touched_links(made: Plan) -> tuple[str, ...] | None:
@@ -77,6 +79,15 @@ def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: 
     elif change.xray is False:
         known["xray_unsupported"] = agent_version
     return dataclasses.replace(memory, **known)
+
+
+def served(observed: Observed, clients: int) -> Observed:
+    """What a node is once it acknowledged a push of REALITY with so many clients."""
+    services = tuple(
+        dataclasses.replace(s, running=True, peer_count=clients) if s.protocol is Protocol.XRAY_REALITY else s
+        for s in observed.services
+    )
+    return dataclasses.replace(observed, services=services)
 
 
 def cascade_applied(desired: Desired, memory: LinkMemory, applied_revision: int) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from actors.link_calls import after, calls, doubted, touched_links
+from actors.link_calls import after, calls, doubted, served, touched_links
 from actors.link_report import Known, Reporter
 from actors.node_change import Change, Changed, Look
 from actors.supervision import Context
@@ -132,13 +132,18 @@ class Knowledge:
             self._links_at_least = 2 * self.intent.node.link_revision
 
     def acknowledged(self, change: Changed) -> None:
-        """Takes in the revision that a push brought. Raises ``NodeMisbehaved`` if it is another than was pushed."""
-        if change.pushed is None or self.desired is None or self.observed is None:
+        """Takes in what the node acknowledged, until a look says it. Raises ``NodeMisbehaved`` if it is another revision than
+        was pushed.
+        """
+        if self.desired is None or self.observed is None:
             return
-        applied = change.pushed.applied_revision
-        if applied != self.desired.revision:
-            raise NodeMisbehaved(f"PushConfig: revision {self.desired.revision} was pushed, {applied} was acknowledged")
-        self.observed = dataclasses.replace(self.observed, applied_revision=applied, peers=None)
+        if change.pushed is not None:
+            applied = change.pushed.applied_revision
+            if applied != self.desired.revision:
+                raise NodeMisbehaved(f"PushConfig: revision {self.desired.revision} was pushed, {applied} was acknowledged")
+            self.observed = dataclasses.replace(self.observed, applied_revision=applied, peers=None)
+        if change.xray and self.desired.xray is not None:
+            self.observed = served(self.observed, len(self.desired.xray.clients))
 
     def settled(self) -> None:
         """The node is as it should be."""

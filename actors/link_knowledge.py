@@ -132,8 +132,8 @@ class Knowledge:
             self._links_at_least = 2 * self.intent.node.link_revision
 
     def acknowledged(self, change: Changed) -> None:
-        """Takes in what the node acknowledged, until a look says it. Raises ``NodeMisbehaved`` if it is another revision than
-        was pushed.
+        """Takes in what the node acknowledged, until a look says it. Raises ``NodeMisbehaved`` if that is another revision
+        than was pushed.
         """
         if self.desired is None or self.observed is None:
             return

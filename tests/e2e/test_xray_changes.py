@@ -27,8 +27,8 @@ def states(fleet: LiveFleet, after: int) -> list[dict[str, Any]]:
 
 
 def test_a_change_that_went_well_is_no_error(fleet: LiveFleet) -> None:
-    """The node served another number of clients when it was last looked at. Until it is looked at again, what it acknowledged
-    counts: whoever watches is not told of an error, and of no recovery from one.
+    """The node served another number of clients when it was last looked at. Until it is looked at again, what it
+    acknowledged counts: whoever watches is not told of an error, and of no recovery from one.
     """
     client = fleet.controller.client
     fleet.controller.until("n0", link_state="live", in_sync=True)

@@ -1,5 +1,5 @@
-"""How commands come to a machine that they work on over SSH: ``servers add``, and ``--user`` and ``--port`` of ``nodes add``
-and ``relays add``, which take one in that is not known yet (management-plane.md 2).
+"""How commands come to a machine that they work on over SSH: ``servers add``, and ``nodes add`` and ``relays add``, which
+take one in that is not known yet (management-plane.md 2).
 """
 
 from __future__ import annotations
@@ -40,24 +40,29 @@ def login_options(command: Any) -> Any:
         click.option("--accept-new-host-key", is_flag=True, help="Trust whatever key a HOST shows that is not known yet."),
         click.option("--host-key", default="", metavar="SHA256:…", help="The fingerprint that such a HOST must show."),
         click.option("--port", default=0, type=click.IntRange(0, 65_535), help="Its SSH port; default: node.ssh_port."),
-        click.option("--user", default="", help="Take HOST in first, with the controller's key (cox ssh-key) of this user."),
+        click.option("--user", default="", help="Who to log in as there, by key (cox ssh-key); default: node.ssh_user."),
     ):
         command = option(command)
     return command
 
 
 def reached(config: str | None, host: str, server: str, login: Login, *, region: str, via: str, as_json: bool) -> str:
-    """The machine that ``HOST`` or ``--server`` names, taken in if ``login`` is given and it is not known yet."""
+    """The machine that ``HOST`` or ``--server`` names. A HOST that is not known yet is taken in first, with the controller's
+    key, as ``login`` says or, for what it leaves open, the configuration, and not before its host key is given or confirmed.
+    """
     if not (server or host):
         raise InvalidInput("host: a machine is needed", remedy="Onboard one first: cox servers add ADDRESS")
-    if not login.given:
-        return server or host
-    if server:
+    if server and login.given:
         raise InvalidInput("server: this machine is known, so it takes no --user, --port, --host-key")
+    if server:
+        return server
     known = next((s for s in client(config).get("/api/servers") if _is_meant(s, host, login.port)), None)
-    if known is None:
+    if known is None and not host.startswith("srv_"):
+        click.echo(f"{clean(host)} is none of cox servers list: it has to be taken in first, by key.", err=True)
         made = onboard(config, host, login, region=region, via=via, wait=True, as_json=as_json)
         return str(made["id"])
+    if known is None or not login.given:
+        return host  # the daemon says who that is, or that it is nobody
     for name, wanted, there in (
         ("user", login.user, known["ssh_user"]),
         ("port", login.port, known["ssh_port"]),

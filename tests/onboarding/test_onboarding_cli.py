@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 
+from tests.fleet import ROOT
 from tests.machines import PASSWORD
 
 
@@ -59,6 +65,42 @@ def test_a_machine_that_is_not_known_yet_is_taken_in_by_the_way(rig, cox):
     said = cox("relays", "add", machine.address, "--host-key", "SHA256:" + "A" * 43, code=2)
     assert f"host-key: {machine.address} is known with {server['host_key']}, not SHA256:AAA" in said
     assert "takes no --user" in cox("nodes", "add", "--server", server["name"], "--port", "22", code=2)
+
+
+def test_without_a_login_a_machine_is_taken_in_as_the_configuration_says_once_its_key_is_confirmed(rig, cox):
+    """``cox nodes add HOST --region …``, as scripts call it; nothing is sent to a host that nobody confirmed."""
+    machine = rig.machine()
+    machine.authorized_keys.write_text(cox("ssh-key"))
+    add = ("nodes", "add", machine.address, "--region", "fra", "--binary", rig.agent(version="0.3.1"))
+    refused = cox(*add, code=6)
+    assert "is none of cox servers list" in refused and f"--host-key {machine.fingerprint}" in refused
+    assert machine.fingerprint in at_a_terminal(rig, "n", *add, code=1)
+    assert "There are no machines yet" in cox("servers", "list")
+    assert not re.search("Accepted|authenticating user", machine.log("sshd")), "it was only asked for its key"
+    added = at_a_terminal(rig, "y", *add, "--name", "fra-1")
+    assert "take it into the inventory" in added and "prove the link" in added
+    (server,) = json.loads(cox("servers", "list", "--json"))
+    assert (server["ssh_host"], server["ssh_user"], server["ssh_port"]) == (machine.address, "root", 22)
+    said = cox("relays", "add", "no-such-host.invalid", "--binary", rig.agent("other"), code=8)
+    assert "no-such-host.invalid is none of cox servers list" in said
+    assert "cox servers list" in cox("nodes", "add", "srv_aaaaaaaaaaaaaaaa", "--binary", rig.agent("other"), code=4)
+
+
+def at_a_terminal(rig, typed, *arguments, code=0):
+    """What is said on both streams by a command whose input is a terminal, on which somebody types."""
+    ours, theirs = pty.openpty()
+    try:
+        command = [sys.executable, "-m", "actors.main", *arguments, "--config", str(rig.home / "cox.yaml")]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as running:
+            os.write(ours, f"{typed}\n".encode())
+            said, _ = running.communicate(timeout=100)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert running.returncode == code, said
+    return said
 
 
 def test_a_failure_in_the_terminal_says_what_to_do(rig, cox):

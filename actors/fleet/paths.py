@@ -68,6 +68,7 @@ def _add(fleet: FleetState, message: m.AddPath) -> Committed[m.PathView]:
     )
     links = _new_links(fleet, _edges(nodes, fallbacks))
     with fleet.changing() as tx:
+        fleet.check_stay(tx, (*path.hops, *path.fallbacks))
         rows.insert_path(tx, path)
         for link in links:
             rows.insert_link(tx, link)
@@ -97,6 +98,7 @@ def _edit(fleet: FleetState, message: m.EditPath) -> Committed[m.PathView]:
     with fleet.changing() as tx:
         after = rows.update_path(tx, after, expected_version=message.version, now=fleet.now())
         if after.fallbacks != before.fallbacks:
+            fleet.check_stay(tx, set(after.fallbacks) - set(before.fallbacks))
             rows.put_fallbacks(tx, after.id, after.fallbacks)
             rows.touch_profiles_over(tx, after.id)  # its MTU may be another one
             _drop_links(tx, wired(fleet), before, after.edges)

@@ -166,6 +166,8 @@ def checked_profile(fleet: FleetState, tx: Tx, profile: Profile) -> Profile:
     """With exactly one egress that is there, and a name that the device has not given yet."""
     if bool(profile.node_id) == bool(profile.path_id):
         raise InvalidInput("node_id, path_id: exactly one of them is needed: where the traffic leaves")
+    if profile.node_id:
+        fleet.check_stay(tx, (profile.node_id,))
     around = world(fleet, tx)
     entry = around.nodes.get(profile.node_id or around.entries.get(profile.path_id, ""))
     if entry is None:

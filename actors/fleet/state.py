@@ -5,7 +5,7 @@ Only the thread of the actor touches it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from actors.fleet.exit_watch import ExitWatch
 from actors.node_link import link_name
 from actors.supervision import Context
 from coxswain.cascade.health import LinkHealth
-from coxswain.errors import NotFound, StaleVersion, StoreUnavailable
+from coxswain.errors import Conflict, NotFound, StaleVersion, StoreUnavailable
 from coxswain.keyring import Keyring
 from coxswain.messages import fleet as m
 from coxswain.messages.audit import Committed, OutboxGrew
@@ -27,6 +27,7 @@ from coxswain.model import Node
 from coxswain.provisioning.offer import Settings
 from coxswain.reality import reality_of
 from coxswain.store import Durability, Store, Tx
+from coxswain.store import operations as operation_rows
 from coxswain.store import paths as path_rows
 
 __all__ = ["FleetState", "Handler", "mark"]
@@ -137,6 +138,16 @@ class FleetState:
         """There are other nodes now, or others enabled: whoever holds one thing per node looks again."""
         for name in ("node_links", "reconcile_clock"):
             self.context.tell(name, NodeSetChanged())
+
+    def check_stay(self, tx: Tx, node_ids: Iterable[str]) -> None:
+        """Before anything new leads over these nodes. Raises ``Conflict``: one is just being removed; whether it is used was
+        asked before its agent is stopped.
+        """
+        for node_id, operation_id in operation_rows.being_removed(tx, node_ids).items():
+            raise Conflict(
+                f"node {self.nodes[node_id].name}: is being removed (operation {operation_id})",
+                remedy=f"See: cox operations show {operation_id}",
+            )
 
     def peers_changed(self) -> None:
         """After the commit of a change to peers: audit, and whoever keeps whose peer is whose."""

@@ -13,6 +13,7 @@ from coxswain.store.api import Row, Tx, Value, in_lists
 
 __all__ = [
     "Superseded",
+    "being_removed",
     "claim_run",
     "delete_finished",
     "done_since",
@@ -165,6 +166,18 @@ def list_operations(
         (*params, limit),
     )
     return _with_steps(tx, rows)
+
+
+def being_removed(tx: Tx, node_ids: Iterable[str]) -> dict[str, str]:
+    """Of these nodes, those that are being taken off their machines, with the operation that does it."""
+    found: dict[str, str] = {}
+    for node_id in node_ids:
+        for (operation_id,) in tx.execute(
+            "SELECT id FROM operations WHERE target_id = ? AND kind = 'node.remove' AND state IN ('queued', 'running')",
+            (node_id,),
+        ):
+            found[node_id] = operation_id
+    return found
 
 
 def done_since(tx: Tx, kinds: Sequence[str], *, since: float) -> list[Operation]:

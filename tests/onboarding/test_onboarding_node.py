@@ -7,6 +7,7 @@ import stat
 import pytest
 from cryptography import x509
 
+from coxswain.cli.client import RemoteError
 from tests.machines import PASSWORD
 from tests.support import eventually
 
@@ -321,6 +322,28 @@ def test_what_is_used_is_not_taken_off_its_machine(rig):
     rig.client.call("DELETE", f"/api/users/{user['id']}")
     rig.client.post(f"/api/nodes/{node['id']}/remove")
     assert machine.files("/usr/local/bin") == []
+
+
+def test_nothing_new_leads_over_a_node_that_is_being_removed(rig):
+    machines = [rig.machine(faults=True), rig.machine()]
+    first, second = (rig.node_on(machine, rig.agent(f"a{i}"), name=f"r{i}") for i, machine in enumerate(machines))
+    for name, address in (("r0", "198.51.100.1"), ("r1", "198.51.100.2")):
+        rig.client.call(
+            "PATCH", f"/api/nodes/{name}", {"version": rig.controller.node(name)["version"], "endpoint_ips": [address]}
+        )
+    user = rig.client.post("/api/users", {"name": "Ann"})
+    device = rig.client.post(f"/api/users/{user['id']}/devices", {"name": "phone"})
+    machines[0].hold("systemctl disable")
+    removal = rig.begin(f"/api/nodes/{first['id']}/remove")
+    eventually(machines[0].held, timeout=30)
+    says = f"node r0: is being removed .operation {removal['id']}"
+    with pytest.raises(RemoteError, match=says):
+        rig.client.post("/api/profiles", {"name": "home", "device_id": device["id"], "node_id": first["id"]})
+    for hops in (["r1", "r0"], ["r0", "r1"]):
+        assert rig.fails("/api/paths", name="late", node_ids=hops).status == 409
+    machines[0].go_on()
+    assert rig.over(removal)["state"] == "done"
+    assert rig.client.post("/api/profiles", {"name": "home", "device_id": device["id"], "node_id": second["id"]})["id"]
 
 
 def test_a_dead_host_is_forgotten(rig):

@@ -52,17 +52,16 @@ def usual_umask() -> None:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server that all tests of this process share. Whoever stops it starts it again."""
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
+    yield from _postgres()
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A server that the test may stop, crash and restart."""
+    yield from _postgres()
+
+
+def _postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     try:
         server.start()
@@ -87,3 +86,12 @@ def store(fresh_where: Callable[[], str]) -> Iterator[Store]:
     opened = open_store(fresh_where())
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def dsns(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Of an old machine and of a new one; empty: SQLite."""
+    if request.param == "sqlite":
+        return "", ""
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create_database(), server.create_database()

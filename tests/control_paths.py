@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from coxswain.control_path.onion import build, veil
+from coxswain.control_path.ways import Ways
 from coxswain.messages.audit import Caller
 from coxswain.messages.ca import IssuedRelayCertificate, IssueRelayCertificate, SignTargetPolicy
 from coxswain.messages.servers import AddRelay, EditRelay
@@ -141,6 +142,12 @@ class Hop:
         policy = ask("certificate_authority", SignTargetPolicy(self.address, ()), deadline=10)  # as onboarding does
         (self.directory / "targets.policy").write_bytes(policy)
         return relay_id
+
+
+def hang_up(ways: Ways) -> None:
+    """Its sessions with relays end."""
+    for session in list(ways.egress._sessions.values()):
+        session.close()
 
 
 def _client_hello() -> bytes:

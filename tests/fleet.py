@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -336,6 +337,37 @@ class LiveFleet:
 
     def link(self, index: int) -> str:
         return f"node_link:{self.ids[index]}"
+
+
+PERSONAL = "posture: personal\nstate_dir: ./state\n"
+
+
+@contextmanager
+def lone_controller(
+    home: Path | None = None,
+    *,
+    config: str = "",
+    before_start: Callable[[Path], object] = lambda _state: None,
+    **more: Any,
+) -> Iterator[Controller]:
+    """One without nodes, on a state of its own.
+
+    ``home``: where that is; None: where a socket's path is short, and gone afterwards. ``config``: YAML; empty: no file, and
+    the defaults. ``before_start``: is given the state directory. ``more``: of ``Controller``.
+    """
+    with tempfile.TemporaryDirectory(prefix="cox-") as short:
+        home = Path(short) if home is None else home
+        state = home / "state"
+        state.mkdir(mode=0o700)
+        if config:
+            (home / "cox.yaml").write_text(config)
+        before_start(state)
+        made = Controller(state, **more)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
 
 
 def peers_body(node_ids: Sequence[str], per_node: int, first: int = 0) -> dict[str, Any]:

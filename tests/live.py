@@ -81,6 +81,17 @@ class RawStream:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
 
+    def event(self) -> dict[str, Any]:
+        """The next event."""
+        raise NotImplementedError
+
+    def until(self, **wanted: Any) -> dict[str, Any]:
+        """The next event that has these values."""
+        while True:
+            event = self.event()
+            if all(event.get(name) == value for name, value in wanted.items()):
+                return event
+
     def is_gone(self, within_s: float = 20.0) -> bool:
         """Whether the other end closes within that time."""
         self.sock.settimeout(within_s)
@@ -128,13 +139,6 @@ class WebSocket(RawStream):
                 found: dict[str, Any] = json.loads(payload)
                 return found
 
-    def until(self, **wanted: Any) -> dict[str, Any]:
-        """The next event that has these values."""
-        while True:
-            event = self.event()
-            if all(event.get(name) == value for name, value in wanted.items()):
-                return event
-
     def closing(self) -> tuple[int, str]:
         """Reads on until the close frame: code and reason."""
         while True:
@@ -173,9 +177,3 @@ class ServerSent(RawStream):
             elif not line and data:
                 found: dict[str, Any] = json.loads(data)
                 return found
-
-    def until(self, **wanted: Any) -> dict[str, Any]:
-        while True:
-            event = self.event()
-            if all(event.get(name) == value for name, value in wanted.items()):
-                return event

@@ -33,6 +33,17 @@ from tests.support import eventually
 
 CLAIM = "/pharos.account.v1.AccountSync/ClaimEnrollment"
 FETCH = "/pharos.account.v1.AccountSync/FetchBundle"
+DEVICE_CERTIFICATE = """-----BEGIN CERTIFICATE-----
+MIHUMIGHoAMCAQICAQcwBQYDK2VwMBQxEjAQBgNVBAMMCWZwLXZlY3RvcjAeFw0y
+NjAxMDEwMDAwMDBaFw0zNjAxMDEwMDAwMDBaMBQxEjAQBgNVBAMMCWZwLXZlY3Rv
+cjAqMAUGAytlcAMhAOpKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIsMAUG
+AytlcANBAA0K4mceDkjs+HUOo6OoYQp6dyUOhHOoREEcAIfSs8FeLYIzbAp22Km/
+hljh1HfF9fxX5N1pzet3UK2GowMUmAA=
+-----END CERTIFICATE-----
+"""
+DEVICE_FINGERPRINT = "sha256:0a1ea3ad92f5fb6c82ab4e35f533efa42359cb2e659ecf9715de0152494aca3a"
+"""The vector of relay-contract.md 1.5."""
+
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),

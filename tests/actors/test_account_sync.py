@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from coxswain.store import alert_reads as reads
 from coxswain.store import pki as pki_rows
 from coxswain.wire.pharos.account.v1 import account_pb2 as pb
 from tests.caravel import Caravel, RelayLeg, claim_request, pem_of, relay_leg
-from tests.fleet import Controller
+from tests.fleet import Controller, lone_controller
 from tests.support import eventually
 
 Code = grpc.StatusCode
@@ -47,16 +46,8 @@ NO_CSR = b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUE
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def running(request: pytest.FixtureRequest) -> Iterator[Controller]:
     database = request.getfixturevalue("postgres_server").create_database() if request.param == "postgres" else ""
-    with tempfile.TemporaryDirectory(prefix="cox-") as home:
-        state = Path(home) / "state"
-        state.mkdir(mode=0o700)
-        (Path(home) / "cox.yaml").write_text(CONFIG)
-        controller = Controller(state, database=database)
-        controller.start()
-        try:
-            yield controller
-        finally:
-            controller.stop()
+    with lone_controller(config=CONFIG, database=database) as controller:
+        yield controller
 
 
 @pytest.fixture
@@ -418,15 +409,8 @@ def test_without_it_being_switched_on_no_password_is_looked_at(controller_withou
 
 @pytest.fixture
 def controller_without_legacy(tmp_path: Path) -> Iterator[Controller]:
-    with tempfile.TemporaryDirectory(prefix="cox-") as home:
-        state = Path(home) / "state"
-        state.mkdir(mode=0o700)
-        made = Controller(state)
-        made.start()
-        try:
-            yield made
-        finally:
-            made.stop()
+    with lone_controller() as made:
+        yield made
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.supervision import Actor
-from tests.fleet import Controller
+from tests.fleet import lone_controller
 from tests.support import eventually
 
 _MOST = 21
@@ -17,18 +17,12 @@ _MOST = 21
 
 def test_an_idle_daemon_needs_few_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Actor, "rests_after_s", 1.5)  # of what it is in life, ten seconds
-    home = tmp_path / "state"
-    home.mkdir(mode=0o700)
     others = set(threading.enumerate())
-    controller = Controller(home, web=True)
-    controller.start()
-    try:
 
-        def mine() -> list[str]:
-            return sorted(thread.name for thread in threading.enumerate() if thread not in others)
+    def mine() -> list[str]:
+        return sorted(thread.name for thread in threading.enumerate() if thread not in others)
 
+    with lone_controller(tmp_path, web=True) as controller:
         eventually(lambda: len(mine()) <= _MOST and "network" not in mine(), timeout=60.0)
         assert controller.client.get("/readyz"), "and all are there when they are asked"
         assert {child.restarts for child in controller.system.tree().children} == {0}
-    finally:
-        controller.stop()

@@ -44,12 +44,14 @@ class App:
         return [environ["PATH_INFO"].encode()]
 
 
-def system_on(listen: str, app: App | None = None, **more: Any) -> System:
+def started(listen: str, app: App | None = None, **more: Any) -> System:
     arguments = {"listen": listen, "app": app or App(), **more}
     spec = ChildSpec("web_server", WebServer, arguments, hang_s=1.0)
-    return System(
-        children=(spec,), clock=SystemClock(), rng=random.Random(1), allow_chaos=True, intensity=Intensity(100, 10.0)
-    )
+    rng = random.Random(1)
+    running = System(children=(spec,), clock=SystemClock(), rng=rng, allow_chaos=True, intensity=Intensity(100, 10.0))
+    running.start()
+    assert running.wait_up(10)
+    return running
 
 
 @pytest.fixture
@@ -59,9 +61,7 @@ def listen() -> str:
 
 @pytest.fixture
 def served(listen: str) -> Iterator[System]:
-    running = system_on(listen)
-    running.start()
-    assert running.wait_up(10)
+    running = started(listen)
     yield running
     assert running.stop()
 
@@ -87,9 +87,7 @@ def test_an_address_that_is_taken_is_waited_for_and_brings_nobody_down(
 ) -> None:
     host, _, port = listen.rpartition(":")
     with socket.create_server((host, int(port))):
-        running = system_on(listen)
-        running.start()
-        assert running.wait_up(10)
+        running = started(listen)
         eventually(lambda: "cannot be listened on" in caplog.text)
         assert running.tree().children[0].restarts == 0
     eventually(lambda: answers(listen))
@@ -158,9 +156,7 @@ def test_it_serves_with_more_descriptors_open_than_select_can_hold(served: Syste
 
 def test_a_stop_does_not_wait_for_a_slow_request(listen: str) -> None:
     app = App()
-    running = system_on(listen, app)
-    running.start()
-    assert running.wait_up(10)
+    running = started(listen, app)
     eventually(lambda: answers(listen))
     asking = threading.Thread(target=raw, args=(listen, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"))
     asking.start()
@@ -174,9 +170,7 @@ def test_a_stop_does_not_wait_for_a_slow_request(listen: str) -> None:
 
 def test_forwarded_headers_pass_only_from_a_tls_proxy(listen: str) -> None:
     for believed, seen in ((False, b"none"), (True, b"https")):
-        running = system_on(listen, behind_tls_proxy=believed)
-        running.start()
-        assert running.wait_up(10)
+        running = started(listen, behind_tls_proxy=believed)
         eventually(lambda: answers(listen))
         assert Web(listen).call("GET", "/proto", headers={"X-Forwarded-Proto": "https"}).body == seen
         assert running.stop()
@@ -207,9 +201,7 @@ def test_an_answer_comes_in_one_piece_and_seldom_wakes_anybody(
 
 def test_requests_that_do_not_wait_for_answers_are_answered_in_order(listen: str) -> None:
     app = App()
-    running = system_on(listen, app)
-    running.start()
-    assert running.wait_up(10)
+    running = started(listen, app)
     eventually(lambda: answers(listen))
     with connect(listen) as client:
         client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -226,9 +218,7 @@ def test_requests_that_do_not_wait_for_answers_are_answered_in_order(listen: str
 
 def test_whoever_hangs_up_before_the_answer_harms_nobody(listen: str) -> None:
     app = App()
-    running = system_on(listen, app)
-    running.start()
-    assert running.wait_up(10)
+    running = started(listen, app)
     eventually(lambda: answers(listen))
     clients = [connect(listen) for _ in range(5)]
     for client in clients:
@@ -253,9 +243,7 @@ def test_a_stream_is_granted_to_whoever_waits_for_the_answer(listen: str, early:
         sock.sendall(head + b"the stream")
         sock.close()
 
-    running = system_on(listen, app, hand_over=hand_over)
-    running.start()
-    assert running.wait_up(10)
+    running = started(listen, app, hand_over=hand_over)
     eventually(lambda: answers(listen))
     with connect(listen) as client:
         client.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -26,20 +26,10 @@ from coxswain.store.servers import insert_relay_cert
 from tests.caravel import Caravel, RelayLeg, leg_to
 from tests.every_action import one_time_code
 from tests.fleet import Daemon, Nodes, peers_body
-from tests.postgres import PostgresServer
 from tests.support import eventually, free_ports
 
 BASE_PORT = 13_700
 PHRASE = "five random words are enough"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def dsns(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Of the old machine and of the new one; empty: SQLite."""
-    if request.param == "sqlite":
-        return "", ""
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.create_database(), server.create_database()
 
 
 @pytest.fixture(autouse=True)

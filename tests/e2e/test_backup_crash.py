@@ -20,7 +20,6 @@ from coxswain.backup.revocations import read_file
 from coxswain.errors import CoxswainError
 from coxswain.store import open_store
 from tests.fleet import ROOT, Daemon, killed_at_work
-from tests.postgres import PostgresServer
 
 KILLS = 6
 PHRASE = "five random words are enough"
@@ -71,14 +70,6 @@ def took(*arguments: str, dsn: str = "") -> float:
     started = time.monotonic()
     run(*arguments, dsn=dsn)
     return time.monotonic() - started
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def dsns(request: pytest.FixtureRequest) -> tuple[str, str]:
-    if request.param == "sqlite":
-        return "", ""
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.create_database(), server.create_database()
 
 
 @pytest.mark.timeout(300)  # a score of programs, on a machine that may be crowded

@@ -25,7 +25,7 @@ from coxswain.geoip import UPDATED, check_database
 from coxswain.geoip_update import geoip_update, months
 from coxswain.messages.geo import Locate
 from tests.file_server import Files, serving
-from tests.fleet import Controller
+from tests.fleet import PERSONAL, Controller, lone_controller
 from tests.mmdb import city, write_mmdb
 from tests.support import eventually
 
@@ -65,16 +65,11 @@ def controller(tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch) ->
     published = files.url + "/free/dbip-city-lite-{month}.mmdb.gz"
     bounds = Bounds(wire=1_000_000, unpacked=2_000_000)
     monkeypatch.setattr("actors.tree.geoip_update", functools.partial(geoip_update, published=published, bounds=bounds))
-    home = tmp_path / "state"
-    home.mkdir(mode=0o700)
-    (tmp_path / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
-    running = Controller(home)
-    running.start()
-    try:
-        yield running
-    finally:
-        files.released.set()
-        running.stop()
+    with lone_controller(tmp_path, config=PERSONAL) as running:
+        try:
+            yield running
+        finally:
+            files.released.set()
 
 
 def packed(directory: Path, records: dict[str, Any], kind: str = "DBIP-City-Lite") -> bytes:

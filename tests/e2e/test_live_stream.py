@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,24 +19,16 @@ from actors.supervision import Harm
 from coxswain.messages.hub import GetLiveCounts, LastEvent, LiveCounts, Publish, PublishAll
 from coxswain.messages.sessions import EventBatch, EventKind, NodeEvent
 from coxswain.model import Protocol
-from tests.fleet import Controller
+from tests.fleet import PERSONAL, Controller, lone_controller
 from tests.live import ServerSent, WebSocket, request
 from tests.support import eventually
 
 
 @contextmanager
 def running(**more: Any) -> Iterator[Controller]:
-    with tempfile.TemporaryDirectory(prefix="cox-") as home:
-        state = Path(home) / "state"
-        state.mkdir(mode=0o700)
-        (Path(home) / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
-        made = Controller(state, web=True, **more)
-        made.start()
+    with lone_controller(config=PERSONAL, web=True, **more) as made:
         eventually(partial(serves, made))
-        try:
-            yield made
-        finally:
-            made.stop()
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,25 @@ def operation(fleet: CascadeFleet, started: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def step_of(fleet: CascadeFleet, started: dict[str, Any], name: str) -> str:
+    """The state of a step."""
+    return {str(step["name"]): str(step["state"]) for step in operation(fleet, started)["steps"]}[name]
+
+
+def until_over(fleet: CascadeFleet, started: dict[str, Any]) -> dict[str, Any]:
+    eventually(lambda: operation(fleet, started)["state"] in OVER, timeout=60, every=0.1)
+    return operation(fleet, started)
+
+
+def retried(fleet: CascadeFleet, started: dict[str, Any], index: int) -> None:
+    """When a node is there again, and does what it is told."""
+    fleet.fleet.nodes.do("clear", node=index)
+    fleet.fleet.nodes.do("start", node=index)
+    fleet.fleet.controller.until(f"n{index}", link_state="live", in_sync=True)
+    fleet.client.post(f"/api/operations/{started['id']}/retry")
+    eventually(lambda: operation(fleet, started)["state"] in ("undone", "done"), timeout=60, every=0.1)
+
+
 def nothing_left_of_q(fleet: CascadeFleet, device: str) -> bool:
     address = fleet.addresses[device]
     network = fleet.network()
@@ -129,20 +148,14 @@ def test_a_controller_that_falls_in_the_middle_of_a_switch(fleet: CascadeFleet, 
     index, method = HELD[step]
     fleet.fleet.nodes.do("stall", node=index, method=method)
     started = fleet.bind(device, "q", wait=False, patience=6)
-
-    def there() -> bool:
-        steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}
-        return steps[step] in ("running", "done")
-
-    eventually(there, every=0.05)
+    eventually(lambda: step_of(fleet, started, step) in ("running", "done"), every=0.05)
     fleet.fall()
     if comes_back:
         fleet.fleet.nodes.do("release", node=index)
     else:
         fleet.fleet.nodes.do("kill", node=index)
     fleet.rise()
-    eventually(lambda: operation(fleet, started)["state"] in OVER, timeout=60, every=0.1)
-    over = operation(fleet, started)
+    over = until_over(fleet, started)
     if comes_back or step == "settle":
         assert over["state"] == "done"
         fleet.until_follows(device, 0, 3, 4)
@@ -152,11 +165,7 @@ def test_a_controller_that_falls_in_the_middle_of_a_switch(fleet: CascadeFleet, 
     else:  # nobody can tell what the entry has, so that neither route is taken away
         assert over["state"] == "failed"
         assert over["remedy"] or over["error"]
-        fleet.fleet.nodes.do("clear", node=index)
-        fleet.fleet.nodes.do("start", node=index)
-        fleet.fleet.controller.until("n0", link_state="live", in_sync=True)
-        fleet.client.post(f"/api/operations/{started['id']}/retry")
-        eventually(lambda: operation(fleet, started)["state"] in ("undone", "done"), timeout=60, every=0.1)
+        retried(fleet, started, index)
         fleet.until_follows(device, 0, 1, 2)
     if over["state"] != "failed":
         assert any("interrupted" in note for note in over["notes"]) or over["state"] == "done"
@@ -178,19 +187,13 @@ def test_a_controller_that_falls_where_two_routes_cross(fleet: CascadeFleet, ste
     index, method = CROSSED[step]
     fleet.fleet.nodes.do("stall", node=index, method=method)
     started = fleet.bind(device, "q", wait=False, patience=6)
-
-    def there() -> bool:
-        steps = {s["name"]: s["state"] for s in operation(fleet, started)["steps"]}
-        return steps[step] == "running"
-
-    eventually(there, every=0.05)
+    eventually(lambda: step_of(fleet, started, step) == "running", every=0.05)
     assert fleet.follow(device, 0) in right
     fleet.fall()
     assert fleet.follow_unwatched(device, 0) in right
     fleet.fleet.nodes.do("release" if comes_back else "kill", node=index)
     fleet.rise()
-    eventually(lambda: operation(fleet, started)["state"] in OVER, timeout=60, every=0.1)
-    over = operation(fleet, started)
+    over = until_over(fleet, started)
     assert any(f"interrupted in its step {step!r}" in note for note in over["notes"]), over["notes"]
     assert fleet.follow(device, 0) in right
     if comes_back:
@@ -199,11 +202,7 @@ def test_a_controller_that_falls_where_two_routes_cross(fleet: CascadeFleet, ste
     else:  # node 2 is on both routes, so neither the way on nor the way back can be proven without it
         assert over["state"] == "failed"
         assert over["remedy"] or over["error"]
-        fleet.fleet.nodes.do("clear", node=index)
-        fleet.fleet.nodes.do("start", node=index)
-        fleet.fleet.controller.until("n2", link_state="live", in_sync=True)
-        fleet.client.post(f"/api/operations/{started['id']}/retry")
-        eventually(lambda: operation(fleet, started)["state"] in ("undone", "done"), timeout=60, every=0.1)
+        retried(fleet, started, index)
         fleet.until_follows(device, 0, 1, 2)
 
 
@@ -216,8 +215,7 @@ def test_a_controller_that_falls_while_a_path_is_built(fleet: CascadeFleet, *, c
     fleet.fall()
     fleet.fleet.nodes.do("release" if comes_back else "kill", node=1)
     fleet.rise()
-    eventually(lambda: operation(fleet, started)["state"] in OVER, timeout=60, every=0.1)
-    assert operation(fleet, started)["state"] == ("done" if comes_back else "undone")
+    assert until_over(fleet, started)["state"] == ("done" if comes_back else "undone")
     assert [p["name"] for p in fleet.client.get("/api/paths")] == (["r"] if comes_back else [])
     if not comes_back:
         eventually(lambda: not fleet.network()[0]["links"], every=0.1)

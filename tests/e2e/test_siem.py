@@ -22,7 +22,7 @@ from coxswain.messages.sessions import GetSessionCounts
 from coxswain.messages.siem import GetSiemCounts, SiemCounts
 from coxswain.siem.cursor import Cursor
 from tests.file_server import make_certificate
-from tests.fleet import Controller, Daemon
+from tests.fleet import PERSONAL, Controller, Daemon, lone_controller
 from tests.siem import ALERT, METHOD, Consumer, connect, disconnect, existing_event, publish, refusal
 from tests.support import eventually, free_port
 from tests.web import Web
@@ -315,15 +315,8 @@ def test_files_that_are_no_good_are_said_and_tried_again(
         key.unlink()
     elif wrong == "other":
         key.write_bytes(make_certificate(tmp_path / "other")[1].read_bytes())
-    home = tmp_path / "state"
-    home.mkdir(mode=0o700)
-    listen = f"127.0.0.1:{free_port()}"
-    (tmp_path / "cox.yaml").write_text(
-        f"posture: personal\nstate_dir: ./state\nsiem: {{listen: '{listen}', tls_cert: '{cert}', tls_key: '{key}'}}\n"
-    )
-    controller = Controller(home)
-    controller.start()
-    try:
+    config = f"{PERSONAL}siem: {{listen: '127.0.0.1:{free_port()}', tls_cert: '{cert}', tls_key: '{key}'}}\n"
+    with lone_controller(tmp_path, config=config) as controller:
         problem = eventually(lambda: counts(controller).problem)
         assert "siem.tls_key" in problem and not counts(controller).listening
         controller.client.get("/api/nodes")  # everything else works
@@ -332,8 +325,6 @@ def test_files_that_are_no_good_are_said_and_tried_again(
         key.write_bytes(good)
         eventually(lambda: counts(controller).listening)
         assert counts(controller).problem == ""
-    finally:
-        controller.stop()
 
 
 def test_not_encrypted_is_for_loopback_alone(tmp_path: Path) -> None:
@@ -531,14 +522,8 @@ def test_only_so_many_consumers(controller: Controller, monkeypatch: pytest.Monk
 
 
 def test_there_is_no_actor_and_no_figure_without_an_address(tmp_path: Path) -> None:
-    home = tmp_path / "state"
-    home.mkdir(mode=0o700)
-    controller = Controller(home)
-    controller.start()
-    try:
+    with lone_controller(tmp_path) as controller:
         assert "siem_stream" not in {c["id"] for c in controller.client.get("/api/tree")["children"]}
-    finally:
-        controller.stop()
 
 
 def test_figures(controller: Controller) -> None:

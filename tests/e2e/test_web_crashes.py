@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import http.client
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from actors.supervision import Harm
 from coxswain.audit.verify import verify
-from tests.fleet import Controller
+from tests.fleet import Controller, lone_controller
 from tests.support import eventually
 from tests.web import Web
 
 
 @pytest.fixture
 def controller() -> Iterator[Controller]:
-    with tempfile.TemporaryDirectory(prefix="cox-") as directory:
-        home = Path(directory) / "state"
-        home.mkdir(mode=0o700)
-        running = Controller(home, web=True)
-        running.start()
-        try:
-            yield running
-        finally:
-            running.stop()
+    with lone_controller(web=True) as running:
+        yield running
 
 
 @pytest.mark.parametrize("victim", ["web_server", "access", "audit_writer", "event_hub", "fleet"])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.fleet import Controller
+from tests.fleet import Controller, lone_controller
 from tests.web import Web
 
 PASSWORD = "correct horse battery"
@@ -16,16 +14,9 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(scope="package")
 def webbed() -> Iterator[Controller]:
-    with tempfile.TemporaryDirectory(prefix="cox-") as directory:
-        home = Path(directory) / "state"
-        home.mkdir(mode=0o700)
-        running = Controller(home, web=True)
-        running.start()
-        try:
-            running.client.post("/api/admins/admin/password", {"new_password": PASSWORD})
-            yield running
-        finally:
-            running.stop()
+    with lone_controller(web=True) as running:
+        running.client.post("/api/admins/admin/password", {"new_password": PASSWORD})
+        yield running
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from coxswain.messages.geo import LookAgain
 from coxswain.messages.sessions import EventBatch, EventKind, NodeEvent
 from coxswain.model import Protocol
 from tests.coxswain.api.conftest import PASSWORD
-from tests.fleet import Controller
+from tests.fleet import PERSONAL, Controller, lone_controller
 from tests.mmdb import city, write_mmdb
 from tests.support import eventually
 from tests.web import Web
@@ -31,27 +30,22 @@ PLACES = {
 @pytest.fixture(scope="module")
 def placed() -> Iterator[Controller]:
     """A device that goes from Berlin to Sydney, one that stays in Berlin, one that is nowhere."""
-    with tempfile.TemporaryDirectory(prefix="cox-") as directory:
-        state = Path(directory) / "state"
-        state.mkdir(mode=0o700)
-        (Path(directory) / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
+
+    def put_places(state: Path) -> None:
         write_mmdb(state / "dbip-city-lite.mmdb", PLACES)
-        controller = Controller(state, web=True)
-        controller.start()
-        try:
-            controller.client.post("/api/admins/admin/password", {"new_password": PASSWORD})
-            node = controller.client.post("/api/nodes", {"name": "n", "control_addr": "192.0.2.1"})["id"]
-            start = time.time() - 600
-            stays = (("roamer", "5.1.2.3:4000"), ("berlin", "5.1.2.3:4001"), ("home", "10.0.0.1:5"), ("roamer", "1.1.1.1:7"))
-            events = tuple(
-                NodeEvent(node, start + i, start + i, EventKind.PEER_CONNECTED, Protocol.AMNEZIAWG, peer, "", endpoint)
-                for i, (peer, endpoint) in enumerate(stays)
-            )
-            assert controller.system.tell("session_tracker", EventBatch("test", 1, events))
-            eventually(lambda: len(controller.client.get("/api/sessions")) == 5)
-            yield controller
-        finally:
-            controller.stop()
+
+    with lone_controller(config=PERSONAL, before_start=put_places, web=True) as controller:
+        controller.client.post("/api/admins/admin/password", {"new_password": PASSWORD})
+        node = controller.client.post("/api/nodes", {"name": "n", "control_addr": "192.0.2.1"})["id"]
+        start = time.time() - 600
+        stays = (("roamer", "5.1.2.3:4000"), ("berlin", "5.1.2.3:4001"), ("home", "10.0.0.1:5"), ("roamer", "1.1.1.1:7"))
+        events = tuple(
+            NodeEvent(node, start + i, start + i, EventKind.PEER_CONNECTED, Protocol.AMNEZIAWG, peer, "", endpoint)
+            for i, (peer, endpoint) in enumerate(stays)
+        )
+        assert controller.system.tell("session_tracker", EventBatch("test", 1, events))
+        eventually(lambda: len(controller.client.get("/api/sessions")) == 5)
+        yield controller
 
 
 def test_records_and_sessions_by_country(placed: Controller) -> None:

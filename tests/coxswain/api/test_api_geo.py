@@ -11,7 +11,7 @@ import pytest
 from coxswain.messages.audit import Caller
 from coxswain.messages.servers import AddRelay, PutServer
 from coxswain.servers import Relay
-from tests.fleet import Controller
+from tests.fleet import Controller, lone_controller
 from tests.mmdb import city, write_mmdb
 from tests.support import eventually
 
@@ -22,16 +22,13 @@ MOUNTAIN = {"8.8.8.0/24": city(37.4, -122.1, "Mountain View", "United States", "
 @pytest.fixture
 def located(tmp_path: Path) -> Iterator[Controller]:
     """A controller with a database in its state directory."""
-    (tmp_path / "cox.yaml").write_text(
-        "posture: personal\ncontrol_location: {city: Reykjavik, lat: 64.1, lon: -21.9}\n", encoding="utf-8"
-    )
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    write_mmdb(state / "dbip-city-lite.mmdb", MOUNTAIN)
-    controller = Controller(state)
-    controller.start()
-    yield controller
-    controller.stop()
+
+    def put_mountain(state: Path) -> None:
+        write_mmdb(state / "dbip-city-lite.mmdb", MOUNTAIN)
+
+    config = "posture: personal\ncontrol_location: {city: Reykjavik, lat: 64.1, lon: -21.9}\n"
+    with lone_controller(tmp_path, config=config, before_start=put_mountain) as controller:
+        yield controller
 
 
 def test_nodes_are_where_their_region_says_else_where_their_address_is(located: Controller) -> None:

@@ -7,43 +7,26 @@ import datetime as dt
 import itertools
 import re
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coxswain.accounts.invites import hash_token, parse_link
 from coxswain.cli.client import RemoteError
-from tests.fleet import Controller
-from tests.postgres import PostgresServer
+from tests.fleet import PERSONAL, Controller, lone_controller
 
 _NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def running(request: pytest.FixtureRequest) -> Iterator[Controller]:
-    with tempfile.TemporaryDirectory(prefix="cox-") as home:
-        state = Path(home) / "state"
-        state.mkdir(mode=0o700)
-        (Path(home) / "cox.yaml").write_text(
-            "posture: personal\nstate_dir: ./state\nrelay:\n  public_endpoint: relay.example:8443\n"
-        )
-        server = PostgresServer() if request.param == "postgres" else None
-        try:
-            if server is not None:
-                server.start()
-            controller = Controller(state, database=server.create_database() if server is not None else "")
-            controller.start()
-            try:
-                yield controller
-            finally:
-                controller.stop()
-        finally:
-            if server is not None:
-                server.remove()
+    database = request.getfixturevalue("postgres_server").create_database() if request.param == "postgres" else ""
+    with lone_controller(
+        config=f"{PERSONAL}relay:\n  public_endpoint: relay.example:8443\n", database=database
+    ) as controller:
+        yield controller
 
 
 @pytest.fixture

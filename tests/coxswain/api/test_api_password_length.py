@@ -7,16 +7,12 @@ from pathlib import Path
 import pytest
 
 from coxswain.cli.client import RemoteError
-from tests.fleet import Controller
+from tests.fleet import lone_controller
 
 
 def test_how_long_a_new_password_is_at_least_is_the_operators(tmp_path: Path) -> None:
-    home, configuration = tmp_path / "state", tmp_path / "cox.yaml"
-    home.mkdir(mode=0o700)
-    configuration.write_text("posture: personal\nadmin:\n  password_min_length: 12\n")
-    controller = Controller(home)
-    controller.start()
-    try:
+    configuration = tmp_path / "cox.yaml"
+    with lone_controller(tmp_path, config="posture: personal\nadmin:\n  password_min_length: 12\n") as controller:
         for path, body in (
             ("/api/admins", {"email": "ann@example.org", "password": "11 otters !"}),
             ("/api/users", {"name": "bob", "password": "11 otters !"}),
@@ -30,5 +26,3 @@ def test_how_long_a_new_password_is_at_least_is_the_operators(tmp_path: Path) ->
             controller.client.post("/api/users", {"name": "bob", "password": "otters!"})
         controller.client.post("/api/users", {"name": "bob", "password": "8 otters"})  # management-plane.md 3.2
         controller.client.post("/api/admins", {"email": "ann@example.org", "password": "8 otters"})
-    finally:
-        controller.stop()

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from actors.main import cli
 from coxswain.audit.offline import main as offline
 from coxswain.messages.audit import VerifyAudit
-from tests.fleet import Controller
+from tests.fleet import PERSONAL, Controller, lone_controller
 from tests.support import eventually
 
 Cox = Callable[..., Result]
@@ -41,14 +41,8 @@ def cox(controller: Controller) -> Cox:
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Controller]:
     """A controller whose database the test may harm."""
-    (tmp_path / "state").mkdir(mode=0o700)
-    (tmp_path / "cox.yaml").write_text("posture: personal\nstate_dir: ./state\n")
-    running = Controller(tmp_path / "state")
-    running.start()
-    try:
+    with lone_controller(tmp_path, config=PERSONAL) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def records(cox: Cox, *arguments: str) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from coxswain.relay.onion_layers import encode_key
 from coxswain.relay.policy import TAKES_POLICIES, PolicyFile
 from coxswain.relay.targets import AllowList
 from coxswain.relay.yamux import SessionClosed, StreamReset
+from tests.control_paths import hang_up
 from tests.coxswain.relay.pipes import until
 from tests.existing_relay import Relay as ExistingRelay
 from tests.relays import Pki
@@ -110,8 +111,7 @@ def moor(tmp_path: Path, story: Callable[[Quay], Awaitable[None]]) -> None:
                 yield made
             finally:
                 made.ways.egress.keep(())
-                for session in list(made.ways.egress._sessions.values()):
-                    session.close()
+                hang_up(made.ways)
 
     async def run() -> None:
         async with asyncio.timeout(60), quay() as made:
@@ -184,8 +184,7 @@ def test_an_onion_hop_that_cannot_be_told_keeps_what_it_was_told_and_nobody_wait
         quay.allow(one={target})
         assert await quay.reaches(target, one.hop)
         await one.egress.stop()
-        for session in list(quay.ways.egress._sessions.values()):
-            session.close()
+        hang_up(quay.ways)
         quay.allow(one={target, "192.0.2.1:1"})
         assert await quay.reaches(target, one.hop)
 

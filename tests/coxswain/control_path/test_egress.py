@@ -24,6 +24,7 @@ from coxswain.errors import CoxswainError, NodeUnreachable, Unavailable
 from coxswain.pki import Role, create_authorities, issue_hop_leaf
 from coxswain.relay.byte_stream import ByteStream
 from coxswain.relay.contexts import Credentials, client_context
+from tests.control_paths import hang_up
 from tests.existing_relay import Relay
 from tests.relays import Pki, key_pem
 
@@ -92,8 +93,7 @@ async def harbour(directory: Path) -> AsyncIterator[Harbour]:
             yield made
         finally:
             made.ways.egress.keep(())
-            for session in list(made.ways.egress._sessions.values()):
-                session.close()
+            hang_up(made.ways)
             await asyncio.sleep(0.05)
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()

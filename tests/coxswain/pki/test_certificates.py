@@ -29,6 +29,7 @@ from coxswain.pki import (
     renewal_due_at,
     server_name_of,
 )
+from tests.relays import DEVICE_CERTIFICATE, DEVICE_FINGERPRINT
 
 NOW = 1_767_225_600.0  # 2026-01-01
 DAY = 86_400
@@ -202,19 +203,8 @@ def test_the_leaf_of_account_sync(cas: dict[Role, Authority]) -> None:
     assert list(names) == [x509.DNSName("coxswain-grpc")]
 
 
-FP_VECTOR = """-----BEGIN CERTIFICATE-----
-MIHUMIGHoAMCAQICAQcwBQYDK2VwMBQxEjAQBgNVBAMMCWZwLXZlY3RvcjAeFw0y
-NjAxMDEwMDAwMDBaFw0zNjAxMDEwMDAwMDBaMBQxEjAQBgNVBAMMCWZwLXZlY3Rv
-cjAqMAUGAytlcAMhAOpKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIsMAUG
-AytlcANBAA0K4mceDkjs+HUOo6OoYQp6dyUOhHOoREEcAIfSs8FeLYIzbAp22Km/
-hljh1HfF9fxX5N1pzet3UK2GowMUmAA=
------END CERTIFICATE-----
-"""
-
-
 def test_the_fingerprint_of_a_device() -> None:
     """relay-contract.md 1.5: of the PEM's text; and as we write PEM, it is the same."""
-    wanted = "sha256:0a1ea3ad92f5fb6c82ab4e35f533efa42359cb2e659ecf9715de0152494aca3a"
-    assert device_fingerprint(FP_VECTOR.encode()) == wanted
-    certificate = x509.load_pem_x509_certificate(FP_VECTOR.encode())
-    assert device_fingerprint(certificate.public_bytes(Encoding.PEM)) == wanted
+    assert device_fingerprint(DEVICE_CERTIFICATE.encode()) == DEVICE_FINGERPRINT
+    certificate = x509.load_pem_x509_certificate(DEVICE_CERTIFICATE.encode())
+    assert device_fingerprint(certificate.public_bytes(Encoding.PEM)) == DEVICE_FINGERPRINT

@@ -29,11 +29,6 @@ from tests.support import free_port
 LOG = logging.getLogger("relay")
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.make()
-
-
 @dataclass
 class Place:
     """One relay and one target that gives back what it is sent, behind a greeting."""

@@ -30,11 +30,6 @@ METHOD = "/pharos.account.v1.AccountSync/GetProfile"
 
 
 @pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.make()
-
-
-@pytest.fixture(scope="module")
 def files(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the controller: what it shows to hops, to tunnels and to relays that call it, and whom it trusts."""
     directory = tmp_path_factory.mktemp("controller")

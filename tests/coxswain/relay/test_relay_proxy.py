@@ -30,11 +30,6 @@ LOG = logging.getLogger("relay")
 MIB = 1024 * 1024
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.make()
-
-
 @dataclass
 class Relay:
     """A relay in this process, with its two ports."""

@@ -42,26 +42,12 @@ from coxswain.relay.yamux import Session
 from tests.coxswain.relay.pipes import pipe, until
 from tests.coxswain.relay.test_relay_egress import exactly
 from tests.coxswain.relay.test_relay_proxy import Relay, refused, run
-from tests.relays import CLAIM, Pki, call, untrusting
-
-FP_PEM = """-----BEGIN CERTIFICATE-----
-MIHUMIGHoAMCAQICAQcwBQYDK2VwMBQxEjAQBgNVBAMMCWZwLXZlY3RvcjAeFw0y
-NjAxMDEwMDAwMDBaFw0zNjAxMDEwMDAwMDBaMBQxEjAQBgNVBAMMCWZwLXZlY3Rv
-cjAqMAUGAytlcAMhAOpKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIsMAUG
-AytlcANBAA0K4mceDkjs+HUOo6OoYQp6dyUOhHOoREEcAIfSs8FeLYIzbAp22Km/
-hljh1HfF9fxX5N1pzet3UK2GowMUmAA=
------END CERTIFICATE-----
-"""
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return Pki.make()
+from tests.relays import CLAIM, DEVICE_CERTIFICATE, DEVICE_FINGERPRINT, Pki, call, untrusting
 
 
 def test_the_fingerprint_of_the_vector() -> None:
-    der = ssl.PEM_cert_to_DER_cert(FP_PEM)
-    assert device_fingerprint(der) == "sha256:0a1ea3ad92f5fb6c82ab4e35f533efa42359cb2e659ecf9715de0152494aca3a"
+    der = ssl.PEM_cert_to_DER_cert(DEVICE_CERTIFICATE)
+    assert device_fingerprint(der) == DEVICE_FINGERPRINT
 
 
 def test_timeouts_travel_in_at_most_eight_digits() -> None:

@@ -66,6 +66,8 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
     try:
         applied = carry_out(api, todo, present, done)
     except Stopped as stopped:
+        for note in () if as_json else stopped.notes:
+            click.echo(clean(note))
         cause = stopped.cause
         code = cause.exit_code if isinstance(cause, RemoteError) else door_of(cause).exit_code
         raise RemoteError(str(stopped), status=0, exit_code=code, remedy=stopped.remedy) from None

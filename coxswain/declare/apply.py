@@ -32,20 +32,15 @@ class Applied:
 
 
 class Stopped(CoxswainError):
-    """A change could not be made. ``done`` were; run it again when the cause is mended."""
+    """A change could not be made. ``done`` were, with ``notes`` about them; run it again when the cause is mended."""
 
-    def __init__(self, change: Change, done: int, cause: CoxswainError) -> None:
+    def __init__(self, change: Change, done: int, cause: CoxswainError, notes: Sequence[str] = ()) -> None:
         where = f"{change.wanted.where}: " if change.wanted is not None else ""
-        super().__init__(
-            f"{where}{change.action} {change.item.title}: {cause}",
-            remedy=" ".join(
-                part
-                for part in (f"{counted(done, 'change')} before that stay made.", cause.remedy, "Then apply the file again.")
-                if part
-            ),
-        )
+        again = f"{counted(done, 'change')} before that stay made; when it is mended, apply the file again."
+        super().__init__(f"{where}{change.action} {change.item.title}: {cause}", remedy=f"{again} {cause.remedy}".strip())
         self.done = done
         self.cause = cause
+        self.notes = tuple(notes)
 
 
 class _Run:
@@ -219,7 +214,7 @@ def apply(api: Api, changes: Sequence[Change], present: Sequence[Item], done: Ca
         try:
             run.do(change)
         except CoxswainError as error:
-            raise Stopped(change, count, error) from error
+            raise Stopped(change, count, error, run.notes) from error
         count += 1
         done(change)
     return Applied(count, tuple(run.notes))

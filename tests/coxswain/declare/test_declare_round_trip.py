@@ -136,14 +136,11 @@ def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Con
 
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    cox(
-        "apply",
-        "-f",
-        "-",
-        "--yes",
-        text="fleet: 1\nnodes:\n- {name: b-1, control_addr: h}\n- {name: b-2, control_addr: h}\n",
-    )
+    nodes = "nodes:\n- {name: b-1, control_addr: h}\n- {name: b-2, control_addr: h}\n"
+    cox("apply", "-f", "-", "--yes", text=f"fleet: 1\n{nodes}")
     text = "fleet: 1\nusers:\n- name: Bea\npaths:\n- {name: b, hops: [b-1, b-2]}\n"
+    new = cox("apply", "-f", "-", "--yes", text=f"{text}{nodes}- {{name: b-3, control_addr: h}}\n", code=5)
+    assert "node b-3: enrol it" in new.stdout and "1 change before that stay made" in new.stderr, "what was done is told of"
     result = cox("apply", "-f", "-", "--yes", text=text, code=5)
     assert "stdin:5: add path b: " in result.stderr
     assert "0 changes before that stay made" in result.stderr and "  " not in result.stderr.partition("\n")[2].strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coxswain.errors import InvalidInput
+from coxswain.ports import PortRange
 
 __all__ = ["Policy", "Rules", "Transit", "check", "render", "resolve"]
 
@@ -31,12 +32,17 @@ class Transit:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a node does with its clients' packets. The default does nothing at all."""
+    """What a node does with its clients' packets. The default does nothing at all.
+
+    ``ports``: UDP ports that lead to the clients' interface besides its own. Not the contract's: only agents of ours do
+    it, and no rule string says it.
+    """
 
     forwarding: bool = False
     masquerade: bool = False
     isolation: bool = False
     transits: tuple[Transit, ...] = ()
+    ports: PortRange | None = None
 
 
 @dataclass(frozen=True, slots=True)

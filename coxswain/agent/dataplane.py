@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from coxswain.errors import CoxswainError
 from coxswain.model import Obfuscation
 from coxswain.netpolicy import Policy
+from coxswain.ports import PortRange
 from coxswain.wire.validate import CLIENT_INTERFACE
 
 if TYPE_CHECKING:
@@ -142,6 +143,11 @@ class DataPlane(Protocol):
     @property
     def carries_ipv6(self) -> bool:
         """Clients' IPv6 is isolated, marked and masqueraded just as their IPv4, by the policy in force."""
+        ...
+
+    @property
+    def mapped_ports(self) -> PortRange | None:
+        """UDP ports that lead to the client interface besides its own, by the policy in force."""
         ...
 
     @property

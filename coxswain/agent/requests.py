@@ -10,6 +10,7 @@ from coxswain.agent.state import XrayClient, XrayConfig
 from coxswain.errors import InvalidInput
 from coxswain.model import Obfuscation
 from coxswain.netpolicy import Policy, Transit, check
+from coxswain.ports import PortRange
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
@@ -89,7 +90,9 @@ def peer_state(config: PeerConfig, dump: Dump) -> pb.PeerState:
 def policy_from(config: pb.NetworkConfig) -> Policy:
     """Raises ``InvalidInput``."""
     transits = tuple(Transit(t.device_cidr, t.inner_interface, t.mark, t.table) for t in config.transits)
-    return checked_policy(Policy(config.forwarding, config.masquerade, config.isolation, transits))
+    low, high = config.endpoint_port_min, config.endpoint_port_max
+    ports = PortRange(low, high) if low or high else None
+    return checked_policy(Policy(config.forwarding, config.masquerade, config.isolation, transits, ports))
 
 
 def checked_policy(policy: Policy) -> Policy:
@@ -103,6 +106,13 @@ def checked_policy(policy: Policy) -> Policy:
         validate.uint32(f"{where}.table", transit.table)
         if transit.table in _RESERVED_TABLES:
             raise InvalidInput(f"{where}.table: {transit.table} is the host's own routing table")
+    if policy.ports is not None:
+        validate.port("policy.endpoint_port_min", policy.ports.low)
+        validate.port("policy.endpoint_port_max", policy.ports.high)
+        if policy.ports.low > policy.ports.high:
+            raise InvalidInput(
+                f"policy.endpoint_port_min: {policy.ports.low} is above endpoint_port_max, {policy.ports.high}"
+            )
     return policy
 
 

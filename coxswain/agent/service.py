@@ -176,6 +176,7 @@ class NodeService:
 
     async def get_status(self, _: pb.GetStatusRequest) -> pb.GetStatusResponse:
         """Never fails (node-contract.md 4.2)."""
+        mapped = self._plane.mapped_ports
         return pb.GetStatusResponse(
             agent_version=self._version,
             uptime_seconds=int(self._clock.monotonic() - self._started),
@@ -190,6 +191,8 @@ class NodeService:
             xray=pb.XRayRealityInfo(public_key=self._xray_identity.public_key),
             applied_revision=self.applied_revision,
             tunnel_ipv6=self._plane.carries_ipv6,
+            endpoint_port_min=mapped.low if mapped is not None else 0,
+            endpoint_port_max=mapped.high if mapped is not None else 0,
         )
 
     async def list_peers(self, request: pb.ListPeersRequest) -> pb.ListPeersResponse:

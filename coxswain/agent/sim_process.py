@@ -236,6 +236,11 @@ class Conductor:
             node.plane.carries_ipv6 = bool(command["on"])
         return {}
 
+    async def _ports(self, command: Answer) -> Answer:
+        for node in self._nodes(command):
+            node.plane.maps_ports = bool(command["on"])
+        return {}
+
     async def _network(self, command: Answer) -> Answer:
         """The policy in force and the inner links that are up, with their counters."""
         return {"network": [{"node": node.index, **network_of(node)} for node in self._nodes(command)]}
@@ -302,6 +307,7 @@ COMMANDS = {
     "peers": "node: what peers it has",
     "link_down": "node, interface: takes an inner link away",
     "ipv6": "node, on: whether the agent serves clients' IPv6",
+    "ports": "node, on: whether the agent maps ports",
     "network": "node: policy with its transits, inner links with their counters",
     "drop_peer": "node, peer: as if somebody removed it by hand",
     "drop_key": "node, peer: as if somebody took its preshared key away by hand",

@@ -28,6 +28,7 @@ from coxswain.agent.sim_peer import REKEY_S, Behaviour, SimPeer, client_endpoint
 from coxswain.agent.state import Files, MemoryFiles
 from coxswain.clock import Clock
 from coxswain.netpolicy import Policy, render, resolve
+from coxswain.ports import PortRange
 
 __all__ = ["REKEY_S", "Behaviour", "SimPeer", "SimulatedPlane", "SimulatedXray"]
 
@@ -77,6 +78,7 @@ class SimulatedPlane:
         links: the inner links that are up, by interface.
         policy: the one in force; None: none since the host started.
         carries_ipv6: whether it says that it serves clients' IPv6; an existing agent cannot.
+        maps_ports: whether it says that it maps the ports that it was told of; an existing agent cannot.
         policies: all that were put in force, with their transits, the last 32.
     """
 
@@ -96,7 +98,7 @@ class SimulatedPlane:
         self.behaviour = behaviour
         self.xray = SimulatedXray()
         self._links = SimLinks(existing_agent=existing_agent)
-        self.carries_ipv6 = not existing_agent
+        self.carries_ipv6 = self.maps_ports = not existing_agent
         self.policy: Policy | None = None
         self.policies: deque[Policy] = deque(maxlen=32)
         self.commands: deque[tuple[str, ...]] | None = deque(maxlen=1000) if record else None
@@ -112,6 +114,10 @@ class SimulatedPlane:
         self._load()
 
     # -- what DataPlane asks for
+
+    @property
+    def mapped_ports(self) -> PortRange | None:
+        return self.policy.ports if self.maps_ports and self.policy is not None else None
 
     async def restore_links(self) -> Sequence[str]:
         return ()

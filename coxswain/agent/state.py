@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from coxswain.agent.dataplane import StoredPolicy
 from coxswain.errors import LoosePermissions, Refused
 from coxswain.netpolicy import Policy, Transit
+from coxswain.ports import PortRange
 
 __all__ = [
     "MALFORMED",
@@ -245,6 +246,8 @@ def _policy_to_json(stored: StoredPolicy) -> dict[str, Any]:
             "Masquerade": policy.masquerade,
             "Isolation": policy.isolation,
             "Transits": transits or None,
+            # Ours: another agent passes over it, and forgets it with its first write.
+            **({"EndpointPorts": [policy.ports.low, policy.ports.high]} if policy.ports is not None else {}),
         },
         "down": [list(argv) for argv in stored.down] or None,
     }
@@ -258,4 +261,6 @@ def _policy_from_json(found: dict[str, Any]) -> StoredPolicy:
     )
     forwarding, masquerade, isolation = (bool(policy.get(n, False)) for n in ("Forwarding", "Masquerade", "Isolation"))
     down = tuple(tuple(str(word) for word in argv) for argv in found.get("down") or ())
-    return StoredPolicy(Policy(forwarding, masquerade, isolation, transits), down)
+    low, high = map(int, policy.get("EndpointPorts") or (0, 0))
+    ports = PortRange(low, high) if low or high else None
+    return StoredPolicy(Policy(forwarding, masquerade, isolation, transits, ports), down)

@@ -18,6 +18,7 @@ from coxswain.agent.wireguard.commands import Outcome, Shell
 from coxswain.agent.wireguard.ruleset import NFT_TABLE
 from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, Rules, render, resolve
+from coxswain.ports import PortRange
 
 __all__ = [
     "Firewall",
@@ -38,6 +39,11 @@ Argv = tuple[str, ...]
 
 class Firewall(Protocol):
     """A way to put a policy in force. ``mtus``: of the inner links, as far as known, by interface."""
+
+    @property
+    def ports(self) -> PortRange | None:
+        """Those of the policy in force that lead to the client interface."""
+        ...
 
     async def apply(
         self,
@@ -188,8 +194,10 @@ class IptablesFirewall:
     """Rules by iptables, one command each (node-contract.md 7.3, 7.5).
 
     Better than there: what is in force already stays, so that there is no gap; what the old policy has besides goes last;
-    and when the new one cannot be installed, the old one has not been touched.
+    and when the new one cannot be installed, the old one has not been touched. It maps no ports: no canonical rule does.
     """
+
+    ports = None
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell

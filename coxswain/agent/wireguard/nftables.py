@@ -21,6 +21,7 @@ from coxswain.agent.wireguard.firewall import IptablesLines, both, egress_of, ha
 from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, NFT_TABLE, ruleset
 from coxswain.agent.wireguard.transits import Transits, hops, hops_of
 from coxswain.netpolicy import Policy, render
+from coxswain.ports import PortRange
 
 __all__ = ["NftablesFirewall", "foreign_chains", "has_ipv6"]
 
@@ -67,7 +68,7 @@ def has_ipv6() -> bool:
 
 
 class NftablesFirewall:
-    """See the module."""
+    """See the module. ``ports``: the range that the table maps; a kernel may not be able to."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -75,6 +76,7 @@ class NftablesFirewall:
         self._transits = Transits(shell)
         self._egress = ""
         self._passes_ipv6 = True
+        self.ports: PortRange | None = None
 
     async def apply(
         self,
@@ -120,11 +122,12 @@ class NftablesFirewall:
         await self._commit(policy, self._egress, mtus)
 
     async def in_force(self, policy: Policy) -> bool:
-        if not policy.forwarding:
+        chain = "forward" if policy.forwarding else "ports" if self.ports is not None else ""
+        if not chain:
             return True
         if await has_moved(self._shell, policy, self._egress):
             return False
-        table = await self._shell("nft", "list", "chain", "inet", NFT_TABLE, "forward")
+        table = await self._shell("nft", "list", "chain", "inet", NFT_TABLE, chain)
         if not table.ok or not await self._transits.are_there(hops(policy.transits)):
             return False
         # The other firewall may have come, or have been loaded again, since.
@@ -137,11 +140,15 @@ class NftablesFirewall:
     async def _commit(self, policy: Policy, egress: str, mtus: Mapping[str, int]) -> None:
         ended = await self._shell("nft", "-f", "-", stdin=ruleset(policy, egress, mtus))
         if ended.ok:
+            self.ports = policy.ports
             return
-        if policy.isolation:
+        if policy.isolation or policy.ports is not None:
             again = await self._shell("nft", "-f", "-", stdin=ruleset(policy, egress, mtus, lookups=False))
             if again.ok:
-                _log.warning("this kernel cannot look up routes in rules: isolation does not cover paths out and back in")
+                self.ports = None
+                without = ["isolation does not cover paths out and back in"] if policy.isolation else []
+                without += [f"ports {policy.ports} are not mapped"] if policy.ports is not None else []
+                _log.warning("this kernel cannot look up addresses or routes in rules: %s", "; ".join(without))
                 return
         ended.check()
 

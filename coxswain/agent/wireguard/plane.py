@@ -35,6 +35,7 @@ from coxswain.agent.wireguard.tools import Tools, choose
 from coxswain.agent.wireguard.transits import is_there
 from coxswain.agent.xray_engine import XrayEngine, XrayProcess
 from coxswain.netpolicy import Policy
+from coxswain.ports import PortRange
 
 __all__ = ["WireguardPlane", "open_plane"]
 
@@ -72,6 +73,10 @@ class WireguardPlane:
     def carries_ipv6(self) -> bool:
         """The canonical rules are IPv4's; ours are both families', on a host that has both."""
         return self._both_families and has_ipv6()
+
+    @property
+    def mapped_ports(self) -> PortRange | None:
+        return self._firewall.ports if self._firewall is not None else None
 
     # -- clients
 

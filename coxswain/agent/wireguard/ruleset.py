@@ -8,9 +8,12 @@ them, where the contract's own list of gaps (7.9) leaves room:
 - link-local addresses and the metadata services of clouds are out of reach for clients: such an address is not to be
   forwarded anyway (RFC 3927, section 7), and what answers there hands out the node's own credentials;
 - clients' unique local IPv6 addresses are masqueraded;
-- what a link carries is told to TCP, so that clients with a larger MTU do not depend on ICMP.
+- what a link carries is told to TCP, so that clients with a larger MTU do not depend on ICMP;
+- a range of UDP ports leads to the port of the client interface, whether or not anything is forwarded.
 
-An interface group switches the table off without naming it (``HANDOVER_GROUP``).
+An interface group switches the table off without naming it (``HANDOVER_GROUP``), but for the range of ports: what dials them
+comes from outside, where no command of a stored policy can tell it. It goes on leading to where clients are served,
+whichever agent serves them, until the host's next boot.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from coxswain.agent.dataplane import CLIENT_INTERFACE
+from coxswain.agent.dataplane import CLIENT_INTERFACE, CLIENT_PORT
 from coxswain.netpolicy import Policy, Transit
+from coxswain.ports import PortRange
 
 __all__ = ["HANDOVER_GROUP", "NFT_TABLE", "Network", "ruleset", "sources"]
 
@@ -97,26 +101,43 @@ def ruleset(policy: Policy, egress: str, mtus: Mapping[str, int] | None = None, 
     Args:
         egress: interface of the default route; only looked at if the policy masquerades.
         mtus: of the inner links, as far as known.
-        lookups: False leaves out what needs the kernel's ``nft_fib``.
+        lookups: False leaves out what needs the kernel's ``nft_fib``: of isolation the part for paths, and the range of
+            ports, which without it would take what a host's containers send to such ports elsewhere.
     """
     # Adding it first makes the deletion work on a host that does not have it.
     lines = [f"table inet {NFT_TABLE} {{}}", f"delete table inet {NFT_TABLE}"]
-    if not policy.forwarding:
+    mapped = _mapping(policy.ports) if policy.ports is not None and lookups else []
+    if not policy.forwarding and not mapped:
         return "\n".join(lines) + "\n"
-    marked = sources(policy.transits)
     lines.append(f"table inet {NFT_TABLE} {{")
+    if mapped:
+        lines += _chain("ports", "type nat hook prerouting priority dstnat", mapped)
+    if policy.forwarding:
+        lines += _passing(policy, egress, mtus or {}, lookups=lookups)
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _mapping(ports: PortRange) -> list[str]:
+    """Of all that comes from outside for an address of the host's own: not what clients send, nor what arrives by links."""
+    return [f'iifname != "awg*" fib daddr type local udp dport {ports} redirect to :{CLIENT_PORT}']
+
+
+def _passing(policy: Policy, egress: str, mtus: Mapping[str, int], *, lookups: bool) -> list[str]:
+    """Sets and chains for what clients send, and what is sent to them."""
+    lines: list[str] = []
+    marked = sources(policy.transits)
     for mark, networks in marked.items():
         for version in (4, 6):
             lines += _set(_set_name(mark, version), version, [n for n in networks if n.version == version])
     if policy.isolation:
         lines += _chain("input", "type filter hook input priority filter", _own_services())
-    lines += _chain("forward", "type filter hook forward priority filter", _forward(policy, mtus or {}, lookups=lookups))
+    lines += _chain("forward", "type filter hook forward priority filter", _forward(policy, mtus, lookups=lookups))
     if policy.masquerade:
         rules = [f"iifgroup {HANDOVER_GROUP} return", f'meta nfproto ipv4 oifname "{egress}" masquerade', _MASQUERADE_V6]
         lines += _chain("postrouting", "type nat hook postrouting priority srcnat", rules)
     if marked:
         lines += _chain("prerouting", "type filter hook prerouting priority mangle", _marking(marked))
-    return "\n".join([*lines, "}"]) + "\n"
+    return lines
 
 
 def _own_services() -> list[str]:

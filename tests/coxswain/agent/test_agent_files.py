@@ -23,6 +23,7 @@ from coxswain.agent.identity import (
 from coxswain.agent.state import DirectoryFiles, MemoryFiles, State, XrayClient, XrayConfig
 from coxswain.errors import LoosePermissions, Refused
 from coxswain.netpolicy import Policy, Transit
+from coxswain.ports import PortRange
 from coxswain.wire import validate
 
 POLICY = StoredPolicy(
@@ -84,6 +85,19 @@ def test_an_empty_policy_is_null_where_the_existing_agent_writes_null(tmp_path):
     assert state.policy() == StoredPolicy(Policy())
 
 
+def test_a_range_of_ports_is_kept_where_another_agent_passes_over_it(tmp_path):
+    state = State(DirectoryFiles(tmp_path))
+    stored = StoredPolicy(Policy(forwarding=True, ports=PortRange(20000, 29999)), (("ip", "rule"),))
+    state.set_policy(stored)
+    found = json.loads((tmp_path / "netpolicy.json").read_text())
+    assert found["policy"].pop("EndpointPorts") == [20000, 29999]
+    assert state.policy() == stored
+    (tmp_path / "netpolicy.json").write_text(json.dumps(found))
+    assert state.policy() == StoredPolicy(Policy(forwarding=True), stored.down), (
+        "as the existing agent would have written it"
+    )
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_leftovers(tmp_path, monkeypatch):
     files = DirectoryFiles(tmp_path)
     files.write("f", b"old", 0o644)
@@ -110,6 +124,7 @@ def test_a_leftover_of_a_crash_is_no_obstacle(tmp_path):
         ("netpolicy.json", b"{"),
         ("netpolicy.json", b"[]"),
         ("netpolicy.json", b'{"policy": {"Transits": [{}]}}'),
+        ("netpolicy.json", b'{"policy": {"EndpointPorts": [20000]}}'),
         ("xray-config.json", b'{"port": "x"}'),
     ],
 )

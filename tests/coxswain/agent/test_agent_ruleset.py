@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coxswain.agent.wireguard.ruleset import HANDOVER_GROUP, ruleset, sources
 from coxswain.agent.wireguard.transits import hops
 from coxswain.netpolicy import Policy, Transit
+from coxswain.ports import PortRange
 
 
 def transit(cidr, number=0):
@@ -69,13 +70,36 @@ def test_what_each_part_of_a_policy_adds():
     )
 
 
+MAP = 'iifname != "awg*" fib daddr type local udp dport 20000-29999 redirect to :443'
+
+
+@pytest.mark.parametrize("forwarding", [False, True])
+def test_a_range_of_ports_is_mapped_whether_or_not_anything_is_forwarded(forwarding):
+    policy = Policy(forwarding, ports=PortRange(20000, 29999))
+    text = ruleset(policy, "")
+    assert text.count(MAP) == 1
+    assert "type nat hook prerouting priority dstnat" in text
+    assert ("chain forward" in text) == forwarding
+    plain = ruleset(Policy(forwarding), "")
+    assert "redirect" not in plain
+    # What is there for the rest of the policy is as it is without.
+    mapping = text[text.index("  chain ports {") : text.index("  }", text.index("  chain ports {")) + 4]
+    assert text.replace(mapping, "") == (plain if forwarding else plain + "table inet coxswain {\n}\n")
+
+
+def test_a_kernel_that_cannot_tell_whose_an_address_is_maps_nothing():
+    """Without the lookup, what a host's containers send to such ports elsewhere would end in the tunnel."""
+    assert ruleset(Policy(ports=PortRange(20000, 29999)), "", lookups=False) == ruleset(Policy(), "")
+    assert "redirect" not in ruleset(Policy(True, ports=PortRange(20000, 29999)), "", lookups=False)
+
+
 @pytest.mark.netns
 @pytest.mark.parametrize("isolation", [False, True])
 def test_nft_takes_all_of_it(isolation):
     """Every construct at once, checked by the real tool without being put in force."""
     transits = [transit(f"10.{n >> 8}.{n & 255}.0/24", n % 3) for n in range(600)]
     transits += [transit("10.0.0.7/32", 2), transit("fd07::/64"), transit("fd07::5/128", 1)]
-    text = ruleset(Policy(True, True, isolation, tuple(transits)), "eth0", {"awg1": 1340})
+    text = ruleset(Policy(True, True, isolation, tuple(transits), PortRange(1024, 51819)), "eth0", {"awg1": 1340})
     subprocess.run(["nft", "-c", "-f", "-"], input=text, text=True, check=True, capture_output=True, timeout=30)
     for chain in ("forward", "prerouting", "postrouting"):
         head = text[text.index(f"chain {chain}") :].splitlines()[2]

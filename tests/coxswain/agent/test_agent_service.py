@@ -74,6 +74,44 @@ async def test_status_tells_whether_clients_have_ipv6(authority, t, carries):
         assert (await lab.control.get_status()).tunnel_ipv6 == carries
 
 
+async def test_status_tells_which_ports_lead_to_the_clients_interface(authority, t):
+    async with t.one_node(authority) as lab:
+
+        async def mapped():
+            status = await lab.control.get_status()
+            return status.endpoint_port_min, status.endpoint_port_max
+
+        assert await mapped() == (0, 0)
+        await lab.control.set_network_config(pb.NetworkConfig(endpoint_port_min=20000, endpoint_port_max=29999))
+        assert await mapped() == (20000, 29999)
+        await lab.node.restart()
+        assert await mapped() == (20000, 29999)
+        lab.node.plane.maps_ports = False
+        assert await mapped() == (0, 0)
+        lab.node.plane.maps_ports = True
+        await lab.control.set_network_config(pb.NetworkConfig(forwarding=True))
+        assert await mapped() == (0, 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 5), (5, 0), (70_000, 70_001), (6, 5), (1, 2**31)])
+async def test_a_range_that_is_none_is_refused_and_changes_nothing(authority, t, low, high):
+    async with t.one_node(authority) as lab:
+        before = pb.NetworkConfig(endpoint_port_min=20000, endpoint_port_max=29999)
+        await lab.control.set_network_config(before)
+        bad = pb.NetworkConfig(endpoint_port_min=low, endpoint_port_max=high)
+        code, text = await t.refused(lab.control.set_network_config(bad))
+        assert (code, "endpoint_port" in text) == (Code.INVALID_ARGUMENT, True)
+        assert (await lab.control.get_status()).endpoint_port_max == 29999
+
+
+async def test_an_existing_agent_passes_over_a_range(authority, t):
+    async with t.one_node(authority, existing_agent=True) as lab:
+        config = pb.NetworkConfig(forwarding=True, endpoint_port_min=20000, endpoint_port_max=29999)
+        assert (await lab.control.set_network_config(config)).applied
+        status = await lab.control.get_status()
+        assert (status.endpoint_port_min, status.endpoint_port_max) == (0, 0)
+
+
 async def test_status_never_fails(authority, t):
     async with t.one_node(authority) as lab:
         await lab.control.push_config(t.awg_push(1, [t.peer(1)]))

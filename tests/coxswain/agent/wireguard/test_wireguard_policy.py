@@ -10,6 +10,7 @@ from coxswain.agent.wireguard import plane as plane_module
 from coxswain.agent.wireguard.ruleset import ruleset
 from coxswain.agent.wireguard.settings import FirewallChoice
 from coxswain.netpolicy import Policy, Transit, render, resolve
+from coxswain.ports import PortRange
 
 SYSCTLS = ["sysctl -w net.ipv4.conf.all.forwarding=1", "sysctl -w net.ipv6.conf.all.forwarding=1"]
 LOOSE = ["sysctl -w net.ipv4.conf.all.rp_filter=0", "sysctl -w net.ipv4.conf.default.rp_filter=0"]
@@ -292,6 +293,48 @@ async def test_ipv6_is_served_where_the_rules_are_both_families(host, choice, mo
     plane = host.plane()
     await plane.apply_policy(NAT, None)
     assert not plane.carries_ipv6
+
+
+PORTS = PortRange(20000, 29999)
+
+
+@pytest.mark.parametrize("choice", list(FirewallChoice))
+async def test_ports_are_mapped_by_nftables_alone(host, choice):
+    host.install("nft")
+    plane = host.plane(choice)
+    assert plane.mapped_ports is None
+    stored = await plane.apply_policy(Policy(True, ports=PORTS), None)
+    assert plane.mapped_ports == (None if choice is FirewallChoice.IPTABLES else PORTS)
+    assert stored.policy.ports == PORTS, "another firewall would map them"
+    assert "20000" not in str(stored.down)
+    await plane.apply_policy(Policy(True), stored)
+    assert plane.mapped_ports is None
+
+
+async def test_ports_that_the_kernel_cannot_map_are_not_said_to_be(host):
+    host.install("nft")
+    plane = host.plane()
+    host.failing_once("nft -f*")
+    stored = await plane.apply_policy(Policy(True, ports=PORTS), None)
+    assert plane.mapped_ports is None
+    host.failing("nft -f*")
+    with pytest.raises(DataPlaneFailed):
+        await plane.apply_policy(Policy(True, ports=PORTS), stored)
+    assert plane.mapped_ports is None
+    host.failing()
+    await plane.apply_policy(Policy(True, ports=PORTS), stored)
+    assert plane.mapped_ports == PORTS
+
+
+async def test_ports_that_somebody_took_away_are_mapped_again(host):
+    host.install("nft")
+    plane = host.plane()
+    stored = await plane.apply_policy(Policy(ports=PORTS), None)
+    assert await plane.heal(stored) is None
+    host.failing_once("nft list chain*")
+    host.calls()
+    assert await plane.heal(stored) == stored
+    assert "nft -f -" in host.lines()
 
 
 @pytest.mark.parametrize("firewall", list(FirewallChoice))

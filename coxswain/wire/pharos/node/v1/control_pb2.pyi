@@ -159,6 +159,8 @@ class GetStatusResponse(_message.Message):
     XRAY_FIELD_NUMBER: _builtins.int
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
     TUNNEL_IPV6_FIELD_NUMBER: _builtins.int
+    ENDPOINT_PORT_MIN_FIELD_NUMBER: _builtins.int
+    ENDPOINT_PORT_MAX_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     uptime_seconds: _builtins.int
     applied_revision: _builtins.int
@@ -166,6 +168,9 @@ class GetStatusResponse(_message.Message):
     """Ours, far above the contract's own fields: clients' IPv6 is isolated, marked and masqueraded like their IPv4. Existing
     agents do not send it, existing controllers pass over it.
     """
+    endpoint_port_min: _builtins.int
+    """Ours as well: the range of NetworkConfig that is in force; 0: none."""
+    endpoint_port_max: _builtins.int
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]: ...
     @_builtins.property
@@ -182,10 +187,12 @@ class GetStatusResponse(_message.Message):
         xray: Global___XRayRealityInfo | None = ...,
         applied_revision: _builtins.int = ...,
         tunnel_ipv6: _builtins.bool = ...,
+        endpoint_port_min: _builtins.int = ...,
+        endpoint_port_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amneziawg", b"amneziawg", "xray", b"xray"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "amneziawg", b"amneziawg", "applied_revision", b"applied_revision", "services", b"services", "tunnel_ipv6", b"tunnel_ipv6", "uptime_seconds", b"uptime_seconds", "xray", b"xray"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "amneziawg", b"amneziawg", "applied_revision", b"applied_revision", "endpoint_port_max", b"endpoint_port_max", "endpoint_port_min", b"endpoint_port_min", "services", b"services", "tunnel_ipv6", b"tunnel_ipv6", "uptime_seconds", b"uptime_seconds", "xray", b"xray"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -491,9 +498,16 @@ class NetworkConfig(_message.Message):
     MASQUERADE_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     TRANSITS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_PORT_MIN_FIELD_NUMBER: _builtins.int
+    ENDPOINT_PORT_MAX_FIELD_NUMBER: _builtins.int
     forwarding: _builtins.bool
     masquerade: _builtins.bool
     isolation: _builtins.bool
+    endpoint_port_min: _builtins.int
+    """Ours, far above the contract's own fields: UDP ports, both included, that lead to the clients' interface as its own port
+    does; 0: none. Existing agents pass over them, existing controllers do not send them.
+    """
+    endpoint_port_max: _builtins.int
     @_builtins.property
     def transits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransitRoute]: ...
     def __init__(
@@ -503,10 +517,12 @@ class NetworkConfig(_message.Message):
         masquerade: _builtins.bool = ...,
         isolation: _builtins.bool = ...,
         transits: _abc.Iterable[Global___TransitRoute] | None = ...,
+        endpoint_port_min: _builtins.int = ...,
+        endpoint_port_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwarding", b"forwarding", "isolation", b"isolation", "masquerade", b"masquerade", "transits", b"transits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_port_max", b"endpoint_port_max", "endpoint_port_min", b"endpoint_port_min", "forwarding", b"forwarding", "isolation", b"isolation", "masquerade", b"masquerade", "transits", b"transits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,7 +73,10 @@ def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: 
     if change.pushed is not None:
         known["applied_content"] = desired.content
     if change.policy_applied:
-        known |= {"policy_confirmed": policy_fingerprint(desired.policy, desired.transits), "policy_suspect": False}
+        known |= {
+            "policy_confirmed": policy_fingerprint(desired.policy, desired.transits, desired.ports),
+            "policy_suspect": False,
+        }
     if change.xray and desired.xray is not None:
         known |= {"xray_confirmed": desired.xray.fingerprint, "xray_unsupported": ""}
     elif change.xray is False:
@@ -94,7 +97,7 @@ def cascade_applied(desired: Desired, memory: LinkMemory, applied_revision: int)
     """The fingerprint of what paths make of the node, if it has acknowledged all of it; None: not yet, or in doubt."""
     if applied_revision != desired.revision or memory.policy_suspect:
         return None
-    if memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits):
+    if memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits, desired.ports):
         return None
     if any(memory.links.get(link.interface) != f"{link.block}:{link.peer}" for link in desired.links):
         return None

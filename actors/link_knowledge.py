@@ -137,6 +137,8 @@ class Knowledge:
         """
         if self.desired is None or self.observed is None:
             return
+        if change.policy_applied:  # which ports it maps by now, it has not said yet
+            self.observed = dataclasses.replace(self.observed, mapped_ports=None)
         if change.pushed is not None:
             applied = change.pushed.applied_revision
             if applied != self.desired.revision:

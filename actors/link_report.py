@@ -130,6 +130,7 @@ def _seen(known: Known) -> dict[str, Any]:
         "obfuscation": observed.obfuscation,
         "xray_public_key": observed.xray_public_key,
         "tunnel_ipv6": observed.tunnel_ipv6,
+        "mapped_ports": observed.mapped_ports,
         "applied_revision": observed.applied_revision,
         "peers_online": known.peers_online,
     }

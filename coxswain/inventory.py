@@ -8,12 +8,14 @@ import unicodedata
 
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy
+from coxswain.ports import PortRange
 
 __all__ = [
     "AUTO",
     "CONTROL_PORT",
     "NODE_ACCOUNT",
     "check_endpoint_ips",
+    "check_endpoint_ports",
     "check_name",
     "check_policy",
     "check_region",
@@ -102,6 +104,11 @@ def check_endpoint_ips(addresses: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError:
             raise InvalidInput(f"endpoint_ips: {address[:80]!r} is not an IP address") from None
     return tuple(cleaned)
+
+
+def check_endpoint_ports(text: str) -> str:
+    """A range of UDP ports in its one spelling, ``20000-29999``; empty stays empty."""
+    return str(PortRange.parse("endpoint_ports", text) or "")
 
 
 def check_policy(policy: NetworkPolicy) -> NetworkPolicy:

@@ -215,6 +215,9 @@ class Node:
         control_addr: ``host:port`` of the agent's gRPC server; empty until known.
         server_names: TLS names that the node's present certificates carry, newest first; the link accepts no other
             (``coxswain.pki``). Empty: no certificate was issued yet.
+        endpoint_ports: a range of UDP ports at which clients are to reach it besides 443, as ``PortRange`` prints it; empty:
+            none. It is pushed with the policy.
+        mapped_ports: the range that its agent says is in force; existing agents say none.
         enabled: False after ``cox nodes disable``: no link is held.
         config_revision: the intended revision, monotonic.
         applied_revision: the revision that the node last acknowledged.
@@ -236,6 +239,7 @@ class Node:
     control_addr: str = ""
     public_ip: str = ""
     endpoint_ips: tuple[str, ...] = ()
+    endpoint_ports: str = ""
     server_names: tuple[str, ...] = ()
     status: NodeStatus = NodeStatus.PENDING
     enabled: bool = True
@@ -244,6 +248,7 @@ class Node:
     obfuscation: Obfuscation = Obfuscation()
     xray_public_key: str = ""
     tunnel_ipv6: bool = False
+    mapped_ports: str = ""
     policy: NetworkPolicy = NetworkPolicy()
     policy_confirmed: str = ""
     links_confirmed: tuple[tuple[str, str], ...] = ()

@@ -14,7 +14,7 @@ LEAST_PORT = 1024
 
 FIRST_LINK_PORT = 51_820
 """UDP port of the first inner link that a node dials; that of each further one is one higher, as high as ports go
-(fleet-model.md 6.4).
+(fleet-model.md 6.2).
 """
 
 _FORM = re.compile(r"([0-9]{1,5}) *- *([0-9]{1,5})")

@@ -11,6 +11,7 @@ from coxswain.errors import AlreadyExists, Conflict, StillUsed
 from coxswain.ids import new_id
 from coxswain.inventory import (
     check_endpoint_ips,
+    check_endpoint_ports,
     check_name,
     check_policy,
     check_region,
@@ -21,6 +22,7 @@ from coxswain.messages.alerts import NodeGone
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.servers import AddressesChanged
 from coxswain.model import NetworkPolicy, Node, NodeStatus
+from coxswain.provisioning.readiness import entry_ports
 from coxswain.store import Durability, Tx
 from coxswain.store import fleet as rows
 from coxswain.store import paths as path_rows
@@ -74,12 +76,16 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         after = dataclasses.replace(after, endpoint_ips=check_endpoint_ips(message.endpoint_ips))
     if message.control_addr is not None:
         after = dataclasses.replace(after, control_addr=parse_control_addr(message.control_addr))
+    if message.endpoint_ports is not None:
+        after = dataclasses.replace(after, endpoint_ports=check_endpoint_ports(message.endpoint_ports))
     if message.policy is not None and message.policy != before.policy:
-        after = dataclasses.replace(after, policy=check_policy(message.policy), config_revision=before.config_revision + 1)
+        after = dataclasses.replace(after, policy=check_policy(message.policy))
+    if (after.policy, after.endpoint_ports) != (before.policy, before.endpoint_ports):
+        after = dataclasses.replace(after, config_revision=before.config_revision + 1)
     changed = [name for name in _FIELDS if getattr(before, name) != getattr(after, name)]
     with fleet.changing(Durability.BATCHED) as tx:
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
-        if not _SHOWN.isdisjoint(changed):
+        if not _SHOWN.isdisjoint(changed) or entry_ports(before) != entry_ports(after):
             touch_profiles_through(tx, [after.id])
         detail = {"name": after.name, "changed": changed}
         outbox_id = record(tx, message.caller, "node.update", ("node", after.id), detail, now=fleet.now())
@@ -154,7 +160,7 @@ def _set_status(fleet: FleetState, message: m.SetNodeStatus) -> Committed[Node]:
 def _drain(fleet: FleetState, message: m.DrainNode) -> Committed[Node]:
     before = fleet.checked(message.id, None)
     off = NetworkPolicy(forwarding=False, masquerade=False, isolation=False)
-    after = dataclasses.replace(before, policy=off, config_revision=before.config_revision + 1)
+    after = dataclasses.replace(before, policy=off, endpoint_ports="", config_revision=before.config_revision + 1)
     with fleet.changing() as tx:
         rows.remove_peers_of(tx, before.id)
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())

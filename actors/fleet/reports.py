@@ -16,6 +16,7 @@ from coxswain.messages.alerts import NodeSeen
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import ForgetPeers
 from coxswain.model import LinkState, Node, NodeStatus
+from coxswain.provisioning.readiness import entry_ports
 from coxswain.store import Durability
 from coxswain.store import fleet as rows
 from coxswain.store.accounts import touch_profiles_through
@@ -77,6 +78,7 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
         "obfuscation": report.obfuscation,
         "xray_public_key": report.xray_public_key,
         "tunnel_ipv6": report.tunnel_ipv6,
+        "mapped_ports": report.mapped_ports,
         "applied_revision": report.applied_revision,
         "applied_content": report.applied_content,
         "policy_confirmed": report.policy_confirmed,
@@ -91,6 +93,8 @@ def take_over(fleet: FleetState, node: Node, report: m.LinkReport) -> None:
     if not changed.keys().isdisjoint(_SERVES):
         refresh(fleet, node.id)
         fleet.serves_anew[node.id] = None
+    if entry_ports(node) != entry_ports(fleet.nodes[node.id]):
+        fleet.serves_anew[node.id] = None  # devices are told, and keep their keys
     fleet.unwritten[node.id] = None
     fleet.keys_changed = fleet.keys_changed or "wg_public_key" in changed
     if "tunnel_ipv6" in changed:

@@ -68,6 +68,8 @@ def node_brief(n: Node) -> dict[str, Any]:
         "control_addr": n.control_addr,
         "public_ip": n.public_ip,
         "endpoint_ips": list(n.endpoint_ips),
+        "endpoint_ports": n.endpoint_ports,
+        "mapped_ports": n.mapped_ports,
         "server_id": n.server_id,
         "ssh_host": host_of(n.control_addr) if n.server_id else "",
         "agent_version": n.agent_version,

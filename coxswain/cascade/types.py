@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from coxswain.model import Obfuscation, Peer
 from coxswain.netpolicy import Transit
+from coxswain.ports import FIRST_LINK_PORT
 
 __all__ = [
     "Binding",
@@ -24,7 +25,7 @@ __all__ = [
     "Problem",
 ]
 
-FIRST_PORT = 51_820
+FIRST_PORT = FIRST_LINK_PORT
 """UDP port of an entry node's first inner link (fleet-model.md 6.2)."""
 
 FIRST_TABLE = 7_100

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from coxswain.cli.endpoints import endpoints
+from coxswain.cli.endpoints import endpoints, ports_of
 from coxswain.cli.machines import Login, login_options, reached
 from coxswain.cli.node_agents import OF_AGENTS
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
@@ -259,6 +259,7 @@ def _print_node(n: dict[str, Any]) -> None:
             ("agent", f"{n['agent_version']}, up {duration(n['uptime_seconds'])}" if n["agent_version"] else ""),
             ("AmneziaWG key", n["wg_public_key"]),
             ("REALITY key", n["xray_public_key"]),
+            ("clients' ports", ports_of(n)),
             ("clients' IPv6", "yes" if n["tunnel_ipv6"] else "no"),
             ("certificate", "valid" if n["enrolled"] else "none: enrol it with cox nodes enroll"),
             ("version", n["version"]),

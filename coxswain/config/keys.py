@@ -234,7 +234,7 @@ _DAYS: dict[str, Any] = {
     "reads": lambda v: max(v, 0),
 }
 
-_PORTS = "nodes listen for clients on UDP port 443 alone, and no call of the contract maps other ports to it"
+_PORTS = "each node is given a range of its own, where its agent maps it: cox nodes endpoints NODE --ports 20000-29999"
 _RESERVE = "no node is kept from whoever profiles give it to; exits stand in reserve as fallbacks of a path (cox paths edit)"
 
 KEYS: tuple[Key, ...] = (

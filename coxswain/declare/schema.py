@@ -11,7 +11,14 @@ from typing import Any
 from coxswain.declare.items import Item, Key
 from coxswain.declare.yaml_tree import Tree, parse, wrong
 from coxswain.errors import InvalidInput
-from coxswain.inventory import check_endpoint_ips, check_name, check_policy, check_region, parse_control_addr
+from coxswain.inventory import (
+    check_endpoint_ips,
+    check_endpoint_ports,
+    check_name,
+    check_policy,
+    check_region,
+    parse_control_addr,
+)
 from coxswain.model import DeviceStatus, NetworkPolicy
 from coxswain.provisioning.checks import (
     check_email,
@@ -93,6 +100,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "region": Field(str, "", check_region),
         "public_ip": Field(str, "", _one_address, fixed=True),
         "endpoint_ips": Field(list, [], _addresses),
+        "endpoint_ports": Field(str, "", check_endpoint_ports),
         "enabled": Field(bool, True),
         "forwarding": Field(bool, True),
         "masquerade": Field(bool, True),

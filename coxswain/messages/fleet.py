@@ -68,7 +68,7 @@ class AddNode:
 
 @dataclass(frozen=True, slots=True)
 class EditNode:
-    """Changes what is not None. Reply: ``Committed[Node]``. A changed policy bumps the revision."""
+    """Changes what is not None. Reply: ``Committed[Node]``. A changed policy or range of ports bumps the revision."""
 
     caller: Caller
     id: str
@@ -77,6 +77,7 @@ class EditNode:
     region: str | None = None
     control_addr: str | None = None
     endpoint_ips: tuple[str, ...] | None = None
+    endpoint_ports: str | None = None
     policy: NetworkPolicy | None = None
 
 
@@ -308,6 +309,7 @@ class LinkReport:
     obfuscation: Obfuscation | None = None
     xray_public_key: str | None = None
     tunnel_ipv6: bool | None = None
+    mapped_ports: str | None = None
     applied_revision: int | None = None
     applied_content: str | None = None
     policy_confirmed: str | None = None

@@ -13,11 +13,10 @@ from typing import Any
 from coxswain.cascade.resources import path_mtu
 from coxswain.model import Credential, Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
 from coxswain.provisioning.offer import Offer, decoy
-from coxswain.provisioning.readiness import endpoints, entry_points
+from coxswain.provisioning.readiness import ENTRY_PORT, endpoints, entry_points, entry_ports
 
 __all__ = [
     "CLIENT_MTU",
-    "ENTRY_PORT",
     "OBFUSCATION_NUMBERS",
     "Grant",
     "address_v6",
@@ -26,9 +25,6 @@ __all__ = [
     "mtu_of",
     "tunnel_ip_v6",
 ]
-
-ENTRY_PORT = 443
-"""awg0 binds one port, and so does REALITY, UDP and TCP (fleet-model.md 7)."""
 
 CLIENT_MTU = 1420
 """accounts-profiles.md 4.2."""
@@ -155,10 +151,9 @@ def _node(node: Node, peers: Sequence[Peer], grant: Grant, offer: Offer) -> dict
 def _params(node: Node, peer: Peer, grant: Grant, offer: Offer) -> dict[str, Any]:
     address = f"{grant.credential.address}/32"
     rotation = offer.rotation
+    low, high = entry_ports(node) if peer.protocol is Protocol.AMNEZIAWG else (ENTRY_PORT, ENTRY_PORT)
     common = {
-        "endpoints": [
-            {"ip": ip, "port_min": ENTRY_PORT, "port_max": ENTRY_PORT} for ip in entry_points(node, grant.profile)
-        ],
+        "endpoints": [{"ip": ip, "port_min": low, "port_max": high} for ip in entry_points(node, grant.profile)],
         "rotation": {
             "enabled": rotation.enabled,
             "interval_seconds": rotation.interval_seconds,

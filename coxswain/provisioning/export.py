@@ -10,9 +10,9 @@ from coxswain.accounts.container import write_plain
 from coxswain.errors import Conflict
 from coxswain.messages.accounts import Exported, ExportFormat
 from coxswain.model import Device, Node, Peer, Protocol
-from coxswain.provisioning.document import ENTRY_PORT, OBFUSCATION_NUMBERS, Grant, address_v6, document, mtu_of
+from coxswain.provisioning.document import OBFUSCATION_NUMBERS, Grant, address_v6, document, mtu_of
 from coxswain.provisioning.offer import Offer, decoy
-from coxswain.provisioning.readiness import entry_points
+from coxswain.provisioning.readiness import ENTRY_PORT, entry_points
 
 __all__ = ["Grant", "conf", "export", "file_name"]
 

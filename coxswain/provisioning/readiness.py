@@ -5,7 +5,10 @@ from __future__ import annotations
 from coxswain.model import Node, Obfuscation, Profile, Protocol
 from coxswain.provisioning.offer import Offer
 
-__all__ = ["endpoints", "entry_points", "is_ready", "offered", "why_not"]
+__all__ = ["ENTRY_PORT", "endpoints", "entry_points", "entry_ports", "is_ready", "offered", "why_not"]
+
+ENTRY_PORT = 443
+"""awg0 binds one port, and so does REALITY, UDP and TCP (fleet-model.md 7)."""
 
 
 def endpoints(node: Node) -> tuple[str, ...]:
@@ -18,6 +21,17 @@ def entry_points(node: Node, profile: Profile | None) -> tuple[str, ...]:
     pool = endpoints(node)
     wanted = () if profile is None else profile.entry_ips
     return tuple(ip for ip in pool if ip in wanted) or pool
+
+
+def entry_ports(node: Node) -> tuple[int, int]:
+    """The least and the greatest UDP port at which clients may dial its AmneziaWG, and choose any between: those that were asked
+    for, if its agent says that exactly these are in force. So a range that comes is not used before it is there, and one that
+    goes is used no more.
+    """
+    if not node.endpoint_ports or node.endpoint_ports != node.mapped_ports:
+        return ENTRY_PORT, ENTRY_PORT
+    low, _, high = node.endpoint_ports.partition("-")
+    return int(low), int(high)
 
 
 def offered(protocol: Protocol, offer: Offer) -> bool:

@@ -19,6 +19,7 @@ from coxswain.errors import InvalidInput, NodeMisbehaved
 from coxswain.messages.sessions import EventKind, NodeEvent, PeerCounters
 from coxswain.model import Obfuscation, Peer, Protocol
 from coxswain.netpolicy import Policy
+from coxswain.ports import PortRange
 from coxswain.reconcile.types import Desired, Observed, ObservedPeer, ServiceHealth, XrayInbound
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
@@ -100,9 +101,12 @@ def policy_request(policy: Policy) -> pb.NetworkConfig:
         )
         for transit in policy.transits
     ]
-    return pb.NetworkConfig(
+    config = pb.NetworkConfig(
         forwarding=policy.forwarding, masquerade=policy.masquerade, isolation=policy.isolation, transits=transits
     )
+    if policy.ports is not None:
+        config.endpoint_port_min, config.endpoint_port_max = policy.ports.low, policy.ports.high
+    return config
 
 
 def link_config(link: InnerLink) -> pb.InnerLinkConfig:
@@ -189,7 +193,16 @@ def observed(
         clock_skew_s=None if rows is None else rows.node_now - rows.received_at,
         asked_at=asked_at,
         tunnel_ipv6=status.tunnel_ipv6,
+        mapped_ports=_mapped(status.endpoint_port_min, status.endpoint_port_max),
     )
+
+
+def _mapped(low: int, high: int) -> str:
+    if not low and not high:
+        return ""
+    if not 1 <= low <= high <= 65_535:
+        raise NodeMisbehaved(f"GetStatus: endpoint_port_min {low} and endpoint_port_max {high} are no range of ports")
+    return str(PortRange(low, high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from coxswain.cascade.types import NodeCascade
 from coxswain.errors import InvalidInput
 from coxswain.model import NetworkPolicy, Node, Peer, Protocol
 from coxswain.netpolicy import Transit
+from coxswain.ports import PortRange
 from coxswain.reality import Reality
 from coxswain.reconcile.codec import normal_ips, psk_digest
 from coxswain.reconcile.types import Desired, Finding, XrayInbound
@@ -116,6 +117,7 @@ def desired(
         addresses=addresses,
         marks=marks,
         psk_digests=psk_digests,
+        ports=PortRange.parse("endpoint_ports", node.endpoint_ports),
     )
     return state, tuple(findings)
 
@@ -255,8 +257,8 @@ def _inbound(reality: Reality, kept: list[_Row]) -> XrayInbound:
 
 
 @lru_cache(maxsize=4096)
-def policy_fingerprint(policy: NetworkPolicy, transits: tuple[Transit, ...] = ()) -> str:
-    """Names a policy by its content, with the transits that go with it. Asked for at each look at each node."""
+def policy_fingerprint(policy: NetworkPolicy, transits: tuple[Transit, ...] = (), ports: PortRange | None = None) -> str:
+    """Names a policy by its content, with the transits and ports that go with it. Asked for at each look at each node."""
     content: dict[str, object] = {
         "forwarding": policy.forwarding or bool(transits),
         "masquerade": policy.masquerade,
@@ -264,6 +266,8 @@ def policy_fingerprint(policy: NetworkPolicy, transits: tuple[Transit, ...] = ()
     }
     if transits:
         content["transits"] = [[t.device_cidr, t.inner_interface, t.mark, t.table] for t in transits]
+    if ports is not None:
+        content["endpoint_ports"] = str(ports)
     return _digest(content)
 
 

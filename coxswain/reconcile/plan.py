@@ -64,8 +64,12 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
         steps.append(push)
     if memory.policy_suspect:
         steps.append(SetPolicy(Reason.POLICY_SUSPECT))
-    elif memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits):
+    elif memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits, desired.ports):
         steps.append(SetPolicy(Reason.POLICY_CHANGED))
+    elif observed.mapped_ports and observed.mapped_ports != str(desired.ports or ""):
+        steps.append(SetPolicy(Reason.PORTS_DIFFER))  # of a restored database, or by another controller
+    elif desired.ports is not None and observed.mapped_ports == "":
+        findings.append(Finding(f"the agent does not map ports {desired.ports}: clients are told of port 443 alone"))
     if xray is not None:
         steps.append(xray)
     steps += unused_links(desired, memory)

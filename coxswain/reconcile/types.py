@@ -11,6 +11,7 @@ from coxswain.cascade.types import InnerLink
 from coxswain.messages.sessions import PeerCounters
 from coxswain.model import NetworkPolicy, Obfuscation, Peer, Protocol
 from coxswain.netpolicy import Policy, Transit
+from coxswain.ports import PortRange
 from coxswain.reality import Reality
 
 __all__ = [
@@ -53,6 +54,7 @@ class Desired:
     Attributes:
         peers: in push order and of valid form; edge peers, which have no device, come last (node-contract.md 11.4, rule 4).
         policy: what the operator set; ``network`` is what goes to the node.
+        ports: UDP ports that are to lead to the clients' interface besides its own.
         transits, links: of the paths that lead over the node.
         xray: None: this controller does not use XRay.
         cascade: names what the paths make of the node by its content; empty: nothing.
@@ -72,6 +74,7 @@ class Desired:
     addresses: tuple[frozenset[str], ...] = field(default=(), compare=False, repr=False)
     marks: tuple[int, ...] = field(default=(), compare=False, repr=False)
     psk_digests: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    ports: PortRange | None = None
 
     @property
     def content(self) -> str:
@@ -80,9 +83,10 @@ class Desired:
 
     @property
     def network(self) -> Policy:
-        """The policy with its transits, which need forwarding (fleet-model.md 6.6)."""
+        """The policy with its transits, which need forwarding (fleet-model.md 6.6), and its ports, which do not."""
         policy = self.policy
-        return Policy(policy.forwarding or bool(self.transits), policy.masquerade, policy.isolation, self.transits)
+        forwarding = policy.forwarding or bool(self.transits)
+        return Policy(forwarding, policy.masquerade, policy.isolation, self.transits, self.ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class ObservedPeer:
 class Observed:
     """What a node is. ``peers`` None: not asked this time. ``clock_skew_s``: how far its clock is ahead of ours; 0 also when
     the difference is small, None: unknown. ``asked_at``: when, monotonic seconds and epoch seconds; None: unknown.
+    ``mapped_ports``: as ``Node`` has it; None: not asked since the policy was set.
     """
 
     agent_version: str
@@ -127,6 +132,7 @@ class Observed:
     clock_skew_s: float | None = None
     asked_at: tuple[float, float] | None = None
     tunnel_ipv6: bool = False
+    mapped_ports: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +188,7 @@ class Reason(StrEnum):
     DATA_PLANE_DOWN = "the data plane is down"
     STALLED = "no peer shakes hands any more"
     POLICY_CHANGED = "the network policy was changed"
+    PORTS_DIFFER = "the node maps other ports than intended"
     POLICY_SUSPECT = "it is not certain that the network policy is in force"
     LINK_NEW = "a path leads over it"
     LINK_CHANGED = "its other end was changed"

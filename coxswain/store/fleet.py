@@ -47,7 +47,7 @@ _NODE_COLUMNS = (
     "id, name, region, control_addr, public_ip, endpoint_ips, status, enabled, agent_version, wg_public_key, "
     "wg_obfuscation, xray_public_key, forwarding, masquerade, isolation, policy_confirmed, config_revision, "
     "applied_revision, version, created_at, updated_at, links_confirmed, link_revision, xray_confirmed, agent_started_at, "
-    "server_id, applied_content, tunnel_ipv6"
+    "server_id, applied_content, tunnel_ipv6, endpoint_ports, mapped_ports"
 )
 
 
@@ -86,8 +86,8 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
     """
     policy = node.policy
     changed = tx.execute(
-        "UPDATE nodes SET name = ?, region = ?, control_addr = ?, public_ip = ?, endpoint_ips = ?, status = ?, enabled = ?, "
-        "forwarding = ?, masquerade = ?, isolation = ?, "
+        "UPDATE nodes SET name = ?, region = ?, control_addr = ?, public_ip = ?, endpoint_ips = ?, endpoint_ports = ?, "
+        "status = ?, enabled = ?, forwarding = ?, masquerade = ?, isolation = ?, "
         "config_revision = CASE WHEN config_revision > ? THEN config_revision ELSE ? END, "
         "version = version + 1, updated_at = ? WHERE id = ? AND version = ? RETURNING version, config_revision",
         (
@@ -96,6 +96,7 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
             node.control_addr,
             node.public_ip,
             json.dumps(node.endpoint_ips),
+            node.endpoint_ports,
             node.status.value,
             int(node.enabled),
             int(policy.forwarding),
@@ -154,7 +155,7 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
     tx.executemany(
         "UPDATE nodes SET status = ?, agent_version = ?, wg_public_key = ?, wg_obfuscation = ?, xray_public_key = ?, "
         "policy_confirmed = ?, links_confirmed = ?, xray_confirmed = ?, agent_started_at = ?, applied_revision = ?, "
-        "applied_content = ?, tunnel_ipv6 = ?, "
+        "applied_content = ?, tunnel_ipv6 = ?, mapped_ports = ?, "
         "updated_at = CASE WHEN status = ? THEN updated_at ELSE ? END "
         "WHERE id = ?",
         (
@@ -171,6 +172,7 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
                 node.applied_revision,
                 node.applied_content,
                 int(node.tunnel_ipv6),
+                node.mapped_ports,
                 node.status.value,
                 to_micros(now),
                 node.id,
@@ -260,6 +262,8 @@ def _node_values(node: Node) -> list[Value]:
         node.server_id,
         node.applied_content,
         int(node.tunnel_ipv6),
+        node.endpoint_ports,
+        node.mapped_ports,
     ]
 
 
@@ -292,4 +296,6 @@ def _node(row: Row, server_names: tuple[str, ...]) -> Node:
         server_id=row[25],
         applied_content=row[26],
         tunnel_ipv6=bool(row[27]),
+        endpoint_ports=row[28],
+        mapped_ports=row[29],
     )

@@ -1,7 +1,15 @@
 import pytest
 
 from coxswain.errors import InvalidInput
-from coxswain.inventory import check_endpoint_ips, check_name, check_policy, check_region, host_of, parse_control_addr
+from coxswain.inventory import (
+    check_endpoint_ips,
+    check_endpoint_ports,
+    check_name,
+    check_policy,
+    check_region,
+    host_of,
+    parse_control_addr,
+)
 from coxswain.model import NetworkPolicy
 
 
@@ -60,6 +68,43 @@ def test_endpoint_pool_is_cleaned() -> None:
     assert check_endpoint_ips((" 203.0.113.1", "", "203.0.113.1", "2001:DB8::1")) == ("203.0.113.1", "2001:db8::1")
     with pytest.raises(InvalidInput, match="endpoint_ips"):
         check_endpoint_ips(("host.example",))
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [("", ""), ("  ", ""), ("20000-29999", "20000-29999"), (" 01024 - 51819 ", "1024-51819"), ("5000-5000", "5000-5000")],
+)
+def test_a_range_of_ports(text: str, normal: str) -> None:
+    assert check_endpoint_ports(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("443", "20000-29999"),
+        ("a-b", "20000-29999"),
+        ("1-2-3", "20000-29999"),
+        ("-5-9", "20000-29999"),
+        ("\uff120000-29999", "20000-29999"),
+        ("2000,3000", "20000-29999"),
+        ("2000-3000\n", None),
+        ("3000-2000", "2000-3000 would do"),
+        ("443-2000", "1024-51819"),
+        ("0-0", "1024-51819"),
+        ("60000-70000", "1024-51819"),
+        ("50000-51820", "inner links"),
+        ("51820-51820", "inner links"),
+        ("52000-60000", "inner links"),
+        ("1024-65535", "inner links"),
+    ],
+)
+def test_a_range_that_not_all_of_can_work(text: str, says: str | None) -> None:
+    if says is None:
+        assert check_endpoint_ports(text) == "2000-3000"
+        return
+    with pytest.raises(InvalidInput, match="endpoint_ports: ") as refused:
+        check_endpoint_ports(text)
+    assert says in str(refused.value)
 
 
 def test_policy_needs_forwarding() -> None:

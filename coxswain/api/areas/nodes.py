@@ -29,6 +29,8 @@ _STORED = {
     "control_addr": TEXT,
     "public_ip": TEXT,
     "endpoint_ips": array(TEXT),
+    "endpoint_ports": TEXT,
+    "mapped_ports": TEXT,
     "server_id": TEXT,
     "ssh_host": TEXT,
     "agent_version": TEXT,
@@ -193,6 +195,7 @@ def _edit(call: Call) -> Any:
         body.get("region", str),
         body.get("control_addr", str),
         body.texts("endpoint_ips"),
+        body.get("endpoint_ports", str),
         # If the node has changed since it was read here, the version is stale and nothing of this counts.
         policy_change(body, present),
     )
@@ -284,7 +287,8 @@ ROUTES = (
         returns=NODE, target="node", also=(404, 409),
         body=obj(
             {"version": INT},
-            {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT)} | _POLICY_KEYS,
+            {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT), "endpoint_ports": TEXT}
+            | _POLICY_KEYS,
         ),
     ),
     Route(

@@ -25,7 +25,8 @@ _TRANSIT = obj({"device_cidr": TEXT, "inner_interface": TEXT, "mark": INT, "tabl
 def _preview(call: Call) -> Any:
     body = call.body
     given = {name: body.get(name, bool) for name in ("forwarding", "masquerade", "isolation")}
-    found = Policy(*map(bool, given.values()), transits=_transits(body))
+    forwarding, masquerade, isolation = map(bool, given.values())
+    found = Policy(forwarding, masquerade, isolation, _transits(body))
     node = body.get("node", str)
     if node is not None:
         intent: fleet.Intent = call.ask("fleet", fleet.GetIntent(call.node(node).id))

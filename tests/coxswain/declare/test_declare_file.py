@@ -20,6 +20,7 @@ nodes:
   - name: ams-1
     control_addr: 203.0.113.7
     endpoint_ips: ["203.0.113.7", "203.0.113.7"]
+    endpoint_ports: 20000 - 29999
     policy: {isolation: true}
   - {name: fra-1, server: host-1}
 paths:
@@ -42,6 +43,7 @@ def test_everything_that_a_file_can_say() -> None:
     found = {(i.kind, i.key): i for i in items}
     node = found["node", ("ams-1",)]
     assert (node.fields["control_addr"], node.fields["endpoint_ips"]) == ("203.0.113.7:8444", ["203.0.113.7"])
+    assert node.fields["endpoint_ports"] == "20000-29999"
     assert (node.fields["isolation"], "forwarding" in node.fields, node.where) == (True, False, "fleet.yaml:5")
     assert found["path", ("over",)].fields["color"] == "#aabbcc"
     assert found["user", ("ann@example.org",)].fields == {"name": "Ann", "email": "ann@example.org"}
@@ -75,6 +77,8 @@ def test_what_a_file_does_not_speak_of() -> None:
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h, policy: {forwarding: off}}\n", "policy.masquerade: needs forw"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h, endpoint_ips: [x]}\n", "fleet.yaml:3: nodes[0].endpoint_ips: endp"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h, endpoint_ips: [[1]]}\n", "endpoint_ips: a list of texts is needed"),
+        ("fleet: 1\nnodes:\n- {name: a, control_addr: h, endpoint_ports: 443}\n", "endpoint_ports: text is needed"),
+        ("fleet: 1\nnodes:\n- {name: a, control_addr: h, endpoint_ports: 9-1}\n", "nodes[0].endpoint_ports: endpoint_p"),
         ("fleet: 1\nnodes:\n- &x {name: a, control_addr: h}\n", "fleet.yaml:3: anchors and aliases are not taken"),
         ("fleet: 1\nnodes: [\n", "fleet.yaml:3:"),
         ("fleet: 1\nnodes:\n\t- x\n", "fleet.yaml:3:"),

@@ -57,6 +57,7 @@ def _node(draw: st.DrawFn, name: str) -> dict[str, Any]:
         "region": draw(st.sampled_from(["", "nl", "de"])),
         "public_ip": draw(st.just("") | _IP),
         "endpoint_ips": draw(st.lists(_IP, max_size=3, unique=True)),
+        "endpoint_ports": draw(st.sampled_from(["", "20000-29999", "1024-51819"])),
         "enabled": draw(st.booleans()),
         "policy": policy,
     }

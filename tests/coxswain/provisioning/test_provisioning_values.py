@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coxswain.cascade.resources import endpoint
 from coxswain.errors import Conflict, InvalidInput, KeyUnavailable
 from coxswain.keyring import Keyring, KeySource
 from coxswain.messages.accounts import ExportFormat
 from coxswain.model import Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
 from coxswain.provisioning import checks, keys
 from coxswain.provisioning.document import Grant, client_mtu, document
-from coxswain.provisioning.export import export
+from coxswain.provisioning.export import conf, export
 from coxswain.provisioning.offer import Offer, Rotation, decoy
 from coxswain.provisioning.readiness import entry_points, why_not
 
@@ -197,6 +198,30 @@ def test_amneziawg_comes_first_however_the_peers_lie_in_the_store() -> None:
     found = document(DEVICE, [grant(Protocol.XRAY_REALITY, Protocol.AMNEZIAWG, profile=profile)], Offer.of(SETTINGS), 0.0)
     types = [protocol["type"] for protocol in found["profiles"][0]["nodes"][0]["protocols"]]
     assert types == ["amneziawg", "xray-reality"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "mapped", "ports"),
+    [
+        ("20000-29999", "20000-29999", (20000, 29999)),
+        ("20000-29999", "", (443, 443)),
+        ("", "20000-29999", (443, 443)),
+        ("20000-29999", "20000-29998", (443, 443)),
+    ],
+)
+def test_a_range_of_ports_is_told_where_it_is_wanted_and_in_force(wanted: str, mapped: str, ports: tuple[int, int]) -> None:
+    """Any of it may be dialled, so all of it has to work; XRay, a conf and what other nodes dial have no range."""
+    node = dataclasses.replace(NODE, endpoint_ports=wanted, mapped_ports=mapped)
+    given = grant(Protocol.AMNEZIAWG, Protocol.XRAY_REALITY)
+    given = dataclasses.replace(given, peers=[(node, peer) for _, peer in given.peers])
+    found = document(DEVICE, [given], Offer.of(SETTINGS), 1.0)
+    awg, xray = [
+        {(point["port_min"], point["port_max"]) for point in profile["nodes"][0]["protocols"][0]["params"]["endpoints"]}
+        for profile in found["profiles"]
+    ]
+    assert (awg, xray) == ({ports}, {(443, 443)})
+    assert "Endpoint = 203.0.113.8:443\n" in conf(given, node, given.peers[0][1])
+    assert endpoint(node) == "203.0.113.8:443"
 
 
 def _leaves(value: Any) -> list[Any]:

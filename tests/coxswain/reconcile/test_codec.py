@@ -12,6 +12,7 @@ from coxswain.errors import NodeMisbehaved
 from coxswain.messages.sessions import EventKind, NodeEvent
 from coxswain.model import Obfuscation, Peer, Protocol
 from coxswain.netpolicy import Policy, Transit
+from coxswain.ports import PortRange
 from coxswain.reconcile import codec
 from coxswain.reconcile.plan import plan, remember
 from coxswain.reconcile.types import LinkMemory, SetPolicy
@@ -69,6 +70,16 @@ def test_a_policy_goes_as_it_is() -> None:
     assert (route.device_cidr, route.inner_interface, route.mark, route.table) == ("10.7.0.2/32", "awg1", 7100, 7100)
 
 
+def test_ports_go_with_the_policy_in_fields_that_existing_agents_pass_over() -> None:
+    plain = codec.policy_request(Policy(True, True))
+    more = codec.policy_request(Policy(True, True, ports=PortRange(20000, 29999)))
+    assert (more.endpoint_port_min, more.endpoint_port_max) == (20000, 29999)
+    assert more.SerializeToString().startswith(plain.SerializeToString())
+    assert (plain.endpoint_port_min, plain.endpoint_port_max) == (0, 0)
+    fields = pb.NetworkConfig.DESCRIPTOR.fields_by_name
+    assert all(fields[name].number > 1_000 for name in ("endpoint_port_min", "endpoint_port_max"))
+
+
 def test_what_was_pushed_and_read_back_is_in_sync() -> None:
     desired = wanted(peer(1), peer(2, ips=("10.7.0.9", "fd00::9"), psk=key("psk")))
     pushed = pb.AmneziaWGConfig.FromString(codec.push_request(desired).config).peers
@@ -96,9 +107,19 @@ def test_a_status_is_read() -> None:
 
 def test_an_agent_that_says_more_is_understood_by_one_who_knows_less() -> None:
     """The field is ours. Existing controllers read the rest; what they do not know stays out of their way."""
-    plain, more = status(), status(tunnel_ipv6=True)
+    plain, more = status(), status(tunnel_ipv6=True, endpoint_port_min=20000, endpoint_port_max=29999)
     assert more.SerializeToString().startswith(plain.SerializeToString())
-    assert pb.GetStatusResponse.DESCRIPTOR.fields_by_name["tunnel_ipv6"].number > 1_000
+    fields = pb.GetStatusResponse.DESCRIPTOR.fields_by_name
+    assert all(fields[name].number > 1_000 for name in ("tunnel_ipv6", "endpoint_port_min", "endpoint_port_max"))
+
+
+def test_the_ports_that_a_node_maps_are_read() -> None:
+    assert codec.observed(status(), None, NOW).mapped_ports == "", "existing agents say nothing of it"
+    said = status(endpoint_port_min=20000, endpoint_port_max=20000)
+    assert codec.observed(said, None, NOW).mapped_ports == "20000-20000"
+    for low, high in ((0, 5), (5, 0), (6, 5), (1, 65_536), (2**32 - 1, 2**32 - 1)):
+        with pytest.raises(NodeMisbehaved, match="endpoint_port"):
+            codec.observed(status(endpoint_port_min=low, endpoint_port_max=high), None, NOW)
 
 
 @pytest.mark.parametrize(

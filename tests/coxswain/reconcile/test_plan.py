@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coxswain.model import NetworkPolicy, Node, Peer
+from coxswain.ports import PortRange
 from coxswain.reconcile.codec import psk_digest
 from coxswain.reconcile.desired import desired, policy_fingerprint
 from coxswain.reconcile.plan import STALL_COOLDOWN_S, describe, plan, remember
@@ -17,6 +18,7 @@ from coxswain.reconcile.types import Desired, LinkMemory, Observed, Plan, PushPe
 from tests.coxswain.reconcile.samples import AWG, confirmed, key, peer, seen, service, shown, wanted
 
 ONE, TWO = peer(1), peer(2)
+POLICY = NetworkPolicy()
 NOW = 10_000.0
 BUSY = service(2, 2, 3)
 
@@ -171,6 +173,37 @@ def test_a_policy_that_was_never_confirmed_comes_after_the_push() -> None:
 def test_a_changed_policy_is_set_without_a_push() -> None:
     state = wanted(ONE, policy=NetworkPolicy(isolation=True))
     assert made(state, seen(ONE)).steps == (SetPolicy(Reason.POLICY_CHANGED),)
+
+
+PORTS = PortRange(20000, 29999)
+
+
+def test_a_range_of_ports_is_part_of_the_policy_and_of_no_other() -> None:
+    """So the first look of a new release at a node without one finds nothing to do."""
+    assert policy_fingerprint(POLICY, (), None) == "a335b168a411480ae8827a3136dc7ce7"  # as stored before there were ranges
+    assert len({policy_fingerprint(POLICY, (), p) for p in (None, PORTS, PortRange(20000, 29998))}) == 3
+    state = dataclasses.replace(wanted(ONE), ports=PORTS)
+    assert made(state, seen(ONE)).steps == (SetPolicy(Reason.POLICY_CHANGED),)
+    assert state.network.ports == PORTS
+    assert state.content == wanted(ONE).content, "peers are not another because of it"
+
+
+def test_what_the_node_says_that_it_maps_counts() -> None:
+    state = dataclasses.replace(wanted(ONE), ports=PORTS)
+    known = LinkMemory(policy_fingerprint(POLICY, (), PORTS))
+
+    def plan_for(said: str | None, state: Desired = state, memory: LinkMemory = known) -> Plan:
+        return made(state, dataclasses.replace(seen(ONE), mapped_ports=said), memory)
+
+    assert plan_for("20000-29999") == Plan((), ())
+    assert plan_for(None) == Plan((), ()), "it was set just now, and nobody has looked yet"
+    assert plan_for("20000-20001").steps == (SetPolicy(Reason.PORTS_DIFFER),)
+    (finding,) = plan_for("").findings
+    assert (plan_for("").steps, finding.degraded) == ((), False), "an existing agent serves at 443, and is left alone"
+    assert "does not map ports 20000-29999" in finding.text
+    # Of a database that was restored: nobody here knows of a range that the node still maps.
+    assert plan_for("20000-29999", wanted(ONE), confirmed()).steps == (SetPolicy(Reason.PORTS_DIFFER),)
+    assert plan_for("", wanted(ONE), confirmed()) == Plan((), ())
 
 
 def test_a_policy_that_failed_half_way_is_set_again_although_it_is_the_confirmed_one() -> None:

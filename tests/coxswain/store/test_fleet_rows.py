@@ -18,6 +18,8 @@ FULL = Node(
     control_addr="192.0.2.1:8444",
     public_ip="192.0.2.1",
     endpoint_ips=("192.0.2.1", "2001:db8::1"),
+    endpoint_ports="20000-29999",
+    mapped_ports="20000-20001",
     status=NodeStatus.ACTIVE,
     enabled=False,
     agent_version="1.2.3",
@@ -113,13 +115,19 @@ def test_server_names_are_those_of_valid_certificates_newest_first(fleet_store):
 
 def test_an_update_writes_intent_and_nothing_that_a_node_reports(fleet_store):
     wanted = dataclasses.replace(
-        FULL, name="gamma", region="", enabled=True, policy=NetworkPolicy(), agent_version="forged", applied_revision=99
-    )
+        FULL, name="gamma", region="", enabled=True, policy=NetworkPolicy(), endpoint_ports="5000-5001",
+        agent_version="forged", applied_revision=99, mapped_ports="5000-5001",
+    )  # fmt: skip
     with fleet_store.write() as tx:
         returned = fleet.update_node(tx, wanted, expected_version=3, now=NOW + 5)
     stored = get(fleet_store)
     assert (stored.name, stored.region, stored.enabled, stored.policy) == ("gamma", "", True, NetworkPolicy())
     assert (stored.agent_version, stored.applied_revision) == ("1.2.3", 11)
+    assert (stored.endpoint_ports, stored.mapped_ports) == ("5000-5001", "20000-20001")
+    with fleet_store.write() as tx:
+        fleet.record_observed(tx, [dataclasses.replace(FULL, endpoint_ports="forged", mapped_ports="")], now=NOW + 6)
+    stored = get(fleet_store)
+    assert (stored.endpoint_ports, stored.mapped_ports) == ("5000-5001", "")
     assert (returned.version, returned.updated_at) == (stored.version, stored.updated_at) == (4, NOW + 5)
 
 

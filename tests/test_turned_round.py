@@ -169,7 +169,14 @@ SHOWN = {
         test_what_has_no_effect_is_accepted_and_said_wherever_it_is_set
         test_a_wrong_value_is_named_with_what_would_do
         test_links_to_fallbacks_stand_ready_and_the_operator_may_use_them
-        test_how_a_link_is_shows_at_both_of_its_ends""",
+        test_how_a_link_is_shows_at_both_of_its_ends
+        test_every_port_of_the_range_leads_to_the_tunnel_and_none_beside_it
+        test_a_session_goes_on_when_its_client_changes_ports
+        test_it_needs_no_forwarding_and_outlives_the_agent
+        test_a_range_that_is_cleared_or_moved_is_gone
+        test_a_range_is_told_when_the_agent_has_it_and_no_longer_than_it_is_wanted
+        test_an_existing_agent_stays_at_443_and_it_is_said
+        test_what_a_device_is_told_leads_into_its_tunnel""",
     "E34": """
         test_many_at_once_until_no_address_is_left
         test_one_address_is_one_credential""",
@@ -462,9 +469,8 @@ PARTLY = {
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
-    "E33": "nodes listen on UDP 443 and no call maps other ports: a range of ports has no effect and says so, as has a "
-    "reserve of nodes beyond fallbacks; decoys do not rotate: each is in every client's bundle, and another drops all of a "
-    "node's sessions",
+    "E33": "a reserve of nodes beyond fallbacks has no effect, and says so; decoys do not rotate: each is in every client's "
+    "bundle, and another drops all of a node's sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
     "M31": "one role of admins; no WebAuthn",

@@ -33,8 +33,8 @@ One YAML file, `cox.yaml` in the working directory unless `--config` or `COX_CON
 IDLE = """
 ## Accepted, without effect
 
-Files of the existing controller hold these keys, so they are accepted and checked. Nothing ever acted on them, and nothing
-could; `cox config check` and the log say so of each that is set.
+Files of the existing controller hold these keys, so they are accepted and checked. Nothing ever acted on them; `cox
+config check` and the log say so of each that is set.
 """
 
 

@@ -24,9 +24,9 @@ def entry_points(node: Node, profile: Profile | None) -> tuple[str, ...]:
 
 
 def entry_ports(node: Node) -> tuple[int, int]:
-    """The least and the greatest UDP port at which clients may dial its AmneziaWG, and choose any between: those that were asked
-    for, if its agent says that exactly these are in force. So a range that comes is not used before it is there, and one that
-    goes is used no more.
+    """The least and the greatest UDP port at which clients may dial its AmneziaWG, of which they choose any: those that were
+    asked for, if its agent says that exactly these are in force. So a range that comes is not used before it is there, and
+    one that goes is used no more.
     """
     if not node.endpoint_ports or node.endpoint_ports != node.mapped_ports:
         return ENTRY_PORT, ENTRY_PORT

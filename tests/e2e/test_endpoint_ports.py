@@ -18,6 +18,7 @@ from coxswain.cli.client import RemoteError
 from coxswain.cli.main import cli
 from coxswain.messages.audit import Caller
 from coxswain.messages.fleet import DrainNode
+from coxswain.store.fleet import list_nodes
 from tests.fleet import LiveFleet, live_fleet
 from tests.support import eventually
 
@@ -32,6 +33,12 @@ def prepared(fleet: LiveFleet) -> LiveFleet:
         body = {"version": fleet.controller.node(f"n{index}")["version"], "endpoint_ips": [f"198.51.100.{index + 1}"]}
         fleet.controller.client.call("PATCH", f"/api/nodes/n{index}", body)
     fleet.controller.all_in_sync(NODES)
+
+    def written() -> bool:
+        with fleet.controller.store.read() as tx:
+            return all(node.wg_public_key for node in list_nodes(tx, now=0.0))
+
+    eventually(written)  # what nodes first reported makes devices' documents another
     return fleet
 
 

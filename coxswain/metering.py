@@ -8,11 +8,11 @@ never a 0. Used by ``actors.meter``; knows nothing of where its figures come fro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coxswain.errors import InvalidInput
 
-__all__ = ["FLEET", "STEPS", "STEP_S", "Cell", "Meter", "Moved", "Point", "Pulse", "point", "spread", "window"]
+__all__ = ["FLEET", "STEPS", "STEP_S", "Cell", "Meter", "Moved", "Point", "Pulse", "Uptime", "point", "spread", "window"]
 
 STEP_S = 300
 """Seconds of the finest stretch that is kept."""
@@ -37,12 +37,39 @@ Moved = Mapping[tuple[str, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
+class Uptime:
+    """For how long a link was up, kept at each of its changes, so that no outage is too short to be counted.
+
+    Attributes:
+        began: when it was first heard of; who forgets it and begins anew has another one (epoch seconds).
+        up: how it is since ``since``.
+        up_s: for how long it was up before ``since``.
+    """
+
+    began: float
+    up: bool
+    since: float
+    up_s: float = 0.0
+
+    def total(self, at: float) -> float:
+        """Seconds from ``began`` to ``at``, which is after ``since``."""
+        return self.up_s + (max(0.0, at - self.since) if self.up else 0.0)
+
+    def changed(self, at: float, *, up: bool) -> Uptime:
+        """With what was heard of it at ``at``."""
+        return self if up is self.up else replace(self, up=up, since=max(at, self.since), up_s=self.total(at))
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
-    """How a node's link is now. ``since``: when that began; ``counted_at``: when counters were last read (epoch seconds)."""
+    """How a node's link is now. ``since``: when that began; ``counted_at``: when counters were last read (epoch seconds).
+    ``uptime``: of its changes before that, where somebody keeps it.
+    """
 
     up: bool
     since: float
     counted_at: float
+    uptime: Uptime | None = None
 
 
 @dataclass(slots=True)
@@ -190,10 +217,7 @@ class Meter:
 
     def _note_link(self, parts: list[tuple[int, float]], node_id: str, pulse: Pulse, before: float, now: float) -> None:
         elapsed = now - before
-        was = self._up.get(node_id)
-        # It changed in between at most once, as far as can be seen; when, is known.
-        changed = min(now, max(before, pulse.since)) if was is None or was.up != pulse.up else before
-        up = now - changed if pulse.up else changed - before
+        up = _up_between(self._up.get(node_id), pulse, before, now)
         for owner in (node_id, FLEET):
             self._note(parts, owner, watched_s=elapsed, up_s=up)
 
@@ -236,3 +260,13 @@ class Meter:
     def _forget(self, node_id: str) -> None:
         self._counted.pop(node_id, None)
         self._gained.pop(node_id, None)
+
+
+def _up_between(was: Pulse | None, pulse: Pulse, before: float, now: float) -> float:
+    """For how many seconds of those between two looks a link was up. Outages shorter than that, and several, count."""
+    past = was.uptime if was is not None else None
+    if past is not None and pulse.uptime is not None and past.began == pulse.uptime.began:
+        return min(now - before, max(0.0, pulse.uptime.total(now) - past.total(before)))
+    # It changed in between at most once, as far as can be seen; when, is known.
+    changed = min(now, max(before, pulse.since)) if was is None or was.up != pulse.up else before
+    return now - changed if pulse.up else changed - before

@@ -11,7 +11,7 @@ from coxswain.metering import Pulse
 from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.store import fleet as rows
 
-__all__ = ["CHANGES", "QUESTIONS", "view_of"]
+__all__ = ["CHANGES", "QUESTIONS", "is_up", "view_of"]
 
 
 def _get(fleet: FleetState, message: m.GetNode) -> m.NodeView:
@@ -51,7 +51,7 @@ def view_of(fleet: FleetState, node: Node) -> m.NodeView:
         link_state=report.link_state,
         link_reason=report.reason,
         since=fleet.since.get(node.id, 0.0),
-        last_seen=seen.at if report.link_state in (LinkState.LIVE, LinkState.DEGRADED) else 0.0,
+        last_seen=seen.at if is_up(report.link_state) else 0.0,
         uptime_s=seen.uptime_s,
         peers_configured=report.peers_configured or 0,
         peers_online=seen.peers_online,
@@ -73,9 +73,14 @@ def _pulses(fleet: FleetState, _message: m.GetPulses) -> dict[str, Pulse]:
     for node in fleet.nodes.values():
         report = fleet.views.get(node.id)
         if node.enabled and report is not None:
-            up = report.link_state in (LinkState.LIVE, LinkState.DEGRADED)
-            found[node.id] = Pulse(up, fleet.since.get(node.id, 0.0), _seen(fleet, report).at)
+            since, uptime = fleet.since.get(node.id, 0.0), fleet.uptimes.get(node.id)
+            found[node.id] = Pulse(is_up(report.link_state), since, _seen(fleet, report).at, uptime)
     return found
+
+
+def is_up(state: LinkState) -> bool:
+    """Whether the node is served through its link in that state."""
+    return state in (LinkState.LIVE, LinkState.DEGRADED)
 
 
 def _whereabouts(fleet: FleetState, _message: m.GetWhereabouts) -> list[m.Whereabouts]:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from actors.fleet.health import note
-from actors.fleet.questions import view_of
+from actors.fleet.questions import is_up, view_of
 from actors.fleet.refreshing import refresh
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.waiting import applied
@@ -15,6 +15,7 @@ from coxswain.messages import fleet as m
 from coxswain.messages.alerts import NodeSeen
 from coxswain.messages.hub import Publish
 from coxswain.messages.sessions import ForgetPeers
+from coxswain.metering import Uptime
 from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.provisioning.readiness import entry_ports
 from coxswain.store import Durability
@@ -36,6 +37,9 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
         return  # of a link that was fenced off
     if before is None or before.link_state != report.link_state:
         fleet.since[node.id] = report.at
+        up = is_up(report.link_state)
+        known = fleet.uptimes.get(node.id) or Uptime(report.at, up, report.at)
+        fleet.uptimes[node.id] = known.changed(report.at, up=up)
     fleet.views[node.id] = carried_on(before, report)
     note(fleet, report)
     take_over(fleet, node, report)

@@ -23,6 +23,7 @@ from coxswain.messages.links import IntentChanged, NodeSetChanged
 from coxswain.messages.paths import Rewire
 from coxswain.messages.servers import AddressesChanged
 from coxswain.messages.sessions import ForgetPeers
+from coxswain.metering import Uptime
 from coxswain.model import Node
 from coxswain.provisioning.offer import Settings
 from coxswain.reality import reality_of
@@ -41,6 +42,7 @@ class FleetState:
         views: what each node's link last reported.
         sightings: what its links note at each look, without a word.
         since: when each link entered the state that it is in.
+        uptimes: for how long each was up, for ``meter``.
         unwritten: nodes whose reports are not written yet; an ordered set.
         keys_changed: a node reported another key since the last flush.
         serves_anew: nodes that reported another key or obfuscation since then, so that what devices know of them is old.
@@ -69,6 +71,7 @@ class FleetState:
         self.views: dict[str, m.LinkReport] = {}
         self.sightings: MutableMapping[str, m.Sighting] = {}
         self.since: dict[str, float] = {}
+        self.uptimes: dict[str, Uptime] = {}
         self.unwritten: dict[str, None] = {}
         self.keys_changed = False
         self.serves_anew: dict[str, None] = {}

@@ -23,6 +23,7 @@ def counted_at(noted: Sighting | None, **changes: Any) -> float:
         nodes={"nod_a": SimpleNamespace(id="nod_a", enabled=True)},
         views={"nod_a": LinkReport(**fields)},
         since={},
+        uptimes={},
         sightings={} if noted is None else {"nod_a": noted},
     )
     counted: float = QUESTIONS[GetPulses](fleet, GetPulses())["nod_a"].counted_at  # type: ignore[arg-type]

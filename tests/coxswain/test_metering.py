@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coxswain.errors import InvalidInput
-from coxswain.metering import FLEET, STEP_S, Cell, Meter, Point, Pulse, point, spread, window
+from coxswain.metering import FLEET, STEP_S, Cell, Meter, Point, Pulse, Uptime, point, spread, window
 
 T = 6_000_000 * STEP_S
 DAY = T // 86_400
@@ -98,6 +98,57 @@ def test_a_change_between_two_looks_counts_from_when_it_was() -> None:
     meter.look(T + 40, {"n": Pulse(True, T + 38, T + 38)}, {}, {})
     whole = total(meter.take(), "n")
     assert (whole.watched_s, whole.up_s) == (40, 5 + 2)
+
+
+def up_of(changes: list[tuple[float, bool]], looks_at: list[float], forgotten_at: float = 0.0) -> tuple[float, float]:
+    """What is made of a link that changes then, and is looked at then: seconds watched, and up."""
+    meter, uptime, told = Meter(), None, iter([*changes, (float("inf"), True)])
+    at, up = next(told)
+    for now in looks_at:
+        while at <= now:
+            if uptime is not None and at >= forgotten_at > uptime.began:
+                uptime = None  # who kept it was restarted
+            uptime = (uptime or Uptime(at, up, at)).changed(at, up=up)
+            at, up = next(told)
+        assert uptime is not None
+        meter.look(now, {"n": Pulse(uptime.up, uptime.since, now, uptime)}, {}, {})
+    whole = total(meter.take(), "n")
+    return whole.watched_s, whole.up_s
+
+
+def test_an_outage_that_is_shorter_than_two_looks_is_counted() -> None:
+    assert up_of([(T - 50, True), (T + 3, False), (T + 7, True)], [T, T + 15, T + 30]) == (30, 26)
+    twice = [(T - 50, True), (T + 3, False), (T + 7, True), (T + 8, False), (T + 9, True)]
+    assert up_of(twice, [T, T + 15, T + 30]) == (30, 25)
+    short_life = [(T - 50, False), (T + 3, True), (T + 7, False)]
+    assert up_of(short_life, [T, T + 15, T + 30]) == (30, 4)
+
+
+def test_what_nobody_kept_is_as_the_looks_have_it() -> None:
+    """The fleet was restarted meanwhile: it knows how long the link is up now, and not what was before."""
+    assert up_of([(T - 50, True), (T + 3, True), (T + 20, True)], [T, T + 15, T + 30], forgotten_at=T + 2) == (30, 30)
+
+
+@given(
+    st.lists(st.floats(0.01, 40), min_size=1, max_size=60),
+    st.lists(st.floats(0.5, 20), min_size=2, max_size=40),
+    st.booleans(),
+)
+def test_a_link_was_up_for_as_long_as_it_was_however_the_looks_fall(
+    lasting: list[float], between: list[float], first: bool
+) -> None:
+    times = [T - 5.0]
+    for seconds in lasting:
+        times.append(times[-1] + seconds)
+    changes = [(at, first is (number % 2 == 0)) for number, at in enumerate(times)]
+    looks_at = [T]
+    for seconds in between:
+        looks_at.append(looks_at[-1] + seconds)
+    ends = [*(at for at, _ in changes[1:]), looks_at[-1]]
+    true = sum(max(0.0, min(end, looks_at[-1]) - max(at, T)) for (at, up), end in zip(changes, ends, strict=True) if up)
+    watched, up = up_of(changes, looks_at)
+    assert watched == pytest.approx(looks_at[-1] - T)
+    assert up == pytest.approx(true, abs=1e-3)
 
 
 def test_after_an_outage_what_was_moved_meanwhile_is_at_no_time() -> None:

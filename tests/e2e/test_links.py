@@ -15,6 +15,8 @@ from actors.certificate_authority import _CheckRenewal
 from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
 from coxswain.messages.ca import DescribeCa
+from coxswain.messages.fleet import GetPulses
+from coxswain.metering import Pulse
 from coxswain.pki import Role, create_authorities, issue_node_leaf
 from coxswain.wire.node_control import Deadlines
 from tests.fleet import LiveFleet, live_fleet, peers_body
@@ -482,3 +484,19 @@ def test_garbage_fills_no_log(tmp_path: Path) -> None:
 def _controller_serial(fleet: LiveFleet) -> str:
     leaves = fleet.controller.client.get("/api/ca")["leaves"]
     return str(next(leaf["serial"] for leaf in leaves if leaf["holder"] == "controller"))
+
+
+def test_an_outage_between_two_looks_of_the_charts_is_kept(fleet: LiveFleet) -> None:
+    """A link that falls and is live again a moment later was not up all the time; the others were."""
+    system, client = fleet.controller.system, fleet.controller.client
+
+    def up_s() -> dict[str, float]:
+        pulses: dict[str, Pulse] = system.ask("fleet", GetPulses(), deadline=30)
+        uptimes = {f"n{i}": pulses[fleet.ids[i]].uptime for i in (0, 1)}
+        return {name: found.total(time.time()) for name, found in uptimes.items() if found is not None}
+
+    since, before = fleet.controller.node("n0")["link_since"], up_s()
+    client.post("/api/chaos", {"actor": f"node_link:{fleet.ids[0]}", "how": "raise"})
+    eventually(lambda: (n := fleet.controller.node("n0"))["link_state"] == "live" and n["link_since"] != since)
+    after = up_s()
+    assert 0 <= after["n0"] - before["n0"] < after["n1"] - before["n1"]

@@ -171,6 +171,7 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
     moving = dataclasses.replace(before, next_route=path_id)
     with fleet.store.read() as tx:
         own = {entry: rows.tunnels_at(tx, before.device_id, entry) for entry in {old[0], new[0]}}
+        _, proxies = rows.peers_at(tx, before.device_id, new[0]) if path_id else (0, 0)
     stages = preview(
         fleet.nodes,
         found.links.values(),
@@ -179,6 +180,9 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
         dataclasses.replace(moving, addresses=own),
     )
     notes: list[str] = []
+    if proxies:
+        entry = fleet.nodes[new[0]].name
+        notes.append(f"what it sends by XRay is proxied on {entry} and leaves there; only AmneziaWG goes over a path")
     if old[0] != new[0]:
         entry, other = (names_of(fleet.nodes, (node_id,)) for node_id in (old[0], new[0]))
         notes.append(

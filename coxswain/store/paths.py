@@ -262,12 +262,16 @@ def bindings(tx: Tx, entries: Mapping[str, str]) -> list[Binding]:
     if not bound and not profiles:
         return []
     addresses: dict[tuple[str, str], list[str]] = {}
-    for device_id, profile_id, node_id, allowed_ips in tx.execute(
-        "SELECT p.device_id, s.id, p.node_id, p.allowed_ips FROM peers p LEFT JOIN credentials c ON c.id = p.credential_id "
-        "LEFT JOIN profile_specs s ON s.id = c.profile_id AND s.path_id IS NOT NULL WHERE p.protocol = ? AND p.enabled = 1 "
+    proxied: set[tuple[str, str]] = set()
+    for device_id, profile_id, node_id, allowed_ips, protocol in tx.execute(
+        "SELECT p.device_id, s.id, p.node_id, p.allowed_ips, p.protocol "
+        "FROM peers p LEFT JOIN credentials c ON c.id = p.credential_id "
+        "LEFT JOIN profile_specs s ON s.id = c.profile_id AND s.path_id IS NOT NULL WHERE p.enabled = 1 "
         "AND (s.id IS NOT NULL OR p.device_id IN (SELECT device_id FROM device_exits)) ORDER BY p.created_at, p.id",
-        (int(Protocol.AMNEZIAWG),),
     ):
+        if protocol != int(Protocol.AMNEZIAWG):
+            proxied.add((profile_id or device_id, node_id))
+            continue
         addresses.setdefault((profile_id or device_id, node_id), []).extend(json.loads(allowed_ips))
     active = {
         row[0]
@@ -279,6 +283,7 @@ def bindings(tx: Tx, entries: Mapping[str, str]) -> list[Binding]:
         dataclasses.replace(
             binding,
             active=binding.device_id in active,
+            xray=binding.xray or (binding.id, entries.get(binding.next_route or binding.route, "")) in proxied,
             addresses={
                 entry: tuple(map(_cidr, addresses.get((binding.id, entry), ())))
                 for entry in {entries[path] for path in (binding.route, binding.next_route) if path in entries}

@@ -233,6 +233,30 @@ def test_a_device_with_nothing_but_xray_is_refused_and_told_why(fleet: CascadeFl
     assert caught.value.status == 409
 
 
+def test_of_a_device_with_both_it_is_said_that_its_xray_leaves_at_the_entry(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    xray = {
+        "id": "peer_both",
+        "node_id": fleet.fleet.ids[0],
+        "device_id": device,
+        "protocol": "xray-reality",
+        "public_key": "5d1f0f52-0b7e-4a0a-9c94-6a3a6f6f2b11",
+        "allowed_ips": ["10.86.9.10/32"],
+    }
+    fleet.client.post("/api/peers", {"users": [], "devices": [], "add": [xray], "remove": []})
+    fleet.path("p", 0, 1)
+    path_id = fleet.client.get("/api/paths/p")["id"]
+    plan = fleet.client.post(f"/api/devices/{device}/bind/plan", {"path_id": path_id})
+    assert any("by XRay is proxied on n0" in note for note in plan["notes"])
+    fleet.bind(device, "p")
+    assert fleet.client.get("/api/paths/p")["problems"] == [
+        f"{device}: its XRay traffic is proxied at the entry and leaves there"
+    ]
+    assert fleet.follow(device, 0) == (0, 1)
+    fleet.bind(fleet.device(0), "p")
+    assert len(fleet.client.get("/api/paths/p")["problems"]) == 1
+
+
 def test_a_device_whose_address_changes_or_goes_is_followed_on_every_node(fleet: CascadeFleet) -> None:
     """Deleting a device neither raised revisions nor pushed; its traffic went on (fleet-model.md 12, 9)."""
     device = fleet.device(0)

@@ -44,7 +44,9 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
     note(fleet, report)
     take_over(fleet, node, report)
     applied(fleet, fleet.nodes[node.id])
-    if before is None or (before.link_state, before.reason) != (report.link_state, report.reason):
+    present = fleet.nodes[node.id]
+    differs = before is None or (before.link_state, before.reason) != (report.link_state, report.reason)
+    if differs or present.mapped_ports != node.mapped_ports:
         data = {
             "node_id": node.id,
             "name": node.name,
@@ -53,7 +55,6 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
             "reason": report.reason,
         }
         fleet.context.tell("event_hub", Publish("node.link", report.at, data))
-    present = fleet.nodes[node.id]
     if before is None or before.link_state != report.link_state or present.status is not status:
         fleet.context.tell("alert_engine", NodeSeen(view_of(fleet, present)))
 

@@ -44,4 +44,4 @@ def ports_of(node: dict[str, Any]) -> str:
     wanted, mapped = node["endpoint_ports"], node["mapped_ports"]
     if wanted == mapped:
         return wanted or "443"
-    return f"443; its agent does not map {wanted}" if wanted else "443"
+    return f"443; its agent does not map {wanted} yet" if wanted else "443"

@@ -115,6 +115,29 @@ def test_a_stale_save_shows_what_changed_and_loses_nothing(
     complaints.clear()  # the 409 itself
 
 
+def test_a_range_of_ports_is_given_to_a_node_and_taken_away(
+    browser_page: Page, fleet: LiveFleet, complaints: list[str]
+) -> None:
+    page = browser_page
+    page.goto("/nodes/n0")
+
+    def save(ports: str) -> None:
+        page.get_by_role("button", name="Settings").click()
+        page.get_by_label("Entry ports").fill(ports)
+        page.get_by_role("button", name="Save").click()
+
+    save("50000-60000")
+    expect(page.get_by_role("alert")).to_contain_text("inner links")
+    complaints.clear()  # the 400 itself
+    page.get_by_role("button", name="Cancel").click()
+    save("20000-29999")
+    expect(page.get_by_text("UDP 20000-29999", exact=True)).to_be_visible()
+    assert fleet.controller.node("n0")["endpoint_ports"] == "20000-29999"
+    save("")
+    expect(page.get_by_text("UDP 443", exact=True)).to_be_visible()
+    fleet.controller.until("n0", endpoint_ports="", mapped_ports="")
+
+
 @acts("/tokens", "POST /api/tokens", "COPY #secret", "DELETE /api/tokens/*")
 def test_a_token_is_shown_once_works_and_is_revoked(browser_page: Page, base: str) -> None:
     page = browser_page

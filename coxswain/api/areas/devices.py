@@ -10,7 +10,8 @@ from coxswain.api.paging import LIMIT, search
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
-from coxswain.errors import InvalidInput
+from coxswain.errors import InvalidInput, NotFound
+from coxswain.ids import ID_PATTERN
 from coxswain.messages import accounts, enrolment
 from coxswain.model import Device, DeviceStatus
 from coxswain.provisioning.document import tunnel_ip_v6
@@ -88,7 +89,12 @@ def _list(call: Call) -> Any:
 
 
 def _of_user(call: Call) -> Any:
-    return _page(call, call.user().id)
+    try:
+        return _page(call, call.user().id)
+    except NotFound:
+        if not ID_PATTERN.match(call.path["key"]):
+            raise
+        return []  # a user that is gone has none (accounts-profiles.md 8); an address that is mistyped is an error
 
 
 def _page(call: Call, user_id: str) -> Reply:

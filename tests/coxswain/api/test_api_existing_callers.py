@@ -144,6 +144,16 @@ def test_profiles_of_a_device_are_those_whoever_the_user(webbed: Controller, adm
     admin.call("DELETE", f"/api/users/{user['id']}")
 
 
+def test_a_user_who_is_gone_has_no_devices(admin: Web) -> None:
+    """accounts-profiles.md 8: an empty list, as for a user without any. An address that nobody has is an error."""
+    user = made(admin.call("POST", "/api/users", {"name": "Ann", "email": "gone@example.org"}))
+    devices = f"/api/users/{user['id']}/devices"
+    assert made(admin.call("GET", devices), 200) == []
+    assert admin.call("DELETE", f"/api/users/{user['id']}").status == 204
+    assert made(admin.call("GET", devices), 200) == []
+    assert admin.call("GET", "/api/users/gone@example.org/devices").status == 404
+
+
 def test_what_a_body_names_and_is_not_there_is_a_bad_body(admin: Web) -> None:
     user = made(admin.post("/api/users", {"name": "bodied"}))
     device = made(admin.post(f"/api/users/{user['id']}/devices", {"name": "d", "platform": "linux"}))

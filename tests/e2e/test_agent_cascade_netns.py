@@ -159,6 +159,21 @@ def test_the_same_policy_again_and_again_loses_no_packet(hub):
     assert " 0% packet loss" in told, told
 
 
+def test_the_same_peers_again_and_again_lose_no_packet_and_no_session(hub):
+    """As a controller has it that cannot see whether an agent still has what it was given: Syncconf leaves who stays."""
+    node = hub.node()
+    client, other = hub.client(node), hub.client(node, 2)
+    connect(node, client, other)
+    before = client.handshake(), node.live(client.keys.public).last_handshake
+    running = pinging(client, 200, "0.01")
+    first = node.status().applied_revision + 1
+    for revision in range(first, first + 16):
+        assert node.push(revision, client.peer, other.peer).reloaded
+    told = running.communicate(timeout=60)[0]
+    assert " 0% packet loss" in told, told
+    assert (client.handshake(), node.live(client.keys.public).last_handshake) == before
+
+
 def test_a_missing_link_fails_closed_and_is_mended(hub):
     entry, leave = hub.node("entry"), hub.node("exit")
     client = hub.client(entry)

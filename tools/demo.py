@@ -24,6 +24,7 @@ from rig import (
     enrol,
     make_csrs,
     peers_for,
+    record_id,
     scratch,
     wait_until,
 )
@@ -32,10 +33,16 @@ from coxswain.cli.live import Picture, on_screen, render
 from coxswain.cli.output import duration
 from coxswain.cli.stream import Follower
 from coxswain.cli.watch import Watcher
-from tests.support import some_ports
+from tests.support import free_port, some_ports
 
 _SHORT_S, _LONG_S = 45.0, 300.0
 """Somebody who watches looks into the dashboard as well, and ends it with Ctrl-C."""
+
+PEOPLE = ("Amara Okafor", "Bruno Conti", "Chiara Weiss", "Dmitri Halonen", "Esi Mensah", "Farid Karimi", "Greta Lindqvist",
+          "Hana Sato", "Ines Moreau", "Jonas Berg", "Katya Novak", "Liam Byrne")  # fmt: skip
+GADGETS = ("phone", "laptop", "tablet", "desktop")
+PUBLIC_IPS = tuple(f"203.0.113.{number}" for number in range(1, 9))
+"""Of the first nodes, so that paths can lead over them."""
 
 HEAL_TIMEOUT_S = 60.0
 FIRST_HARM_S = 4.0
@@ -157,6 +164,20 @@ class Chaos:
         }
 
 
+def peopled(body: dict[str, Any]) -> dict[str, Any]:
+    """The peers that ``peers_for`` made, with people whose devices they are."""
+    users = [
+        {"id": record_id("usr", number), "name": name, "email": f"{name.split()[0].lower()}@example.org"}
+        for number, name in enumerate(PEOPLE)
+    ]
+    for number, device in enumerate(body["devices"]):
+        turn, owner = divmod(number, len(users))
+        again, gadget = divmod(turn, len(GADGETS))
+        name = f"{users[owner]['email'].partition('@')[0]}-{GADGETS[gadget]}" + (f"-{again + 1}" if again else "")
+        device |= {"user_id": users[owner]["id"], "name": name}
+    return body | {"users": users[: len(body["devices"])]}
+
+
 @click.command()
 @click.option("--nodes", type=click.IntRange(1, 5000), default=8, show_default=True, help="How many nodes.")
 @click.option("--clients", type=click.IntRange(0, 200), default=6, show_default=True, help="Devices on each node.")
@@ -200,7 +221,8 @@ def _run(
     live: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    daemon = Daemon(home)
+    relay = f"127.0.0.1:{free_port()}"
+    daemon = Daemon(home, {"COX_RELAY__CLIENT_LISTEN": relay, "COX_RELAY__PUBLIC_ENDPOINT": relay})
     fleet_dir = home / "fleet"
     fleet_dir.mkdir()
     say(f"Making a fleet in {home}")
@@ -213,10 +235,10 @@ def _run(
         say(f"Enrolling {nodes} nodes")
         make_csrs(fleet_dir, nodes)
         names = [f"{REGIONS[i % len(REGIONS)]}-{i // len(REGIONS) + 1}" for i in range(nodes)]
-        enrolled = enrol(daemon.client(), fleet_dir, names, base_port)
+        enrolled = enrol(daemon.client(), fleet_dir, names, base_port, PUBLIC_IPS)
         ids = [node["id"] for node in enrolled]
         if clients:
-            daemon.client().post("/api/peers", peers_for(ids, clients))
+            daemon.client().post("/api/peers", peopled(peers_for(ids, clients)))
         say("Starting the agents")
         began = time.monotonic()
         simulator.start("--lively", "--seed", str(seed))
@@ -226,6 +248,7 @@ def _run(
             60 + nodes / 20,
         )
         up_s = time.monotonic() - began
+        _make_paths(daemon, ids)
         say(f"All {nodes} nodes live and in sync after {up_s:.1f} s")
         say(f"In another terminal: COX_CONFIG={daemon.config} {_cox()} nodes list")
         simulator.command("connect", peers=nodes * clients // 2)
@@ -250,6 +273,16 @@ def _run(
         "clean_stop": code == 0,
         **trouble.report(),
     }
+
+
+def _make_paths(daemon: Daemon, ids: list[str]) -> None:
+    """One of two hops and one of three, where there are as many nodes; both at once."""
+    client, some = daemon.client(), ids[: len(PUBLIC_IPS)]
+    paths = {"two-hops": some[1::-1], "three-hops": [some[0], some[len(some) // 2], some[-1]]}
+    bodies = [{"name": name, "node_ids": hops} for name, hops in paths.items() if 1 < len(hops) == len(set(hops))]
+    began = [client.begin("/api/paths", body)["id"] for body in bodies]
+    wait_until("the paths are there", lambda: all(client.get(f"/api/operations/{o}")["state"] == "done" for o in began), 60)
+    wait_until("every node is in sync", lambda: client.get("/api/status")["fleet"]["in_sync"] == len(ids), 60)
 
 
 def _cox() -> str:

@@ -66,9 +66,10 @@ def usage(pid: int) -> Usage:
 
 @dataclass
 class Daemon:
-    """``cox serve`` in a scratch directory."""
+    """``cox serve`` in a scratch directory. ``settings``: more environment variables for it."""
 
     home: Path
+    settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     log_path: Path = field(init=False)
     listen: str = field(init=False)
@@ -80,7 +81,7 @@ class Daemon:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return os.environ | {"COX_UI__LISTEN": self.listen}
+        return os.environ | {"COX_UI__LISTEN": self.listen} | self.settings
 
     @property
     def config(self) -> Path:
@@ -222,12 +223,19 @@ def make_csrs(directory: Path, nodes: int) -> None:
         raise RigError(f"fleet-sim csr: {done.stderr.strip()}")
 
 
-def enrol(client: Client, directory: Path, names: Sequence[str], base_port: int) -> list[dict[str, Any]]:
-    """Adds a node for each name, node i on ``base_port + i``, and gives each its certificate. Returns the nodes."""
+def enrol(
+    client: Client, directory: Path, names: Sequence[str], base_port: int, public_ips: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Adds a node for each name, node i on ``base_port + i``, and gives each its certificate. Returns the nodes.
+
+    ``public_ips``: of the first ones; without one no path leads over a node.
+    """
     nodes = []
     for index, name in enumerate(names):
         region = name.partition("-")[0]
         body = {"name": name, "region": region, "control_addr": f"127.0.0.1:{base_port + index}"}
+        if index < len(public_ips):
+            body["public_ip"] = public_ips[index]
         nodes.append(client.post("/api/nodes", body))
         files = directory / f"node-{index:05d}"
         issued = client.post(f"/api/nodes/{name}/enroll", {"csr": (files / "node.csr").read_text()})
@@ -251,11 +259,11 @@ def peers_for(node_ids: Sequence[str], per_node: int, first: int = 0) -> dict[st
     for position, node_id in enumerate(node_ids):
         for slot in range(per_node):
             number = first + position * per_node + slot
-            device_id = f"dev_{number:016d}".translate(_DIGITS)
+            device_id = record_id("dev", number)
             devices.append({"id": device_id, "user_id": user["id"], "name": f"device-{number}"})
             peers.append(
                 {
-                    "id": f"peer_{number:016d}".translate(_DIGITS),
+                    "id": record_id("peer", number),
                     "node_id": node_id,
                     "device_id": device_id,
                     "protocol": "amneziawg",
@@ -267,8 +275,12 @@ def peers_for(node_ids: Sequence[str], per_node: int, first: int = 0) -> dict[st
     return {"users": [user], "devices": devices, "add": peers, "remove": []}
 
 
+def record_id(kind: str, number: int) -> str:
+    """The same each time, in base32, which is without 0, 1, 8 and 9."""
+    return f"{kind}_" + f"{number:016d}".translate(_DIGITS)
+
+
 _DIGITS = str.maketrans("0123456789", "abcdefghij")
-"""Record ids are base32 without 0, 1, 8 and 9."""
 
 
 def end_at_sigterm() -> None:

@@ -58,7 +58,7 @@ def test_a_newcomer_sees_a_fleet_that_heals(demo: subprocess.Popen[str], chromiu
         page.evaluate(_NOTE_COLOURS)
         expect(page.locator(".map .pin")).to_have_count(4, timeout=60_000)  # Amsterdam, Frankfurt and London share one
         expect(page.locator(".feed").get_by_text("connected to").first).to_be_visible(timeout=60_000)
-        expect(page.locator(".feed").get_by_role("link", name=re.compile("device-"))).not_to_have_count(0)
+        expect(page.locator(".feed").get_by_role("link", name=re.compile("-(phone|laptop)$"))).not_to_have_count(0)
         assert time.monotonic() - began < 60, "within a minute"
         eventually(lambda: page.evaluate("window.colours.includes(true)"), timeout=100, every=0.2)
         expect(page.locator(".feed").get_by_role("link", name="Node is down").first).to_be_visible(timeout=60_000)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from coxswain.cli.client import Client, socket_path
 from tests.support import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,11 +119,24 @@ def test_two_at_once_do_not_meet_and_cox_reaches_either(tmp_path: Path) -> None:
             command = f"{lines[-1].removeprefix('In another terminal: ').strip()} --json"
             listed = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
             assert [node["in_sync"] for node in json.loads(listed.stdout)] == [True] * nodes
+            there = inhabitants(lines[-1].partition("COX_CONFIG=")[2].split()[0])
+            assert there == {"users": 12, "devices": 6 * nodes, "paths": [2, 3][: nodes - 1], "relay": ["listening"]}
     finally:
         for demo in demos:
             demo.send_signal(signal.SIGTERM)
             demo.communicate(timeout=60)
     assert list(tmp_path.iterdir()) == [] and of(tmp_path) == []
+
+
+def inhabitants(config: str) -> dict[str, object]:
+    """Who and what is in a demo's fleet besides its nodes."""
+    client = Client(socket_path(Path(config)))
+    return {
+        "users": len(client.get("/api/users")),
+        "devices": len(client.get("/api/devices")),
+        "paths": sorted(len(path["hops"]) for path in client.get("/api/paths")),
+        "relay": [relay["tunnel"] for relay in client.get("/api/relays")],
+    }
 
 
 def test_it_is_called_as_people_call_it(tmp_path: Path) -> None:

@@ -83,12 +83,23 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
     # People and what is theirs go first, which frees their addresses; places last, when nothing leads to them any more.
     changes += [change for change in extra if change.item.kind in _PEOPLE]
     for kind in KINDS:
-        for item in wanted:
-            if item.kind == kind:
-                change = _change(item, there.get((kind, item.key)))
-                if change is not None:
-                    changes.append(change)
+        found = [_change(item, there.get((kind, item.key))) for item in wanted if item.kind == kind]
+        ordered = [change for change in found if change is not None]
+        changes += _phones_freed_first(ordered) if kind == "user" else ordered
     return changes + [change for change in extra if change.item.kind not in _PEOPLE]
+
+
+def _phones_freed_first(changes: list[Change]) -> list[Change]:
+    """A number is one user's: whoever gives it up goes before whoever gets it. In a circle nobody can be first."""
+    left, ordered = list(changes), list[Change]()
+    while left:
+        held = {c.fields["phone"][0]: c for c in left if c.action is Action.EDIT and c.fields.get("phone", ("",))[0]}
+        free = [c for c in left if held.get(c.fields.get("phone", (None, None))[1], c) is c]
+        if not free:
+            return ordered + left
+        ordered += free
+        left = [c for c in left if c not in free]
+    return ordered
 
 
 def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:

@@ -160,6 +160,15 @@ def test_what_is_nowhere_is_said_before_anything_is_done(cox: Cox) -> None:
     assert "Bea" not in cox("users", "list").stdout
 
 
+def test_a_phone_number_goes_over_to_somebody_else(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    user = "- {{name: {0}, email: {0}@example.org, phone: '{1}'}}\n"
+    for numbers in (("", "+4930111222", "+4930111333"), ("+4930111222", "+4930111333", ""), ("", "", "+4930111222")):
+        text = "fleet: 1\nusers:\n" + "".join(user.format(name, n) for name, n in zip("pqr", numbers, strict=True))
+        cox("apply", "-f", "-", "--yes", text=text)
+        assert cox("plan", "-f", "-", text=text).stdout.rstrip().endswith("The fleet is as the file says.")
+
+
 def test_a_device_for_all_nodes_has_no_profiles(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     file = "fleet: 1\nnodes:\n- {{name: a-1, control_addr: h}}\nusers:\n- name: Abe\n  devices:\n  - {{name: phone{}}}\n"

@@ -1,7 +1,8 @@
 """HTTP/2 connections, client and server, over any byte stream: what the gRPC proxy of a relay speaks on both legs.
 
 ``h2`` holds the protocol; here are the loop that feeds it, flow control that is passed on, and bounds: what a peer sends is
-held only as far as its windows reach, and credit comes back when somebody has taken the bytes (``Http2Stream.taken``).
+held only as far as its windows reach, and credit comes back when somebody has taken the bytes (``Http2Stream.taken``) or
+nobody will (``Http2Stream.leave``).
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Http2Stream:
         self._room = asyncio.Event()
         self.we_ended = False
         self.they_ended = False
+        self._owed = 0
 
     async def receive(self) -> Headers | Body:
         """The next thing from the other side. Raises ``StreamGone``; after what is ``last`` there is nothing more."""
@@ -96,7 +98,20 @@ class Http2Stream:
 
     async def taken(self, body: Body) -> None:
         """Gives credit back for a part that was passed on."""
-        await self._connection.acknowledge(self.id, body.credit)
+        credit = min(body.credit, self._owed)
+        self._owed -= credit
+        await self._connection.acknowledge(self.id, credit)
+
+    async def leave(self) -> None:
+        """Whoever reads it goes. Ends the stream if it is not over, and gives credit back for what came and was not taken,
+        which would be missing for ever in the window that all streams of the connection share.
+        """
+        if self._connection.closed:
+            return
+        await self.reset()
+        owed, self._owed = self._owed, 0
+        with contextlib.suppress(OSError):
+            await self._connection.acknowledge(self.id, owed)
 
     async def send_headers(self, pairs: Pairs, *, last: bool = False) -> None:
         """Raises ``StreamGone``."""
@@ -139,6 +154,8 @@ class Http2Stream:
 
     def arrive(self, what: Headers | Body) -> None:
         self._arrived.append(what)
+        if isinstance(what, Body):
+            self._owed += what.credit
         self.they_ended = self.they_ended or what.last
         self._changed.set()
 

@@ -122,6 +122,8 @@ class DeviceProxy:
             self._log.exception("a call failed")
             with contextlib.suppress(OSError):
                 await device.reset(2)
+        finally:
+            await device.leave()
 
 
 class _Call:
@@ -180,7 +182,7 @@ class _Call:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            await controller.reset()
+            await controller.leave()
 
     async def _requests(self, controller: Http2Stream) -> None:
         """Never returns: when the device has said all, or the controller wants no more of it, the answer ends the call."""

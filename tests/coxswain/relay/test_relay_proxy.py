@@ -18,12 +18,13 @@ from coxswain.pki import Role, device_fingerprint
 from coxswain.relay.backend import Backend
 from coxswain.relay.byte_stream import SocketStream, splice
 from coxswain.relay.contexts import client_context, server_context
+from coxswain.relay.http2 import Body, Http2Connection, Http2Stream
 from coxswain.relay.ingress import Tunnels
 from coxswain.relay.listener import Listener
 from coxswain.relay.proxy import DeviceProxy
 from coxswain.relay.stream_tls import tls_over
 from coxswain.relay.yamux import Session, Timing
-from tests.coxswain.relay.pipes import until
+from tests.coxswain.relay.pipes import pipe, until
 from tests.relays import CLAIM, FETCH, Account, Pki, account_sync, call, device_channel, untrusting
 
 LOG = logging.getLogger("relay")
@@ -215,6 +216,67 @@ def test_large_messages_pass_and_too_large_ones_are_refused(pki: Pki, tmp_path: 
         assert await call(channel) == b"hello"
 
     run(pki, tmp_path, scenario)
+
+
+def test_what_nobody_reads_any_more_keeps_no_room_on_a_devices_connection(pki: Pki, tmp_path: Path) -> None:
+    """Of a refused message much has arrived; it counts in flow control until the relay gives it back."""
+
+    async def scenario(relay: Relay) -> None:
+        channel = relay.device(pki.device())
+        answers = await asyncio.gather(*(refused(channel, request=bytes(17 * MIB)) for _ in range(12)))
+        assert {code for code, _ in answers} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert await call(channel, timeout=10) == b"hello"
+
+    run(pki, tmp_path, scenario)
+
+
+def test_nor_on_the_connection_that_all_devices_share() -> None:
+    """Devices go away before they read their answers, of which much has arrived; later ones have theirs."""
+
+    async def whole() -> None:
+        near, far = await pipe()
+        asked: asyncio.Queue[Http2Stream] = asyncio.Queue()
+        server = Http2Connection(far, client=False, on_request=lambda stream, _: asked.put_nowait(stream))
+        client = Http2Connection(near, client=True)
+        for end in (client, server):
+            await end.start()
+        running = [asyncio.create_task(end.run()) for end in (client, server)]
+        head = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/x"), (b":authority", b"x")]
+        for over in [False] * 6 + [True] * 6:
+            stream = await client.open(head)
+            await stream.send(b"", last=over)
+            answering = await asked.get()
+            await answering.send_headers([(b":status", b"200")])
+            await answering.send(bytes(MIB - 1), last=over)
+            await stream.receive()
+            first = await stream.receive()
+            await until(lambda stream=stream, over=over: stream.they_ended or not over)  # type: ignore[misc]
+            await stream.leave()
+            assert isinstance(first, Body)
+            await stream.taken(first)  # late, and not counted twice
+        last = await client.open(head)
+        answering = await asked.get()
+        await answering.send_headers([(b":status", b"200")])
+        sending = asyncio.create_task(answering.send(bytes(8 * MIB), last=True))
+        got = 0
+        while True:
+            part = await last.receive()
+            if isinstance(part, Body):
+                got += len(part.data)
+                await last.taken(part)
+            if part.last:
+                break
+        await sending
+        assert got == 8 * MIB
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def in_time() -> None:
+        async with asyncio.timeout(30):
+            await whole()
+
+    asyncio.run(in_time())
 
 
 def test_compressed_requests_are_refused(pki: Pki, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
 from coxswain.inventory import CONTROL_PORT, check_name, check_region, parse_control_addr
 from coxswain.messages import ca, fleet, links
-from coxswain.model import LinkState, Node, NodeStatus
+from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.binary import is_newer, normalise_version
@@ -35,7 +35,7 @@ from coxswain.onboarding.install import (
     wait_until_up,
 )
 from coxswain.onboarding.neighbours import check_node_beside_relays
-from coxswain.onboarding.units import NODE, NODE_UNIT, node_unit
+from coxswain.onboarding.units import NODE, NODE_UNIT, node_unit, unit_file
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.ssh import Dialer, Host, SentFile
 
@@ -106,8 +106,14 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         on_host("stop", "stop the service", lambda _work, host: _systemctl(host, "stop")),
     )
     removing = (
-        Step("drain", "take its clients and its policy off", _drain, deadline_s=_DRAIN_S + 60),
-        on_host("uninstall", "stop the agent and remove it", lambda _work, host: uninstall(host, NODE, _UNIT)),
+        Step("drain", "take its clients and its policy off", _drain, _refill, deadline_s=_DRAIN_S + 60),
+        Step(
+            "uninstall",
+            "stop the agent and remove it",
+            lambda work: uninstall(open_host(work, dialer), NODE, _UNIT),
+            lambda work: _start_what_is_left(work, dialer),
+            deadline_s=120,
+        ),
         Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
     )
     return (
@@ -404,12 +410,40 @@ def _drain(work: Work) -> None:
     if not view.node.enabled:
         work.say("the node is disabled; its clients were cut off with its service")
         return
+    if "policy" not in work.remembered:
+        policy = view.node.policy
+        work.remember(policy=[policy.forwarding, policy.masquerade, policy.isolation])
     work.change("fleet", fleet.DrainNode(work.caller, view.node.id))
     try:
         work.wait_for(lambda: _view(work).in_sync, "the node taking its clients off", timeout=_DRAIN_S)
     except CoxswainError as error:
         work.check()
         work.say(f"it did not answer ({error}); the agent is stopped all the same")
+
+
+def _refill(work: Work) -> None:
+    """Its policy is as it was, with which devices are given what they lack there. Peers that were made by hand are gone."""
+    policy = work.remembered.get("policy")
+    if policy is None:
+        return
+    try:
+        node = _view(work).node
+    except NotFound:
+        return
+    work.change("fleet", fleet.EditNode(work.caller, node.id, node.version, policy=NetworkPolicy(*policy)))
+
+
+def _start_what_is_left(work: Work, dialer: Dialer) -> None:
+    try:
+        host = open_host(work, dialer)
+    except (NodeFailure, NotFound) as error:
+        work.say(f"{error}; on it nothing is taken back")
+        return
+    there = host.run(f"[ -e {unit_file(_UNIT)} ] && [ -e {NODE.binary} ]", check=False).code == 0
+    if there and _view(work).node.enabled:
+        host.run(f"systemctl enable --now {_UNIT}", what=f"starting {_UNIT} again", deadline=60)
+    elif not there:
+        work.say("the agent is gone from its host: onboard it again, or remove the node")
 
 
 def _is_ip(host: str) -> bool:

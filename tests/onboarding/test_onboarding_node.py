@@ -324,6 +324,31 @@ def test_what_is_used_is_not_taken_off_its_machine(rig):
     assert machine.files("/usr/local/bin") == []
 
 
+@pytest.mark.parametrize("at", ["systemctl disable", "rm -f /usr/local/bin/node"])
+def test_a_removal_that_is_cancelled_is_taken_back(rig, at):
+    machine = rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent(), name="r0")
+    body = {"version": rig.controller.node("r0")["version"], "endpoint_ips": ["198.51.100.1"], "isolation": True}
+    rig.client.call("PATCH", "/api/nodes/r0", body)
+    user = rig.client.post("/api/users", {"name": "Ann"})
+    device = rig.client.post(f"/api/users/{user['id']}/devices", {"name": "phone"})
+    rig.client.post(f"/api/devices/{device['id']}/provision")
+    rig.controller.until("r0", peers_configured=1, in_sync=True)
+    machine.hold(at)
+    removal = rig.begin(f"/api/nodes/{node['id']}/remove")
+    eventually(machine.held, timeout=30)
+    rig.client.post(f"/api/operations/{removal['id']}/cancel")
+    machine.go_on()
+    over = rig.over(removal)
+    assert over["state"] == "cancelled", over
+    found = rig.controller.node("r0")
+    assert (found["forwarding"], found["masquerade"], found["isolation"]) == (True, True, True)
+    if at == "systemctl disable":
+        rig.controller.until("r0", link_state="live", status="active", in_sync=True, peers_configured=1)
+    else:
+        assert "the agent is gone from its host" in str(over["steps"])
+
+
 def test_nothing_new_leads_over_a_node_that_is_being_removed(rig):
     machines = [rig.machine(faults=True), rig.machine()]
     first, second = (rig.node_on(machine, rig.agent(f"a{i}"), name=f"r{i}") for i, machine in enumerate(machines))

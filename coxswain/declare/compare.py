@@ -98,7 +98,8 @@ def _phones_freed_first(changes: list[Change]) -> list[Change]:
         if not free:
             return ordered + left
         ordered += free
-        left = [c for c in left if c not in free]
+        done = set(map(id, free))
+        left = [c for c in left if id(c) not in done]
     return ordered
 
 
@@ -123,20 +124,15 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> Non
     at = {_address(item): item for item in present if item.kind == "server"}
     on = {item.fields["server"]: item for item in present if item.kind == "node" and item.fields["server"]}
     for item in wanted:
-        other = None
         if item.kind == "server":
-            other = at.get(_address(item))
+            other = at.get(_address(item), item)
+            what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers add {item.fields['ssh_host']} --name"
         elif item.kind == "node":
-            other = on.get(item.fields.get("server"))
-        if other is not None and other.key != item.key:
-            what = (
-                f"{item.fields['ssh_host']} is {other.title}" if item.kind == "server" else f"{other.title} is on its server"
-            )
-            how = (
-                f"cox servers add {other.fields['ssh_host']} --name"
-                if item.kind == "server"
-                else f"cox nodes edit {other.key[0]} --name"
-            )
+            other = on.get(item.fields.get("server"), item)
+            what, how = f"{other.title} is on its server", f"cox nodes edit {other.key[0]} --name"
+        else:
+            continue
+        if other.key != item.key:
             raise Conflict(
                 f"{item.where}: {item.title}: {what} already", remedy=f"Keep that name, or change it first: {how}"
             )

@@ -67,7 +67,8 @@ def relay_view(call: Call, relay: Relay | str) -> dict[str, Any]:
 
 
 def _view(call: Call, r: Relay, tunnel: TunnelView | None, located: Mapping[str, Location]) -> dict[str, Any]:
-    candidate = candidate_version(_sources(call).path_of("relay"))
+    inside = r.kind is RelayKind.EMBEDDED  # and comes with the daemon
+    candidate = "" if inside else candidate_version(_sources(call).path_of("relay"))
     return where(located.get(relay_host(r))) | {
         "id": r.id,
         "name": r.name,

@@ -41,3 +41,16 @@ def test_the_version_is_compared_when_the_operation_starts(
     answer = web.post(f"/api/relays/{relay}/{action}", {"version": 1})
     assert (answer.status, answer.json["current"]) == (409, 2)
     assert not [o for o in webbed.client.get("/api/operations") if o["target_id"] == relay]
+
+
+def test_a_program_for_hosts_is_no_newer_version_of_the_relay_inside_the_daemon(
+    webbed: Controller, web: Web, relay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """management-plane.md 3.4: it is offered where it can be installed."""
+    monkeypatch.setattr(relays, "candidate_version", lambda _path: "v9.0.0")
+    web.token = token(webbed, "readonly")
+    for kind, offered in (("remote", ("v9.0.0", True)), ("embedded", ("", False))):
+        with webbed.store.write() as tx:
+            tx.execute("UPDATE relays SET kind = ?, agent_version = '0.1.0' WHERE id = ?", (kind, relay))
+        shown = web.get(f"/api/relays/{relay}").json
+        assert (shown["available_version"], shown["update_available"]) == offered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from coxswain.errors import AlreadyExists, CoxswainError, NodeFailure, Refused
@@ -37,14 +37,10 @@ def server_add(dialer: Dialer) -> Kind:
             p["ssh_host"], p["ssh_port"], p["ssh_user"], str(work.data.get("host_key", "")), tuple(p.get("route") or ())
         )
 
-    def known(work: Work) -> Server | None:
-        found: Server | None = work.ask("servers", m.FindServer(work.params["ssh_host"], work.params["ssh_port"]))
-        return found
-
     def recognise(work: Work) -> None:
         """Nothing is sent that only the host may see: the connection ends after the key exchange."""
         at = target(work)
-        server = known(work)
+        server = _known(work)
         _check_name_is_free(work, at)
         pinned = server.ssh_host_key if server is not None else ""
         shown = see_host_key(Target(at.host, at.port, at.user, pinned, at.route), dialer)
@@ -110,7 +106,9 @@ def server_add(dialer: Dialer) -> Kind:
 
     steps = (
         Step("host-key", "recognise the host by its key", recognise, deadline_s=45),
-        Step("login", "log in with the controller's key", let_in, lock_out, deadline_s=120),
+        Step(
+            "login", "log in with the controller's key", lambda work: _as_recognised(work, let_in), lock_out, deadline_s=120
+        ),
         Step("facts", "look at what the host is", look, deadline_s=45),
         Step("inventory", "take it into the inventory", take_in, deadline_s=30),
     )
@@ -137,6 +135,24 @@ def _check(params: Mapping[str, Any]) -> dict[str, Any]:
         "route": list(params.get("route") or ()),
         "with_password": bool(params.get("with_password")),
     }
+
+
+def _known(work: Work) -> Server | None:
+    found: Server | None = work.ask("servers", m.FindServer(work.params["ssh_host"], work.params["ssh_port"]))
+    return found
+
+
+def _as_recognised(work: Work, let_in: Callable[[Work], None]) -> None:
+    """A host that has another key since it was recognised may be in no inventory yet, where it could be trusted."""
+    try:
+        let_in(work)
+    except HostKeyChanged as changed:
+        server = _known(work)
+        if server is None:
+            remedy = f"If it was reinstalled meanwhile, begin anew: cox servers add {work.params['ssh_host']}"
+            raise Refused(str(changed), remedy=remedy) from None
+        work.tell("servers", m.HostKeyOffered(server.id, changed.offered))
+        raise
 
 
 def _check_name_is_free(work: Work, at: Target) -> None:

@@ -124,6 +124,23 @@ def test_a_key_that_was_not_the_hosts_is_turned_down_and_the_pinned_one_counts_a
         assert rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=agent).status == 403, "told again"
 
 
+def test_a_host_that_is_another_one_since_it_was_recognised(rig):
+    machine = rig.machine()
+    rig.fails("/api/servers", ssh_host=machine.address, accept_new_host_key=True)  # the key is not on it yet
+    failed = rig.last("server.add")
+    machine.new_host_key()
+    rig.client.post(f"/api/operations/{failed['id']}/retry")
+    over = rig.over(failed)
+    assert over["state"] == "failed" and "has changed" in over["error"]
+    assert over["remedy"].endswith(f"begin anew: cox servers add {machine.address}"), "it is in no inventory yet"
+    assert "Accepted" not in machine.log("sshd")
+    assert rig.add_server(machine)["host_key"] == machine.fingerprint
+    with machine.another_in_its_place():
+        again = rig.begin("/api/servers", ssh_host=machine.address, password=PASSWORD)
+        assert rig.over(again)["state"] == "failed"
+    assert rig.client.get("/api/servers")[0]["offered_host_key"]
+
+
 def test_the_wrong_password_and_no_key(rig):
     machine = rig.machine()
     refused = rig.fails("/api/servers", ssh_host=machine.address, password="no", host_key=machine.fingerprint)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coxswain.errors import InvalidInput, NodeFailure
+from coxswain.errors import InvalidInput, NodeFailure, NotFound
+from coxswain.messages import fleet
 from coxswain.messages import operations as m
 from coxswain.operations import Kind, Operation, OperationState, Step, Work
 from coxswain.operations.model import FINAL
@@ -119,6 +120,14 @@ def _is_its(work: Work, child: Operation) -> bool:
     name = child.params.get("name")
     if not any("before" in step.data for step in child.steps):
         work.say(f"{name}: had that agent before")
+        return False
+    try:
+        view: fleet.NodeView = work.ask("fleet", fleet.GetNode(str(child.params["node_id"])))
+    except NotFound:
+        work.say(f"{name}: is gone")
+        return False
+    if not view.node.enabled:
+        work.say(f"{name}: is stopped, and would be started; it keeps its agent")
         return False
     for kind in ("node.add", "node.update", "node.rollback", "node.remove"):
         question = m.ListOperations(kind=kind, target_id=child.target_id, state=OperationState.DONE, limit=1)

@@ -112,22 +112,26 @@ def test_a_rollout_stops_at_the_first_batch_that_fails_and_can_be_taken_back(rig
 
 def test_a_rollout_that_is_taken_back_leaves_alone_what_it_did_not_put_there(rig):
     v1, v2, v3 = (rig.agent(f"v{n}", version=f"0.3.{n}") for n in (1, 2, 3))
-    machines = [rig.machine() for _ in range(4)]
+    machines = [rig.machine() for _ in range(6)]
     for i, machine in enumerate(machines):
         rig.node_on(machine, v1, name=f"n{i}")
     rig.client.post("/api/nodes/n1/update-agent", {"binary_path": v2})  # has it before the rollout
-    machines[3].stop()
-    rollout = rig.over(rig.begin("/api/rollouts", nodes=["n0", "n1", "n2", "n3"], canary=3, batch=1, binary_path=v2))
+    machines[5].stop()
+    nodes = [f"n{i}" for i in range(6)]
+    rollout = rig.over(rig.begin("/api/rollouts", nodes=nodes, canary=5, batch=1, binary_path=v2), timeout=120)
     assert rollout["state"] == "failed", rollout
     rig.client.post("/api/nodes/n0/rollback")
     rig.client.post("/api/nodes/n2/update-agent", {"binary_path": v3})
+    rig.client.post("/api/nodes/n3/stop")
+    rig.client.post("/api/nodes/n4/remove")
     rig.client.post(f"/api/operations/{rollout['id']}/cancel")
     rollout = rig.over(rollout)
     assert rollout["state"] == "cancelled", rollout
     versions = {n["name"]: n["agent_version"] for n in rig.client.get("/api/nodes")}
-    assert versions == {"n0": "0.3.1", "n1": "0.3.2", "n2": "0.3.3", "n3": "0.3.1"}
+    assert versions == {"n0": "0.3.1", "n1": "0.3.2", "n2": "0.3.3", "n3": "0.3.2", "n5": "0.3.1"}
     said = rollout["steps"][0]["output"]
     assert "n1: had that agent before" in said and "n2: has another agent since" in said and "n0: has another" in said
+    assert "n3: is stopped" in said and "n4: is gone" in said and rig.controller.node("n3")["status"] == "stopped"
 
 
 def test_a_relay_with_all_its_roles(rig):

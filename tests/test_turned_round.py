@@ -45,7 +45,8 @@ SHOWN = {
     "A4": """
         test_nothing_is_sent_to_a_host_with_another_key
         test_an_unconfirmed_host_key_is_where_it_ends
-        test_a_changed_host_key_is_refused_until_the_operator_says_otherwise""",
+        test_a_changed_host_key_is_refused_until_the_operator_says_otherwise
+        test_a_key_that_was_not_the_hosts_is_turned_down_and_the_pinned_one_counts_again""",
     "A5": """
         test_what_is_behind_a_url_needs_its_digest
         test_only_what_the_release_key_signed_is_installed
@@ -118,6 +119,7 @@ SHOWN = {
     "C20": "test_a_missing_link_fails_closed_and_is_mended",
     "C21": """
         test_a_device_with_nothing_but_xray_is_refused_and_told_why
+        test_of_a_device_with_both_it_is_said_that_its_xray_leaves_at_the_entry
         test_xray_cannot_follow_a_path""",
     "C22": "test_a_path_in_use_stays_and_so_do_its_nodes",
     "C23": "test_a_path_whose_node_is_away_is_taken_back_whole",

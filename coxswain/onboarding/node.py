@@ -412,7 +412,8 @@ def _drain(work: Work) -> None:
         return
     if "policy" not in work.remembered:
         policy = view.node.policy
-        work.remember(policy=[policy.forwarding, policy.masquerade, policy.isolation])
+        flags = [policy.forwarding, policy.masquerade, policy.isolation]
+        work.remember(policy=flags, endpoint_ports=view.node.endpoint_ports)
     work.change("fleet", fleet.DrainNode(work.caller, view.node.id))
     try:
         work.wait_for(lambda: _view(work).in_sync, "the node taking its clients off", timeout=_DRAIN_S)
@@ -422,15 +423,18 @@ def _drain(work: Work) -> None:
 
 
 def _refill(work: Work) -> None:
-    """Its policy is as it was, with which devices are given what they lack there. Peers that were made by hand are gone."""
-    policy = work.remembered.get("policy")
+    """Its policy and its ports are as they were, and devices are given what they lack there. Peers that were made by hand are
+    gone.
+    """
+    policy, ports = work.remembered.get("policy"), work.remembered.get("endpoint_ports")
     if policy is None:
         return
     try:
         node = _view(work).node
     except NotFound:
         return
-    work.change("fleet", fleet.EditNode(work.caller, node.id, node.version, policy=NetworkPolicy(*policy)))
+    before = fleet.EditNode(work.caller, node.id, node.version, policy=NetworkPolicy(*policy), endpoint_ports=ports)
+    work.change("fleet", before)
 
 
 def _start_what_is_left(work: Work, dialer: Dialer) -> None:

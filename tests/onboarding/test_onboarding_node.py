@@ -345,7 +345,8 @@ def test_what_is_used_is_not_taken_off_its_machine(rig):
 def test_a_removal_that_is_cancelled_is_taken_back(rig, at):
     machine = rig.machine(faults=True)
     node = rig.node_on(machine, rig.agent(), name="r0")
-    body = {"version": rig.controller.node("r0")["version"], "endpoint_ips": ["198.51.100.1"], "isolation": True}
+    body = {"endpoint_ips": ["198.51.100.1"], "endpoint_ports": "20000-29999", "isolation": True}
+    body["version"] = rig.controller.node("r0")["version"]
     rig.client.call("PATCH", "/api/nodes/r0", body)
     user = rig.client.post("/api/users", {"name": "Ann"})
     device = rig.client.post(f"/api/users/{user['id']}/devices", {"name": "phone"})
@@ -360,6 +361,7 @@ def test_a_removal_that_is_cancelled_is_taken_back(rig, at):
     assert over["state"] == "cancelled", over
     found = rig.controller.node("r0")
     assert (found["forwarding"], found["masquerade"], found["isolation"]) == (True, True, True)
+    assert found["endpoint_ports"] == "20000-29999"
     if at == "systemctl disable":
         rig.controller.until("r0", link_state="live", status="active", in_sync=True, peers_configured=1)
     else:

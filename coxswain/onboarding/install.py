@@ -12,6 +12,7 @@ from pathlib import Path
 from coxswain.errors import Conflict, NodeFailure, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.account import take_back
 from coxswain.onboarding.binary import HEAD_BYTES, check_binary, display_version, normalise_version
+from coxswain.onboarding.candidate import candidate_version
 from coxswain.onboarding.guard import UNGUARD
 from coxswain.onboarding.units import PREPARE, SYSCTL, Program, unit_file
 from coxswain.operations import Work
@@ -110,8 +111,10 @@ def swap_in(work: Work, host: Host, program: Program) -> None:
 
 
 def _keep_version(work: Work, host: Host, program: Program) -> None:
+    """What the file was built of counts, as with what is offered; else what the program says (relay-contract.md 7.4)."""
     staged = work.data.get("staged_version")
-    work.keep(agent_version=_version(host, program.binary) if staged is None else staged)
+    says = _version(host, program.binary) if staged is None else staged
+    work.keep(agent_version=candidate_version(str(work.params["source"].get("path", ""))) or says)
 
 
 def swap(host: Host, program: Program) -> None:

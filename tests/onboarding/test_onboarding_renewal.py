@@ -65,6 +65,18 @@ def test_so_is_what_is_due_of_a_relay(rig):
     assert system.ask("renewals", CheckRenewals(), deadline=10) == 0
 
 
+def test_a_relay_is_of_the_version_that_its_file_was_built_of(rig):
+    """relay-contract.md 7.4, step 10: it may call itself something else, and then an upgrade to itself would be offered."""
+    machine = rig.machine()
+    (machine.path("/etc/relay") / "address").write_text(machine.address)
+    server = rig.add_server(machine)
+    file = relay_file(rig.home / "built", version="0.4.0")
+    built = "v0.4.1-0.20261127113524-eb0f08a81e48"
+    file.write_text(file.read_text() + f'\nBUILT = """\nmod\tferry.example/relay\t{built}\t\n"""\n')
+    relay = rig.client.post(f"/api/servers/{server['id']}/deploy", {"role": "relay", "binary_path": str(file)})
+    assert relay["agent_version"] == built
+
+
 def test_a_host_that_does_not_answer_is_tried_again_later(rig):
     machine = rig.machine()
     rig.node_on(machine, rig.agent())

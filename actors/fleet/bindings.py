@@ -67,7 +67,9 @@ def _settle(fleet: FleetState, message: m.SettleBinding) -> Committed[m.BindingV
     route = before.next_route if message.forward else before.route
     after = dataclasses.replace(before, route=route, next_route="", phase=Phase.SETTLED)
     with fleet.changing() as tx:
-        if route:
+        if rows.is_revoked(tx, message.device_id):  # since this way began, and with it went what it had
+            after = dataclasses.replace(after, route="")
+        if after.route:
             after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
         else:
             rows.remove_exit(tx, message.device_id)

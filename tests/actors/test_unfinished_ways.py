@@ -16,11 +16,12 @@ from coxswain.cascade.types import Phase
 from coxswain.clock import ManualClock
 from coxswain.config.live import LiveConfig
 from coxswain.keyring import KeySource, SealingSecret, open_keyring
+from coxswain.messages.accounts import SetDeviceStatus
 from coxswain.messages.audit import Caller
 from coxswain.messages.fleet import LinkReport
 from coxswain.messages.operations import OfferRetry
-from coxswain.messages.paths import AddPath, SettleBinding, StageBinding
-from coxswain.model import Device, LinkState, NodeStatus, Peer, Protocol, User
+from coxswain.messages.paths import AddPath, GetBinding, SettleBinding, StageBinding
+from coxswain.model import Device, DeviceStatus, LinkState, NodeStatus, Peer, Protocol, User
 from coxswain.operations import Operation, OperationState
 from coxswain.store import open_store
 from coxswain.store.fleet import insert_node, upsert_devices, upsert_users
@@ -173,3 +174,14 @@ def test_many_are_moved_a_few_at_a_time_and_all_get_their_turn(world: World) -> 
     looks = [world.after(61), world.after(1), world.after(1), world.after(1)]
     assert [len(look) for look in looks] == [4, 4, 1, 0]
     assert sorted(device for look in looks for device in look) == devices
+
+
+def test_one_that_is_revoked_on_its_way_is_not_put_on_a_path_by_what_ends_that(world: World) -> None:
+    """What follows from paths is worked out a moment after the device went; what came in between found it still on its way."""
+    world.say("a", "b", "c")
+    world.ask(StageBinding(OPS, "dev_1", "pth_p", Phase.PREPARING))
+    world.system.tell("fleet", SetDeviceStatus(OPS, "dev_1", DeviceStatus.REVOKED))
+    world.system.tell("fleet", SettleBinding(OPS, "dev_1", "pth_p", forward=True))
+    assert world.ask(GetBinding("dev_1")).phase is Phase.SETTLED
+    with world.store.read() as tx:
+        assert tx.execute("SELECT path_id FROM device_exits") == []

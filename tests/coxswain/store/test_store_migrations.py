@@ -110,6 +110,30 @@ def test_a_newer_store_without_a_compat_note_is_refused(fresh_where, monkeypatch
         open_with(where, monkeypatch, OLD, 1)
 
 
+def test_devices_that_were_revoked_before_let_go_of_nodes_and_paths_as_those_do_that_are_now(fresh_where, monkeypatch):
+    where, all_files = fresh_where(), migrate._files()
+    store = open_with(where, monkeypatch, {number: text for number, text in all_files.items() if number < 75}, 74)
+    with store.write() as tx:
+        tx.execute("INSERT INTO users (id, name, created_at, updated_at) VALUES ('usr_1', 'Anna', 0, 0)")
+        for device, status in (("dev_1", "revoked"), ("dev_2", "suspended")):
+            tx.execute(
+                "INSERT INTO devices (id, user_id, name, status, created_at, updated_at) VALUES (?, 'usr_1', 'phone', ?, 0, 0)",
+                (device, status),
+            )
+            tx.execute(
+                "INSERT INTO profile_specs (id, device_id, name, path_id, protocol, created_at, updated_at) "
+                "VALUES (?, ?, 'home', 'pth_1', 'both', 0, 0)",
+                (f"prf_{device}", device),
+            )
+            tx.execute("INSERT INTO device_exits (device_id, created_at, updated_at) VALUES (?, 0, 0)", (device,))
+    store.close()
+    store = open_with(where, monkeypatch, all_files, max(all_files))
+    with store.read() as tx:
+        for table in ("profile_specs", "device_exits"):
+            assert tx.execute(f"SELECT device_id FROM {table}") == [("dev_2",)]
+    store.close()
+
+
 def test_a_migration_that_fails_leaves_the_schema_before_it(fresh_where, monkeypatch):
     where = fresh_where()
     broken = {**OLD, 2: "CREATE TABLE d (id BIGINT);\nINSERT INTO nowhere VALUES (1);\n"}

@@ -6,8 +6,8 @@ import ipaddress
 import re
 import unicodedata
 
-from coxswain.errors import InvalidInput
-from coxswain.model import NetworkPolicy
+from coxswain.errors import Conflict, InvalidInput
+from coxswain.model import NetworkPolicy, Node
 from coxswain.ports import PortRange
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "check_name",
     "check_policy",
     "check_region",
+    "check_runs",
     "host_of",
     "is_source",
     "parse_control_addr",
@@ -109,6 +110,17 @@ def check_endpoint_ips(addresses: tuple[str, ...]) -> tuple[str, ...]:
 def check_endpoint_ports(text: str) -> str:
     """A range of UDP ports in its one spelling, ``20000-29999``; empty stays empty."""
     return str(PortRange.parse("endpoint_ports", text) or "")
+
+
+def check_runs(node: Node) -> None:
+    """Before its agent is started anew. Raises ``Conflict``: it was stopped, and is not to serve again, out of reach as its
+    link is closed, without anybody having said so.
+    """
+    if not node.enabled:
+        raise Conflict(
+            f"node {node.name}: is disabled, and its agent would be started",
+            remedy=f"Start it first: cox nodes start {node.name}; or, if its onboarding failed, onboard it again.",
+        )
 
 
 def check_policy(policy: NetworkPolicy) -> NetworkPolicy:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
-from coxswain.inventory import CONTROL_PORT, check_name, check_region, parse_control_addr
+from coxswain.inventory import CONTROL_PORT, check_name, check_region, check_runs, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
@@ -65,6 +65,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         )
 
     look = on_host("host", "connect, and look at what the host is", _look, deadline_s=90)
+    look_again = Step("host", look.title, lambda work: _look_if_it_runs(work, dialer), deadline_s=look.deadline_s)
     binary = on_host("agent", "install the agent", _install, _uninstall_agent, deadline_s=1_200)
     certificate = on_host("certificate", "issue and push its certificate", _certify, deadline_s=90)
     live = on_host("live", "prove the link", _prove, deadline_s=_LIVE_S + 30)
@@ -79,14 +80,14 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         on_host("live", "prove the link", _prove_new, deadline_s=_LIVE_S + 30),
     )
     updating = (
-        look,
+        look_again,
         on_host("agent", "upload the agent and try it out", _stage_newer, _unstage, deadline_s=1_200),
         on_host("switch", "put it in place and restart it", _switch, _switch_back, deadline_s=120),
         live,
     )
-    renewing = (look, certificate, on_host("restart", "restart the agent", _restart, deadline_s=90), live)
+    renewing = (look_again, certificate, on_host("restart", "restart the agent", _restart, deadline_s=90), live)
     rolling_back = (
-        look,
+        look_again,
         on_host("swap", "put the previous agent back", _swap_back, deadline_s=60),
         on_host("restart", "restart the agent", _restart, deadline_s=90),
         live,
@@ -180,6 +181,12 @@ def _look(work: Work, host: Host) -> None:
     facts = facts_of(host)
     work.keep(facts=facts)
     work.say(f"{facts.get('os_name') or facts.get('os')}, {facts['arch']}, {facts.get('free_mb') or '?'} MB free")
+
+
+def _look_if_it_runs(work: Work, dialer: Dialer) -> None:
+    """It may have been stopped since this was asked for, as in the middle of a rollout."""
+    check_runs(_view(work).node)
+    _look(work, open_host(work, dialer))
 
 
 def _node_id(work: Work) -> str:
@@ -313,6 +320,7 @@ def _stop_service(work: Work, host: Host) -> None:
 
 
 def _restart(work: Work, host: Host) -> None:
+    check_runs(_view(work).node)  # a step that failed may be retried when it is stopped
     work.keep(restarted_at=work.now())
     _start_unit(work, host)
 
@@ -423,9 +431,7 @@ def _drain(work: Work) -> None:
 
 
 def _refill(work: Work) -> None:
-    """Its policy and its ports are as they were, and devices are given what they lack there. Peers that were made by hand are
-    gone.
-    """
+    """Its policy and ports are as they were, and devices are given what they lack. Peers that were made by hand are gone."""
     policy, ports = work.remembered.get("policy"), work.remembered.get("endpoint_ports")
     if policy is None:
         return

@@ -75,8 +75,9 @@ def _steps(params: Mapping[str, Any]) -> list[Step]:
 def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
     def do(work: Work) -> None:
         p = work.params
+        running = [node for node in nodes if not _is_stopped(work, node)]
         begun = [
-            _begin(work, "node.update", {**node, "source": p["source"], "force": p["force"]}, retry=True) for node in nodes
+            _begin(work, "node.update", {**node, "source": p["source"], "force": p["force"]}, retry=True) for node in running
         ]
         failed = [o for o in _all_over(work, begun) if o.state is not OperationState.DONE]
         if failed:
@@ -86,11 +87,22 @@ def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
                 f"{first.error or first.state.value}",
                 remedy=f"See: cox operations show {first.id}. Then retry the rollout, or cancel it to roll all of it back.",
             )
-        work.say(f"{len(nodes)} upgraded")
+        work.say(f"{len(running)} upgraded")
+        since = [node["name"] for node in nodes if node not in running]
+        if since:
+            work.say(f"not upgraded, as they were stopped since the rollout began: {', '.join(since)}")
         if p.get("left_out") and nodes[-1] == p["nodes"][-1]:
             work.say(f"not upgraded, as they are stopped: {', '.join(p['left_out'])}")
 
     return do
+
+
+def _is_stopped(work: Work, node: Mapping[str, Any]) -> bool:
+    try:
+        view: fleet.NodeView = work.ask("fleet", fleet.GetNode(node["node_id"]))
+    except NotFound:
+        return False  # its upgrade says so
+    return not view.node.enabled
 
 
 def _roll_back(nodes: Sequence[Mapping[str, Any]]) -> Any:

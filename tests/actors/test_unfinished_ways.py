@@ -177,7 +177,7 @@ def test_many_are_moved_a_few_at_a_time_and_all_get_their_turn(world: World) -> 
 
 
 def test_one_that_is_revoked_on_its_way_is_not_put_on_a_path_by_what_ends_that(world: World) -> None:
-    """What follows from paths is worked out a moment after the device went; what came in between found it still on its way."""
+    """What follows for paths is worked out a moment later; what comes in between finds the device still on its way."""
     world.say("a", "b", "c")
     world.ask(StageBinding(OPS, "dev_1", "pth_p", Phase.PREPARING))
     world.system.tell("fleet", SetDeviceStatus(OPS, "dev_1", DeviceStatus.REVOKED))

@@ -47,6 +47,41 @@ def test_what_is_stopped_stays_stopped(rig):
         machines[1].status("node.service")
 
 
+def test_what_is_stopped_while_a_rollout_goes_on_is_left_out(rig):
+    old, new = rig.agent("old", version="0.3.1"), rig.agent("new", version="0.3.2")
+    machines = [rig.machine(faults=True), rig.machine(), rig.machine()]
+    for i, machine in enumerate(machines):
+        rig.node_on(machine, old, name=f"n{i}")
+    machines[0].hold("t=/usr/local/bin/node.new")
+    rollout = rig.begin("/api/rollouts", canary=1, batch=2, binary_path=new)
+    eventually(machines[0].held, timeout=40)
+    rig.client.post("/api/nodes/n1/stop")
+    machines[0].go_on()
+    done = rig.over(rollout)
+    assert done["state"] == "done", done
+    assert "stopped since the rollout began: n1" in done["steps"][-1]["output"]
+    versions = {n["name"]: n["agent_version"] for n in rig.client.get("/api/nodes")}
+    assert versions == {"n0": "0.3.2", "n1": "0.3.1", "n2": "0.3.2"}
+    with pytest.raises(AssertionError, match="does not run"):
+        machines[1].status("node.service")
+
+
+def test_what_failed_does_not_start_what_was_stopped_since_when_it_is_retried(rig):
+    machine = rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent(), name="n0")
+    machine.hold("systemctl restart")
+    renewal = rig.begin("/api/nodes/n0/renew")
+    eventually(machine.held, timeout=40)
+    machine.cut_connections()
+    assert rig.over(renewal)["state"] == "failed"
+    machine.go_on()
+    rig.client.post("/api/nodes/n0/stop")
+    rig.client.post(f"/api/operations/{renewal['id']}/retry")
+    over = rig.over(renewal)
+    assert over["state"] == "failed" and "its agent would be started" in over["error"]
+    assert rig.controller.node(node["id"])["status"] == "stopped"
+
+
 def test_an_upgrade_whose_agent_dies_is_taken_back(rig):
     machine = rig.machine()
     node = rig.node_on(machine, rig.agent("old", version="0.3.1"))

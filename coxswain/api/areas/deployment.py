@@ -12,6 +12,7 @@ from coxswain.api.route import Route, Scope
 from coxswain.api.schema import BOOL, INT, TEXT, array, limited, nullable, obj
 from coxswain.api.waiting import run_operation
 from coxswain.errors import Conflict
+from coxswain.inventory import check_runs
 from coxswain.messages import fleet
 from coxswain.model import Node
 from coxswain.operations import Operation
@@ -25,15 +26,6 @@ _SEEN = {"version": nullable(INT)}
 
 _RESTARTS = ("node.update", "node.rollback", "node.renew")
 """They start the agent, and prove its link."""
-
-
-def _check_runs(node: Node) -> None:
-    """One that was stopped is not to serve again without anybody having said so, out of reach as its link is closed."""
-    if not node.enabled:
-        raise Conflict(
-            f"node {node.name}: is disabled, and its agent would be started",
-            remedy=f"Start it first: cox nodes start {node.name}; or, if its onboarding failed, onboard it again.",
-        )
 
 
 def _on_machine(call: Call) -> Node:
@@ -59,7 +51,7 @@ def _source(call: Call) -> dict[str, str]:
 def _run(call: Call, kind: str, **params: Any) -> Any:
     node = _on_machine(call)
     if kind in _RESTARTS:
-        _check_runs(node)
+        check_runs(node)
     gone = kind == "node.remove"
     if gone:
         call.ask("fleet", fleet.CheckNodeUnused(node.id))  # refused at once, and not by an operation
@@ -86,7 +78,7 @@ def _rollout(call: Call) -> Any:
     if without:
         raise Conflict(f"nodes: {', '.join(without[:5])} are on no machine that this controller can log in to")
     for node in nodes:
-        _check_runs(node)
+        check_runs(node)
     canary, batch = body.get("canary", int), body.get("batch", int)
     params = {
         "nodes": [_about(node) for node in nodes],

@@ -117,7 +117,7 @@ def test_devices_that_were_revoked_before_let_go_of_nodes_and_paths_as_those_do_
         tx.execute("INSERT INTO users (id, name, created_at, updated_at) VALUES ('usr_1', 'Anna', 0, 0)")
         for device, status in (("dev_1", "revoked"), ("dev_2", "suspended")):
             tx.execute(
-                "INSERT INTO devices (id, user_id, name, status, created_at, updated_at) VALUES (?, 'usr_1', 'phone', ?, 0, 0)",
+                "INSERT INTO devices (id, user_id, name, status, created_at, updated_at) VALUES (?, 'usr_1', '', ?, 0, 0)",
                 (device, status),
             )
             tx.execute(

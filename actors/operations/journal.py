@@ -48,6 +48,7 @@ class Journal:
         secrets: Secrets,
     ) -> None:  # fmt: skip
         self.operation = operation
+        self._ending = operation.ending
         self._kind = kind
         self._store = store
         self._clock = clock
@@ -93,7 +94,9 @@ class Journal:
         self._publish("waiting", {"needs": [name]})
 
     def ends(self, state: OperationState, error: CoxswainError | None = None, note: str = "") -> None:
-        """With its audit record, in one transaction; but that what is tried again by itself still fails is no news."""
+        """With its audit record, in one transaction; but that what is tried again by itself still fails is no news, unless
+        an operator cancelled it meanwhile.
+        """
         operation = self.operation
         fails_on = state is OperationState.FAILED and operation.tried_again > 0
         if fails_on and operation.notes[-1:] == (note,):
@@ -118,7 +121,7 @@ class Journal:
                 detail[TRIED_AGAIN] = changed.tried_again
             failed = sentence or state.value if state is not OperationState.DONE else ""
             action = (self._kind and self._kind.action) or changed.kind
-            if not fails_on:
+            if not fails_on or saved.ending is not self._ending:
                 record(tx, caller_of(changed), action, target, detail, now=self._clock.now(), error=failed)
         self._take(saved)
         self._tell("audit_writer", OutboxGrew())

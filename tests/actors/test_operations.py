@@ -241,6 +241,19 @@ def test_what_is_retried_by_itself_again_and_again_is_recorded_as_it_failed_and_
         assert files(place) == []
 
 
+def test_what_an_operator_cancels_while_it_is_tried_again_by_itself_is_recorded_as_it_ends(store, place, script):
+    script.do["b"] = script.undo["a"] = "fail"
+    with running(store, touch_kind(place, script, on_failure=OnFailure.UNDO)) as engine:
+        operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
+        blocker = script.undo["a"] = Blocker()
+        assert engine.system.tell("operations", m.OfferRetry(CONTROLLER, operation.kind, operation.target_id))
+        assert blocker.entered.wait(30)
+        engine.ask(m.CancelOperation(CALLER, operation.id))
+        blocker.close()
+        engine.over(operation, OperationState.FAILED)
+        assert engine.audited(operation)[-2:] == [("operation.cancel", "ok"), ("test.touch", "error")]
+
+
 def test_a_cancelled_operation_is_cut_off_and_taken_back(store, place, script):
     blocker = script.do["b"] = Blocker()
     with running(store, touch_kind(place, script)) as engine:

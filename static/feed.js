@@ -114,7 +114,7 @@ function words(type, frame) {
 }
 
 const DONE = { bind: "bound", cancel: "cancelled", failback: "failed back", failover: "failed over", forget: "forgotten", look: "looked at", retry: "retried", rm: "removed", rollback: "rolled back", stop: "stopped", switch: "switched over", unbind: "unbound" };
-const CHANGES = { "admin.password": "admin's password changed", "enroll.claim": "invitation used", "enroll.invite": "invitation made", "enroll.revoke": "invitation withdrawn", "path.exit": "path's exit changed", "relay.egress": "relay's egress hop changed", "server.host_key_changed": "server shows another host key", "server.self": "controller's own machine added" };
+const CHANGES = { "admin.password": "admin's password changed", "admin.totp_begin": "second factor of an admin begun", "admin.totp_enable": "second factor of an admin switched on", "admin.totp_remove": "second factor of an admin removed", "enroll.claim": "invitation used", "enroll.invite": "invitation made", "enroll.revoke": "invitation withdrawn", "node.push": "peers pushed to node", "node.push-policy": "policy pushed to node", "node.status": "node's status set", "node.update-agent": "node's agent upgraded", "path.exit": "path's exit changed", "peers.apply": "peers changed", "relay.egress": "relay's egress hop changed", "relay.update-agent": "relay upgraded", "server.host_key_changed": "server shows another host key", "server.self": "controller's own machine added" };
 
 /** What somebody did: `user.add` is a user added. */
 function changeWords({ action, id }, node) {

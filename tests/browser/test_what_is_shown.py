@@ -132,6 +132,7 @@ def test_the_feed_tells_what_falls_and_what_is_done_in_words(browser_page: Page,
         client.post("/api/chaos", {"actor": actor, "how": how})
     user = client.post("/api/users", {"name": "Told in words"})["id"]
     client.post("/api/users/" + user + "/suspend")
+    client.post("/api/nodes/n0/push-policy")
     feed = page.locator(".feed")
     for told in (
         "session tracker is harmed on purpose (chaos)",
@@ -143,6 +144,7 @@ def test_the_feed_tells_what_falls_and_what_is_done_in_words(browser_page: Page,
         "n1: backing off, its link fell and is being replaced: vanished: its thread ended without a word",
         "user added: Told in words",
         "user suspended: Told in words",
+        "policy pushed to node: n0",
     ):
         expect(feed.get_by_role("listitem").filter(has_text=told).first).to_be_visible()
     assert not re.search(r"[a-z]_[a-z]|[a-z]\.[a-z]+:|failed:|RuntimeError", feed.inner_text()), feed.inner_text()

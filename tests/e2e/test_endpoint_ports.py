@@ -169,19 +169,17 @@ def test_an_existing_agent_stays_at_443_and_it_is_said(existing: LiveFleet) -> N
     device_id = device(existing)
     before = revision(existing, device_id)
     edit(existing, "n0", endpoint_ports=RANGE)
-    eventually(
-        lambda: any("does not map ports 20000-29999" in f for f in existing.controller.node("n0")["findings"]), timeout=20
-    )
+    eventually(lambda: any("does not map ports 20000-29999" in f for f in existing.controller.node("n0")["findings"]))
     view = existing.controller.node("n0")
     assert (view["link_state"], view["in_sync"], view["mapped_ports"]) == ("live", True, "")
     assert told(existing, device_id) == on_443()
     assert revision(existing, device_id) == before
     times = policies_set(existing, 0)
-    eventually(lambda: existing.controller.node("n0")["last_seen"] != view["last_seen"], timeout=20)
+    eventually(lambda: existing.controller.node("n0")["last_seen"] != view["last_seen"])
     assert policies_set(existing, 0) == times, "it was told once"
     assert existing.controller.node("n1")["findings"] == []
     edit(existing, "n0", endpoint_ports="")
-    eventually(lambda: existing.controller.node("n0")["findings"] == [], timeout=20)
+    eventually(lambda: existing.controller.node("n0")["findings"] == [])
 
 
 def test_agents_change_and_profiles_follow(fleet: LiveFleet) -> None:

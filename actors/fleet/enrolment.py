@@ -113,6 +113,7 @@ def _enrolled(
     """
     identity_rows.put_identity(tx, device.id, identity, fleet.now())
     outcome = provision(fleet, tx, [device.id], rotate=rebound)
+    outcome.check_served()
     if rebound:
         bundle_rows.delete_bundles(tx, device.id)
     device = known_device(tx, device.id)

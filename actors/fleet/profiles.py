@@ -45,7 +45,9 @@ def _add(fleet: FleetState, message: m.AddProfile) -> Committed[m.Change[Profile
         )
         profile = checked_profile(fleet, tx, profile)
         rows.insert_profile(tx, profile)
-        return Did(("profile", profile.id), _detail(profile), profile, (), provision(fleet, tx, [device.id]))
+        outcome = provision(fleet, tx, [device.id])
+        outcome.check_served(profile.id)
+        return Did(("profile", profile.id), _detail(profile), profile, (), outcome)
 
     return change(fleet, message.caller, "profile.create", work)
 
@@ -61,9 +63,13 @@ def _edit(fleet: FleetState, message: m.EditProfile) -> Committed[m.Change[Profi
         if message.node is not None or message.path_id is not None:
             node_id = _node_id(fleet, message.node or "")
             after = dataclasses.replace(after, node_id=node_id, path_id=message.path_id or "")
-        if message.entry_ips is not None:
-            after = dataclasses.replace(after, entry_ips=message.entry_ips)
-        after = checked_profile(fleet, tx, after)
+        # Endpoints that went since are no reason to refuse what is asked for; nobody can mean them at another entry.
+        moved = (after.node_id, after.path_id) != (before.node_id, before.path_id)
+        kept = () if moved else before.entry_ips
+        given = () if message.entry_ips is None else message.entry_ips
+        after = checked_profile(fleet, tx, dataclasses.replace(after, entry_ips=given))
+        if message.entry_ips is None:
+            after = dataclasses.replace(after, entry_ips=kept)
         version = before.version if message.version is None else message.version
         after = rows.update_profile(tx, after, expected_version=version, now=fleet.now())
         return Did(("profile", after.id), _detail(after), after, (), provision(fleet, tx, [after.device_id]))
@@ -87,6 +93,7 @@ def _provision(fleet: FleetState, message: m.ProvisionDevice) -> Committed[m.Cha
         device = _usable(tx, message.id)
         check_version("device", device.id, device.version, message.version)
         outcome = provision(fleet, tx, [device.id], rotate=message.rotate)
+        outcome.check_served()
         given = outcome.given[0]
         detail = {"peer_count": given.peer_count, "rotated": message.rotate, "skipped": len(outcome.unserved)}
         device = known_device(tx, device.id)

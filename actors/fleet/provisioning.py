@@ -37,11 +37,24 @@ __all__ = ["Outcome", "follow", "offer", "provision", "world"]
 
 @dataclass
 class Outcome:
-    """What was done to devices; ``touched`` are the nodes whose peers are others now."""
+    """What was done to devices; ``touched`` are the nodes whose peers are others now. ``without_address``: profiles
+    (empty: every node) for which the subnet had none left; they are among the ``unserved`` as well.
+    """
 
     touched: set[str] = field(default_factory=set)
     given: list[Given] = field(default_factory=list)
     unserved: list[Unserved] = field(default_factory=list)
+    without_address: list[str] = field(default_factory=list)
+
+    def check_served(self, profile_id: str | None = None) -> None:
+        """Raises ``AddressesExhausted``, for whom it would all be in vain: this profile has no address, or, where none is
+        named, a device has nothing at all for want of one.
+        """
+        lacks = profile_id in self.without_address
+        if profile_id is None:
+            lacks = bool(self.without_address) and not all(given.tunnel_ip for given in self.given)
+        if lacks:
+            raise AddressesExhausted(next(u.reason for u in self.unserved if u.profile_id in self.without_address))
 
 
 def offer(fleet: FleetState) -> Offer:
@@ -64,8 +77,8 @@ def provision(fleet: FleetState, tx: Tx, device_ids: Sequence[str], *, rotate: b
         device_ids: those that are not there any more are passed over.
         rotate: new keys for all of them, at the addresses that they have.
 
-    Raises:
-        AddressesExhausted: the subnet has no address left.
+    What needs an address when the subnet has none left is not served; it holds up nobody and nothing else. Whose request
+    is in vain then, says so (``Outcome.check_served``).
     """
     outcome = Outcome()
     devices = account_rows.devices_by_id(tx, device_ids)
@@ -77,7 +90,9 @@ def provision(fleet: FleetState, tx: Tx, device_ids: Sequence[str], *, rotate: b
     if rotate:
         _rotate(fleet, tx, outcome, credentials, peers)
     planned = [(d, assign(d, Has(profiles[d.id], credentials[d.id], peers[d.id]), around)) for d in devices]
-    minted = _mint(fleet, tx, planned, around.offer)
+    # Before anything new: their addresses are free again.
+    profile_rows.delete_credentials(tx, [c for _, assignment in planned for c in assignment.drop])
+    minted = _mint(fleet, tx, outcome, planned, around.offer)
     addresses = _addresses(tx, around, [*credentials.values(), *minted.values()])
     removed: list[PeerKey] = []
     added: list[Peer] = []
@@ -104,7 +119,6 @@ def provision(fleet: FleetState, tx: Tx, device_ids: Sequence[str], *, rotate: b
         there = {p.id: p for p in (*stay, *new, *moved)}
         outcome.given.append(_given(device, has, count, there.values(), changed=device.id in changed[-1:]))
         outcome.unserved += [Unserved(s.profile_id, s.name, s.reason) for s in assignment.skipped]
-    profile_rows.delete_credentials(tx, [c for _, assignment in planned for c in assignment.drop])
     rows.remove_peers(tx, removed)
     rows.put_peers(tx, added, now=fleet.now())
     account_rows.touch_profiles(tx, changed)
@@ -132,23 +146,30 @@ def _given(device: Device, has: Sequence[Credential], count: int, peers: Iterabl
 
 
 def _mint(
-    fleet: FleetState, tx: Tx, planned: Sequence[tuple[Device, Assignment]], around: Offer
+    fleet: FleetState, tx: Tx, outcome: Outcome, planned: Sequence[tuple[Device, Assignment]], around: Offer
 ) -> dict[str, list[Credential]]:
-    """Keys and addresses for all that need some, by device."""
+    """Keys and addresses for all that need some, by device; who comes first has what is left."""
     wanted = [(device.id, profile_id) for device, assignment in planned for profile_id in assignment.mint]
     if not wanted:
         return {}
     free = profile_rows.addresses_free(tx, around.first, around.last, len(wanted))
     if len(free) < len(wanted):
-        raise AddressesExhausted(
-            f"fleet.vpn_subnet: {around.subnet} has {len(free)} tunnel addresses left, and {len(wanted)} are needed"
-        )
+        _note_without(tx, outcome, wanted[len(free) :], around, len(free))
     found: dict[str, list[Credential]] = {}
-    for (device_id, profile_id), number in zip(wanted, free, strict=True):
+    for (device_id, profile_id), number in zip(wanted, free, strict=False):
         address = str(ipaddress.IPv4Address(number))
         found.setdefault(device_id, []).append(keys.mint(fleet.keyring, device_id, profile_id, address))
     profile_rows.insert_credentials(tx, [c for made in found.values() for c in made], now=fleet.now())
     return found
+
+
+def _note_without(tx: Tx, outcome: Outcome, lacking: Sequence[tuple[str, str]], around: Offer, left: int) -> None:
+    reason = f"fleet.vpn_subnet: {around.subnet} has {left} tunnel addresses left, and {left + len(lacking)} are needed"
+    known = profile_rows.profiles_of(tx, sorted({device_id for device_id, _ in lacking}))
+    names = {profile.id: profile.name for profiles in known.values() for profile in profiles}
+    for _, profile_id in lacking:
+        outcome.without_address.append(profile_id)
+        outcome.unserved.append(Unserved(profile_id, names.get(profile_id, "every node"), reason))
 
 
 def _rotate(

@@ -157,6 +157,30 @@ def test_a_profile_moved_to_another_node_keeps_its_keys(fleet: LiveFleet, device
     assert before["wg_public_key"] not in on_node(fleet, 0)
 
 
+def test_endpoints_that_went_are_in_no_edits_way(fleet: LiveFleet, device: dict[str, Any]) -> None:
+    made = profile(fleet, device, "one", "n1", entry_ips=["203.0.113.2"])
+
+    def edit(**given: Any) -> dict[str, Any]:
+        version = get(fleet, f"/api/profiles/{made['id']}")["version"]
+        found: dict[str, Any] = fleet.controller.client.call(
+            "PATCH", f"/api/profiles/{made['id']}", {"version": version, **given}
+        )
+        return found
+
+    def pool(*addresses: str) -> None:
+        body = {"version": fleet.controller.node("n1")["version"], "endpoint_ips": list(addresses)}
+        fleet.controller.client.call("PATCH", "/api/nodes/n1", body)
+
+    pool("198.51.100.2")
+    try:
+        assert edit(name="other")["entry_ips"] == ["203.0.113.2"]  # it may come back
+        with pytest.raises(RemoteError, match="entry_ips"):
+            edit(entry_ips=["203.0.113.2"])
+        assert "entry_ips" not in edit(node_id="n2")
+    finally:
+        pool("198.51.100.2", "203.0.113.2")
+
+
 def test_rotation_is_on_request_and_keeps_addresses(fleet: LiveFleet, device: dict[str, Any]) -> None:
     profile(fleet, device, "one", "n0")
     (before,) = get(fleet, f"/api/devices/{device['id']}")["credentials"]

@@ -84,6 +84,44 @@ def test_many_at_once_until_no_address_is_left(fleet: LiveFleet) -> None:
     assert public_keys(fleet, 0) == intended_keys(fleet, 0)
 
 
+def test_who_finds_no_address_left_is_in_nobodys_way(fleet: LiveFleet) -> None:
+    """Neither in that of the device's other profiles, nor of what other devices lack on nodes that became ready."""
+    client = fleet.controller.client
+
+    def endpoints(index: int, *addresses: str) -> None:
+        body = {"version": fleet.controller.node(f"n{index}")["version"], "endpoint_ips": list(addresses)}
+        client.call("PATCH", f"/api/nodes/n{index}", body)
+
+    def profile(device_id: str, name: str, node: str) -> dict[str, Any]:
+        body = {"device_id": device_id, "name": name, "node_id": node, "protocol": "amneziawg"}
+        made: dict[str, Any] = client.post("/api/profiles?wait=0", body)
+        return made
+
+    endpoints(1)
+    torn, other = device(client), device(client)
+    near = profile(torn, "near", "n0")
+    assert [s["name"] for s in profile(torn, "far", "n1")["skipped"]] == ["far"]
+    client.post(f"/api/devices/{other}/provision?wait=0")
+    for _ in range(ADDRESSES - 2):
+        profile(device(client), "near", "n0")
+    with pytest.raises(RemoteError, match="0 tunnel addresses left"):
+        profile(device(client), "near", "n0")
+
+    endpoints(1, "198.51.100.2")  # both lack it; the one whom no address is left for comes first or last
+    own = {r[0] for r in rows(fleet, "SELECT public_key FROM peers WHERE device_id = ?", other)}
+    eventually(lambda: public_keys(fleet, 1) == own)
+    changed = client.call("PATCH", f"/api/profiles/{near['id']}", {"name": "first", "version": near["version"]})
+    assert [(s["name"], "0 tunnel addresses left" in s["reason"]) for s in changed["skipped"]] == [("far", True)]
+    rotated = client.post(f"/api/devices/{torn}/provision", {"rotate": True})
+    assert (rotated["peer_count"], [s["name"] for s in rotated["skipped"]]) == (1, ["far"])
+
+    client.call("DELETE", f"/api/profiles/{near['id']}")  # its own address is free now
+    (left,) = client.get(f"/api/devices/{torn}")["credentials"]
+    assert left["tunnel_ip"] == "10.99.0.2"
+    eventually(lambda: left["wg_public_key"] in public_keys(fleet, 1))
+    assert left["wg_public_key"] not in public_keys(fleet, 0)
+
+
 def test_a_commit_whose_answer_is_lost_leaves_nodes_and_rows_alike(fleet: LiveFleet) -> None:
     client = fleet.controller.client
     first, second = device(client), device(client)

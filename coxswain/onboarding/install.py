@@ -19,6 +19,7 @@ from coxswain.operations import Work
 from coxswain.ssh import Host, SentFile
 
 __all__ = [
+    "end_units",
     "get_csr",
     "install",
     "prepare",
@@ -215,6 +216,22 @@ def start_with(work: Work, host: Host, unit: str, write: Callable[[], str]) -> N
     files = [] if present == text else [SentFile(path, text, 0o644)]
     script = f"systemctl daemon-reload && systemctl enable {unit} || exit; {_start(unit)}"
     host.put_and_run(files, script, what=f"enabling and starting {unit}", deadline=60)
+
+
+def end_units(work: Work, host: Host, *units: str) -> None:
+    """Stops and removes those of ``units`` that are there: what they served is no role of the program any more. They are
+    remembered as ``start_with`` does, for the same undo. May be repeated.
+    """
+    for unit in units:
+        path = unit_file(unit)
+        present = None if host.was_absent(path) else host.read(path)
+        if present is None:
+            continue
+        if unit not in work.remembered:
+            work.remember(**{unit: present.decode(errors="replace")})
+        script = f"systemctl disable --now {unit} 2>/dev/null; rm -f {path} && systemctl daemon-reload"
+        host.run(script, what=f"stopping and removing {unit}", deadline=60)
+        work.say(f"{unit} is stopped and removed: that is no role of it any more")
 
 
 def start_unit(host: Host, unit: str) -> None:

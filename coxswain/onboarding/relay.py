@@ -18,6 +18,7 @@ from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.install import (
+    end_units,
     get_csr,
     install,
     put_back,
@@ -90,7 +91,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
     )
     removing = (
         Step("hops", "see that it is no hop of a control path", _is_no_hop, deadline_s=30),
-        on_host("uninstall", "stop the relay and remove it", lambda _w, h: uninstall(h, RELAY, *_UNITS)),
+        on_host("uninstall", "stop the relay and remove it", _uninstall, _start_what_is_left),
         Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
     )
 
@@ -197,7 +198,8 @@ def _take_out(work: Work) -> None:
     if work.remembered.get("added") and work.data.get("relay_id"):
         _forget(work)
     elif work.data.get("relay_id") and work.remembered.get("before"):
-        work.change("servers", m.EditRelay(work.caller, work.data["relay_id"], dict(work.remembered["before"])))
+        with contextlib.suppress(NotFound):  # it was forgotten since
+            work.change("servers", m.EditRelay(work.caller, work.data["relay_id"], dict(work.remembered["before"])))
 
 
 def _is_no_hop(work: Work) -> None:
@@ -211,6 +213,24 @@ def _forget(work: Work) -> None:
         work.change("servers", m.RemoveRelay(work.caller, _relay_of(work).id))
     except NotFound:
         return  # an earlier attempt did it
+
+
+def _uninstall(_work: Work, host: Host) -> None:
+    uninstall(host, RELAY, *_UNITS)
+
+
+def _start_what_is_left(work: Work, host: Host) -> None:
+    """Its units are written anew, for as long as its program and its key are there."""
+    try:
+        relay = _relay_of(work)
+    except NotFound as gone:
+        work.say(f"{gone}; on its host nothing is taken back")
+        return
+    if host.run(f"[ -e {RELAY.binary} ] && [ -e {RELAY.key} ]", check=False).code == 0:
+        _restart(work, host)
+        return
+    work.say("the relay is gone from its host: set it up again, or remove it")
+    work.change("servers", m.EditRelay(work.caller, relay.id, {"status": "error"}))
 
 
 def _take_away(work: Work, host: Host) -> None:
@@ -265,11 +285,12 @@ def _start(work: Work, host: Host) -> None:
         done = host.run(f"{RELAY.binary} onion-key --config-dir {RELAY.directory}", what="relay onion-key")
         key = _onion_key(host, done.stdout)
         work.change("servers", m.EditRelay(work.caller, relay.id, {"onion_pubkey": key}))
+    end_units(work, host, *(unit for unit in _UNITS if unit not in _units(relay)))
     _restart(work, host)
 
 
 def _stop(work: Work, host: Host) -> None:
-    stop_units(work, host, RELAY, *_units(_relay_of(work)))
+    stop_units(work, host, RELAY, *_UNITS)  # whatever its roles are by now, and if it is in the inventory at all
 
 
 def _switch(work: Work, host: Host) -> None:

@@ -1,0 +1,186 @@
+"""What overlaps, is cancelled late or follows one another in unusual order, on machines with relays."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.machines import Machine, relay_file
+from tests.onboarding.conftest import Rig
+from tests.support import eventually
+
+INGRESS, EGRESS, ONION = 8444, 8456, 8457
+
+
+def listens(machine: Machine, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((machine.address, port), 1):
+        return True
+    return False
+
+
+class Place:
+    """A machine, and relays that come and go there."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.machine = rig.machine(faults=True)
+        (self.machine.path("/etc/relay") / "address").write_text(self.machine.address)
+        self.server = rig.add_server(self.machine)
+        self.deploy = f"/api/servers/{self.server['id']}/deploy"
+
+    def body(self, name: str = "relay", *, dies: bool = False, **more: Any) -> dict[str, Any]:
+        file = self.rig.home / name
+        if not file.exists():
+            relay_file(file, version=more.pop("version", "0.4.0"))
+            if dies:
+                text = file.read_text()
+                dying = "{'run', 'egress', 'onion'} & {*sys.argv} and sys.exit(9)"
+                file.write_text(text.replace("from coxswain.relay", f"{dying}\nfrom coxswain.relay"))
+        return {"role": "relay", "binary_path": str(file)} | more
+
+    def add(self, name: str = "relay", **more: Any) -> dict[str, Any]:
+        relay: dict[str, Any] = self.rig.client.post(self.deploy, self.body(name, **more))
+        return relay
+
+    def begin(self, name: str = "relay", **more: Any) -> dict[str, Any]:
+        return self.rig.begin(self.deploy, **self.body(name, **more))
+
+    def cancel(self, operation: dict[str, Any]) -> dict[str, Any]:
+        self.rig.client.post(f"/api/operations/{operation['id']}/cancel")
+        self.machine.go_on()
+        return self.rig.over(operation)
+
+    def cancelled_at(self, pattern: str, operation: dict[str, Any]) -> dict[str, Any]:
+        """``hold`` came first."""
+        eventually(lambda: pattern in self.machine.held(), timeout=30)
+        return self.cancel(operation)
+
+    def relay(self) -> dict[str, Any]:
+        (found,) = self.rig.client.get("/api/relays")
+        return dict(found)
+
+    def units(self) -> list[str]:
+        return self.machine.files("/etc/systemd/system")
+
+
+@pytest.fixture
+def place(rig: Rig) -> Place:
+    return Place(rig)
+
+
+def test_a_role_that_a_relay_has_no_more_is_not_served_any_more(place: Place) -> None:
+    place.add(egress=True, onion=True)
+    eventually(lambda: all(listens(place.machine, port) for port in (INGRESS, EGRESS, ONION)), timeout=30)
+    place.machine.hold("systemctl restart relay.service")
+    operation = place.begin()
+    over = place.cancelled_at("systemctl restart", operation)
+    assert over["state"] == "cancelled", over
+    assert place.units() == ["relay-egress.service", "relay-onion.service", "relay.service"]
+    eventually(lambda: all(listens(place.machine, port) for port in (INGRESS, EGRESS, ONION)), timeout=30)
+    found = place.relay()
+    assert (found["egress"], found["onion"]) == (True, True)
+
+    place.add()
+    assert place.units() == ["relay.service"]
+    eventually(lambda: not listens(place.machine, EGRESS) and not listens(place.machine, ONION), timeout=10)
+    found = place.relay()
+    assert (found["status"], found["egress"], found["onion"]) == ("active", False, False)
+
+
+def test_of_two_onboardings_that_failed_the_later_one_is_taken_back_first(place: Place) -> None:
+    place.rig.fails(place.deploy, **place.body("dying", dies=True, egress=True))
+    first = place.rig.last("relay.add")
+    place.rig.fails(place.deploy, **place.body("dying", onion=True, egress=True, no_ingress=True))
+    second = place.rig.last("relay.add")
+    refused = place.rig.fails(f"/api/operations/{first['id']}/cancel")
+    assert refused.status == 409
+    assert second["id"] in str(refused)
+    over = place.cancel(second)
+    assert over["state"] == "cancelled", over
+    assert place.units() == ["relay-egress.service", "relay.service"], "as the first one left it"
+    over = place.cancel(first)
+    assert over["state"] == "cancelled", over
+    assert place.rig.client.get("/api/relays") == []
+    assert place.units() == [] == place.machine.files("/usr/local/bin")
+
+
+def test_an_operation_that_was_overtaken_alarms_nobody(place: Place, cox: Callable[..., str]) -> None:
+    place.rig.fails(place.deploy, **place.body("dying", dies=True))
+    failed = place.rig.last("relay.add")
+    assert "relay.add  " in cox("operations", "list")
+    assert " failed " in cox("operations", "list")
+    place.add()
+    done = place.rig.last("relay.add")
+    listed = cox("operations", "list")
+    assert " overtaken " in listed and "failed" not in listed and "died" not in listed, listed
+    assert f"{done['id']} was done since" in listed
+    shown = cox("operations", "show", failed["id"])
+    assert "failed, overtaken since" in shown
+    assert f"Closed with: cox operations cancel {failed['id']}" in shown
+    cox("operations", "cancel", failed["id"])
+    assert "None is under way" in cox("operations", "list")
+
+
+def test_a_failed_onboarding_can_be_closed_when_the_relay_was_forgotten(place: Place) -> None:
+    place.rig.fails(place.deploy, **place.body("dying", dies=True, egress=True))
+    failed = place.rig.last("relay.add")
+    place.rig.client.call("DELETE", f"/api/relays/{place.relay()['id']}")
+    over = place.cancel(failed)
+    assert over["state"] == "cancelled", over
+    assert place.units() == [] == place.machine.files("/usr/local/bin")
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["disable --now relay.service", "rm -f /etc/systemd/system/relay-egress", "disable --now relay-onion", "daemon-reload"],
+)
+def test_a_removal_that_is_cancelled_is_taken_back(place: Place, at: str) -> None:
+    place.add(egress=True, onion=True)
+    place.machine.hold(at)
+    operation = place.rig.begin(f"/api/relays/{place.relay()['id']}/remove")
+    over = place.cancelled_at(at, operation)
+    assert over["state"] == "cancelled", over
+    assert place.units() == ["relay-egress.service", "relay-onion.service", "relay.service"]
+    eventually(lambda: all(listens(place.machine, port) for port in (INGRESS, EGRESS, ONION)), timeout=30)
+    eventually(lambda: place.relay()["tunnel"] == "connected", timeout=30)
+    assert place.relay()["status"] == "active"
+
+
+@pytest.mark.parametrize("at", ["rm -f /usr/local/bin/relay", "rmdir /etc/relay"])
+def test_a_removal_that_is_cancelled_too_late_says_so_and_the_relay_is_no_active_one(place: Place, at: str) -> None:
+    place.add(egress=True)
+    place.machine.hold(at)
+    operation = place.rig.begin(f"/api/relays/{place.relay()['id']}/remove")
+    over = place.cancelled_at(at, operation)
+    assert over["state"] == "cancelled", over
+    assert "the relay is gone from its host" in str(over["steps"])
+    assert place.relay()["status"] == "error"
+    place.machine.path("/etc/relay").mkdir(exist_ok=True)
+    (place.machine.path("/etc/relay") / "address").write_text(place.machine.address)
+    place.add(egress=True)
+    assert place.relay()["status"] == "active"
+
+
+def test_an_upgrade_that_is_cancelled_at_any_of_its_commands_gives_the_relay_back(place: Place) -> None:
+    relay = place.add(egress=True)
+    place.body("newer", version="0.5.0")
+    place.machine.hold_each()
+    for _ in range(40):
+        operation = place.rig.begin(f"/api/relays/{relay['id']}/update-agent", binary_path=str(place.rig.home / "newer"))
+        eventually(lambda o=operation: place.machine.held() or place.rig.operation(o)["state"] == "done", timeout=30)  # type: ignore[misc]
+        if place.rig.operation(operation)["state"] == "done":
+            break
+        place.rig.client.post(f"/api/operations/{operation['id']}/cancel")
+        while (state := place.rig.operation(operation)["state"]) in ("running", "queued"):
+            if place.machine.held():
+                place.machine.release()
+        assert state == "cancelled", place.rig.operation(operation)
+        assert b"0.4.0" in place.machine.path("/usr/local/bin/relay").read_bytes()
+        eventually(lambda: listens(place.machine, INGRESS) and listens(place.machine, EGRESS), timeout=30)
+        assert place.relay()["status"] == "active"
+    else:
+        raise AssertionError("never done")

@@ -220,9 +220,17 @@ def _identity(known: dict[str, Any] | None) -> list[tuple[str, Any]]:
 
 
 def _set_status(config: str | None, device: str, action: str, wait: int, *, as_json: bool) -> None:
-    changed = client(config).post(with_query(place("devices", device, action), wait=wait))
+    asking = client(config)
+    changed = asking.post(with_query(place("devices", device, action), wait=wait))
     if as_json:
         print_json(changed)
         return
     click.echo(clean(f"{changed['name']} is {changed['status']}"))
     say_arrival(changed)
+    if changed["status"] != "active":
+        return
+    user = asking.get(place("users", changed["user_id"]))
+    if user["status"] != "active":
+        known_as = user["email"] or user["id"]
+        says = f"but its user {user['name']} is {user['status']}: it is on no node before: cox users resume {known_as}"
+        click.echo(clean(says), err=True)

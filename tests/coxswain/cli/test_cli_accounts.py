@@ -72,7 +72,13 @@ def test_from_a_user_to_a_file_for_a_client_and_back(cox: Cox, tmp_path: Path, m
     assert "is suspended" in cox("users", "suspend", "ann@example.org").stdout
     assert "is active" in cox("users", "resume", "ann@example.org").stdout
     cox("devices", "suspend", device[0])
-    cox("devices", "resume", device[0])
+    assert not cox("devices", "resume", device[0]).stderr
+    cox("users", "suspend", "ann@example.org")
+    cox("devices", "suspend", device[0])
+    resumed = cox("devices", "resume", device[0])
+    assert "but its user Ann is suspended" in resumed.stderr
+    assert "cox users resume ann@example.org" in resumed.stderr
+    cox("users", "resume", "ann@example.org")
     assert "phone" in cox("users", "show", "ann@example.org").stdout
     assert "Ann" in cox("users", "list").stdout
     cox("users", "edit", "ann@example.org", "--phone", "+49 30 1234567")

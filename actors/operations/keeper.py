@@ -89,7 +89,7 @@ class Operations(Actor):
             case m.OfferRetry():
                 self._retry_offered(message)
             case m.GetOperation(operation_id):
-                return self._get(operation_id)
+                return self._told(self._get(operation_id))
             case m.ListOperations():
                 return self._list(message)
             case m.RetryOperation():
@@ -225,6 +225,7 @@ class Operations(Actor):
         kind = self._kinds.get(operation.kind)
         if kind is not None and state is OperationState.QUEUED:
             self._check_free(kind, operation.params, but=operation.id)
+            self._check_last(kind, operation)
         over = self.context.clock.now() if nothing_done else 0.0
         changed = dataclasses.replace(
             operation,
@@ -326,6 +327,28 @@ class Operations(Actor):
                     remedy=f"Wait for it or stop it: cox operations show {other.id}",
                 )
 
+    def _check_last(self, kind: Kind, operation: Operation) -> None:
+        """What another one found on the same, that began later and failed as well, is what this one left there. So that one
+        is taken back first.
+        """
+        if not kind.overtaken_by:
+            return
+        mine = set(kind.locks(operation.params))
+        with self._store.read() as tx:
+            others = rows.list_operations(tx, states=(OperationState.FAILED, OperationState.WAITING), limit=1_000)
+        for other in others:  # the newest first
+            if (other.created_at, other.id) <= (operation.created_at, operation.id):
+                return
+            its_kind = self._kinds.get(other.kind)
+            touched = any(step.state is not StepState.PENDING for step in other.steps)
+            if other.kind not in kind.overtaken_by or its_kind is None or not touched:
+                continue
+            if mine.intersection(its_kind.locks(other.params)) and self._overtaken(other) is None:
+                raise Conflict(
+                    f"operation {operation.id}: {other.id} ({other.kind}) began later on the same, and failed as well",
+                    remedy=f"Take that one back first: cox operations cancel {other.id}",
+                )
+
     def _overtaken(self, operation: Operation) -> Operation | None:
         """The one that was done on the same since this one failed, and is what counts now; see ``Kind.overtaken_by``."""
         kind = self._kinds.get(operation.kind)
@@ -378,7 +401,12 @@ class Operations(Actor):
                 before=message.before,
                 limit=message.limit + 1,
             )
-        return m.OperationsPage(tuple(found[: message.limit]), len(found) > message.limit)
+        return m.OperationsPage(tuple(self._told(o) for o in found[: message.limit]), len(found) > message.limit)
+
+    def _told(self, operation: Operation) -> Operation:
+        """With what overtook it, for those who look at it."""
+        overtaken = self._overtaken(operation)
+        return operation if overtaken is None else dataclasses.replace(operation, overtaken_by=overtaken.id)
 
     def _child(self, parent: str, kind: str, target_id: str) -> Operation | None:
         with self._store.read() as tx:

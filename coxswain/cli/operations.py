@@ -59,7 +59,7 @@ def list_(config: str | None, kind: str | None, target: str | None, limit: int, 
         )
         return
     rows = [
-        [o["id"], o["kind"], o["target_id"], o["state"], _where(o), ago(o["created_at"]), o["actor"], o["error"][:60]]
+        [o["id"], o["kind"], o["target_id"], _state(o), _where(o), ago(o["created_at"]), o["actor"], _what_is_wrong(o)]
         for o in found
     ]
     table(["ID", "KIND", "TARGET", "STATE", "STEP", "AGE", "BY", "ERROR"], rows, styles={3: paint})
@@ -224,6 +224,9 @@ def _end(operation: dict[str, Any], good: tuple[str, ...] = ("done",), *, quiet:
 
 
 def _way_out(operation: dict[str, Any]) -> str:
+    if operation.get("overtaken_by"):
+        done = f"Nothing has to be done: {operation['overtaken_by']} was done on the same since."
+        return f"{done} Closed with: cox operations cancel {operation['id']}"
     if operation["state"] == "waiting":
         return f"Give it with: cox operations retry {operation['id']} --password"
     if operation["state"] == "failed":
@@ -240,14 +243,16 @@ def _print(o: dict[str, Any]) -> None:
             (
                 "state",
                 Painted(
-                    paint(o["state"]) + (" (being taken back)" if o["direction"] == "back" and not o["finished_at"] else "")
+                    paint(o["state"])
+                    + (" (being taken back)" if o["direction"] == "back" and not o["finished_at"] else "")
+                    + (", overtaken since" if o.get("overtaken_by") else "")
                 ),
             ),
             ("by", o["actor"]),
             ("begun", o["created_at"]),
             ("ended", o["finished_at"]),
             ("error", o["error"]),
-            ("remedy", o["remedy"] or _way_out(o)),
+            ("remedy", _way_out(o) if o.get("overtaken_by") else o["remedy"] or _way_out(o)),
             ("needs", o["needs"]),
         ]
     )
@@ -269,6 +274,17 @@ def _took(step: dict[str, Any]) -> str:
         return ""
     began, ended = (dt.datetime.fromisoformat(step[key]) for key in ("started_at", "finished_at"))
     return f" ({(ended - began).total_seconds():.1f} s)"
+
+
+def _state(o: dict[str, Any]) -> str:
+    """In one word, for a list."""
+    return "overtaken" if o.get("overtaken_by") else str(o["state"])
+
+
+def _what_is_wrong(o: dict[str, Any]) -> str:
+    if o.get("overtaken_by"):
+        return f"nothing any more: {o['overtaken_by']} was done since"
+    return str(o["error"])[:60]
 
 
 def _where(o: dict[str, Any]) -> str:

@@ -116,6 +116,8 @@ class Operation:
         needs: names of secrets that it waits for.
         notes: what happened to it beside its steps: restarts of the controller, retries, cancellations.
         parent: the operation that started it, e.g. a rollout; empty: none.
+        overtaken_by: of one that failed: the id of another one that was done on the same since. Not in the
+            journal: ``operations`` tells it to whoever asks.
     """
 
     id: str
@@ -143,6 +145,7 @@ class Operation:
     finished_at: float = 0.0
     updated_at: float = 0.0
     steps: tuple[StepRecord, ...] = ()
+    overtaken_by: str = ""
 
     @property
     def tried_again(self) -> int:

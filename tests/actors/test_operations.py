@@ -293,6 +293,35 @@ def test_what_failed_and_was_done_by_another_since_is_neither_taken_back_nor_gon
         engine.over(untouched, OperationState.DONE)
 
 
+def test_of_two_that_failed_on_the_same_the_later_one_is_taken_back_first(store, place, script):
+    """What the later one found is what the earlier one left."""
+    script.do["c"] = "fail"
+    with running(store, touch_kind(place, script, overtaken_by=("test.touch",))) as engine:
+        first, elsewhere = (engine.over(engine.begin("a", "c", lock=lock), OperationState.FAILED) for lock in ("x", "y"))
+        second = engine.over(engine.begin("b", "c", lock="x"), OperationState.FAILED)
+        with pytest.raises(Conflict, match=f"{second.id} .test.touch. began later on the same, and failed") as refused:
+            engine.ask(m.CancelOperation(CALLER, first.id))
+        assert f"cox operations cancel {second.id}" in refused.value.remedy
+        assert engine.get(first).state is OperationState.FAILED
+        engine.ask(m.CancelOperation(CALLER, elsewhere.id))
+        engine.over(elsewhere, OperationState.CANCELLED)
+        for each in (second, first):
+            engine.ask(m.CancelOperation(CALLER, each.id))
+            eventually(lambda o=each: engine.get(o).state is OperationState.CANCELLED)
+        assert files(place) == []
+
+
+def test_what_was_overtaken_says_by_what(store, place, script):
+    script.do["b"] = "fail"
+    with running(store, touch_kind(place, script, overtaken_by=("test.touch",))) as engine:
+        failed, alone = (engine.over(engine.begin("a", "b", lock=lock), OperationState.FAILED) for lock in ("x", "y"))
+        script.do.clear()
+        done = engine.over(engine.begin("a", "b", lock="x"), OperationState.DONE)
+        listed = {o.id: o.overtaken_by for o in engine.ask(m.ListOperations()).operations}
+        assert listed == {failed.id: done.id, alone.id: "", done.id: ""}
+        assert engine.get(failed).overtaken_by == done.id
+
+
 def test_a_password_is_waited_for_and_never_stored(store, place, script):
     with running(store, touch_kind(place, script)) as engine:
         operation = engine.over(engine.begin("a", "secret", "c"), OperationState.WAITING)

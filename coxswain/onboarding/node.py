@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -233,7 +234,8 @@ def _take_out(work: Work) -> None:
     if work.remembered.get("added") and work.data.get("node_id"):
         _forget(work)
     elif work.data.get("served"):
-        _enable(work)  # the failure disabled it
+        with contextlib.suppress(NotFound):  # it was taken out of the inventory since
+            _enable(work)  # the failure disabled it
 
 
 def _forget(work: Work) -> None:

@@ -282,6 +282,19 @@ def test_what_failed_on_a_machine_that_is_gone_can_be_closed(rig):
     assert "on it nothing is taken back" in str(over["steps"])
 
 
+def test_what_failed_of_a_node_that_was_there_and_is_gone_can_be_closed(rig):
+    """It was to be given back as it was; by then somebody took it out of the inventory."""
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    node = rig.deploy(server, rig.agent())
+    rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent("dying", dies="broken"))
+    failed = rig.last("node.add")
+    rig.client.call("DELETE", f"/api/nodes/{node['id']}")
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    over = rig.over(failed)
+    assert over["state"] == "cancelled", over
+
+
 def test_an_onboarding_of_a_node_that_serves_does_not_take_it_down_before_it_has_to_and_brings_it_back(rig):
     machine = rig.machine()
     server = rig.add_server(machine)

@@ -262,14 +262,14 @@ def test_a_cancelled_onboarding_of_a_relay_that_is_there_gives_it_back_as_it_was
     found = rig.client.get(f"/api/relays/{relay['id']}")
     assert (found["status"], found["egress"], found["agent_version"]) == ("active", False, "v0.4.0")
     assert machine.files("/etc/systemd/system") == ["relay.service"]
-
-    def listens():
-        with contextlib.suppress(OSError), socket.create_connection((machine.address, 8444), timeout=1):
-            return True
-        return False
-
-    eventually(listens, timeout=30)
     assert [r["id"] for r in rig.client.get("/api/relays")] == [relay["id"]]
+
+    rig.fails(place, role="relay", egress=True, binary_path=str(dying))
+    failed = rig.last("relay.add")
+    rig.client.call("DELETE", f"/api/relays/{relay['id']}")
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    over = rig.over(failed)
+    assert over["state"] == "cancelled", over["error"]  # though what was to be given back is gone
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.operations.journal import caller_of, noted
@@ -89,7 +89,7 @@ class Operations(Actor):
             case m.OfferRetry():
                 self._retry_offered(message)
             case m.GetOperation(operation_id):
-                return self._told(self._get(operation_id))
+                return self._told([self._get(operation_id)])[0]
             case m.ListOperations():
                 return self._list(message)
             case m.RetryOperation():
@@ -349,19 +349,36 @@ class Operations(Actor):
                     remedy=f"Take that one back first: cox operations cancel {other.id}",
                 )
 
-    def _overtaken(self, operation: Operation) -> Operation | None:
-        """The one that was done on the same since this one failed, and is what counts now; see ``Kind.overtaken_by``."""
-        kind = self._kinds.get(operation.kind)
-        if kind is None or not kind.overtaken_by or operation.state not in (OperationState.FAILED, OperationState.WAITING):
-            return None
-        mine = set(kind.locks(operation.params))
+    def _overtaken(self, operation: Operation) -> rows.Done | None:
+        return self._overtakers([operation]).get(operation.id)
+
+    def _overtakers(self, operations: Sequence[Operation]) -> dict[str, rows.Done]:
+        """Of those that failed, by id: the one that was done on the same since, and is what counts now; see
+        ``Kind.overtaken_by``. The journal is read once for all of them.
+        """
+        stopped = (OperationState.FAILED, OperationState.WAITING)
+        asked = [(o, kind) for o in operations if o.state in stopped and (kind := self._kinds.get(o.kind)) is not None]
+        names = {name for _, kind in asked for name in kind.overtaken_by}
+        if not names:
+            return {}
         with self._store.read() as tx:
-            since = rows.done_since(tx, kind.overtaken_by, since=operation.updated_at)
+            since = rows.done_since(tx, sorted(names), since=min(o.updated_at for o, kind in asked if kind.overtaken_by))
+        by_lock: dict[str, list[rows.Done]] = {}
         for other in since:
             its_kind = self._kinds.get(other.kind)
-            if its_kind is not None and mine.intersection(its_kind.locks(other.params)):
-                return other
-        return None
+            for lock in its_kind.locks(other.params) if its_kind is not None else ():
+                by_lock.setdefault(lock, []).append(other)
+        found: dict[str, rows.Done] = {}
+        for operation, kind in asked:
+            later = [
+                other
+                for lock in kind.locks(operation.params)
+                for other in by_lock.get(lock, ())
+                if other.kind in kind.overtaken_by and other.finished_at > operation.updated_at
+            ]
+            if later:
+                found[operation.id] = max(later, key=lambda other: (other.finished_at, other.id))
+        return found
 
     def _is_heavy(self, operation: Operation) -> bool:
         kind = self._kinds.get(operation.kind)
@@ -401,12 +418,12 @@ class Operations(Actor):
                 before=message.before,
                 limit=message.limit + 1,
             )
-        return m.OperationsPage(tuple(self._told(o) for o in found[: message.limit]), len(found) > message.limit)
+        return m.OperationsPage(self._told(found[: message.limit]), len(found) > message.limit)
 
-    def _told(self, operation: Operation) -> Operation:
-        """With what overtook it, for those who look at it."""
-        overtaken = self._overtaken(operation)
-        return operation if overtaken is None else dataclasses.replace(operation, overtaken_by=overtaken.id)
+    def _told(self, operations: Sequence[Operation]) -> tuple[Operation, ...]:
+        """With what overtook them, for those who look at them."""
+        by = self._overtakers(operations)
+        return tuple(dataclasses.replace(o, overtaken_by=by[o.id].id) if o.id in by else o for o in operations)
 
     def _child(self, parent: str, kind: str, target_id: str) -> Operation | None:
         with self._store.read() as tx:

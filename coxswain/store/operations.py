@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from coxswain.clock import to_micros
@@ -12,6 +13,7 @@ from coxswain.operations.model import FINAL, Direction, Operation, OperationStat
 from coxswain.store.api import Row, Tx, Value, in_lists
 
 __all__ = [
+    "Done",
     "Superseded",
     "being_removed",
     "claim_run",
@@ -180,14 +182,24 @@ def being_removed(tx: Tx, node_ids: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def done_since(tx: Tx, kinds: Sequence[str], *, since: float) -> list[Operation]:
-    """Those of ``kinds`` that were done after ``since`` (epoch seconds), newest first; without their steps."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Of an operation that was done, what says whether it overtook another one."""
+
+    id: str
+    kind: str
+    params: Mapping[str, Any]
+    finished_at: float
+
+
+def done_since(tx: Tx, kinds: Sequence[str], *, since: float) -> list[Done]:
+    """Those of ``kinds`` that were done after ``since`` (epoch seconds), newest first. There may be very many."""
     rows = tx.execute(
-        f"SELECT {_COLUMNS} FROM operations WHERE state = ? AND finished_at > ? AND kind IN ({', '.join('?' * len(kinds))}) "  # noqa: S608
-        "ORDER BY finished_at DESC, id DESC",
+        f"SELECT id, kind, params, finished_at FROM operations WHERE state = ? AND finished_at > ? "  # noqa: S608
+        f"AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY finished_at DESC, id DESC",
         (OperationState.DONE.value, to_micros(since), *kinds),
     )
-    return [_operation(row, ()) for row in rows]
+    return [Done(row[0], row[1], json.loads(row[2]), row[3] / 1e6) for row in rows]
 
 
 def delete_finished(tx: Tx, *, before: float, keep: int) -> int:

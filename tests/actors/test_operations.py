@@ -23,7 +23,7 @@ from coxswain.live.ring import EventRing
 from coxswain.messages import operations as m
 from coxswain.messages.audit import Caller, GetAuditHead
 from coxswain.messages.hub import EventsAfter
-from coxswain.operations import OnFailure, OperationState, Recovery, Secrets, StepState
+from coxswain.operations import OnFailure, Operation, OperationState, Recovery, Secrets, StepState
 from coxswain.store import operations as rows
 from tests.actors.operations_support import Blocker, Scripted, touch_kind
 from tests.support import eventually
@@ -320,6 +320,26 @@ def test_what_was_overtaken_says_by_what(store, place, script):
         listed = {o.id: o.overtaken_by for o in engine.ask(m.ListOperations()).operations}
         assert listed == {failed.id: done.id, alone.id: "", done.id: ""}
         assert engine.get(failed).overtaken_by == done.id
+
+
+def test_many_that_failed_are_listed_beside_many_that_were_done_in_no_time(store, place, script):
+    """Looked for one by one it took the actor half a minute, in which it does nothing else."""
+    many = [
+        Operation(
+            f"op_{state.value}{n}", "test.touch", params={"names": ["a"], "lock": f"{n % 300}"}, state=state, finished_at=at
+        )
+        for state, at, count in ((OperationState.FAILED, 1.0, 200), (OperationState.DONE, 2e9, 4_000))
+        for n in range(count)
+    ]
+    with store.write() as tx:
+        for operation in many:
+            rows.insert_operation(tx, operation)
+        tx.execute("UPDATE operations SET updated_at = finished_at")
+    with running(store, touch_kind(place, script, overtaken_by=("test.touch",))) as engine:
+        page = engine.ask(m.ListOperations(state=OperationState.FAILED, limit=200))
+        assert {o.id: o.overtaken_by for o in page.operations} == {
+            f"op_failed{n}": max(f"op_done{k}" for k in range(n, 4_000, 300)) for n in range(200)
+        }
 
 
 def test_a_password_is_waited_for_and_never_stored(store, place, script):

@@ -118,7 +118,9 @@ class Knowledge:
     def absorb(self, look: Look, *, reconnected: bool) -> None:
         """Takes in what a look brought. Raises ``NodeMisbehaved``."""
         observed = codec.observed(look.status, look.peers, self._context.clock.now(), asked_at=look.asked_at, rows=look.rows)
-        self.memory = remember(self.memory, observed, self._context.clock.monotonic(), reconnected=reconnected)
+        ours = None if self.desired is None else self.desired.revision
+        now = self._context.clock.monotonic()
+        self.memory = remember(self.memory, observed, now, reconnected=reconnected, ours=ours)
         self.observed = observed
         self.peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
 

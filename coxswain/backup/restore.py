@@ -9,6 +9,7 @@ there.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -319,6 +320,7 @@ class _Work:
             with store.write(Durability.ACKNOWLEDGED) as tx:
                 replayed = replay(tx, entries, self._order.now)
                 _forget_what_was_under_way(tx)
+                _doubt_what_was_acknowledged(tx)
             seq = restart_restored(store, paths, self._order.caller, self._detail(replayed), now=self._order.now)
             with store.write(Durability.ACKNOWLEDGED) as tx:
                 tx.execute("DELETE FROM meta WHERE key = 'restoring'")
@@ -374,6 +376,18 @@ class _Work:
 
 def _day(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _doubt_what_was_acknowledged(tx: Tx) -> None:
+    """Nodes were told other things since, and no look shows it: their policy, XRay's clients and decoy, where links lead.
+    Each is told all of it once more; to one that has it already, that changes nothing.
+    """
+    for node_id, links in tx.execute("SELECT id, links_confirmed FROM nodes"):
+        doubtful = {interface: f"{had.partition(':')[0]}:" for interface, had in json.loads(links).items()}
+        tx.execute(
+            "UPDATE nodes SET policy_confirmed = '', xray_confirmed = '', links_confirmed = ? WHERE id = ?",
+            (json.dumps(doubtful), node_id),
+        )
 
 
 def _forget_what_was_under_way(tx: Tx) -> None:

@@ -80,8 +80,18 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     return Plan(tuple(steps), tuple(findings))
 
 
-def remember(memory: LinkMemory, observed: Observed, now: float, *, reconnected: bool = False) -> LinkMemory:
-    """The memory after a look. ``now``: monotonic seconds. ``reconnected``: it is the first one of a connection."""
+def remember(
+    memory: LinkMemory, observed: Observed, now: float, *, reconnected: bool = False, ours: int | None = None
+) -> LinkMemory:
+    """The memory after a look.
+
+    Args:
+        memory: as it was before.
+        observed: what was seen.
+        now: monotonic seconds.
+        reconnected: it is the first look of a connection.
+        ours: the highest revision that this controller has counted; None: not known.
+    """
     service = _service(observed)
     handshakes = service is not None and service.handshaking_peers > 0
     # Whoever answers on a new connection may be another process, unless it is older than the last time that it was seen.
@@ -90,6 +100,9 @@ def remember(memory: LinkMemory, observed: Observed, now: float, *, reconnected:
     key, known = observed.wg_public_key, memory.wg_public_key
     made_anew = bool(key and known and key != known) or observed.applied_revision == 0 < memory.applied_revision
     anew = restarted or made_anew
+    # Somebody else told it things, or we did and our database was put back since: what it acknowledged is not what it has.
+    ahead = ours is not None and observed.applied_revision > ours
+    doubtful = anew or ahead
     started = now - observed.uptime_s
     began = 0.0 if observed.asked_at is None else observed.asked_at[1] - observed.uptime_s
     return dataclasses.replace(
@@ -98,11 +111,11 @@ def remember(memory: LinkMemory, observed: Observed, now: float, *, reconnected:
         wg_public_key=key or known,
         applied_revision=observed.applied_revision,
         # node-contract.md 11.4, rule 6; and no look shows whether a host that was set up anew has any policy.
-        policy_suspect=memory.policy_suspect or restarted or made_anew,
-        links={name: f"{had.partition(':')[0]}:" for name, had in memory.links.items()} if anew else memory.links,
+        policy_suspect=memory.policy_suspect or doubtful,
+        links={name: f"{had.partition(':')[0]}:" for name, had in memory.links.items()} if doubtful else memory.links,
         registered=frozenset() if anew else memory.registered,
-        xray_confirmed="" if anew else memory.xray_confirmed,
-        applied_content="" if anew else memory.applied_content,
+        xray_confirmed="" if doubtful else memory.xray_confirmed,
+        applied_content="" if doubtful else memory.applied_content,
         xray_unsupported="" if anew else memory.xray_unsupported,
         seen_at=now,
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),

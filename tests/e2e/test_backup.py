@@ -320,6 +320,31 @@ def test_without_the_file_beside_it_says_what_is_not_known(fleet: Fleet, dsns: t
         new.kill()
 
 
+def test_a_policy_that_was_changed_since_is_the_one_of_the_backup(
+    fleet: Fleet, dsns: tuple[str, str], tmp_path: Path
+) -> None:
+    """No revision counts policies, and no look shows them."""
+    old, backup = fleet.daemon, tmp_path / "b.coxbak"
+    old.cox("backup", "create", "--out", str(backup))
+    body = {"version": node(old, "n0")["version"], "isolation": True}
+    old.client().call("PATCH", "/api/nodes/n0", body)
+
+    def isolates() -> bool:
+        (found,) = fleet.nodes.do("network", node=0)["network"]
+        return bool(found["policy"]["isolation"])
+
+    eventually(isolates)
+    assert old.stop() == 0
+    new, _ = restore(tmp_path / "new", dsns[1], backup, "--beside", str(old.state))
+    new.start()
+    try:
+        eventually(lambda: not isolates(), timeout=30)
+        assert node(new, "n0")["isolation"] is False
+        in_sync(new, 3)
+    finally:
+        new.kill()
+
+
 def test_a_stopped_daemon_and_a_restore_in_place(fleet: Fleet, dsns: tuple[str, str], tmp_path: Path) -> None:
     old = fleet.daemon
     assert old.stop() == 0

@@ -207,6 +207,33 @@ def test_a_database_that_was_put_back_is_noticed_whatever_its_numbers_say(fleet:
     assert fleet.controller.node("n0")["applied_revision"] > ahead
 
 
+def test_a_database_that_was_put_back_leaves_no_route_nor_rule_behind(fleet: LiveFleet, tmp_path: Path) -> None:
+    """Whoever has the address of a device next would be led into a path that is not there any more."""
+    client, home = fleet.controller.client, fleet.controller.home
+    fleet.controller.stop()
+    shutil.copy(home / "app.db", tmp_path / "backup.db")
+    fleet.controller.start()
+    moved = device(client)
+    client.post(f"/api/devices/{moved}/provision")
+    path = client.post("/api/paths", {"name": "p", "node_ids": ["n0", "n1"]})["id"]
+    client.post(f"/api/devices/{moved}/bind", {"path_id": path})
+    client.call("PATCH", "/api/nodes/n1", {"version": fleet.controller.node("n1")["version"], "isolation": True})
+
+    def rules() -> list[tuple[int, bool]]:
+        found = (node["policy"] for node in fleet.nodes.do("network", node="all")["network"])
+        return [(len(policy["transits"]), policy["isolation"]) for policy in found]
+
+    eventually(lambda: rules() == [(1, False), (0, True)])
+    fleet.controller.stop()
+    for leftover in home.glob("app.db*"):
+        leftover.unlink()
+    shutil.copy(tmp_path / "backup.db", home / "app.db")
+    (home / "app.db").chmod(0o600)
+    fleet.controller.start()
+    eventually(lambda: rules() == [(0, False), (0, False)])
+    fleet.controller.all_in_sync(NODES)
+
+
 def test_the_same_on_postgres(tmp_path: Path, postgres_server: PostgresServer) -> None:
     """Every statement of provisioning, and conflicts by their meaning and not by a driver's words."""
     dsn = postgres_server.create_database()

@@ -75,6 +75,17 @@ def test_a_host_that_was_set_up_anew_has_nothing(observed: Observed) -> None:
     assert made.handshakes_seen_at == 4990.0, "the data plane was not restarted by that"
 
 
+def test_of_a_node_that_somebody_else_told_things_nothing_is_known_for_sure() -> None:
+    """Another controller, or this one before its database was put back."""
+    same = asked(seen(peer(1), uptime=100, applied=7))
+    made = remember(BEFORE, same, NOW, ours=6)
+    assert made.policy_suspect
+    assert made.links == {"cx0": "block:"}
+    assert (made.xray_confirmed, made.applied_content) == ("", "")
+    assert (made.registered, made.xray_unsupported) == (frozenset({"cx0"}), "v1"), "it is the same process"
+    assert remember(BEFORE, same, NOW, ours=7) == remember(BEFORE, same, NOW), "we pushed it, and were not answered"
+
+
 def test_an_agent_that_does_not_tell_its_key_this_time_is_no_other() -> None:
     made = after(dataclasses.replace(seen(peer(1), uptime=100), wg_public_key=""))
     assert made.wg_public_key == key("node")

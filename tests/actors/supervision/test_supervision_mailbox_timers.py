@@ -132,11 +132,27 @@ def timers():
     timers.close()
 
 
-def test_timers_fire_in_the_order_in_which_they_are_due(timers):
+@pytest.fixture
+def at_once():
+    """Timers that are all asked for at one moment, and fire once it is ``go()``."""
+    clock = ManualClock()
+    timers = Timers(clock)
+
+    def go():
+        clock.advance(1.0)
+        timers.start()
+
+    yield timers, go
+    timers.close()
+
+
+def test_timers_fire_in_the_order_in_which_they_are_due(at_once):
+    timers, go = at_once
     fired = []
     delays = [0.15, 0.05, 0.1, 0.0]
     for delay in delays:
         timers.after(delay, lambda d=delay: fired.append(d))
+    go()
     eventually(lambda: len(fired) == 4)
     assert fired == sorted(delays)
 
@@ -149,12 +165,14 @@ def test_an_earlier_timer_overtakes_one_that_is_waited_for(timers):
     assert fired == ["soon"]
 
 
-def test_a_cancelled_timer_does_not_fire(timers):
+def test_a_cancelled_timer_does_not_fire(at_once):
+    timers, go = at_once
     fired = []
     timer = timers.after(0.05, lambda: fired.append("cancelled"))
     timer.cancel()
     timer.cancel()
     timers.after(0.1, lambda: fired.append("other"))
+    go()
     eventually(lambda: fired)
     assert fired == ["other"]
 

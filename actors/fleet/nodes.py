@@ -89,8 +89,8 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
             touch_profiles_through(tx, [after.id])
         detail = {"name": after.name, "changed": changed}
         outbox_id = record(tx, message.caller, "node.update", ("node", after.id), detail, now=fleet.now())
-    # A policy that comes back after a drain finds no peers.
-    if (after.endpoint_ips, after.policy) != (before.endpoint_ips, before.policy):
+    # A policy that comes back after a drain finds no peers, also if it is as the drain left it.
+    if after.endpoint_ips != before.endpoint_ips or message.policy is not None:
         refresh(fleet, after.id)
     return fleet.committed(after, outbox_id)
 

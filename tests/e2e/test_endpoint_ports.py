@@ -17,7 +17,8 @@ from click.testing import CliRunner
 from coxswain.cli.client import RemoteError
 from coxswain.cli.main import cli
 from coxswain.messages.audit import Caller
-from coxswain.messages.fleet import DrainNode
+from coxswain.messages.fleet import DrainNode, EditNode
+from coxswain.model import Node
 from coxswain.store.fleet import list_nodes
 from tests.fleet import LiveFleet, live_fleet
 from tests.support import eventually
@@ -226,11 +227,17 @@ def test_what_is_no_range_is_refused_and_changes_nothing(existing: LiveFleet, te
     assert (after["version"], after["config_revision"]) == (before["version"], before["config_revision"])
 
 
-def test_a_node_that_is_taken_out_of_service_is_told_to_map_none(alone: LiveFleet) -> None:
-    view = edit(alone, "n0", endpoint_ports=RANGE)
-    alone.controller.until("n0", mapped_ports=RANGE)
-    alone.controller.system.ask("fleet", DrainNode(Caller("tester", "local"), view["id"]), deadline=10)
-    alone.controller.until("n0", endpoint_ports="", mapped_ports="")
+def test_a_node_that_is_taken_out_of_service_maps_none_and_put_back_has_its_clients_again(alone: LiveFleet) -> None:
+    """Also one that forwards nothing, whose policy is the same before, in between and after."""
+    device(alone)
+    view = edit(alone, "n0", endpoint_ports=RANGE, forwarding=False, masquerade=False, isolation=False)
+    alone.controller.until("n0", mapped_ports=RANGE, peers_configured=2, in_sync=True)
+    system, caller = alone.controller.system, Caller("tester", "local")
+    drained: Node = system.ask("fleet", DrainNode(caller, view["id"]), deadline=10).value
+    alone.controller.until("n0", endpoint_ports="", mapped_ports="", peers_configured=0, in_sync=True)
+    back = EditNode(caller, drained.id, drained.version, endpoint_ports=RANGE, policy=drained.policy)
+    system.ask("fleet", back, deadline=10)
+    alone.controller.until("n0", mapped_ports=RANGE, peers_configured=2, in_sync=True)
 
 
 def test_the_command_line(alone: LiveFleet) -> None:

@@ -354,11 +354,15 @@ def test_what_is_used_is_not_taken_off_its_machine(rig):
     assert machine.files("/usr/local/bin") == []
 
 
-@pytest.mark.parametrize("at", ["systemctl disable", "rm -f /usr/local/bin/node"])
-def test_a_removal_that_is_cancelled_is_taken_back(rig, at):
+@pytest.mark.parametrize(
+    ("at", "forwarding"),
+    [("systemctl disable", True), ("systemctl disable", False), ("rm -f /usr/local/bin/node", True)],
+)
+def test_a_removal_that_is_cancelled_is_taken_back(rig, at, forwarding):
     machine = rig.machine(faults=True)
     node = rig.node_on(machine, rig.agent(), name="r0")
-    body = {"endpoint_ips": ["198.51.100.1"], "endpoint_ports": "20000-29999", "isolation": True}
+    policy = dict.fromkeys(("forwarding", "masquerade", "isolation"), forwarding)
+    body = {"endpoint_ips": ["198.51.100.1"], "endpoint_ports": "20000-29999"} | policy
     body["version"] = rig.controller.node("r0")["version"]
     rig.client.call("PATCH", "/api/nodes/r0", body)
     user = rig.client.post("/api/users", {"name": "Ann"})
@@ -373,7 +377,7 @@ def test_a_removal_that_is_cancelled_is_taken_back(rig, at):
     over = rig.over(removal)
     assert over["state"] == "cancelled", over
     found = rig.controller.node("r0")
-    assert (found["forwarding"], found["masquerade"], found["isolation"]) == (True, True, True)
+    assert {name: found[name] for name in policy} == policy
     assert found["endpoint_ports"] == "20000-29999"
     if at == "systemctl disable":
         rig.controller.until("r0", link_state="live", status="active", in_sync=True, peers_configured=1)

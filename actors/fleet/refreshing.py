@@ -1,5 +1,6 @@
-"""Provisioning of devices when a node became ready for them: they are given what they lacked there. So
-are they where its agent or the configuration has changed as to IPv6: they gain an address or lose it, and keep their keys.
+"""Provisioning of devices when a node became ready for them: they are given what they lacked there. So are they where its
+agent or the configuration has changed as to IPv6: they gain an address or lose it, and keep their keys. Where XRay was
+switched off, which no node serves from then on, they lose it, and have it again as it was when it is switched on.
 
 A step is bounded, one transaction, and one audit record by ``system``; between steps the actor does other work. What is
 left is not kept anywhere: a restart looks at all nodes again, and finds what is missing.
@@ -73,7 +74,7 @@ def _one_node(fleet: FleetState) -> bool:
 def _give(fleet: FleetState, node: Node, device_ids: list[str]) -> None:
     def work(tx: Tx) -> Did:
         outcome = provision(fleet, tx, device_ids)
-        detail = {"devices": len(device_ids), "node": node.name, "reason": "the node became ready for them"}
+        detail = {"devices": len(device_ids), "node": node.name, "reason": "what the node gives them changed"}
         return Did(("node", node.id), detail, None, (), outcome)
 
     change(fleet, _SYSTEM, "device.provision", work)
@@ -88,6 +89,8 @@ def _lacking(fleet: FleetState, node_id: str, after: str) -> list[str]:
     network = str(offered.subnet_v6.network_address) if offered.subnet_v6 is not None and node.tunnel_ipv6 else ""
     with fleet.store.read() as tx:
         found = {d for p in ready for d in rows.devices_lacking(tx, node_id, int(p), after=after, limit=_DEVICES)}
+        if not offered.xray:
+            found.update(rows.devices_holding(tx, node_id, int(Protocol.XRAY_REALITY), after=after, limit=_DEVICES))
         found.update(rows.devices_misnumbered(tx, node_id, network, after=after, limit=_DEVICES))
     return sorted(found)[:_DEVICES]
 

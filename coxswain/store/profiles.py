@@ -19,6 +19,7 @@ __all__ = [
     "delete_credentials",
     "delete_profile",
     "delete_profiles_of",
+    "devices_holding",
     "devices_lacking",
     "devices_misnumbered",
     "get_profile",
@@ -218,6 +219,16 @@ def devices_lacking(tx: Tx, node_id: str, protocol: int, *, after: str = "", lim
         "ON p.credential_id = c.id WHERE c.device_id = s.device_id AND c.profile_id = s.id AND p.node_id = ? "
         "AND p.protocol = ?) ORDER BY 1 LIMIT ?",
         (after, node_id, protocol, node_id, node_id, spoken, after, node_id, protocol, limit),
+    )
+    return [row[0] for row in rows]
+
+
+def devices_holding(tx: Tx, node_id: str, protocol: int, *, after: str = "", limit: int) -> list[str]:
+    """Devices that were given a peer of this protocol on this node, by id."""
+    rows = tx.execute(
+        "SELECT DISTINCT device_id FROM peers WHERE node_id = ? AND protocol = ? AND credential_id IS NOT NULL "
+        "AND device_id > ? ORDER BY device_id LIMIT ?",
+        (node_id, protocol, after, limit),
     )
     return [row[0] for row in rows]
 

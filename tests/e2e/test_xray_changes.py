@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.fleet import LiveFleet, live_fleet
+from tests.support import eventually
 
 CONFIG = "posture: personal\nprotocols:\n  xray: true\nanalytics:\n  disabled: true\n"
 
@@ -42,3 +44,31 @@ def test_a_change_that_went_well_is_no_error(fleet: LiveFleet) -> None:
     client.call("DELETE", f"/api/devices/{device['id']}")
     fleet.controller.until("n0", link_state="live", in_sync=True)
     assert [(s["kind"], s.get("status"), s.get("reason")) for s in states(fleet, begun)] == []
+
+
+def test_switched_off_it_is_in_no_document_and_switched_on_it_is_as_it_was(fleet: LiveFleet) -> None:
+    controller, client = fleet.controller, fleet.controller.client
+    user = client.post("/api/users", {"name": "Ben"})
+    device = client.post(f"/api/users/{user['id']}/devices", {"name": "phone"})["id"]
+    client.post(f"/api/devices/{device}/provision", {})
+
+    def told() -> dict[str, str]:
+        """By protocol: the device's UUID or key."""
+        text = client.post(f"/api/devices/{device}/export", {"format": "pharos"})["text"]
+        found = [p for profile in json.loads(text)["payload"]["profiles"] for p in profile["nodes"][0]["protocols"]]
+        return {p["type"]: p["params"].get("uuid") or p["params"]["private_key"] for p in found}
+
+    def configure(text: str) -> None:
+        controller.stop()
+        (controller.home.parent / "cox.yaml").write_text(text)
+        controller.start()
+
+    before = told()
+    assert sorted(before) == ["amneziawg", "xray-reality"]
+    configure(CONFIG.replace("xray: true", "xray: false"))
+    try:
+        eventually(lambda: told() == {"amneziawg": before["amneziawg"]}, timeout=20)
+    finally:
+        configure(CONFIG)
+    eventually(lambda: told() == before, timeout=20)
+    controller.until("n0", link_state="live", in_sync=True)

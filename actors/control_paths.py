@@ -7,7 +7,7 @@ directly, whatever breaks in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,6 +25,7 @@ from coxswain.messages.hub import Publish
 from coxswain.servers import Relay
 from coxswain.store import Store, Tx
 from coxswain.store import control_paths as rows
+from coxswain.store import operations as operation_rows
 from coxswain.store import servers as server_rows
 
 __all__ = ["ControlPaths", "ReadRouteAgain"]
@@ -128,6 +129,7 @@ class ControlPaths:
                 raise AlreadyExists(f"name: a control path named {name!r} exists already; choose another name")
             relays = server_rows.list_relays(tx)
             hops = check_hops(message.hops, relays)
+            _check_stay(tx, hops, relays)
             path = ControlPath(new_id("cpath"), name, hops, created_at=now, updated_at=now)
             rows.insert_control_path(tx, path)
             outbox_id = self._record(tx, message.caller, "control_path.add", path, {"hops": list(hops)})
@@ -139,6 +141,7 @@ class ControlPaths:
             relays = server_rows.list_relays(tx)
             name = path.name if message.name is None else check_name(message.name)
             hops = path.hops if message.hops is None else check_hops(message.hops, relays)
+            _check_stay(tx, set(hops) - set(path.hops), relays)
             if path.is_active and hops != path.hops:
                 raise Conflict(
                     f"control path {path.name}: it is the active one, and nobody has probed other hops",
@@ -226,6 +229,18 @@ class ControlPaths:
         data = {"control_path_id": path.id, "name": path.name, "active": path.is_active}
         self._context.tell("event_hub", Publish("control_path.changed", self._context.clock.now(), data))
         return Committed(_view(path, relays), outbox_id)
+
+
+def _check_stay(tx: Tx, hops: Iterable[str], relays: list[Relay]) -> None:
+    """Before a path leads over relays anew. Raises ``Conflict``: one is just being removed; whether it is a hop was asked before
+    it is stopped.
+    """
+    for relay_id, operation_id in operation_rows.being_removed(tx, hops).items():
+        (name,) = (relay.name for relay in relays if relay.id == relay_id)
+        raise Conflict(
+            f"hops: relay {name} is being removed (operation {operation_id})",
+            remedy=f"See: cox operations show {operation_id}",
+        )
 
 
 def _view(path: ControlPath, relays: list[Relay]) -> m.ControlPathView:

@@ -170,15 +170,16 @@ def list_operations(
     return _with_steps(tx, rows)
 
 
-def being_removed(tx: Tx, node_ids: Iterable[str]) -> dict[str, str]:
-    """Of these nodes, those that are being taken off their machines, with the operation that does it."""
+def being_removed(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
+    """Of these nodes or relays, those that are being taken off their machines, with the operation that does it."""
     found: dict[str, str] = {}
-    for node_id in node_ids:
+    for target_id in ids:
         for (operation_id,) in tx.execute(
-            "SELECT id FROM operations WHERE target_id = ? AND kind = 'node.remove' AND state IN ('queued', 'running')",
-            (node_id,),
+            "SELECT id FROM operations WHERE target_id = ? AND kind IN ('node.remove', 'relay.remove') "
+            "AND state IN ('queued', 'running')",
+            (target_id,),
         ):
-            found[node_id] = operation_id
+            found[target_id] = operation_id
     return found
 
 

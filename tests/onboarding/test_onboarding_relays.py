@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coxswain.cli.client import RemoteError
 from tests.machines import Machine, relay_file
 from tests.onboarding.conftest import Rig
 from tests.support import eventually
@@ -163,6 +164,21 @@ def test_a_removal_that_is_cancelled_too_late_says_so_and_the_relay_is_no_active
     (place.machine.path("/etc/relay") / "address").write_text(place.machine.address)
     place.add(egress=True)
     assert place.relay()["status"] == "active"
+
+
+def test_no_control_path_is_led_over_a_relay_that_is_being_removed(place: Place) -> None:
+    relay = place.add(egress=True)
+    client = place.rig.client
+    path = client.post("/api/control-paths", {"name": "none", "hops": []})
+    place.machine.hold("disable --now relay.service")
+    removal = place.rig.begin(f"/api/relays/{relay['id']}/remove")
+    eventually(place.machine.held, timeout=30)
+    refused = place.rig.fails("/api/control-paths", name="late", hops=[relay["id"]])
+    assert (refused.status, removal["id"] in str(refused)) == (409, True)
+    with pytest.raises(RemoteError, match="is being removed"):
+        client.call("PATCH", "/api/control-paths/none", {"version": path["version"], "hops": [relay["id"]]})
+    place.machine.go_on()
+    assert place.rig.over(removal)["state"] == "done"
 
 
 def test_an_upgrade_that_is_cancelled_at_any_of_its_commands_gives_the_relay_back(place: Place) -> None:

@@ -232,8 +232,8 @@ class ControlPaths:
 
 
 def _check_stay(tx: Tx, hops: Iterable[str], relays: list[Relay]) -> None:
-    """Before a path leads over relays anew. Raises ``Conflict``: one is just being removed; whether it is a hop was asked before
-    it is stopped.
+    """Before a path leads over relays anew. Raises ``Conflict``: one is just being removed; whether it is a hop was asked
+    before it is stopped.
     """
     for relay_id, operation_id in operation_rows.being_removed(tx, hops).items():
         (name,) = (relay.name for relay in relays if relay.id == relay_id)

@@ -83,19 +83,27 @@ class Journal:
         target = ("", "") if self._kind is None else self._kind.target(self.operation.params, data)
         self._save(data=data, target_type=target[0], target_id=target[1])
 
-    def waits(self, position: int, name: str) -> None:
-        """For a secret. Nothing of that step has happened."""
+    def waits(self, position: int, name: str) -> bool:
+        """For a secret. Nothing of that step has happened. False: it was cancelled, and has to be taken back instead."""
         self._save_step(position, Durability.BATCHED, state=StepState.PENDING)
-        self._save(
-            state=OperationState.WAITING,
-            needs=(name,),
-            notes=noted(self.operation, f"waits for {name}, which was never stored"),
-        )
+        notes = noted(self.operation, f"waits for {name}, which was never stored")
+        changed = dataclasses.replace(self.operation, state=OperationState.WAITING, needs=(name,), notes=notes)
+        with self._writing() as tx:
+            if rows.is_cancelled(tx, changed.id):
+                return False
+            saved = rows.save_operation(tx, changed, now=self._clock.now())
+        self._take(saved)
         self._publish("waiting", {"needs": [name]})
+        return True
 
-    def ends(self, state: OperationState, error: CoxswainError | None = None, note: str = "") -> None:
+    def ends(
+        self, state: OperationState, error: CoxswainError | None = None, note: str = "", *, unless_cancelled: bool = False
+    ) -> bool:
         """With its audit record, in one transaction; but that what is tried again by itself still fails is no news, unless
         an operator cancelled it meanwhile.
+
+        False: ``unless_cancelled``, and it was while the step that failed was under way. Nothing is written; it has to be
+        taken back.
         """
         operation = self.operation
         fails_on = state is OperationState.FAILED and operation.tried_again > 0
@@ -114,6 +122,12 @@ class Journal:
             notes=noted(operation, note) if note else operation.notes,
         )
         with self._writing() as tx:
+            if operation.direction is Direction.FORWARD and rows.is_cancelled(tx, operation.id):
+                if unless_cancelled:
+                    return False
+                if state is OperationState.DONE:
+                    note = "cancelled too late: all of it was done by then"
+                    changed = dataclasses.replace(changed, notes=noted(changed, note))
             saved = rows.save_operation(tx, changed, now=self._clock.now())
             target = (changed.target_type or "operation", changed.target_id or changed.id)
             detail: dict[str, Any] = {"operation": changed.id, "state": state.value}
@@ -126,6 +140,7 @@ class Journal:
         self._take(saved)
         self._tell("audit_writer", OutboxGrew())
         self._publish(state.value, {"error": sentence} if sentence else {})
+        return True
 
     # -- its steps
 

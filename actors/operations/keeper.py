@@ -210,12 +210,17 @@ class Operations(Actor):
         if operation.id in self._running and operation.state not in (OperationState.FAILED, OperationState.WAITING):
             with self._store.write() as tx:
                 expect(tx, self._seen(operation, message.version))
-                rows.set_ending(tx, operation.id, OperationState.CANCELLED)
-                outbox_id = self._audit(tx, message.caller, "operation.cancel", operation)
                 operation = rows.get_operation(tx, operation.id) or operation
-            self.context.tell("audit_writer", OutboxGrew())
-            self.context.tell(run_name(operation.id), CancelRun())
-            return Committed(operation, outbox_id)
+                goes_on = operation.state not in (*FINAL, OperationState.WAITING)
+                if goes_on:
+                    rows.set_ending(tx, operation.id, OperationState.CANCELLED)
+                    outbox_id = self._audit(tx, message.caller, "operation.cancel", operation)
+                    operation = rows.get_operation(tx, operation.id) or operation
+            if goes_on:
+                self.context.tell("audit_writer", OutboxGrew())
+                self.context.tell(run_name(operation.id), CancelRun())
+                return Committed(operation, outbox_id)
+            return self._cancel(message)  # it had just ended, or waits
         self._release(operation.id)
         overtaken = self._overtaken(operation)
         kept = f"; nothing is taken back: {overtaken.id} ({overtaken.kind}) was done on the same since" if overtaken else ""

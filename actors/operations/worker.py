@@ -24,6 +24,9 @@ C = TypeVar("C", bound=Closeable)
 _log = logging.getLogger("coxswain.operations")
 
 
+_CANCELLED = "cancelled; what it had changed is taken back"
+
+
 class Cancelled(Conflict):
     """An operator cancelled the operation."""
 
@@ -155,18 +158,16 @@ class Worker:
                 self.check()
                 self._do(position, StepState.RUNNING, self.steps[position].do)
             except Cancelled:
-                return "cancelled; what it had changed is taken back"
+                return _CANCELLED
             except NeedsSecret as needed:
-                self.journal.waits(position, needed.name)
-                return None
+                return None if self.journal.waits(position, needed.name) else _CANCELLED
             except CoxswainError as error:
                 self.journal.step_ends(position, StepState.FAILED, error)
                 if self.kind.on_failure is OnFailure.UNDO:
                     self.journal.blames(error)
                     return f"its step {self.steps[position].name!r} failed; what it had changed is taken back"
                 self._tell_failure(position)
-                self.journal.ends(OperationState.FAILED, error)
-                return None
+                return None if self.journal.ends(OperationState.FAILED, error, unless_cancelled=True) else _CANCELLED
             self.journal.step_ends(position, StepState.DONE)
         self.journal.ends(OperationState.DONE)
         return None

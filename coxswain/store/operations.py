@@ -21,6 +21,7 @@ __all__ = [
     "done_since",
     "get_operation",
     "insert_operation",
+    "is_cancelled",
     "list_operations",
     "save_operation",
     "save_step",
@@ -102,6 +103,12 @@ def save_operation(tx: Tx, operation: Operation, *, now: float) -> Operation:
 def set_ending(tx: Tx, operation_id: str, ending: OperationState) -> None:
     """What it becomes when it is taken back. Only its keeper writes this, beside whoever runs it."""
     tx.execute("UPDATE operations SET ending = ?, version = version + 1 WHERE id = ?", (ending.value, operation_id))
+
+
+def is_cancelled(tx: Tx, operation_id: str) -> bool:
+    """Whether an operator wants it taken back."""
+    wanted = OperationState.CANCELLED.value
+    return bool(tx.execute("SELECT 1 FROM operations WHERE id = ? AND ending = ?", (operation_id, wanted)))
 
 
 def save_step(tx: Tx, operation: Operation, step: StepRecord) -> None:

@@ -13,17 +13,18 @@ import pytest
 from actors.audit_writer import AuditWriter
 from actors.event_hub import EventHub
 from actors.operations import OperationRuns, Operations, run_name
+from actors.operations.worker import Cancelled, Worker
 from actors.supervision import ChildSpec, System
 from actors.supervision.signals import Harm
 from coxswain.audit import list_entries
 from coxswain.audit.settings import AuditPaths, AuditSettings
 from coxswain.clock import SystemClock
-from coxswain.errors import Conflict, InvalidInput, NotFound, StaleVersion
+from coxswain.errors import Conflict, InvalidInput, NodeUnreachable, NotFound, StaleVersion
 from coxswain.live.ring import EventRing
 from coxswain.messages import operations as m
 from coxswain.messages.audit import Caller, GetAuditHead
 from coxswain.messages.hub import EventsAfter
-from coxswain.operations import OnFailure, Operation, OperationState, Recovery, Secrets, StepState
+from coxswain.operations import NeedsSecret, OnFailure, Operation, OperationState, Recovery, Secrets, StepState
 from coxswain.store import operations as rows
 from tests.actors.operations_support import Blocker, Scripted, touch_kind
 from tests.support import eventually
@@ -265,6 +266,68 @@ def test_a_cancelled_operation_is_cut_off_and_taken_back(store, place, script):
         assert states(operation) == ["undone", "undone", "pending"]
         with pytest.raises(Conflict, match="nothing to cancel"):
             engine.ask(m.CancelOperation(CALLER, operation.id))
+
+
+class Late(Blocker):
+    """What it waits for fails by itself when it is told to."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error = error
+
+    def wait(self):
+        self.entered.set()
+        self.closed.wait(60)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "left"),
+    [
+        (NodeUnreachable("the connection broke"), OperationState.CANCELLED, []),
+        (NeedsSecret("password"), OperationState.CANCELLED, ["b"]),  # of a step that asks for one, nothing has happened
+        (None, OperationState.DONE, ["a", "b"]),
+    ],
+)
+def test_a_cancellation_that_meets_the_end_of_a_step_is_not_lost(store, place, script, monkeypatch, error, state, left):
+    """It was answered, and what it interrupts ended by itself before it was interrupted."""
+    late = script.do["b"] = Late(error)
+    interrupt = Worker.interrupt
+
+    def too_late(worker, reason, serial=None):
+        if not isinstance(reason, Cancelled):
+            interrupt(worker, reason, serial)
+
+    monkeypatch.setattr(Worker, "interrupt", too_late)
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.begin("a", "b")
+        assert late.entered.wait(30)
+        engine.ask(m.CancelOperation(CALLER, operation.id))
+        late.close()
+        over = engine.over(operation, state)
+        assert files(place) == left
+        assert ("too late" in str(over.notes)) is (state is OperationState.DONE)
+
+
+def test_what_failed_just_when_it_was_cancelled_is_taken_back(store, place, script, monkeypatch):
+    """The keeper saw it run, and it had failed when its cancellation was written."""
+    late = script.do["b"] = Late(NodeUnreachable("the connection broke"))
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.begin("a", "b")
+        assert late.entered.wait(30)
+        checked = Operations._checked
+
+        def as_it_was(keeper, operation_id, version):
+            found = checked(keeper, operation_id, version)
+            late.close()
+            eventually(lambda: checked(keeper, operation_id, None).state is OperationState.FAILED)
+            return found
+
+        monkeypatch.setattr(Operations, "_checked", as_it_was)
+        engine.ask(m.CancelOperation(CALLER, operation.id))
+        eventually(lambda: engine.get(operation).state is OperationState.CANCELLED)
+        assert files(place) == []
 
 
 def test_a_failed_operation_can_be_taken_back(store, place, script):

@@ -120,3 +120,76 @@ def test_ssh_by_a_path_that_was_left_is_cut(rig: Rig, hop: Callable[..., Hop], m
     assert rig.over(operation)["state"] == "done"
     assert logins() == {"127.0.0.1", new.address}
     rig.controller.until(rig.client.get("/api/nodes")[0]["id"], link_state="live")
+
+
+@pytest.mark.parametrize("how", ["retry", "cancel"])
+def test_a_hop_that_dies_in_the_middle_of_an_onboarding(rig: Rig, hop: Callable[..., Hop], how: str) -> None:
+    """Nobody goes directly instead; it goes on, or back, when the hop is there again."""
+    near = hop("near")
+    rig.client.post("/api/control-paths", {"name": "out", "hops": ["near"]})
+    rig.client.post("/api/control-paths/out/activate", {})
+    machine, logins = a_machine(rig, faults=True)
+    server = rig.add_server(machine)
+    machine.hold("systemctl restart")
+    operation = rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent())
+    eventually(machine.held, timeout=40)
+    near.kill()
+    if how == "cancel":
+        rig.client.post(f"/api/operations/{operation['id']}/cancel", {})
+    machine.go_on()
+    over = rig.over(operation)
+    assert over["state"] == "failed", over
+    rig.client.post(f"/api/operations/{operation['id']}/retry", {})
+    over = rig.over(operation)
+    assert (over["state"], over["direction"]) == ("failed", "forward" if how == "retry" else "back")
+    assert "relay near does not answer" in over["error"]
+    near.start()
+
+    def ends() -> dict[str, Any] | None:
+        """The session of the hop is dialled again after a moment only."""
+        rig.client.post(f"/api/operations/{operation['id']}/retry", {})
+        found = rig.over(operation)
+        return None if found["state"] == "failed" else found
+
+    over = eventually(ends, timeout=30, every=0.5) or {}
+    assert over["state"] == ("done" if how == "retry" else "cancelled"), over
+    assert logins() == {near.address}
+    if how == "retry":
+        rig.controller.until(rig.client.get("/api/nodes")[0]["id"], link_state="live")
+    else:
+        assert machine.files("/usr/local/bin") == [] == machine.files("/etc/systemd/system")
+
+
+def test_the_way_changes_in_the_middle_of_an_upgrade(
+    rig: Rig, hop: Callable[..., Hop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one path to another, to none and back: it is taken back by the new way, and nothing of it is left."""
+    monkeypatch.setattr(ways, "MOVE_S", 0.5)
+    monkeypatch.setattr(tree, "MOVE_S", 0.5)
+    a, b = hop("a"), hop("b")
+    for name in "ab":
+        rig.client.post("/api/control-paths", {"name": f"by-{name}", "hops": [name]})
+    rig.client.post("/api/control-paths/by-a/activate", {})
+    machine, logins = a_machine(rig, faults=True)
+    node = rig.node_on(machine, rig.agent(version="0.3.1"))
+    newer = rig.agent("newer", version="0.3.2")
+    expected = {a.address}
+    for change, body, source in (
+        ("by-b/activate", {}, b.address),
+        ("deactivate", {"allow_direct": True}, "127.0.0.1"),
+        ("by-a/activate", {}, a.address),
+    ):
+        machine.hold("systemctl restart")
+        operation = rig.begin(f"/api/nodes/{node['id']}/update-agent", binary_path=newer)
+        eventually(machine.held, timeout=40)
+        rig.client.post(f"/api/control-paths/{change}", body)
+        eventually(lambda o=operation: rig.operation(o)["direction"] == "back", timeout=30)  # type: ignore[misc]
+        machine.go_on()
+        over = rig.over(operation)
+        assert over["state"] == "undone", over
+        assert "the connection broke" in over["error"]
+        expected.add(source)
+        assert logins() == expected
+        rig.controller.until(node["id"], agent_version="0.3.1", link_state="live")
+    rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": newer})
+    rig.controller.until(node["id"], agent_version="0.3.2", link_state="live")

@@ -329,7 +329,8 @@ class Operations(Actor):
             if taken and other.id != but and not self._is_over(other.id):
                 raise Conflict(
                     f"operation {other.id} ({other.kind}) works on {min(taken)} just now",
-                    remedy=f"Wait for it or stop it: cox operations show {other.id}",
+                    remedy=f"Wait for it: cox operations show {other.id} --follow, "
+                    f"or stop it: cox operations cancel {other.id}",
                 )
 
     def _check_last(self, kind: Kind, operation: Operation) -> None:

@@ -4,6 +4,7 @@ back.
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ __all__ = [
     "end_units",
     "get_csr",
     "install",
+    "last_words",
     "prepare",
     "put_back",
     "remember_key",
@@ -42,6 +44,10 @@ __all__ = [
 
 _SYSCTL_FILE = "/etc/sysctl.d/99-pharos.conf"
 _CSR_END = "-----END CERTIFICATE REQUEST-----"
+
+_WORDS_MAX = 1_000
+_STAMP = re.compile(r"(time=)?\d{4}[-/]\d\d[-/]\d\d[ T]\S+ ?")
+"""The time at the beginning of a line of an agent's or a relay's log."""
 
 
 def prepare(work: Work, host: Host) -> None:
@@ -280,7 +286,25 @@ def stop_units(work: Work, host: Host, program: Program, *units: str) -> None:
 def unit_says(host: Host, unit: str) -> str:
     """The last lines of its log."""
     done = host.run(f"journalctl -u {unit} -n 15 --no-pager -o cat 2>&1 | tail -n 15", check=False)
-    return done.stdout.strip()[-1_000:] or "it printed nothing"
+    return last_words(done.stdout)
+
+
+def last_words(printed: str) -> str:
+    """The end of what a service printed, for an error: whole lines, 1,000 characters at most. What it says over and over,
+    as it does for each try, is there once, where it was last.
+    """
+    seen: set[str] = set()
+    kept: list[str] = []
+    for line in reversed(printed.strip().splitlines()):
+        stamp = _STAMP.match(line)
+        said = line[stamp.end() :] if stamp else line
+        if said in seen:
+            continue
+        if kept and len("\n".join([line, *kept])) > _WORDS_MAX:
+            break
+        seen.add(said)
+        kept.insert(0, line)
+    return "\n".join(kept)[-_WORDS_MAX:] or "it printed nothing"
 
 
 def wait_until_up(work: Work, host: Host, unit: str, look: Callable[[], bool], what: str, *, timeout: float) -> None:

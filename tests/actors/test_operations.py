@@ -541,8 +541,9 @@ def test_the_keeper_falls_and_nothing_is_done_twice(store, place, script):
         assert blocker.entered.wait(30)
         assert engine.system.harm("operations", Harm.RAISE, 1.0)
         eventually(lambda: engine.get(second).state is OperationState.QUEUED)
-        with pytest.raises(Conflict, match=f"{first.id}.*works on lock:x"):
+        with pytest.raises(Conflict, match=f"{first.id}.*works on lock:x") as refused:
             engine.begin("c", lock="x")
+        assert f"cox operations cancel {first.id}" in (refused.value.remedy or ""), "it says how to stop what is in the way"
         script.do.clear()
         blocker.entered.clear()
         engine.ask(m.CancelOperation(CALLER, first.id))

@@ -18,6 +18,7 @@ from coxswain.errors import CoxswainError, InvalidInput, NodeMisbehaved, NodeRef
 from coxswain.onboarding.binary import check_binary, display_version, is_newer, normalise_version
 from coxswain.onboarding.candidate import candidate_version
 from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, read_absent, read_facts
+from coxswain.onboarding.install import last_words
 from coxswain.onboarding.rollout import plan_batches
 from coxswain.onboarding.sources import Source, Sources, source_from
 from coxswain.onboarding.units import egress_unit, ingress_unit, node_unit, onion_unit
@@ -344,3 +345,19 @@ def test_addresses_users_and_ports():
             check_ssh_user(user)
     with pytest.raises(InvalidInput):
         check_ssh_port(70_000)
+
+
+def test_what_a_service_printed_over_and_over_is_said_once_in_whole_lines() -> None:
+    again = [f"time=2026-11-27 12:06:{n:02},744 level=WARNING msg=there is no default route {'x' * 100}" for n in range(15)]
+    first = "time=2026-11-27T12:05:59.001Z level=INFO msg=listening"
+    said = last_words("\n".join([first, *again]) + "\n")
+    assert said == f"{first}\n{again[-1]}", "the same but for its time is said once, the last time"
+
+
+def test_what_a_service_printed_is_cut_between_lines_and_the_end_is_kept() -> None:
+    lines = [f"line {n} {'x' * 200}" for n in range(15)]
+    said = last_words("\n".join(lines))
+    assert said == "\n".join(lines[-4:])
+    assert len(said) <= 1_000
+    assert last_words("a" + "b" * 2_000) == "b" * 1_000, "one line that is too long is cut all the same"
+    assert last_words(" \n") == "it printed nothing"

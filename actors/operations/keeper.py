@@ -247,6 +247,7 @@ class Operations(Actor):
             outbox_id = self._audit(tx, message.caller, "operation.cancel", changed)
         if nothing_done:
             self._queue.pop(operation.id, None)
+            self._secrets.pop(operation.id, Secrets()).forget()
             self.context.tell("audit_writer", OutboxGrew())
             self._publish("cancelled", changed)
             return Committed(changed, outbox_id)

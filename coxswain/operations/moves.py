@@ -35,7 +35,10 @@ class Claim:
 
 def on_claim(operation: Operation, kind: Kind) -> Claim:
     """``queued`` starts; ``running`` means that whoever ran it is gone, and the kind says what follows."""
+    cancelled = operation.direction is Direction.FORWARD and operation.ending is OperationState.CANCELLED
     if operation.state is not OperationState.RUNNING:
+        if cancelled:  # by a controller that did not live to say so to whoever runs it
+            return Claim(Direction.BACK, "undone", "cancelled before it began")
         return Claim(operation.direction, "started")
     at = next((s for s in operation.steps if s.state in (StepState.RUNNING, StepState.UNDOING)), None)
     where = f"in its step {at.name!r}" if at is not None else "between two steps"
@@ -46,7 +49,7 @@ def on_claim(operation: Operation, kind: Kind) -> Claim:
             f"interrupted {counted(at.attempts, 'time')} {where}; not tried again",
             give_up=True,
         )
-    if operation.direction is Direction.FORWARD and operation.ending is OperationState.CANCELLED:
+    if cancelled:
         return Claim(Direction.BACK, "undone", f"interrupted {where}, and cancelled; what it had changed is taken back")
     if operation.direction is Direction.BACK:
         return Claim(Direction.BACK, "undone", f"interrupted {where} while it was taken back; that goes on")

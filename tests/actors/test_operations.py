@@ -518,6 +518,22 @@ def test_a_cancellation_survives_a_restart(store, place, script):
         assert files(place) == []
 
 
+def test_what_was_cancelled_just_before_it_began_does_not_begin_after_a_restart(store, place, script):
+    """The controller was killed before whoever was to run it heard of that."""
+    blocker = script.do["a"] = Blocker()
+    kind = touch_kind(place, script)
+    with running(store, kind, at_once=1) as engine:
+        engine.begin("a")
+        assert blocker.entered.wait(30)
+        operation = engine.begin("b")
+    with store.write() as tx:
+        rows.set_ending(tx, operation.id, OperationState.CANCELLED)
+    with running(store, kind) as engine:
+        over = engine.over(operation, OperationState.CANCELLED)
+        assert "do b" not in script.calls
+        assert "cancelled before it began" in str(over.notes)
+
+
 def test_a_step_that_always_takes_the_controller_down_is_not_tried_for_ever(store, place, script):
     kind = touch_kind(place, script)
     operation = None
@@ -570,10 +586,13 @@ def test_only_so_many_run_at_once_and_light_ones_do_not_count(store, place, scri
 def test_one_that_waits_for_its_turn_is_cancelled_without_a_trace(store, place, script):
     blocker = script.do["a"] = Blocker()
     with running(store, touch_kind(place, script), at_once=1) as engine:
-        first, second = engine.begin("a"), engine.begin("b")
+        secrets = Secrets({"password": "hunter2-once"})
+        first = engine.begin("a")
+        second = engine.ask(m.StartOperation(CALLER, "test.touch", {"names": ["b"]}, secrets)).value
         assert blocker.entered.wait(30)
         cancelled = engine.ask(m.CancelOperation(CALLER, second.id)).value
         assert cancelled.state is OperationState.CANCELLED
+        assert secrets.get("password") is None, "nobody needs it any more"
         engine.ask(m.CancelOperation(CALLER, first.id))
         engine.over(first, OperationState.CANCELLED)
         assert "do b" not in script.calls

@@ -132,6 +132,7 @@ def test_a_link_that_fell_is_told_on_the_system_page_and_any_is_found(browser_pa
     page.goto("/system?q=n1")
     expect(page.locator("#live")).to_have_text("Live")
     links = page.get_by_role("region", name="Links of nodes")
+    links.scroll_into_view_if_needed()  # what is out of view is not kept up to date, and the tree above it may be long
     fleet.controller.client.post("/api/chaos", {"actor": f"node_link:{fleet.ids[1]}", "how": "raise"})
     row = links.get_by_role("row").filter(has=page.get_by_role("link", name="n1", exact=True))
     expect(row).to_contain_text("chaos: told to raise")

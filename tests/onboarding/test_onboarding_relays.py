@@ -200,3 +200,45 @@ def test_an_upgrade_that_is_cancelled_at_any_of_its_commands_gives_the_relay_bac
         assert place.relay()["status"] == "active"
     else:
         raise AssertionError("never done")
+
+
+def test_a_relay_and_a_node_on_one_machine_leave_each_other_alone(place: Place) -> None:
+    rig, machine = place.rig, place.machine
+    node = rig.deploy(place.server, rig.agent())
+    place.add(egress=True, no_ingress=True)
+    machine.hold("systemctl restart relay-egress")
+    place.body("newer", version="0.5.0")
+    over = place.cancelled_at("systemctl restart", place.begin("newer", egress=True, onion=True, no_ingress=True))
+    assert over["state"] == "cancelled", over
+    assert place.units() == ["node.service", "relay-egress.service"]
+    rig.controller.until(node["id"], link_state="live")
+
+    machine.hold("rm -f /usr/local/bin/node")
+    over = place.cancelled_at("rm -f", rig.begin(f"/api/nodes/{node['id']}/remove"))
+    assert over["state"] == "cancelled", over
+    eventually(lambda: machine.files("/usr/local/bin") == ["relay"], timeout=10)
+    assert place.relay()["status"] == "active" and listens(machine, EGRESS)
+    machine.path("/etc/node").mkdir(exist_ok=True)
+    machine.configure()
+    node = rig.deploy(place.server, rig.agent())
+    rig.client.post(f"/api/relays/{place.relay()['id']}/remove")
+    assert machine.files("/usr/local/bin") == ["node"]
+    rig.controller.until(node["id"], link_state="live")
+
+
+def test_a_hop_that_lost_its_keys_is_set_up_again_and_the_path_goes_on(place: Place) -> None:
+    body = {"egress": True, "onion": True, "no_ingress": True}
+    relay = place.add(**body)
+    client = place.rig.client
+    client.post("/api/control-paths", {"name": "way", "hops": [relay["id"]]})
+    client.post("/api/control-paths/way/activate", {})
+    behind = place.rig.machine()
+    node = place.rig.node_on(behind, place.rig.agent())
+    before = (place.machine.path("/etc/relay") / "onion.key").read_bytes()
+    for name in ("onion.key", "relay.key"):
+        (place.machine.path("/etc/relay") / name).unlink()
+    place.add(**body)
+    assert (place.machine.path("/etc/relay") / "onion.key").read_bytes() != before
+    place.rig.controller.until(node["id"], link_state="live")
+    client.post(f"/api/nodes/{node['id']}/renew")
+    assert client.get("/api/status")["control_path"]["route"] == "onion"

@@ -274,7 +274,9 @@ def _allow(work: Work, host: Host) -> None:
     allowance = work.ask("servers", m.GetAllowance(relay.id))
     hostname = relay.hostname or host_of(relay.egress_endpoint)
     document = work.ask("certificate_authority", ca.SignTargetPolicy(hostname, tuple(sorted(allowance.targets))))
-    host.put(f"{RELAY.directory}/{FILE_NAME}", document, 0o600)
+    path = f"{RELAY.directory}/{FILE_NAME}"
+    own = f"chown -h {RELAY.account}: {path}"  # at once: whoever is cut off here leaves a relay that can start again
+    host.put_and_run([SentFile(path, document, 0o600)], own, what="writing where the relay may connect")
     work.say(f"{len(allowance.targets)} places to which it may connect")
 
 
@@ -305,8 +307,8 @@ def _switch_back(work: Work, host: Host) -> None:
 
 def _restart(work: Work, host: Host) -> None:
     """With the units that are written today: those of a relay that was set up earlier made it root."""
-    _allow(work, host)
     hand_over(host, RELAY)
+    _allow(work, host)
     for unit, text in _units(_relay_of(work)).items():
         start_with(work, host, unit, lambda text=text: text)  # type: ignore[misc]
 

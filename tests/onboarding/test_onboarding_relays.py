@@ -166,6 +166,15 @@ def test_a_removal_that_is_cancelled_too_late_says_so_and_the_relay_is_no_active
     assert place.relay()["status"] == "active"
 
 
+def test_what_is_cancelled_while_its_policy_is_written_leaves_a_relay_that_can_read_it(place: Place) -> None:
+    relay = place.add(egress=True)
+    owner = place.machine.owner("/etc/relay/targets.policy")
+    place.machine.hold("targets.policy")
+    over = place.cancelled_at("targets.policy", place.rig.begin(f"/api/relays/{relay['id']}/renew"))
+    assert over["state"] == "cancelled", over
+    assert place.machine.owner("/etc/relay/targets.policy") == owner == "cox-relay 600"
+
+
 def test_no_control_path_is_led_over_a_relay_that_is_being_removed(place: Place) -> None:
     relay = place.add(egress=True)
     client = place.rig.client

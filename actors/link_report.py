@@ -92,6 +92,12 @@ class Reporter:
             )
             self.again()
 
+    def intent_changed(self) -> None:
+        """The next report is told also if it is as the last: with the intent, ``fleet`` may have changed what it knew of the
+        node (one that was enabled is pending there until its link speaks).
+        """
+        self._unheard = True
+
     def again(self) -> None:
         """What was said last, once more."""
         if self._last is not None:

@@ -204,6 +204,7 @@ class NodeLink(Actor):
 
     def _on_intent_changed(self, intent: Intent | None = None) -> None:
         """``intent``: what it was when this was sent; None: to be asked for."""
+        self._reporter.intent_changed()
         if self._doing.operation is not None:
             self._knows.stale = True
             return

@@ -97,8 +97,10 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
 
 def _set_enabled(fleet: FleetState, message: m.SetNodeEnabled) -> Committed[Node]:
     before = fleet.checked(message.id, message.version)
-    status = NodeStatus.PENDING if message.enabled else NodeStatus.STOPPED
-    after = dataclasses.replace(before, enabled=message.enabled, status=status)
+    after = before
+    if message.enabled != before.enabled:
+        status = NodeStatus.PENDING if message.enabled else NodeStatus.STOPPED
+        after = dataclasses.replace(before, enabled=message.enabled, status=status)
     action = "node.enable" if message.enabled else "node.disable"
     with fleet.changing() as tx:
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())

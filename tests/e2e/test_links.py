@@ -339,6 +339,16 @@ def test_an_operators_push_goes_out_under_a_fresh_revision(fleet: LiveFleet) -> 
     assert fleet.controller.client.get("/api/audit?limit=1")[0]["action"] == "node.push"
 
 
+@pytest.mark.parametrize("calls", [("enable",), ("disable", "enable")])
+def test_what_is_enabled_while_it_is_live_is_active(fleet: LiveFleet, calls: tuple[str, ...]) -> None:
+    """Twice, and before its link noticed that it was not; also when nothing else about it changes."""
+    for _ in range(3):
+        for call in calls:
+            fleet.controller.client.post(f"/api/nodes/n0/{call}")
+        eventually(lambda: fleet.controller.node("n0")["link_state"] == "live", timeout=20)
+        eventually(lambda: fleet.controller.node("n0")["status"] == "active", timeout=10)
+
+
 def test_disabled_is_stopped_and_comes_back(fleet: LiveFleet) -> None:
     fleet.controller.client.post("/api/nodes/n0/disable")
     fleet.controller.until("n0", link_state="disabled", status="stopped")

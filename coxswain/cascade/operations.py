@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.resources import check_color
 from coxswain.cascade.types import PathStatus, Phase
 from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound, StoreUnavailable
 from coxswain.ids import new_id
 from coxswain.messages import paths as m
+from coxswain.messages.fleet import GetNode, NodeView
+from coxswain.model import NodeStatus
 from coxswain.operations.kinds import Kind, OnFailure, Step, Work
 
 __all__ = [
@@ -89,9 +92,17 @@ def _configure(work: Work) -> None:
 
     def waiting() -> str:
         view: m.PathView = work.ask("fleet", m.GetPath(work.params["path_id"]))
-        return "; ".join(link.waiting for link in view.links if link.waiting)
+        return "; ".join([link.waiting for link in view.links if link.waiting] or _unwell(work, view))
 
     wait_for_nodes(work, look, waiting)
+
+
+def _unwell(work: Work, view: m.PathView) -> list[str]:
+    """What keeps a path from carrying whose links are all in place."""
+    nodes: list[NodeView] = [work.ask("fleet", GetNode(node_id)) for node_id in view.path.route]
+    ill = [f"{n.node.name} is not well: {n.link_reason}" for n in nodes if n.node.status is NodeStatus.ERROR]
+    down = [f"the link from {link.entry} to {link.exit} is down" for link in view.links if link.health is LinkHealth.DOWN]
+    return ill + down
 
 
 PATH_ADD = Kind(

@@ -80,6 +80,19 @@ def test_a_path_whose_node_is_away_is_taken_back_whole(fleet: CascadeFleet) -> N
     eventually(lambda: not any(node["links"] for node in fleet.network()), every=0.1)
 
 
+def test_a_path_over_a_node_that_is_not_well_says_which_and_why(fleet: CascadeFleet) -> None:
+    fleet.fleet.nodes.do("fail", node=1, method="SetNetworkConfig", code="INTERNAL", times=10_000)
+    version = fleet.fleet.controller.node("n1")["version"]
+    fleet.client.call("PATCH", "/api/nodes/n1", {"version": version, "isolation": True})
+    fleet.fleet.controller.until("n1", link_state="degraded", status="error")
+    with pytest.raises(RemoteError, match=r"n1 is not well: .*SetNetworkConfig"):
+        fleet.path("p", 0, 1, patience=2)
+    fleet.fleet.nodes.do("clear", node=1)
+    version = fleet.fleet.controller.node("n1")["version"]
+    fleet.client.call("PATCH", "/api/nodes/n1", {"version": version, "isolation": False})
+    fleet.path("p", 0, 1)
+
+
 def test_names_and_colours_can_be_changed_by_whoever_saw_the_present_ones(fleet: CascadeFleet) -> None:
     path = fleet.path("p", 0, 1)
     changed = fleet.client.call("PATCH", "/api/paths/p", {"version": path["version"], "color": "#4FD1C4", "name": "q"})

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from actors.supervision import Intensity, System
 from actors.tree import Parts, build
 from coxswain.cli.client import Client
@@ -97,6 +99,19 @@ class Nodes:
     def _pipe(pipe: Any) -> Any:
         assert pipe is not None
         return pipe
+
+
+@contextmanager
+def database(home: Path) -> Iterator[apsw.Connection]:
+    """The database of a controller, which may be running in this process: so with the SQLite that it uses itself. Two copies
+    of the library in one process do not see each other's locks: the other one cuts the memory off that this one has mapped.
+    """
+    connection = apsw.Connection(str(home / "app.db"), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(10_000)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 class FaultyStore:

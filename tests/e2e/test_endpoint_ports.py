@@ -6,7 +6,6 @@ Nodes are simulated; that such ports really lead into the tunnel is shown in ``t
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from coxswain.messages.audit import Caller
 from coxswain.messages.fleet import DrainNode, EditNode
 from coxswain.model import Node
 from coxswain.store.fleet import list_nodes
-from tests.fleet import LiveFleet, live_fleet
+from tests.fleet import LiveFleet, database, live_fleet
 from tests.support import eventually
 
 NODES = 2
@@ -208,7 +207,7 @@ def test_a_range_that_nobody_here_asked_for_is_taken_away(alone: LiveFleet) -> N
     edit(alone, "n0", endpoint_ports=RANGE)
     until_told(alone, device_id, n0=(20000, 29999))
     alone.controller.stop()
-    with sqlite3.connect(alone.controller.home / "app.db") as db:
+    with database(alone.controller.home) as db:
         db.execute("UPDATE nodes SET endpoint_ports = '', mapped_ports = '', policy_confirmed = (SELECT policy_confirmed "
                    "FROM nodes AS other WHERE other.name = 'n1') WHERE name = 'n0'")  # fmt: skip
     alone.controller.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from actors.supervision import Harm
 from coxswain.cli.client import RemoteError
 from coxswain.messages.sessions import EventKind, NodeEvent, StreamItem
 from coxswain.wire.node_control import Deadlines
-from tests.fleet import LiveFleet, live_fleet, peers_body
+from tests.fleet import LiveFleet, database, live_fleet, peers_body
 from tests.postgres import PostgresServer
 from tests.support import eventually
 
@@ -186,8 +185,8 @@ def test_what_was_heard_before_an_orderly_stop_is_kept(tmp_path: Path, monkeypat
         fleet.nodes.do("inject", node="all", connect=50)
         # All are heard; the last of them wait for company on their way to the store.
         eventually(lambda: len(connects) == 100, timeout=30, every=0.001)
-    rows = sqlite3.connect(tmp_path / "state/app.db").execute("SELECT count(*) FROM peer_sessions").fetchall()
-    assert rows == [(100,)]
+    with database(tmp_path / "state") as db:
+        assert list(db.execute("SELECT count(*) FROM peer_sessions")) == [(100,)]
 
 
 def test_postgres_may_go_away_under_live_links(tmp_path: Path, own_postgres: PostgresServer) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import itertools
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from coxswain.cli.client import RemoteError
-from tests.fleet import LiveFleet, live_fleet
+from tests.fleet import LiveFleet, database, live_fleet
 from tests.support import eventually
 
 NODES = 3
@@ -65,8 +64,8 @@ def on_node(fleet: LiveFleet, index: int) -> dict[str, dict[str, Any]]:
 
 
 def rows(fleet: LiveFleet, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(f"file:{fleet.controller.home / 'app.db'}?mode=ro", uri=True) as db:
-        return db.execute(sql, params).fetchall()
+    with database(fleet.controller.home) as db:
+        return list(db.execute(sql, params))
 
 
 def keys(fleet: LiveFleet, device_id: str) -> set[tuple[str, str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from actors.supervision import Harm
 from coxswain.cli.client import Client, RemoteError
 from coxswain.errors import CoxswainError
-from tests.fleet import LiveFleet, live_fleet
+from tests.fleet import LiveFleet, database, live_fleet
 from tests.postgres import PostgresServer
 from tests.support import eventually
 
@@ -41,8 +40,8 @@ def device(client: Client, user: str = "") -> str:
 
 
 def rows(fleet: LiveFleet, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(f"file:{fleet.controller.home / 'app.db'}?mode=ro", uri=True) as db:
-        return db.execute(sql, params).fetchall()
+    with database(fleet.controller.home) as db:
+        return list(db.execute(sql, params))
 
 
 def public_keys(fleet: LiveFleet, index: int) -> set[str]:
@@ -171,7 +170,7 @@ def test_a_node_that_was_ready_before_a_crash_is_made_up_for_after_it(fleet: Liv
     device_id = device(client)
     assert client.post(f"/api/devices/{device_id}/provision")["peer_count"] == 1
     fleet.controller.stop()
-    with sqlite3.connect(fleet.controller.home / "app.db") as db:  # as if it had fallen right after the change
+    with database(fleet.controller.home) as db:  # as if it had fallen right after the change
         db.execute("UPDATE nodes SET endpoint_ips = '[\"198.51.100.2\"]' WHERE id = ?", (bare["id"],))
     fleet.controller.start()
     eventually(lambda: client.get(f"/api/devices/{device_id}")["peer_count"] == 2, timeout=30)
@@ -196,7 +195,7 @@ def test_a_database_that_was_put_back_is_noticed_whatever_its_numbers_say(fleet:
         leftover.unlink()
     shutil.copy(tmp_path / "backup.db", fleet.controller.home / "app.db")
     (fleet.controller.home / "app.db").chmod(0o600)
-    with sqlite3.connect(fleet.controller.home / "app.db") as db:
+    with database(fleet.controller.home) as db:
         # n0 is behind its node; n1 was counted up to just where its node is.
         db.execute("UPDATE nodes SET config_revision = ? WHERE id = ?", (ahead, fleet.ids[1]))
     fleet.controller.start()

@@ -6,7 +6,6 @@ Nodes are simulated; that packets really go that way is shown in ``test_tunnel_v
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from coxswain.cli.client import Client, RemoteError
 from tests.cascade import CascadeFleet, cascade_fleet
+from tests.fleet import database
 from tests.support import eventually
 
 NODES = 3
@@ -67,8 +67,8 @@ def shown(fleet: CascadeFleet, device_id: str) -> dict[str, Any]:
 
 
 def secrets(fleet: CascadeFleet) -> set[tuple[str, str, str]]:
-    with sqlite3.connect(f"file:{fleet.fleet.controller.home / 'app.db'}?mode=ro", uri=True) as db:
-        return set(db.execute("SELECT node_id, public_key, preshared_key FROM peers").fetchall())
+    with database(fleet.fleet.controller.home) as db:
+        return set(db.execute("SELECT node_id, public_key, preshared_key FROM peers"))
 
 
 def conf(fleet: CascadeFleet, device_id: str, index: int) -> str:

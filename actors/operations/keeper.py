@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.operations.journal import caller_of, noted
+from actors.operations.others import Others
 from actors.operations.run import CancelRun, run_name, run_spec
 from actors.supervision import Actor, Context, Pending, StartChild
 from coxswain.audit import record
@@ -68,6 +69,7 @@ class Operations(Actor):
         super().__init__(context)
         self._store = store
         self._kinds = kinds
+        self._others = Others(store, kinds)
         self._at_once = at_once
         self._queue: dict[str, Operation] = {}
         self._running: dict[str, Operation] = {}
@@ -170,7 +172,7 @@ class Operations(Actor):
         if kind is None:
             raise NotFound(f"kind: this release knows no operation of the kind {operation.kind!r}")
         self._check_free(kind, operation.params)
-        overtaken = self._overtaken(operation)
+        overtaken = self._others.overtaker(operation)
         if overtaken is not None:
             raise Conflict(
                 f"operation {operation.id}: {overtaken.id} ({overtaken.kind}) was done on the same since it failed",
@@ -222,7 +224,7 @@ class Operations(Actor):
                 return Committed(operation, outbox_id)
             return self._cancel(message)  # it had just ended, or waits
         self._release(operation.id)
-        overtaken = self._overtaken(operation)
+        overtaken = self._others.overtaker(operation)
         kept = f"; nothing is taken back: {overtaken.id} ({overtaken.kind}) was done on the same since" if overtaken else ""
         note = noted(operation, f"cancelled by {message.caller.actor}{kept}")
         nothing_done = overtaken is not None or all(step.state is StepState.PENDING for step in operation.steps)
@@ -230,7 +232,7 @@ class Operations(Actor):
         kind = self._kinds.get(operation.kind)
         if kind is not None and state is OperationState.QUEUED:
             self._check_free(kind, operation.params, but=operation.id)
-            self._check_last(kind, operation)
+            self._others.check_last(kind, operation)
         over = self.context.clock.now() if nothing_done else 0.0
         changed = dataclasses.replace(
             operation,
@@ -334,59 +336,6 @@ class Operations(Actor):
                     f"or stop it: cox operations cancel {other.id}",
                 )
 
-    def _check_last(self, kind: Kind, operation: Operation) -> None:
-        """What another one found on the same, that began later and failed as well, is what this one left there. So that one
-        is taken back first.
-        """
-        if not kind.overtaken_by:
-            return
-        mine = set(kind.locks(operation.params))
-        with self._store.read() as tx:
-            others = rows.list_operations(tx, states=(OperationState.FAILED, OperationState.WAITING), limit=1_000)
-        for other in others:  # the newest first
-            if (other.created_at, other.id) <= (operation.created_at, operation.id):
-                return
-            its_kind = self._kinds.get(other.kind)
-            touched = any(step.state is not StepState.PENDING for step in other.steps)
-            if other.kind not in kind.overtaken_by or its_kind is None or not touched:
-                continue
-            if mine.intersection(its_kind.locks(other.params)) and self._overtaken(other) is None:
-                raise Conflict(
-                    f"operation {operation.id}: {other.id} ({other.kind}) began later on the same, and failed as well",
-                    remedy=f"Take that one back first: cox operations cancel {other.id}",
-                )
-
-    def _overtaken(self, operation: Operation) -> rows.Done | None:
-        return self._overtakers([operation]).get(operation.id)
-
-    def _overtakers(self, operations: Sequence[Operation]) -> dict[str, rows.Done]:
-        """Of those that failed, by id: the one that was done on the same since, and is what counts now; see
-        ``Kind.overtaken_by``. The journal is read once for all of them.
-        """
-        stopped = (OperationState.FAILED, OperationState.WAITING)
-        asked = [(o, kind) for o in operations if o.state in stopped and (kind := self._kinds.get(o.kind)) is not None]
-        names = {name for _, kind in asked for name in kind.overtaken_by}
-        if not names:
-            return {}
-        with self._store.read() as tx:
-            since = rows.done_since(tx, sorted(names), since=min(o.updated_at for o, kind in asked if kind.overtaken_by))
-        by_lock: dict[str, list[rows.Done]] = {}
-        for other in since:
-            its_kind = self._kinds.get(other.kind)
-            for lock in its_kind.locks(other.params) if its_kind is not None else ():
-                by_lock.setdefault(lock, []).append(other)
-        found: dict[str, rows.Done] = {}
-        for operation, kind in asked:
-            later = [
-                other
-                for lock in kind.locks(operation.params)
-                for other in by_lock.get(lock, ())
-                if other.kind in kind.overtaken_by and other.finished_at > operation.updated_at
-            ]
-            if later:
-                found[operation.id] = max(later, key=lambda other: (other.finished_at, other.id))
-        return found
-
     def _is_heavy(self, operation: Operation) -> bool:
         kind = self._kinds.get(operation.kind)
         return kind is None or not kind.light
@@ -429,7 +378,7 @@ class Operations(Actor):
 
     def _told(self, operations: Sequence[Operation]) -> tuple[Operation, ...]:
         """With what overtook them, for those who look at them."""
-        by = self._overtakers(operations)
+        by = self._others.overtakers(operations)
         return tuple(dataclasses.replace(o, overtaken_by=by[o.id].id) if o.id in by else o for o in operations)
 
     def _child(self, parent: str, kind: str, target_id: str) -> Operation | None:

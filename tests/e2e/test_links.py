@@ -297,6 +297,7 @@ def test_an_agent_that_hides_preshared_keys_gets_them_once_more_when_it_was_rest
         fleet.nodes.do("cut", node=0)
         fleet.controller.until("n0", link_state="live", in_sync=True, link_since=lambda s: s != since)
 
+    fleet.nodes.do("inject", node=0, connect=1)  # where everybody has just left, a push mends the silence
     fleet.nodes.do("hide_keys", node=0, on=True)
     begun = fleet.nodes.do("ping")["at"]
     connected_anew()

@@ -138,6 +138,7 @@ def test_an_operators_push_never_carries_a_revoked_peer(fleet: LiveFleet) -> Non
 
 def test_a_change_is_finished_although_the_stream_ends(fleet: LiveFleet) -> None:
     """A cancelled call kills the agent's tools halfway (node-contract.md 4.1)."""
+    fleet.nodes.do("inject", node=0, connect=1)  # where everybody has just left, a push mends the silence
     fleet.nodes.do("delay", node=0, method="PushConfig", seconds=1.5)
     since = node(fleet)["link_since"]
     began = time.time()

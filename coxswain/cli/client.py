@@ -11,18 +11,20 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from urllib.parse import parse_qsl
 
+from coxswain import __version__
 from coxswain.errors import CoxswainError, DaemonNotRunning, DeadlineExceeded, InvalidInput, Refused
 
-__all__ = ["Client", "Place", "RemoteError", "UnixPlace", "config_path", "socket_path"]
+__all__ = ["Answer", "Client", "Place", "RemoteError", "UnixPlace", "config_path", "socket_path"]
 
 _IDLE_S = 30.0
 """A connection that was not used for this long is not used again; the daemon closes them after 120 s."""
 
+_VERSION_S = 5.0
 _NO_JSON = object()
 _IGNORED = "Cox-Ignored-Parameters"
 """What the API calls ``coxswain.api.query.IGNORED``, which is too much to import for every command."""
@@ -45,6 +47,21 @@ class RemoteError(CoxswainError):
         self.status = status
         self.exit_code = exit_code
         self.current = current
+
+
+class Answer(dict[str, Any]):
+    """An object that the daemon sent. A key that it lacks, and that is asked for, is one that an older daemon does not know:
+    ``answer[key]`` raises ``RemoteError`` with both versions, in place of a ``KeyError``; ``get`` is as always.
+    """
+
+    __slots__ = ("_explain",)
+
+    def __init__(self, pairs: dict[str, Any], explain: Callable[[str], RemoteError]) -> None:
+        super().__init__(pairs)
+        self._explain = explain
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise self._explain(key)
 
 
 class Place(Protocol):
@@ -151,7 +168,7 @@ class Client:
             raise DaemonNotRunning(f"the daemon on {name} went away: {error or type(error).__name__}") from None
         self._used = time.monotonic()
         try:
-            answer = json.loads(raw) if raw else None
+            answer = self.decoded(raw, f"{method} {place}") if raw else None
         except ValueError:
             answer = None if response.status >= 400 else _NO_JSON
         if response.status >= 400:
@@ -173,6 +190,31 @@ class Client:
                 remedy="It is probably older than this cox; see: cox version --daemon",
             )
         return answer
+
+    def decoded(self, raw: str | bytes, request: str) -> Any:
+        """What the daemon sent in answer to ``request``; its objects are ``Answer``. Raises ``ValueError``: no JSON."""
+
+        def explain(key: str) -> RemoteError:
+            done = "" if request.startswith("GET ") else "this was done, but "
+            return RemoteError(
+                f"{done}the daemon on {self._place.name} ({self._version()}) does not say {key!r} in its answer to "
+                f"{request}, which this cox ({__version__}) needs",
+                status=http.HTTPStatus.OK,
+                exit_code=1,
+                remedy="It is probably older than this cox: start the daemon again, with the cox that you run here.",
+            )
+
+        return json.loads(raw, object_hook=lambda pairs: Answer(pairs, explain))
+
+    def _version(self) -> str:
+        """That of the daemon, for an error: on a connection of its own, as this one may be in use, or closed."""
+        asking = Client(self._place, min(self._timeout, _VERSION_S))
+        try:
+            return str(asking.get("/api/version").get("version", "of no version"))[:80]
+        except (CoxswainError, AttributeError):
+            return "which does not say its version"
+        finally:
+            asking.close()
 
     def lines(self, path: str, headers: dict[str, str], silence_s: float) -> Iterator[str]:
         """The lines of an answer that does not end, on a connection of their own, until the daemon ends it.

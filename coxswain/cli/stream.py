@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -57,7 +56,7 @@ def follow(
                 if name == "id":
                     seen = value
                 else:
-                    yield json.loads(value)
+                    yield asking.decoded(value, f"GET {path}")
         except (DaemonNotRunning, Unavailable) as error:
             if not was_there:
                 raise

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -131,7 +131,7 @@ def test_who_stops_drawing_leaves_nobody_who_tries_again_for_ever(tmp_path: Path
 def test_the_jitter_of_one_who_follows_is_its_own() -> None:
     """And not of the whole process, in which others count on theirs."""
 
-    class Broken:
+    class Broken(Client):
         def lines(self, *_: object) -> Iterator[str]:
             yield from ("data: {}", "")
             raise Unavailable("it broke")
@@ -145,7 +145,7 @@ def test_the_jitter_of_one_who_follows_is_its_own() -> None:
                 raise TimeoutError
 
         with pytest.raises(TimeoutError):
-            list(follow(cast(Client, Broken()), wait=wait, rng=random.Random(7)))
+            list(follow(Broken(Path()), wait=wait, rng=random.Random(7)))
         return found
 
     assert waits() == waits()

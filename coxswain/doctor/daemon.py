@@ -150,8 +150,9 @@ def _audit(get: Get) -> Iterator[Finding]:
 
 
 def _operations(get: Get) -> Iterator[Finding]:
+    """Those about which something has to be done: not what another one has done on the same since."""
     for state, text in (("failed", "have failed"), ("waiting", "wait for a secret")):
-        found = get(f"/api/operations?state={state}&limit=100")
+        found = [o for o in get(f"/api/operations?state={state}&limit=100") if not o.get("overtaken_by")]
         if found:
             kinds = ", ".join(f"{o['kind']} {o['id']}" for o in found[:_MOST_NAMED])
             yield warn("operations", f"{len(found)} {text}: {kinds}", "See: cox operations show ID; retry or cancel them.")

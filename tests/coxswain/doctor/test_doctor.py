@@ -399,6 +399,10 @@ def test_what_waits_or_is_wrong() -> None:
     assert "ui.listen" in found(told(config=SOUND["/api/config"] | {"reloadable": change}), "configuration", Level.WARN)
     assert found(told(audit={"findings": ["cut"]}), "audit log", Level.FAIL) == "cut"
     assert "node.add op_1" in found(told(failed=[{"kind": "node.add", "id": "op_1"}]), "operations", Level.WARN)
+    failed = [{"kind": "server.add", "id": "op_1", "overtaken_by": "op_2"}]
+    assert [f for f in told(failed=failed) if f.check == "operations"] == [], "it was done since"
+    failed.append({"kind": "node.add", "id": "op_3", "overtaken_by": ""})
+    assert found(told(failed=failed), "operations", Level.WARN) == "1 have failed: node.add op_3"
     assert "it is 0.0.0" in found(told(status={"version": "0.0.0"}), "daemon", Level.WARN)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from coxswain.errors import Conflict, InvalidInput
 from coxswain.model import NetworkPolicy, Node
@@ -14,6 +15,7 @@ __all__ = [
     "AUTO",
     "CONTROL_PORT",
     "NODE_ACCOUNT",
+    "check_dialable",
     "check_endpoint_ips",
     "check_endpoint_ports",
     "check_name",
@@ -34,6 +36,7 @@ NODE_ACCOUNT = "cox-node"
 AUTO = "auto"
 """In ``node.control_from``: the address from which a host sees this controller, or the last relay of its control path."""
 
+_BROADCAST = ipaddress.IPv4Address(2**32 - 1)
 _LONGEST_NAME = 100
 _HOST_LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)$")
 
@@ -105,6 +108,23 @@ def check_endpoint_ips(addresses: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError:
             raise InvalidInput(f"endpoint_ips: {address[:80]!r} is not an IP address") from None
     return tuple(cleaned)
+
+
+def check_dialable(name: str, addresses: Sequence[str], *, known: Sequence[str] = ()) -> None:
+    """``addresses`` are in their normal form, in the field ``name``. Those that are ``known`` are there already, and pass.
+
+    Raises ``InvalidInput``: no client can dial one of them. What is private or loopback may be near enough to somebody.
+    """
+    for address in addresses:
+        found = ipaddress.ip_address(address)
+        found = getattr(found, "ipv4_mapped", None) or found
+        what = "no address of a host" if found.is_unspecified else "a multicast address" if found.is_multicast else ""
+        what = "the broadcast address" if found == _BROADCAST else what
+        if what and address not in known:
+            raise InvalidInput(
+                f"{name}: {address} is {what}, which no client can dial",
+                remedy="Give the address at which clients reach the node.",
+            )
 
 
 def check_endpoint_ports(text: str) -> str:

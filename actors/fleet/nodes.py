@@ -10,6 +10,7 @@ from coxswain.audit import record
 from coxswain.errors import AlreadyExists, Conflict, StillUsed
 from coxswain.ids import new_id
 from coxswain.inventory import (
+    check_dialable,
     check_endpoint_ips,
     check_endpoint_ports,
     check_name,
@@ -52,6 +53,7 @@ def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
         created_at=fleet.now(),
         updated_at=fleet.now(),
     )
+    check_dialable("public_ip", [node.public_ip] if node.public_ip else [])
     if fleet.named(node.name) is not None:
         raise AlreadyExists(f"name: a node named {node.name!r} exists already; choose another name")
     with fleet.changing() as tx:
@@ -74,6 +76,7 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         after = dataclasses.replace(after, region=check_region(message.region))
     if message.endpoint_ips is not None:
         after = dataclasses.replace(after, endpoint_ips=check_endpoint_ips(message.endpoint_ips))
+        check_dialable("endpoint_ips", after.endpoint_ips, known=before.endpoint_ips)
     if message.control_addr is not None:
         after = dataclasses.replace(after, control_addr=parse_control_addr(message.control_addr))
     if message.endpoint_ports is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from coxswain.declare.items import KINDS, Item
+from coxswain.declare.items import KINDS, Item, Key
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
+from coxswain.inventory import check_dialable
 
 __all__ = ["Action", "Change", "compare"]
 
@@ -62,12 +63,14 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
 
     Raises:
         Conflict: something would have to change that cannot.
-        InvalidInput: something is named that is neither in the file nor there.
+        InvalidInput: something is named that is neither in the file nor there, or a node gets an address that no client can
+            dial.
     """
     there = {(item.kind, item.key): item for item in present}
     named = {(item.kind, item.key) for item in wanted}
     _references(wanted, present)
     _one_of_each_machine(wanted, present)
+    _dialable(wanted, there)
     _all_nodes_or_profiles(wanted, present, named, prune=prune)
     changes: list[Change] = []
     gone: set[tuple[str, ...]] = set()
@@ -136,6 +139,21 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> Non
             raise Conflict(
                 f"{item.where}: {item.title}: {what} already", remedy=f"Keep that name, or change it first: {how}"
             )
+
+
+def _dialable(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
+    """A node keeps addresses that it has, whatever they are: the file may be an export of this fleet."""
+    for item in wanted:
+        if item.kind != "node":
+            continue
+        has = there[item.kind, item.key].fields if (item.kind, item.key) in there else {}
+        known = [has.get("public_ip", ""), *has.get("endpoint_ips", [])]
+        for name in ("public_ip", "endpoint_ips"):
+            said = item.fields.get(name) or []
+            try:
+                check_dialable(name, [said] if isinstance(said, str) else said, known=known)
+            except InvalidInput as error:
+                raise InvalidInput(f"{item.where}: {item.title}: {error}", remedy=error.remedy) from None
 
 
 def _address(server: Item) -> tuple[Any, Any]:

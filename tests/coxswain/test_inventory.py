@@ -2,6 +2,7 @@ import pytest
 
 from coxswain.errors import InvalidInput
 from coxswain.inventory import (
+    check_dialable,
     check_endpoint_ips,
     check_endpoint_ports,
     check_name,
@@ -68,6 +69,22 @@ def test_endpoint_pool_is_cleaned() -> None:
     assert check_endpoint_ips((" 203.0.113.1", "", "203.0.113.1", "2001:DB8::1")) == ("203.0.113.1", "2001:db8::1")
     with pytest.raises(InvalidInput, match="endpoint_ips"):
         check_endpoint_ips(("host.example",))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0", "::", "224.0.0.1", "239.255.255.250", "ff02::1", "255.255.255.255", "::ffff:0.0.0.0", "::ffff:224.0.0.1"],
+)
+def test_an_address_that_no_client_can_dial(address: str) -> None:
+    with pytest.raises(InvalidInput, match=f"endpoint_ips: {address} is .* no client can dial") as refused:
+        check_dialable("endpoint_ips", ["192.0.2.1", address])
+    assert refused.value.remedy
+    check_dialable("endpoint_ips", [address], known=[address])
+
+
+def test_what_is_near_can_be_dialled() -> None:
+    check_dialable("public_ip", ["127.0.0.1", "10.0.0.255", "192.168.1.0", "169.254.1.1", "::1", "fd00::1", "240.0.0.1"])
+    check_dialable("public_ip", [])
 
 
 @pytest.mark.parametrize(

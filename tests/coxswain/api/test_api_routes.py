@@ -89,6 +89,19 @@ def test_a_node_from_its_first_day_to_its_last(controller: Controller) -> None:
     assert refused(controller, "GET", "/api/nodes/life").status == 404
 
 
+def test_a_node_has_addresses_that_clients_can_dial(controller: Controller) -> None:
+    body = {"name": "undialled", "control_addr": "192.0.2.1", "public_ip": "255.255.255.255"}
+    error = refused(controller, "POST", "/api/nodes", body)
+    assert (error.status, error.exit_code) == (400, 2) and "public_ip: 255.255.255.255 is" in str(error) and error.remedy
+    assert refused(controller, "GET", "/api/nodes/undialled").status == 404
+    node = add(controller, "dialled", public_ip="127.0.0.1")
+    error = refused(
+        controller, "PATCH", "/api/nodes/dialled", {"version": node["version"], "endpoint_ips": ["10.0.0.1", "::"]}
+    )
+    assert error.status == 400 and "endpoint_ips: :: is" in str(error)
+    assert controller.node("dialled")["endpoint_ips"] == []
+
+
 def test_every_change_is_in_the_audit_log_before_it_is_answered(controller: Controller) -> None:
     def record(action: str) -> None:
         newest = newest_record(controller)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from coxswain.declare.apply import Stopped, apply
 from coxswain.declare.compare import compare
 from coxswain.declare.present import read_present
 from coxswain.declare.schema import read
+from coxswain.store import open_store
 from tests.fleet import Controller
 
 Cox = Callable[..., Result]
@@ -43,7 +46,14 @@ _NAME = st.from_regex(r"[A-Za-z][A-Za-z0-9._-]{0,8}", fullmatch=True)
 _LABEL = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=12).filter(
     lambda text: text.strip() and text.isprintable() and len(text.strip().encode()) <= 40
 )
-_IP = st.ip_addresses().map(str)
+
+
+def _is_dialable(address: IPv4Address | IPv6Address) -> bool:
+    address = getattr(address, "ipv4_mapped", None) or address
+    return not (address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255")
+
+
+_IP = st.ip_addresses().filter(_is_dialable).map(str)
 _WAYS = ("forwarding", "masquerade", "isolation")
 
 
@@ -192,6 +202,36 @@ def test_what_cannot_change_is_said_before_anything_is_done(cox: Cox) -> None:
     text = "fleet: 1\nnodes:\n- {name: f-1, control_addr: h, public_ip: 192.0.2.2}\n- {name: f-2, control_addr: h}\n"
     assert "public_ip is '192.0.2.1' and cannot become" in cox("apply", "-f", "-", "--yes", text=text, code=5).stderr
     assert "f-2" not in cox("nodes", "list").stdout
+
+
+@pytest.mark.parametrize("said", ["public_ip: 0.0.0.0", "endpoint_ips: [192.0.2.1, 224.0.0.1]"])
+def test_an_address_that_no_client_can_dial_is_refused_before_anything_is_done(cox: Cox, said: str) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    text = f"fleet: 1\nnodes:\n- {{name: d-1, control_addr: h}}\n- {{name: d-2, control_addr: h, {said}}}\n"
+    for command in (("plan",), ("apply", "--yes")):
+        problem, remedy = cox(*command, "-f", "-", text=text, code=2).stderr.splitlines()
+        assert problem.startswith(f"cox: stdin:4: node d-2: {said.partition(':')[0]}: ") and "no client can dial" in problem
+        assert "the address at which clients reach" in remedy
+    assert "d-1" not in cox("nodes", "list").stdout
+
+
+def test_an_export_with_addresses_from_before_can_be_applied(cox: Cox, controller: Controller) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    text = "fleet: 1\nnodes:\n- {name: o-1, region: nl, control_addr: h, public_ip: 192.0.2.9, endpoint_ips: [192.0.2.1]}\n"
+    cox("apply", "-f", "-", "--yes", text=text)
+    controller.stop()
+    with closing(open_store(controller.home / "app.db")) as store, store.write() as tx:
+        tx.execute("UPDATE nodes SET public_ip = '0.0.0.0', endpoint_ips = '[\"::\"]' WHERE name = 'o-1'")
+    controller.start()
+    exported = cox("export").stdout
+    assert "::" in exported and "0.0.0.0" in exported
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=exported).stdout)["changes"] == []
+    cox("apply", "-f", "-", "--yes", text=exported.replace("region: nl", "region: de"))
+    node = controller.node("o-1")
+    assert (node["region"], node["endpoint_ips"]) == ("de", ["::"])
+    body = {"version": node["version"], "endpoint_ips": ["::", "192.0.2.1"], "name": "o-1"}
+    changed = controller.client.call("PATCH", "/api/nodes/o-1", body)
+    assert changed["endpoint_ips"] == ["::", "192.0.2.1"], "an existing caller sends all of it back"
 
 
 def test_names_that_cannot_be_told_apart(cox: Cox) -> None:

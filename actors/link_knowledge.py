@@ -35,6 +35,10 @@ __all__ = ["Knowledge"]
 _FLEET_DEADLINE_S = 2.0
 """Less than a link may take for a message (``LINK_HANG_S``): where ``fleet`` is slow, links wait and do not fall."""
 
+_LEAP = 1024
+"""How far a refused revision of a link is overtaken: by this, then by its square and so on, at most by as much as it is.
+Small leaps first: two controllers that get ahead of each other for weeks must not use the numbers up."""
+
 
 class Knowledge:
     """See the module."""
@@ -44,6 +48,7 @@ class Knowledge:
         self._node_id = node_id
         self._reporter = reporter
         self._links_at_least = 0
+        self._links_refused = 0
         self.intent: Intent | None = None
         self.desired: Desired | None = None
         self.findings: tuple[Finding, ...] = ()
@@ -131,7 +136,11 @@ class Knowledge:
         version = self.observed.agent_version if self.observed is not None else ""
         self.memory = after(self.memory, self.desired, change, version)
         if change.stale and self.intent is not None:  # a restored database: go past whatever the node has seen
-            self._links_at_least = 2 * self.intent.node.link_revision
+            self._links_refused += 1
+            sent = self.intent.node.link_revision
+            self._links_at_least = sent + min(sent, _LEAP**self._links_refused)
+        elif change.configured:
+            self._links_refused = 0
 
     def acknowledged(self, change: Changed) -> None:
         """Takes in what the node acknowledged, until a look says it. Raises ``NodeMisbehaved`` if that is another revision
@@ -193,8 +202,11 @@ class Knowledge:
             if isinstance(step, PushPeers):
                 if step.fresh_revision:
                     self.take(self._ask_fleet(BumpRevision(self._node_id, step.at_least), "GetStatus"))
+                now = self._context.clock.monotonic()
                 if step.reason is Reason.STALLED:
-                    self.memory = dataclasses.replace(self.memory, last_stall_heal_at=self._context.clock.monotonic())
+                    self.memory = dataclasses.replace(self.memory, last_stall_heal_at=now)
+                elif step.reason is Reason.REVISION_AHEAD:
+                    self.memory = dataclasses.replace(self.memory, overtaken=(*self.memory.overtaken, now)[-2:])
         desired, _ = self._both()
         change = calls(made, desired, self.require().node.link_revision, verify=verify)
         self._doubt(change)

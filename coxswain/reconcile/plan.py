@@ -38,6 +38,11 @@ _CLOCK_STEP_S = 1.0
 
 _NO_KEY = psk_digest("")
 
+_RIVAL_WITHIN_S = 3600.0
+_RIVAL_HOLDS_S = 180.0
+"""A revision that is ahead once is a restored database. Twice within an hour, and it is another controller, which is said
+until it has been quiet for some looks."""
+
 _STALL_FORGOTTEN_S = 1800.0
 """After half an hour without a look at it (the node was away), a silence says nothing any more."""
 
@@ -73,6 +78,8 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     if xray is not None:
         steps.append(xray)
     steps += unused_links(desired, memory)
+    if _has_rival(memory, now):
+        findings.append(Finding("another controller pushes to it as well; stop one of the two", degraded=True))
     if observed.clock_skew_s:
         side = "ahead of" if observed.clock_skew_s > 0 else "behind"
         minutes = max(1, round(abs(observed.clock_skew_s) / 60))
@@ -277,6 +284,14 @@ def _difference(desired: Desired, observed: Observed) -> tuple[str, bool]:
     missing = len(wanted) - len(seen)
     counts = {"missing": missing, "extra": extra, "changed": changed}
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count), hidden
+
+
+def _has_rival(memory: LinkMemory, now: float) -> bool:
+    """Whether somebody else goes on telling the node things."""
+    if len(memory.overtaken) < 2:
+        return False
+    before, last = memory.overtaken
+    return last - before < _RIVAL_WITHIN_S and now - last < _RIVAL_HOLDS_S
 
 
 def _service(observed: Observed, protocol: Protocol = Protocol.AMNEZIAWG) -> ServiceHealth | None:

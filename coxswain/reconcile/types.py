@@ -158,6 +158,7 @@ class LinkMemory:
         seen_at: when it was last looked at, by our monotonic clock.
         started_by: the agent started at this time at the latest, by our monotonic clock.
         agent_started_at: when it started, epoch seconds, roughly, as the store keeps it; 0: not known.
+        overtaken: when a revision of the node's that was ahead of ours was taken over, the last two times.
     """
 
     policy_confirmed: str = ""
@@ -175,6 +176,7 @@ class LinkMemory:
     seen_at: float | None = None
     started_by: float | None = None
     agent_started_at: float = 0.0
+    overtaken: tuple[float, ...] = ()
 
 
 class Reason(StrEnum):

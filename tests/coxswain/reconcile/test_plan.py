@@ -117,6 +117,25 @@ def test_a_revision_ahead_of_ours_is_adopted_and_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("overtaken", "told"),
+    [
+        ((), False),
+        ((NOW,), False),  # a database that was restored
+        ((NOW - 45, NOW), True),
+        ((NOW - 3_000, NOW - 170), True),
+        ((NOW - 3_000, NOW - 190), False),  # the other one has stopped
+        ((NOW - 4_000, NOW), False),  # restored twice
+    ],
+)
+def test_another_controller_beside_ours_is_told_of_until_it_is_quiet(overtaken: tuple[float, ...], told: bool) -> None:
+    result = made(wanted(ONE), seen(ONE), confirmed(overtaken=overtaken))
+    assert [f.text for f in result.findings if f.degraded] == (
+        ["another controller pushes to it as well; stop one of the two"] if told else []
+    )
+    assert result.steps == ()
+
+
+@pytest.mark.parametrize(
     ("observed", "detail"),
     [
         ((), "1 missing"),

@@ -1,0 +1,70 @@
+"""A copy of a controller's state is started beside it, and both drive the same nodes: both say so, and it ends with one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coxswain.reconcile import plan
+from tests.cascade import CascadeFleet, cascade_fleet
+from tests.fleet import Controller, database, peers_body
+from tests.support import eventually
+
+BASE_PORT = 13_700
+TOLD = "another controller pushes to it as well"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[CascadeFleet]:
+    with cascade_fleet(tmp_path, 2, BASE_PORT, interval_s=1.0) as made:
+        made.device(0)
+        made.path("p", 0, 1)
+        yield made
+
+
+@pytest.fixture
+def second(fleet: CascadeFleet, tmp_path: Path) -> Iterator[Controller]:
+    """Its clock is a day ahead, as far as the revisions of links show."""
+    first = fleet.fleet.controller
+    first.stop()
+    shutil.copytree(first.home, tmp_path / "copy")
+    first.start()
+    with database(tmp_path / "copy") as copy:
+        copy.execute("UPDATE nodes SET link_revision = link_revision + 86400 WHERE link_revision > 0")
+    made = Controller(tmp_path / "copy", interval_s=1.0)
+    made.start()
+    yield made
+    made.stop()
+
+
+def link_revision(controller: Controller) -> int:
+    with database(controller.home) as db:
+        return int(next(db.execute("SELECT max(link_revision) FROM nodes"))[0])
+
+
+def test_a_copy_beside_the_original_is_told_of_on_both_and_uses_nothing_up(
+    fleet: CascadeFleet, second: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fleet.fleet.controller
+    first.all_in_sync(2)
+    second.all_in_sync(2)  # while they want the same, nobody is disturbed
+    monkeypatch.setattr(plan, "_RIVAL_HOLDS_S", 5.0)
+    first.client.post("/api/peers", peers_body([fleet.fleet.ids[0]], 3, first=100))
+    for controller in (first, second):
+        controller.until("n0", link_state="degraded", status="active", link_reason=lambda reason: TOLD in reason)
+    fought = first.node("n0")["applied_revision"]
+    first.until("n0", applied_revision=lambda revision: revision > fought + 12)
+    assert max(link_revision(first), link_revision(second)) < 2_000_000_000, (
+        "not doubled each time that one overtakes the other"
+    )
+    second.stop()
+    try:
+        first.until("n0", link_state="live", in_sync=True, peers_configured=4)
+        network = fleet.network()
+        assert len(network[0]["peers"]) == 4 and list(network[0]["links"]) == ["awg1"]
+        eventually(lambda: first.client.get("/api/paths")[0]["status"] == "active", timeout=10)
+    finally:
+        second.start()

@@ -103,7 +103,9 @@ def _check_device(tx: Tx, user: User, device_id: str) -> None:
     if device is None or device.user_id != user.id:
         raise NotFound(f"device_id: {user.name} has no device {device_id[:80]!r}", remedy="See: cox devices list")
     if device.status != DeviceStatus.ACTIVE:
-        raise Conflict(f"device {device.id} is {device.status}", remedy="Bring it back first, or invite a new device.")
+        revoked = device.status == DeviceStatus.REVOKED
+        remedy = "Invite a new device in its place." if revoked else f"Bring it back first: cox devices resume {device.id}"
+        raise Conflict(f"device {device.id} is {device.status}{', for good' if revoked else ''}", remedy=remedy)
 
 
 def _told(state: AccountsState, user_id: str, action: str) -> None:

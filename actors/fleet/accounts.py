@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from actors.fleet.provisioning import Outcome, follow, provision
 from actors.fleet.state import FleetState, Handler
 from coxswain.audit import record
-from coxswain.errors import Conflict, NotFound, StaleVersion
+from coxswain.errors import AlreadyExists, Conflict, NotFound, StaleVersion
 from coxswain.ids import new_id
 from coxswain.messages import accounts as m
 from coxswain.messages.audit import Caller, Committed
@@ -79,6 +79,8 @@ def _add_user(fleet: FleetState, message: m.AddUser) -> Committed[m.Change[User]
     )
 
     def work(tx: Tx) -> Did:
+        if message.unique and not (user.email or user.phone) and rows.is_named(tx, user.name):
+            raise AlreadyExists(f"name: a user without e-mail address and phone number has the name {user.name!r} already")
         rows.insert_user(tx, user, message.password_hash)
         return Did(("user", user.id), {"name": user.name}, user)
 
@@ -155,6 +157,8 @@ def _add_device(fleet: FleetState, message: m.AddDevice) -> Committed[m.Change[D
 
     def work(tx: Tx) -> Did:
         user = _known_user(tx, message.user_id)
+        if message.unique and rows.has_device_named(tx, user.id, device.name):
+            raise AlreadyExists(f"name: user {user.name} has a device named {device.name!r} already; choose another name")
         rows.insert_device(tx, device)
         return Did(("device", device.id), {"name": device.name, "user_id": user.id}, device)
 

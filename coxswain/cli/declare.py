@@ -86,11 +86,14 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
 @click.option("--out", metavar="FILE", help="Where to write it; default: standard output.")
 def export(config: str | None, out: str | None, *, as_json: bool) -> None:
     """Write the present fleet as a file for cox apply: servers, nodes, paths, users, devices, profiles; no secrets."""
+    from coxswain.declare.items import told_apart  # noqa: PLC0415
     from coxswain.declare.present import read_present  # noqa: PLC0415
     from coxswain.declare.write import document, write  # noqa: PLC0415
 
     api = client(config)
-    found = document(read_present(partial(every, api)).items)
+    items = read_present(partial(every, api)).items
+    told_apart(items, ((item.kind, item.key) for item in items))
+    found = document(items)
     if as_json:
         print_json(found)
         return
@@ -117,7 +120,8 @@ def _compared(api: Client, file: str, *, prune: bool) -> tuple[list[Any], list[A
 def _view(change: Any) -> dict[str, Any]:
     fields = {name: {"before": before, "after": after} for name, (before, after) in change.fields.items()}
     item = change.item
-    return {"action": change.action.value, "kind": item.kind, "key": list(item.key), "where": item.where, "fields": fields}
+    view = {"action": change.action.value, "kind": item.kind, "key": list(item.key), "where": item.where, "fields": fields}
+    return view | ({"note": change.note} if change.note else {})
 
 
 def _print(changes: list[Any], drift: list[str]) -> None:
@@ -131,6 +135,8 @@ def _print(changes: list[Any], drift: list[str]) -> None:
                 click.echo(clean(f"    {name}: {_shown(before)} → {_shown(after)}"))
             elif after not in (None, "", [], False):
                 click.echo(clean(f"    {name}: {_shown(after)}"))
+        if change.note:
+            click.echo(clean(f"    {change.note}"))
     for line in drift:
         click.echo(clean(f"! {line}"))
     if not any(counts.values()):

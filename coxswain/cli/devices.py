@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query
+from coxswain.cli.client import Client
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
     Group,
@@ -29,7 +30,7 @@ __all__ = ["devices"]
 
 @click.group(cls=Group)
 def devices() -> None:
-    """Add, show, provision, suspend, resume, revoke and remove devices."""
+    """Add, show, edit, provision, suspend, resume, revoke and remove devices."""
 
 
 @devices.command("add")
@@ -139,6 +140,24 @@ def _addresses(shown: dict[str, Any]) -> str:
     return ", ".join(filter(None, (shown["tunnel_ip"], shown["tunnel_ip_v6"])))
 
 
+@devices.command("edit")
+@config_option
+@json_option
+@click.argument("device")
+@click.option("--name")
+@click.option("--platform", help="What it runs, e.g. android; empty takes it away.")
+def edit(config: str | None, device: str, *, as_json: bool, **given: str | None) -> None:
+    """Change what is given of a device; its keys, and what it is given, stay."""
+    api = client(config)
+    body: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    changed = api.call("PATCH", place("devices", device), body | {"version": api.get(place("devices", device))["version"]})
+    if as_json:
+        print_json(changed)
+        return
+    shown = [("id", "id"), ("name", "name"), ("user", "user_id"), ("platform", "platform")]
+    facts([(title, changed[key]) for title, key in shown])
+
+
 @devices.command("provision")
 @config_option
 @json_option
@@ -147,7 +166,8 @@ def _addresses(shown: dict[str, Any]) -> str:
 @click.option("--rotate", is_flag=True, help="New keys at the same addresses; tunnels are cut until the device has them.")
 def provision(config: str | None, device: str, wait: int, *, rotate: bool, as_json: bool) -> None:
     """Make a device's peers what its profiles say; keys that it has are kept."""
-    result = client(config).post(with_query(place("devices", device, "provision"), wait=wait), {"rotate": rotate})
+    api = client(config)
+    result = api.post(with_query(place("devices", device, "provision"), wait=wait), {"rotate": rotate})
     if as_json:
         print_json(result)
         return
@@ -155,6 +175,12 @@ def provision(config: str | None, device: str, wait: int, *, rotate: bool, as_js
     say_arrival(result)
     if not result["peer_count"]:
         click.echo("no node is ready for it yet; it gets onto one by itself when that connects: cox nodes list", err=True)
+    found = api.get(place("devices", device))
+    if found["status"] == "active":
+        _say_if_suspended(api, found)
+    else:
+        says = f"but it is {found['status']}: it is on no node before: cox devices resume {found['id']}"
+        click.echo(clean(says), err=True)
 
 
 @devices.command("suspend")
@@ -227,9 +253,13 @@ def _set_status(config: str | None, device: str, action: str, wait: int, *, as_j
         return
     click.echo(clean(f"{changed['name']} is {changed['status']}"))
     say_arrival(changed)
-    if changed["status"] != "active":
-        return
-    user = asking.get(place("users", changed["user_id"]))
+    if changed["status"] == "active":
+        _say_if_suspended(asking, changed)
+
+
+def _say_if_suspended(api: Client, device: dict[str, Any]) -> None:
+    """An active device of somebody who is not is on no node."""
+    user = api.get(place("users", device["user_id"]))
     if user["status"] != "active":
         known_as = user["email"] or user["id"]
         says = f"but its user {user['name']} is {user['status']}: it is on no node before: cox users resume {known_as}"

@@ -128,10 +128,21 @@ def remove(config: str | None, profile: str, wait: int, *, yes: bool, as_json: b
     """Remove a profile with its keys, and provision its device."""
     api = client(config)
     found = api.get(place("profiles", profile))
+    last = len(list(every(api, "/api/profiles", device=found["device_id"]))) == 1
     if not yes:
-        confirm(f"Remove the profile {found['name']} ({found['id']})?", scripts_may=True)
+        more = " It is its device's last one: without any, it is given every node." if last else ""
+        confirm(f"Remove the profile {found['name']} ({found['id']})?{more}", scripts_may=True)
     api.call("DELETE", with_query(place("profiles", profile), version=found["version"], wait=wait))
-    print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
+    if as_json:
+        print_json({"removed": found["id"]})
+        return
+    click.echo(clean(f"{found['name']} is removed"))
+    if last:
+        click.echo(
+            "its device has no profile now, and is given every node; to take it from all of them: "
+            f"cox devices suspend {found['device_id']}",
+            err=True,
+        )
 
 
 @profiles.command("export")

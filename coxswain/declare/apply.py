@@ -109,7 +109,7 @@ class _Run:
 
     def _add_user(self, change: Change) -> None:
         new = {name: after for name, (_, after) in change.fields.items()}
-        body = {name: new[name] for name in ("name", "email", "phone")}
+        body = {name: new[name] for name in ("name", "email", "phone")} | {"unique": True}
         made = self.api.call("POST", "/api/users", body)
         user_id = self.learn(change.item, made)
         if new["status"] != "active":
@@ -118,7 +118,8 @@ class _Run:
     def _add_device(self, change: Change) -> None:
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
         owner = self.ids["user", item.key[:1]]
-        made = self.api.call("POST", _at("users", owner, "devices"), {"name": new["name"], "platform": new["platform"]})
+        body = {"name": new["name"], "platform": new["platform"], "unique": True}
+        made = self.api.call("POST", _at("users", owner, "devices"), body)
         device_id = self.learn(item, made)
         if new["all_nodes"]:
             self.api.call("POST", _at("devices", device_id, "provision"), {})
@@ -175,7 +176,7 @@ class _Run:
 
     def _edit_profile(self, change: Change) -> None:
         new = {name: after for name, (_, after) in change.fields.items()}
-        body = {name: new[name] for name in ("protocol", "entry_ips") if name in new} | self._egress(new)
+        body = {name: new[name] for name in ("name", "protocol", "entry_ips") if name in new} | self._egress(new)
         changed = self.api.call("PATCH", _at("profiles", _id(change)), {"version": _version(change)} | body)
         for skipped in changed.get("skipped", []):
             self.notes.append(f"{change.item.title}: not served yet: {skipped['reason']}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from coxswain.declare.items import KINDS, Item, Key
+from coxswain.declare.items import KINDS, Item, Key, told_apart
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
 from coxswain.inventory import check_dialable
@@ -16,6 +16,8 @@ __all__ = ["Action", "Change", "compare"]
 
 
 _PEOPLE = frozenset({"user", "device", "profile"})
+_OWNED = {"device": "user", "profile": "device"}
+_EVERY_NODE = "its device has no profile then, and is given every node"
 
 
 class Action(StrEnum):
@@ -35,12 +37,14 @@ class Change:
         wanted: as the file has it; None for what is not in it.
         present: as it is; None for what is not there.
         fields: what changes: name to (before, after); of a new item all that it will have.
+        note: what comes of it besides.
     """
 
     action: Action
     wanted: Item | None
     present: Item | None
     fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def item(self) -> Item:
@@ -62,48 +66,121 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
         Changes in order: each can be made when those before it are.
 
     Raises:
-        Conflict: something would have to change that cannot.
+        Conflict: something would have to change that cannot, or is named as two things are that are there.
         InvalidInput: something is named that is neither in the file nor there, or a node gets an address that no client can
             dial.
     """
     there = {(item.kind, item.key): item for item in present}
     named = {(item.kind, item.key) for item in wanted}
+    told_apart(present, [*named, *(("server", (i.fields["server"],)) for i in wanted if i.fields.get("server"))])
     _references(wanted, present)
     _one_of_each_machine(wanted, present)
     _dialable(wanted, there)
     _all_nodes_or_profiles(wanted, present, named, prune=prune)
+    _one_of_each_phone(wanted, present, prune=prune and "user" in spoken)
+    last = _last_profiles(wanted, present, named) if prune else {}
+    becomes = {new.key: old for old, new in last.values() if new is not None}
+    replaced = {old.id for old in becomes.values()}
     changes: list[Change] = []
-    gone: set[tuple[str, ...]] = set()
+    gone: dict[str, set[Key]] = {kind: set() for kind in KINDS}
     extra: list[Change] = []
     for item in sorted((i for i in present if i.kind in spoken), key=lambda i: KINDS.index(i.kind)):
-        if (item.kind, item.key) in named:
+        if (item.kind, item.key) in named or item.id in replaced:
             continue
-        if item.kind in ("device", "profile") and item.key[:-1] in gone:
+        if item.kind in _OWNED and item.key[:-1] in gone[_OWNED[item.kind]]:
+            gone[item.kind].add(item.key)
             continue  # it goes, or stays, with its owner
-        gone.add(item.key)
-        extra.append(Change(Action.REMOVE if prune else Action.KEEP, None, item))
+        gone[item.kind].add(item.key)
+        widens = item.kind == "profile" and last.get(item.key[:-1], (None, None)) == (item, None)
+        extra.append(Change(Action.REMOVE if prune else Action.KEEP, None, item, note=_EVERY_NODE if widens else ""))
     extra.reverse()
     # People and what is theirs go first, which frees their addresses; places last, when nothing leads to them any more.
     changes += [change for change in extra if change.item.kind in _PEOPLE]
     for kind in KINDS:
-        found = [_change(item, there.get((kind, item.key))) for item in wanted if item.kind == kind]
+        found = [
+            _renamed(item, becomes[item.key])
+            if kind == "profile" and item.key in becomes
+            else _change(item, there.get((kind, item.key)))
+            for item in wanted
+            if item.kind == kind
+        ]
         ordered = [change for change in found if change is not None]
         changes += _phones_freed_first(ordered) if kind == "user" else ordered
     return changes + [change for change in extra if change.item.kind not in _PEOPLE]
 
 
 def _phones_freed_first(changes: list[Change]) -> list[Change]:
-    """A number is one user's: whoever gives it up goes before whoever gets it. In a circle nobody can be first."""
+    """A number is one user's: whoever gives it up goes before whoever gets it.
+
+    Raises:
+        Conflict: in a circle nobody can be first.
+    """
     left, ordered = list(changes), list[Change]()
     while left:
         held = {c.fields["phone"][0]: c for c in left if c.action is Action.EDIT and c.fields.get("phone", ("",))[0]}
         free = [c for c in left if held.get(c.fields.get("phone", (None, None))[1], c) is c]
         if not free:
-            return ordered + left
+            first = left[0]
+            for _ in left:  # into the circle, if it only waits for one
+                first = held[first.fields["phone"][1]]
+            user = first.present
+            assert user is not None  # noqa: S101 - it is edited
+            raise Conflict(
+                f"{first.item.where}: {user.title}: phone: users exchange their numbers, and nobody can be the first",
+                remedy=f"Take it away from one of them before: cox users edit {user.id} --phone ''",
+            )
         ordered += free
         done = set(map(id, free))
         left = [c for c in left if id(c) not in done]
     return ordered
+
+
+def _one_of_each_phone(wanted: Sequence[Item], present: Sequence[Item], *, prune: bool) -> None:
+    """Somebody who is not in the file, or of whom it says nothing else, keeps a number; with ``prune`` they go first."""
+    users = {item.key: item for item in wanted if item.kind == "user"}
+    keep = {
+        item.fields["phone"]: item
+        for item in present
+        if item.kind == "user" and item.fields["phone"] and (not prune or item.key in users)
+    }
+    for item in users.values():
+        other = keep.get(item.fields.get("phone", ""), item)
+        if other.key != item.key and not (other.key in users and "phone" in users[other.key].fields):
+            raise Conflict(
+                f"{item.where}: {item.title}: phone: {item.fields['phone']} is {other.title}'s already",
+                remedy=f"Take it away there before: cox users edit {other.id} --phone ''",
+            )
+
+
+def _last_profiles(
+    wanted: Sequence[Item], present: Sequence[Item], named: set[tuple[str, Key]]
+) -> dict[Key, tuple[Item, Item | None]]:
+    """Of each device that keeps none of its profiles: the last of them, and which new one it becomes, if there is one.
+
+    Were it removed first, the device would be given every node until the new one is there.
+    """
+    had, has = _by_device(present), _by_device(wanted)
+    found: dict[Key, tuple[Item, Item | None]] = {}
+    for item in wanted:
+        old, new = had.get(item.key, []), has.get(item.key, [])
+        if item.kind != "device" or not old or item.fields.get("all_nodes") or any(("profile", p.key) in named for p in old):
+            continue
+        pairs = [(before, after) for before in old for after in new]
+        alike = [(before, after) for before, after in pairs if _egress(before) == _egress(after)]
+        found[item.key] = next(iter((*alike, *pairs)), (old[0], None))
+    return found
+
+
+def _by_device(items: Sequence[Item]) -> dict[Key, list[Item]]:
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        if item.kind == "profile":
+            found.setdefault(item.key[:-1], []).append(item)
+    return found
+
+
+def _egress(profile: Item) -> tuple[str, str]:
+    return profile.fields.get("node", ""), profile.fields.get("path", "")
 
 
 def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
@@ -186,6 +263,12 @@ def _change(wanted: Item, present: Item | None) -> Change | None:
         for name in ("node", "path"):
             if present.fields.get(name) != wanted.fields.get(name, ""):
                 differing[name] = (present.fields.get(name), wanted.fields.get(name, ""))
+    protocol = wanted.fields.get("protocol", present.fields.get("protocol"))
+    if wanted.kind == "profile" and wanted.fields.get("path") and protocol != "amneziawg":
+        raise InvalidInput(
+            f"{wanted.where}: {wanted.title}: protocol: only amneziawg can follow a path, and it is {protocol}",
+            remedy="Say protocol: amneziawg in the file.",
+        )
     for name in differing:
         if table[name].fixed:
             raise Conflict(
@@ -194,6 +277,13 @@ def _change(wanted: Item, present: Item | None) -> Change | None:
                 remedy="Remove it and add it anew, under another name if it has to stay in use meanwhile.",
             )
     return Change(Action.EDIT, wanted, present, differing) if differing else None
+
+
+def _renamed(wanted: Item, present: Item) -> Change:
+    """A profile that takes the place of another: what the file does not say of it is as of a new one."""
+    new = {name: wanted.fields.get(name, f.default) for name, f in FIELDS["profile"].items()}
+    differing = {name: (present.fields.get(name), value) for name, value in new.items() if value != present.fields.get(name)}
+    return Change(Action.EDIT, wanted, present, differing)
 
 
 def _is_no_change(name: str, value: Any) -> bool:

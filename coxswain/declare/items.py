@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["KINDS", "Item", "Key"]
+from coxswain.errors import Conflict
+
+__all__ = ["KINDS", "Item", "Key", "told_apart"]
 
 KINDS = ("server", "node", "path", "user", "device", "profile")
 """In the order in which they are made; they are removed in the reverse one."""
@@ -35,3 +38,26 @@ class Item:
     @property
     def title(self) -> str:
         return f"{self.kind} {' / '.join(self.key)}"
+
+
+_TELL_APART = {
+    "server": "Give one of them another name: cox servers add ADDRESS --name NAME",
+    "user": "Rename one of them, or give one an e-mail address: cox users edit {id}",
+    "device": "Rename one of them: cox devices edit {id} --name NAME",
+}
+
+
+def told_apart(present: Sequence[Item], named: Iterable[tuple[str, Key]]) -> None:
+    """Raises ``Conflict`` if one of these names is that of two things: devices of a user may have the same one, as clients
+    choose it that join, and users without an e-mail address and phone number.
+    """
+    wanted = set(named)
+    seen: dict[tuple[str, Key], Item] = {}
+    for item in present:
+        name = (item.kind, item.key)
+        other = seen.setdefault(name, item)
+        if other is not item and name in wanted:
+            raise Conflict(
+                f"{item.title}: there are two of that name ({other.id} and {item.id}), and a file could not tell them apart",
+                remedy=_TELL_APART.get(item.kind, "Rename one of them.").format(id=item.id),
+            )

@@ -8,19 +8,13 @@ from typing import Any
 
 from coxswain.declare.items import Item, Key
 from coxswain.declare.schema import user_key
-from coxswain.errors import Conflict, Refused
+from coxswain.errors import Refused
 from coxswain.model import MASKED
 
 __all__ = ["Lister", "Present", "read_present"]
 
 Lister = Callable[[str], Iterator[dict[str, Any]]]
 """All entries of a list of the API, whatever its pages."""
-
-
-_TELL_APART = {
-    "server": "Give one of them another name: cox servers add ADDRESS --name NAME",
-    "user": "Rename one of them, or give one an e-mail address: cox users edit",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +29,6 @@ def read_present(every: Lister) -> Present:
     """Reads servers, nodes, paths, users, devices and profiles.
 
     Raises:
-        Conflict: two things cannot be told apart by what names them in a file.
         CoxswainError: the API does not answer.
     """
     servers = list(every("/api/servers"))
@@ -48,14 +41,6 @@ def read_present(every: Lister) -> Present:
         *(_path(p, names) for p in paths),
         *_people(every, names),
     ]
-    seen: dict[tuple[str, Key], Item] = {}
-    for item in items:
-        other = seen.setdefault((item.kind, item.key), item)
-        if other is not item:
-            raise Conflict(
-                f"{item.title}: there are two of that name ({other.id} and {item.id}), and a file could not tell them apart",
-                remedy=_TELL_APART.get(item.kind, "Rename one of them."),
-            )
     drift = [f"node {n['name']}: {_off(n)}" for n in nodes if n["enabled"] and not n["in_sync"]]
     return Present(items, drift)
 

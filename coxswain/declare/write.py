@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from coxswain.declare.items import Item
+from coxswain.declare.items import Item, Key
 from coxswain.declare.schema import FIELDS, FORMAT
 
 __all__ = ["document", "write"]
@@ -22,7 +22,10 @@ _INNER = {"user": ("devices", "device"), "device": ("profiles", "profile")}
 
 def document(items: Sequence[Item]) -> dict[str, Any]:
     """Items of one kind are in the order of their keys. What a file can leave out without a loss is left out."""
-    sections = {name: [_entry(item, items) for item in _sorted(items, kind, ())] for name, kind in _SECTIONS.items()}
+    of: dict[tuple[str, Key], list[Item]] = {}
+    for item in sorted(items, key=lambda i: i.key):
+        of.setdefault((item.kind, item.key[:-1]), []).append(item)
+    sections = {name: [_entry(item, of) for item in of.get((kind, ()), [])] for name, kind in _SECTIONS.items()}
     return {"fleet": FORMAT, **sections}
 
 
@@ -31,11 +34,7 @@ def write(document: dict[str, Any]) -> str:
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)
 
 
-def _sorted(items: Sequence[Item], kind: str, owner: tuple[str, ...]) -> list[Item]:
-    return sorted((i for i in items if i.kind == kind and i.key[:-1] == owner), key=lambda i: i.key)
-
-
-def _entry(item: Item, items: Sequence[Item]) -> dict[str, Any]:
+def _entry(item: Item, of: Mapping[tuple[str, Key], Sequence[Item]]) -> dict[str, Any]:
     table = FIELDS[item.kind]
     entry: dict[str, Any] = {}
     for name, field in table.items():
@@ -45,5 +44,5 @@ def _entry(item: Item, items: Sequence[Item]) -> dict[str, Any]:
     if item.kind == "node":
         entry["policy"] = {name: item.fields[name] for name in _POLICY}
     section, kind = _INNER.get(item.kind, ("", ""))
-    inner = [_entry(i, items) for i in _sorted(items, kind, item.key)] if section else []
+    inner = [_entry(i, of) for i in of.get((kind, item.key), [])] if section else []
     return entry | ({section: inner} if inner else {})

@@ -86,7 +86,8 @@ class Change(Generic[T]):
 class AddUser:
     """Reply: ``Committed[Change[User]]``. E-mail and phone are normalised; each is some one user's, or empty.
 
-    ``password_hash``: a PHC string, or empty: most users never need a password (accounts-profiles.md 1.2).
+    ``password_hash``: a PHC string, or empty: most users never need a password (accounts-profiles.md 1.2). ``unique``:
+    ``AlreadyExists`` if somebody else without an address and number, as this one, has that name.
     """
 
     caller: Caller
@@ -94,6 +95,7 @@ class AddUser:
     email: str = ""
     phone: str = ""
     password_hash: str = field(default="", repr=False)
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +155,14 @@ class ListUsers:
 @dataclass(frozen=True, slots=True)
 class AddDevice:
     """A device; it is given nothing yet (``ProvisionDevice``), and is on no node while its user is suspended. Reply:
-    ``Committed[Change[Device]]``.
+    ``Committed[Change[Device]]``. ``unique``: ``AlreadyExists`` if the user has one of that name that is not revoked.
     """
 
     caller: Caller
     user_id: str
     name: str
     platform: str = ""
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)

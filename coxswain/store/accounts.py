@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from coxswain.clock import to_micros
 from coxswain.errors import NotFound, StaleVersion
-from coxswain.model import Device, User
+from coxswain.model import Device, DeviceStatus, User
 from coxswain.store import names
 from coxswain.store.api import Row, Tx, Value, containing, in_lists
 
@@ -19,8 +19,10 @@ __all__ = [
     "find_user",
     "get_device",
     "get_user",
+    "has_device_named",
     "insert_device",
     "insert_user",
+    "is_named",
     "list_devices",
     "list_users",
     "touch_profiles",
@@ -79,6 +81,16 @@ def list_users(
         (role, *params, limit),
     )
     return [_user(row) for row in rows]
+
+
+def is_named(tx: Tx, name: str) -> bool:
+    """Whether a user of the VPN has this name and nothing else to be known by: no e-mail address and no phone number."""
+    found = tx.execute(
+        "SELECT 1 FROM users WHERE role = 'user' AND name = ? AND coalesce(email, '') = '' AND coalesce(phone, '') = '' "
+        "LIMIT 1",
+        (name,),
+    )
+    return bool(found)
 
 
 def update_user(tx: Tx, user: User, *, expected_version: int, now: float) -> User:
@@ -145,6 +157,14 @@ def list_devices(
         (*params, limit),
     )
     return [_device(row) for row in rows]
+
+
+def has_device_named(tx: Tx, user_id: str, name: str) -> bool:
+    """Whether a user has a device of this name that is not revoked."""
+    found = tx.execute(
+        "SELECT 1 FROM devices WHERE user_id = ? AND name = ? AND status <> ? LIMIT 1", (user_id, name, DeviceStatus.REVOKED)
+    )
+    return bool(found)
 
 
 def count_devices(tx: Tx, user_id: str) -> int:

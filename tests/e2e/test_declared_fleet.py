@@ -125,6 +125,28 @@ def test_an_apply_that_is_killed_at_every_change_is_finished_by_the_next(
     assert get(fleet, "/api/nodes") == get(fleet, "/api/paths") == get(fleet, "/api/users") == []
 
 
+def test_a_profile_in_the_place_of_another_leads_nowhere_else_meanwhile(
+    fleet: LiveFleet, cox: Callable[..., Result]
+) -> None:
+    """A device without profiles is given every node; one that only gets another profile is on no other for a moment."""
+    text = FILE.format(isolation="false").replace("- {name: laptop, all_nodes: true}", "- name: laptop")
+    text = text.replace("    - {name: away, path: over}\n", "").replace("name: home, node: n2", "name: home, node: n0")
+    cox("apply", "-f", "-", "--yes", text=text)
+    fleet.controller.all_in_sync(3)
+    phone = next(d["id"] for d in get(fleet, "/api/devices") if d["name"] == "phone")
+    had = get(fleet, f"/api/devices/{phone}")["credentials"]
+    revision = get(fleet, "/api/nodes/n2")["config_revision"]
+    for new in ("{name: work, node: n0}", "{name: home, node: n1, protocol: both}, {name: more, node: n0}"):
+        changed = text.replace("    - {name: home, node: n0}", f"      [{new}]")
+        out = cox("apply", "-f", "-", "--prune", "--yes", text=changed).stdout
+        assert "every node" not in out and "~ profile ann@example.org / phone / " in out
+        assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=changed).stdout)["changes"] == []
+        has = get(fleet, f"/api/devices/{phone}")["credentials"]
+        assert had[0] | {"profile_id": ""} in [c | {"profile_id": ""} for c in has], "its tunnel goes on"
+    fleet.controller.all_in_sync(3)
+    assert get(fleet, "/api/nodes/n2")["config_revision"] == revision, "nobody told a node that has nothing to do with it"
+
+
 NODES = ("n0", "n1", "n2")
 _ROUTES = [list(hops) for count in (2, 3) for hops in itertools.permutations(NODES, count)]
 

@@ -239,6 +239,7 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox devices add": (keeping("device", r"dev_\w+", "devices add bob@example.org phone"), "device.add"),
     "cox devices list": (cox("devices list"), READS),
     "cox devices show": (cox("devices show {device}"), READS),
+    "cox devices edit": (cox("devices edit {device} --platform android"), "device.update"),
     "cox devices provision": (cox("devices provision {device}"), "device.provision"),
     "cox profiles create": (
         keeping("profile", r"pspec_\w+", "profiles create home --device {device} --node n1"), "profile.create"

@@ -107,7 +107,8 @@ def _page(call: Call, user_id: str) -> Reply:
 def _add(call: Call) -> Any:
     owner = call.user()
     body = call.body
-    message = accounts.AddDevice(call.caller, owner.id, body.need("name", str), body.get("platform", str) or "")
+    platform, unique = body.get("platform", str) or "", bool(body.get("unique", bool))
+    message = accounts.AddDevice(call.caller, owner.id, body.need("name", str), platform, unique)
     return device(call.change("fleet", message).value)
 
 
@@ -249,7 +250,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/users/{key}/devices", _ADMIN, "Adds a device of a user.", _add, "device.add", "device", DEVICE, 201,
-        (404, 409), obj({"name": TEXT}, {"platform": nullable(TEXT)}),
+        (404, 409), obj({"name": TEXT}, {"platform": nullable(TEXT), "unique": BOOL}),
     ),
     Route(
         "POST", "/api/users/{key}/devices/issue", _ADMIN, "Makes a device, and a file with all that it needs to sync.",

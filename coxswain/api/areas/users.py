@@ -9,7 +9,7 @@ from coxswain.api.call import ALL, Call
 from coxswain.api.paging import LIMIT, search
 from coxswain.api.passwords import new_hash
 from coxswain.api.route import Param, Reply, Route, Scope
-from coxswain.api.schema import INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
 from coxswain.messages import accounts
 from coxswain.model import MASKED, User, UserStatus
@@ -67,6 +67,7 @@ def _add(call: Call) -> Any:
         email,
         body.get("phone", str) or "",
         new_hash(call, of=(name, email)) if body.secret("password") else "",
+        bool(body.get("unique", bool)),
     )
     return user(call, call.change("fleet", message).value)
 
@@ -123,7 +124,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),
-        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT)}),
+        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT), "unique": BOOL}),
     ),
     Route(
         "GET", "/api/users/{key}", _READ,

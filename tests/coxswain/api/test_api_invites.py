@@ -129,8 +129,12 @@ def test_an_invite_may_name_a_device_of_the_user(running: Controller, user: dict
     assert invites(running, user)[0]["device_id"] == device["id"]
     body = {"device_id": device["id"]}
     assert refused(running, "POST", f"/api/users/{other['id']}/invite", body).status == 404
+    running.client.post(f"/api/devices/{device['id']}/suspend")
+    suspended = refused(running, "POST", f"/api/users/{user['id']}/invite", body)
+    assert (suspended.status, f"cox devices resume {device['id']}" in suspended.remedy) == (409, True)
     running.client.post(f"/api/devices/{device['id']}/revoke")
-    assert refused(running, "POST", f"/api/users/{user['id']}/invite", body).status == 409
+    revoked = refused(running, "POST", f"/api/users/{user['id']}/invite", body)
+    assert (revoked.status, revoked.remedy) == (409, "Invite a new device in its place."), "it never comes back"
     assert invites(running, user)[0]["revoked_at"] is not None, "a link to a revoked device leads nowhere"
 
 

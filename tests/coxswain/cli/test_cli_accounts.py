@@ -50,6 +50,9 @@ def test_from_a_user_to_a_file_for_a_client_and_back(cox: Cox, tmp_path: Path, m
     out = cox("devices", "provision", device[0]).stdout
     assert "acknowledged by 1 node\n" in out
     assert "all nodes" in cox("devices", "show", device[0]).stdout
+    cox("devices", "edit", device[0], "--name", "mobile")
+    edited = cox("devices", "edit", device[0], "--name", "phone", "--platform", "ios", "--json").stdout
+    assert [json.loads(edited)[key] for key in ("name", "platform", "provisioned")] == ["phone", "ios", True]
 
     chosen = ["--user", "ann@example.org", "--node", "n0", "--entry-ips", "198.51.100.8"]
     out = cox("profiles", "create", "home", *chosen).stdout
@@ -73,8 +76,13 @@ def test_from_a_user_to_a_file_for_a_client_and_back(cox: Cox, tmp_path: Path, m
     assert "is active" in cox("users", "resume", "ann@example.org").stdout
     cox("devices", "suspend", device[0])
     assert not cox("devices", "resume", device[0]).stderr
+    assert not cox("devices", "provision", device[0]).stderr
     cox("users", "suspend", "ann@example.org")
+    assert "but its user Ann is suspended" in cox("devices", "provision", device[0]).stderr
     cox("devices", "suspend", device[0])
+    assert f"but it is suspended: it is on no node before: cox devices resume {device[0]}" in (
+        cox("devices", "provision", device[0]).stderr
+    )
     resumed = cox("devices", "resume", device[0])
     assert "but its user Ann is suspended" in resumed.stderr
     assert "cox users resume ann@example.org" in resumed.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -20,8 +21,11 @@ from coxswain.cli.accounts import every
 from coxswain.cli.client import RemoteError
 from coxswain.declare.apply import Stopped, apply
 from coxswain.declare.compare import compare
+from coxswain.declare.items import Item
 from coxswain.declare.present import read_present
 from coxswain.declare.schema import read
+from coxswain.declare.write import document
+from coxswain.errors import InvalidInput
 from coxswain.store import open_store
 from tests.fleet import Controller
 
@@ -241,6 +245,131 @@ def test_names_that_cannot_be_told_apart(cox: Cox) -> None:
     assert "user Twin: there are two of that name" in cox("export", code=5).stderr
     for line in cox("users", "list").stdout.splitlines()[1:]:
         cox("users", "remove", line.split()[0], "--yes")
+
+
+def test_devices_of_one_name_are_in_nobodys_way_who_does_not_name_them(cox: Cox) -> None:
+    """Clients that join are called alike, unless their users say otherwise."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    cox("users", "add", "Ann", "--email", "ann@example.org")
+    for _ in range(2):
+        cox("devices", "add", "ann@example.org", "caravel-device")
+    person = "fleet: 1\nusers:\n- name: Ann\n  email: ann@example.org\n  devices: [{{name: {}}}]\n"
+    cox("apply", "-f", "-", "--yes", text=person.format("laptop"))
+    out = cox("plan", "-f", "-", text=person.format("laptop")).stdout
+    assert out.count("· device ann@example.org / caravel-device") == 2
+
+    for command in (("plan", "-f", "-"), ("export",)):
+        problem, remedy = cox(*command, text=person.format("caravel-device"), code=5).stderr.splitlines()
+        assert "device ann@example.org / caravel-device: there are two of that name" in problem
+    asked = remedy.strip().removeprefix("Rename one of them: cox ").removesuffix(" NAME").split()
+    cox(*asked, "phone")
+    exported = cox("export").stdout
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=exported).stdout)["changes"] == []
+    cox("devices", "add", "ann@example.org", "phone")
+    cox("apply", "-f", "-", "--yes", "--prune", text=person.format("laptop"))
+    assert cox("export").stdout.count("- name: ") == 2, "Ann and her laptop"
+
+
+def test_two_who_apply_a_file_at_once_make_nothing_twice(cox: Cox, controller: Controller) -> None:
+    """Each had looked before the other did anything."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    cox("users", "add", "Ann", "--email", "ann@example.org")
+    ann = "- name: Ann\n  email: ann@example.org\n  devices: [{name: phone}]\n"
+    for text in (f"fleet: 1\nusers:\n{ann}", "fleet: 1\nusers:\n- name: Bob\n"):
+        wanted, spoken = read(text.encode())
+        present = read_present(partial(every, controller.client)).items
+        changes = [c for c in compare(wanted, spoken, present, prune=False) if c.wanted is not None]
+        apply(controller.client, changes, present, lambda _change: None)
+        with pytest.raises(Stopped, match="already") as caught:
+            apply(controller.client, changes, present, lambda _change: None)
+        assert isinstance(caught.value.cause, RemoteError) and caught.value.cause.status == 409
+        assert cox("plan", "-f", "-", text=text).stdout.count("+") == 0
+    assert cox("export").stdout.count("name: phone") == cox("export").stdout.count("name: Bob") == 1
+    phone = controller.client.get("/api/devices")[0]["id"]
+    cox("devices", "revoke", phone, "--yes")
+    cox("apply", "-f", "-", "--yes", text=f"fleet: 1\nusers:\n{ann}")
+    cox("devices", "add", "ann@example.org", "phone")
+    assert len(controller.client.get("/api/devices")) == 3, "who does not ask for it may have two of one name"
+
+
+def test_who_goes_goes_whole(cox: Cox, controller: Controller) -> None:
+    """Not profile by profile, when a device without any is given every node."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    node = "nodes:\n- {name: w-1, control_addr: h, public_ip: 192.0.2.1}\n"
+    profiles = "[{name: x, node: w-1}, {name: y, node: w-1}]"
+    user = f"users:\n- name: Cy\n  devices: [{{name: phone, profiles: {profiles}}}]\n"
+    cox("apply", "-f", "-", "--yes", text=f"fleet: 1\n{node}{user}")
+    out = cox("apply", "-f", "-", "--prune", "--yes", text=f"fleet: 1\n{node}users: []\n").stdout
+    assert "0 to add, 0 to change, 1 to remove" in out
+    assert controller.client.get("/api/profiles") == controller.client.get("/api/devices") == []
+
+
+def test_a_plan_says_who_is_given_every_node(cox: Cox, controller: Controller) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = (
+        "fleet: 1\nnodes: [{{name: g-1, control_addr: h, public_ip: 192.0.2.1}}]\n"
+        "users:\n- name: Gil\n  devices: [{{name: phone{}}}]\n"
+    )
+    cox("apply", "-f", "-", "--yes", text=file.format(", profiles: [{name: x, node: g-1}, {name: y, node: g-1}]"))
+    note = "its device has no profile then, and is given every node"
+    assert note not in cox("plan", "-f", "-", "--prune", text=file.format(", profiles: [{name: y, node: g-1}]")).stdout
+    for left in ("", ", all_nodes: false", ", profiles: []"):
+        assert cox("plan", "-f", "-", "--prune", text=file.format(left)).stdout.count(note) == 1
+        assert note not in cox("plan", "-f", "-", text=file.format(left)).stdout
+    seen = json.loads(cox("plan", "-f", "-", "--prune", "--json", text=file.format("")).stdout)["changes"]
+    assert sorted(change.get("note", "") for change in seen) == ["", note]
+    assert note not in cox("plan", "-f", "-", "--prune", text=file.format(", all_nodes: true")).stdout, "as it says itself"
+
+    first, second = (profile["id"] for profile in controller.client.get("/api/profiles"))
+    assert "every node" not in cox("profiles", "remove", first, "--yes").output
+    assert "is given every node" in cox("profiles", "remove", second, "--yes").stderr
+
+
+def test_a_phone_number_that_somebody_keeps_is_said_before_anything_is_done(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    user = "- {{name: {0}, email: {0}@example.org{1}}}\n"
+    two = user.format("p", ", phone: '+4930111222'") + user.format("q", ", phone: '+4930111333'")
+    cox("apply", "-f", "-", "--yes", text=f"fleet: 1\nusers:\n{two}")
+    taken = user.format("new", "") + user.format("p", ", phone: '+4930111333'")
+    swapped = taken + user.format("q", ", phone: '+4930111222'")
+    for text in (taken, taken + user.format("q", ""), swapped):
+        for command in (("plan",), ("apply", "--yes")):
+            problem, remedy = cox(*command, "-f", "-", text=f"fleet: 1\nusers:\n{text}", code=5).stderr.splitlines()
+            assert "user p@example.org: phone: " in problem and "cox users edit usr_" in remedy
+    assert "new@" not in cox("users", "list").stdout
+    cox("apply", "-f", "-", "--yes", "--prune", text=f"fleet: 1\nusers:\n{taken}")  # q goes before
+
+    cox("apply", "-f", "-", "--yes", "--prune", text=f"fleet: 1\nusers:\n{two}")
+    said = cox("plan", "-f", "-", text=f"fleet: 1\nusers:\n{swapped}", code=5).stderr
+    who = said.split("cox users edit ")[1].split()[0]
+    cox("users", "edit", who, "--phone", "")
+    cox("apply", "-f", "-", "--yes", text=f"fleet: 1\nusers:\n{swapped}")
+
+
+def test_a_profile_for_both_protocols_is_not_led_over_a_path(cox: Cox, controller: Controller) -> None:
+    """Its protocol stays as it is where the file does not say."""
+    wanted, spoken = read(
+        b"fleet: 1\nusers:\n- name: Z\n  devices: [{name: p, profiles: [{name: x, path: over}]}]\n", "f.yaml"
+    )
+    before = {"name": "x", "node": "n", "path": "", "entry_ips": [], "protocol": "both"}
+    present = [
+        Item("path", ("over",), {"name": "over"}, id="pth_1"),
+        *(item for item in wanted if item.kind != "profile"),
+        Item("profile", ("Z", "p", "x"), before, id="pspec_1"),
+    ]
+    present[1].fields.update(email="", phone="", status="active")
+    with pytest.raises(InvalidInput, match=r"f.yaml:4: profile Z / p / x: protocol: only amneziawg can follow a path"):
+        compare(wanted, spoken, present, prune=False)
+
+
+def test_a_large_fleet_is_written_at_once() -> None:
+    """In the time that it takes to write, whatever the number of its users."""
+    items = [Item("user", (f"u{n}",), {"name": f"u{n}"}) for n in range(6_000)]
+    items += [Item("device", (f"u{n}", "d"), {"name": "d"}) for n in range(6_000)]
+    began = time.process_time()
+    written = document(items)
+    assert time.process_time() - began < 3.0  # it was 12 s when each looked through all of them
+    assert [user["devices"][0]["name"] for user in written["users"]] == ["d"] * 6_000
 
 
 def test_a_profile_moves_away_from_a_node_that_goes(cox: Cox) -> None:

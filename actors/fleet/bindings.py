@@ -26,7 +26,7 @@ from coxswain.model import LinkState
 from coxswain.store import paths as rows
 from coxswain.store.versions import expect
 
-__all__ = ["CHANGES", "QUESTIONS", "concerned", "not_ready", "way_back"]
+__all__ = ["CHANGES", "QUESTIONS", "check_enabled", "concerned", "not_ready", "way_back"]
 
 
 # -- changes
@@ -107,11 +107,13 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
     if not path_id and not before.route:
         raise Conflict(f"device {before.device_id}: is bound to no path")
     if not path_id:
+        check_enabled(fleet, _routes(found, before.route, path_id)[1])
         return
     path = find_path(found, path_id)
     if before.route == path.id:
         raise Conflict(f"device {before.device_id}: is bound to {path.name} already")
     nodes = [fleet.nodes[node_id] for node_id in path.route]
+    check_enabled(fleet, path.route)
     for dialer, target in pairwise(nodes):
         check_joint(dialer, target)
     with fleet.store.read() as tx:
@@ -127,6 +129,16 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
         f"device {before.device_id}: has no AmneziaWG address on {nodes[0].name}, the entry of {path.name}",
         remedy="Give it a profile for that node first: cox profiles create",
     )
+
+
+def check_enabled(fleet: FleetState, route: Sequence[str]) -> None:
+    """Before it is waited for. Raises ``Conflict``: a node of the new way is disabled, so it would never acknowledge it."""
+    for node in (fleet.nodes[node_id] for node_id in route):
+        if not node.enabled:
+            raise Conflict(
+                f"node {node.name}: is disabled, and the new way goes over it",
+                remedy=f"Enable it first: cox nodes enable {node.name}; or cox nodes start, if its agent was stopped.",
+            )
 
 
 def _check_exits(found: Wired, *path_ids: str) -> None:

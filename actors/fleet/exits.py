@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from actors.fleet.bindings import concerned, not_ready
+from actors.fleet.bindings import check_enabled, concerned, not_ready
 from actors.fleet.failover import trouble
 from actors.fleet.paths import find_path
 from actors.fleet.state import FleetState, Handler
@@ -138,6 +138,8 @@ def _check(fleet: FleetState, found: Wired, path: Path, node_id: str, *, automat
             )
     before, leaving = fleet.nodes[path.hops[-2]], fleet.nodes[node_id]
     check_joint(before, leaving)
+    if not automatic:  # which does not go to a disabled one, and notes why it could not
+        check_enabled(fleet, (*path.hops[:-1], node_id))
     if not leaving.policy.forwarding:
         raise Conflict(
             f"node {leaving.name}: forwarding is off; nothing would leave there",

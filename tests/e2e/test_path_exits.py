@@ -122,6 +122,17 @@ def test_what_is_no_exit_is_refused_and_what_carries_is_not_taken_away(fleet: Ca
     eventually(lambda: len(fleet.network()[0]["links"]) == 3, timeout=20, every=0.1)
 
 
+def test_a_path_is_not_led_to_an_exit_that_is_disabled(fleet: CascadeFleet) -> None:
+    with_fallbacks(fleet, "p", (0, 1), 3)
+    fleet.client.post("/api/nodes/n3/disable")
+    with pytest.raises(RemoteError, match="node n3: is disabled") as caught:
+        fleet.client.post("/api/paths/p/exit", {"node": "n3"})
+    assert caught.value.status == 409 and "cox nodes enable n3" in caught.value.remedy
+    fleet.client.post("/api/nodes/n3/enable")
+    fleet.fleet.controller.until("n3", link_state="live", in_sync=True)
+    fleet.client.post("/api/paths/p/exit", {"node": "n3"})
+
+
 def test_a_device_moves_from_where_the_path_leaves_now(fleet: CascadeFleet) -> None:
     device = fleet.device(0)
     with_fallbacks(fleet, "p", (0, 1, 2), 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -221,6 +222,33 @@ def test_binding_without_a_peer_on_the_entry_is_refused(fleet: CascadeFleet) -> 
         fleet.bind("dev_nobody", "p")
     with pytest.raises(RemoteError, match="no path"):
         fleet.bind(device, "nowhere")
+
+
+def test_nobody_is_sent_over_a_node_that_is_disabled(fleet: CascadeFleet) -> None:
+    """It would be waited for in vain, and the operation taken back."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 3)
+    fleet.bind(device, "q")
+    before = fleet.client.get("/api/operations?kind=path.switch")
+
+    def refused(index: int, way: Callable[[], Any]) -> None:
+        with pytest.raises(RemoteError, match=f"node n{index}: is disabled") as caught:
+            way()
+        assert caught.value.status == 409 and f"cox nodes enable n{index}" in caught.value.remedy
+        assert fleet.client.get("/api/operations?kind=path.switch") == before, "nothing was begun"
+
+    for index in (1, 2, 0):
+        fleet.client.post(f"/api/nodes/n{index}/disable")
+        refused(index, lambda: fleet.bind(device, "p"))
+        if index == 0:
+            refused(index, lambda: fleet.unbind(device))
+        fleet.client.post(f"/api/nodes/n{index}/enable")
+        fleet.fleet.controller.until(f"n{index}", link_state="live", in_sync=True)
+    fleet.client.post("/api/nodes/n3/disable")
+    fleet.bind(device, "p")
+    assert fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "settled", "that of the old way alone may be"
+    fleet.client.post("/api/nodes/n3/enable")
 
 
 def test_a_device_with_nothing_but_xray_is_refused_and_told_why(fleet: CascadeFleet) -> None:

@@ -17,7 +17,7 @@ __all__ = ["OF_AGENTS"]
 @json_option
 @click.argument("node")
 @source_options
-@click.option("--force", is_flag=True, help="Also if it is not newer.")
+@click.option("--force", is_flag=True, help="Also if it is not newer, or the very same one, which is restarted.")
 @wait_option
 def update(
     config: str | None, node: str, binary: str, url: str, sha256: str, *, force: bool, wait: bool, as_json: bool

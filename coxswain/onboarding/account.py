@@ -17,7 +17,7 @@ from coxswain.errors import NodeMisbehaved
 from coxswain.onboarding.units import CONF_DIRECTORY, GUARD_FILE, NODE, RELAY, ROOT, Program
 from coxswain.ssh import Host
 
-__all__ = ["hand_over", "take_back"]
+__all__ = ["hand_over", "made_for", "take_back"]
 
 _ASK = f'u=$({NODE.binary} runs-as 2>/dev/null </dev/null) || u=; [ "$u" = {NODE.account} ] || u={ROOT}'
 
@@ -86,6 +86,12 @@ _FORGET = """\
 ! getent group {account} >/dev/null || groupdel {account}
 rm -rf /var/cache/{account}
 """
+
+
+def made_for(host: Host) -> str:
+    """The user that the agent in place runs as. Nothing is changed."""
+    told = host.run(f'{_ASK}\necho "$u"', what="asking which user the agent runs as").stdout.strip()
+    return NODE.account if told == NODE.account else ROOT
 
 
 def hand_over(host: Host, program: Program) -> str:

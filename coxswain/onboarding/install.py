@@ -28,6 +28,7 @@ __all__ = [
     "put_back",
     "remember_key",
     "restart_what_runs",
+    "runs_as_it_should",
     "stage",
     "staged_version",
     "start_unit",
@@ -76,14 +77,16 @@ def install(work: Work, host: Host, program: Program) -> None:
     _keep_version(work, host, program)
 
 
-def stage(work: Work, host: Host, program: Program) -> None:
+def stage(work: Work, host: Host, program: Program) -> bool:
     """Puts the program that ``params["source"]`` names beside the present one, and tries it out. Nothing that runs changes.
 
-    Where the very same file is in place already, nothing is done.
+    Where the very same file is in place already, nothing is done. Returns whether that is so.
     """
     present, staged = _look(work, host, program)
-    if present != work.params["source"]["sha256"]:
+    is_there: bool = present == work.params["source"]["sha256"]
+    if not is_there:
         _stage(work, host, program, staged)
+    return is_there
 
 
 def _look(work: Work, host: Host, program: Program) -> tuple[str, str]:
@@ -247,6 +250,20 @@ def start_unit(host: Host, unit: str) -> None:
 
 def _start(unit: str) -> str:
     return f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}"
+
+
+def runs_as_it_should(host: Host, program: Program, unit: str, text: str) -> bool:
+    """Whether a service runs the program in place: its unit is ``text``, and it was started since the program was put there.
+    What the host cannot tell is taken for no.
+    """
+    if host.read(unit_file(unit)) != text.encode():
+        return False
+    script = (
+        f"systemctl is-active --quiet {unit} || exit; "
+        f's=$(TZ=UTC systemctl show -p ExecMainStartTimestamp {unit}) && s=${{s#*=}} && [ -n "$s" ] || exit; '
+        f's=$(date -d "$s" +%s) && [ "$s" -ge "$(stat -c %Z {program.binary})" ]'
+    )
+    return host.run(script, check=False).code == 0
 
 
 def restart_what_runs(work: Work, host: Host, *units: str) -> None:

@@ -14,7 +14,7 @@ from coxswain.inventory import CONTROL_PORT, check_name, check_region, check_run
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
-from coxswain.onboarding.account import hand_over
+from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.binary import is_newer, normalise_version
 from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
@@ -24,6 +24,7 @@ from coxswain.onboarding.install import (
     put_back,
     remember_key,
     restart_what_runs,
+    runs_as_it_should,
     stage,
     staged_version,
     start_unit,
@@ -256,7 +257,11 @@ def _uninstall_agent(work: Work, host: Host) -> None:
 
 
 def _stage_newer(work: Work, host: Host) -> None:
-    stage(work, host, NODE)
+    is_there = stage(work, host, NODE)
+    work.keep(unchanged=is_there and not work.params.get("force") and _goes_on(work, host))
+    if work.data["unchanged"]:
+        work.say("it runs, so nothing is restarted; --force does it all the same")
+        return
     candidate, present = staged_version(host, NODE), _view(work).node.agent_version
     known = normalise_version(candidate) and normalise_version(present)
     if candidate and known and not is_newer(candidate, present) and not work.params.get("force"):
@@ -264,16 +269,27 @@ def _stage_newer(work: Work, host: Host) -> None:
         raise Conflict(f"the agent is {present}, and {candidate} is not newer", remedy="Say --force to install it anyway.")
 
 
+def _goes_on(work: Work, host: Host) -> bool:
+    """Whether the agent in place runs, with the unit that it needs, and answers: to start it anew would mend nothing."""
+    if _view(work).link_state is not LinkState.LIVE:
+        return False
+    return runs_as_it_should(host, NODE, _UNIT, node_unit(made_for(host)))
+
+
 def _unstage(_work: Work, host: Host) -> None:
     unstage(host, NODE)
 
 
 def _switch(work: Work, host: Host) -> None:
+    if work.data.get("unchanged"):
+        return
     swap_in(work, host, NODE)
     _restart(work, host)
 
 
 def _switch_back(work: Work, host: Host) -> None:
+    if work.data.get("unchanged"):
+        return
     put_back(work, host, NODE)
     _start_unit(work, host)
 

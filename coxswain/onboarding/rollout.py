@@ -79,7 +79,8 @@ def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
         begun = [
             _begin(work, "node.update", {**node, "source": p["source"], "force": p["force"]}, retry=True) for node in running
         ]
-        failed = [o for o in _all_over(work, begun) if o.state is not OperationState.DONE]
+        over = _all_over(work, begun)
+        failed = [o for o in over if o.state is not OperationState.DONE]
         if failed:
             first = failed[0]
             raise NodeFailure(
@@ -87,7 +88,10 @@ def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
                 f"{first.error or first.state.value}",
                 remedy=f"See: cox operations show {first.id}. Then retry the rollout, or cancel it to roll all of it back.",
             )
-        work.say(f"{len(running)} upgraded")
+        same = [str(o.params.get("name")) for o in over if o.data.get("unchanged")]
+        work.say(f"{len(running) - len(same)} upgraded")
+        if same:
+            work.say(f"not upgraded, as that agent is there and runs: {', '.join(same)}")
         since = [node["name"] for node in nodes if node not in running]
         if since:
             work.say(f"not upgraded, as they were stopped since the rollout began: {', '.join(since)}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
+import time
 
 import pytest
 
@@ -27,6 +30,57 @@ def test_an_upgrade_and_a_rollback(rig):
     assert back["agent_version"] == "0.3.1"
     forced = rig.client.post(f"{path}/update-agent", {"binary_path": rig.agent("older", version="0.2.9"), "force": True})
     assert forced["agent_version"] == "0.2.9"
+
+
+def test_the_very_same_agent_goes_on_as_it_is_unless_it_is_told_otherwise_or_does_not_run(rig):
+    machine, agent = rig.machine(), rig.agent(version="0.3.1")
+    node = rig.node_on(machine, agent)
+    unit = machine.path("/etc/systemd/system/node.service")
+    written, started = unit.read_text(), machine.scratch / "pids/node.service"
+
+    def update(**more):
+        """What the operation said, and whether the agent was started anew."""
+        rig.controller.until(node["name"], link_state="live", in_sync=True)
+        before = started.read_text()
+        updated = rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": agent} | more)
+        assert (updated["agent_version"], updated["link_state"]) == ("0.3.1", "live")
+        assert machine.files("/usr/local/bin") == ["node"] and unit.read_text() == written
+        operation = rig.last("node.update")
+        said = "\n".join(step["output"] for step in operation["steps"])
+        assert operation["state"] == "done" and "the very same program is there already" in said
+        assert ("nothing is restarted; --force" in said) is (started.read_text() == before)
+        return started.read_text() != before
+
+    assert not update()
+    assert update(force=True)
+    assert not update()
+    an_hour_ago = time.time() - 3_600
+    os.utime(started, (an_hour_ago, an_hour_ago))
+    assert update(), "what runs was started before the program was put there, and may be another one"
+    unit.write_text(written.replace("NoNewPrivileges=yes", "NoNewPrivileges=no"))
+    assert update(), "its unit is not what it should be"
+    assert not update()
+
+
+def test_the_very_same_agent_is_started_where_it_has_died(rig):
+    machine, agent = rig.machine(), rig.agent(version="0.3.1")
+    node = rig.node_on(machine, agent)
+    os.kill(int(machine.status("node.service")["Pid"]), signal.SIGKILL)
+    updated = rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": agent})
+    assert updated["link_state"] == "live" and machine.status("node.service")
+
+
+def test_a_rollout_says_who_had_that_agent_already(rig):
+    old, new = rig.agent("old", version="0.3.1"), rig.agent("new", version="0.3.2")
+    machines = [rig.machine(), rig.machine()]
+    for machine, agent, name in zip(machines, (old, new), ("n0", "n1"), strict=True):
+        rig.node_on(machine, agent, name=name)
+    before = (machines[1].scratch / "pids/node.service").read_text()
+    done = rig.over(rig.begin("/api/rollouts", canary=0, batch=2, binary_path=new))
+    said = done["steps"][0]["output"]
+    assert done["state"] == "done" and "1 upgraded" in said
+    assert "not upgraded, as that agent is there and runs: n1" in said
+    assert (machines[1].scratch / "pids/node.service").read_text() == before
 
 
 def test_what_is_stopped_stays_stopped(rig):

@@ -8,9 +8,22 @@ from urllib.parse import quote
 
 import click
 
+from coxswain.cli.client import Client
 from coxswain.cli.machines import COMPARE, Login, onboard
 from coxswain.cli.operations import ask_password, wait_option
-from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import (
+    Group,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    paint,
+    print_json,
+    table,
+    yes_option,
+)
 from coxswain.errors import InvalidInput, Refused
 
 __all__ = ["servers", "ssh_key"]
@@ -57,7 +70,7 @@ def add(  # noqa: PLR0917
     if key and password:
         raise InvalidInput("key, password: one of them is enough")
     how = Login(user, port, host_key, accept_new_host_key)
-    secret = ask_password if password or not (key or not sys.stdin.isatty()) else None
+    secret = ask_password if password else _ask_of_two if not key and sys.stdin.isatty() else None
     server = onboard(config, host, how, name=name, region=region, via=via, secret=secret, wait=wait, as_json=as_json)
     if as_json:
         print_json(server)
@@ -65,6 +78,12 @@ def add(  # noqa: PLR0917
     click.echo()
     _print(server)
     click.echo(f"\nNext: cox nodes add --server {server['name']}")
+
+
+def _ask_of_two() -> str:
+    """Of somebody at a terminal who said neither ``--password`` nor ``--key``."""
+    click.echo("By the controller's key instead: put it (cox ssh-key) into authorized_keys there, and say --key.", err=True)
+    return ask_password()
 
 
 @servers.command("list")
@@ -116,7 +135,7 @@ def self_(config: str | None, host: str, *, as_json: bool) -> None:
 def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> None:
     """Trust a machine's new host key, after it was reinstalled; or the known one again, if the other was not the host's."""
     asking = client(config)
-    found = next((s for s in asking.get("/api/servers") if server in (s["id"], s["name"], s["ssh_host"])), None)
+    found = _found(asking, server)
     if found is not None and found["offered_host_key"] and not host_key:
         click.echo(f"known: {found['host_key']}\nshown: {found['offered_host_key']}", err=True)
         click.echo(COMPARE.format("*"), err=True)
@@ -134,8 +153,10 @@ def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> N
         click.echo(f"{clean(changed['name'])}: {changed['host_key']} is trusted now")
 
 
-def _remove(config: str | None, server: str, *, as_json: bool) -> None:
+def _remove(config: str | None, server: str, *, yes: bool, as_json: bool) -> None:
     asking = client(config)
+    if not yes and (found := _found(asking, server)) is not None:
+        confirm(f"Remove {found['name']} ({found['ssh_host']}) from the inventory?", scripts_may=True)
     asking.call("DELETE", f"/api/servers/{quote(server, safe='')}?empty=true")
     if as_json:
         print_json({"removed": server})
@@ -147,9 +168,15 @@ def _remove(config: str | None, server: str, *, as_json: bool) -> None:
 @config_option
 @json_option
 @click.argument("server")
-def remove(config: str | None, server: str, *, as_json: bool) -> None:
+@yes_option
+def remove(config: str | None, server: str, *, yes: bool, as_json: bool) -> None:
     """Take a machine out of the inventory. Fails while nodes or relays are on it."""
-    _remove(config, server, as_json=as_json)
+    _remove(config, server, yes=yes, as_json=as_json)
+
+
+def _found(asking: Client, server: str) -> dict[str, Any] | None:
+    """The machine of this id, name or address."""
+    return next((s for s in asking.get("/api/servers") if server in (s["id"], s["name"], s["ssh_host"])), None)
 
 
 def _print(s: dict[str, Any]) -> None:

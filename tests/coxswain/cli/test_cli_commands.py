@@ -19,10 +19,13 @@ from cryptography.x509.oid import NameOID
 from actors.main import cli
 from coxswain import __version__
 from coxswain.cli.alerts import about
+from coxswain.messages.audit import Caller
+from coxswain.messages.servers import PutServer
 from tests.fleet import Controller, peers_body
 from tests.support import eventually
 
 Cox = Callable[..., Result]
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFfO0ZtHt4P2SJUA157w8YSDWtv2g0faqFpBtbTDCuIV"
 
 
 @pytest.fixture
@@ -76,11 +79,16 @@ def test_lists_are_aligned_and_absent_values_are_dashes(cox: Cox) -> None:
     assert row.split()[2] == "-", "no region"
 
 
-def test_scripts_of_the_existing_controller_are_not_asked(cox: Cox) -> None:
+def test_scripts_of_the_existing_controller_are_not_asked(cox: Cox, controller: Controller) -> None:
     """They know no ``--yes``; what comes in is what their own loop reads: a line of it is no answer."""
     way = json.loads(cox("control-paths", "add", "gone soon", "--json").stdout)["id"]
     cox("control-paths", "rm", way, text="no\n")
     assert way not in cox("control-paths", "list").stdout
+    put = PutServer(Caller("tests", "system"), "192.0.2.60", 22, "root", HOST_KEY)
+    machine = controller.system.ask("servers", put, deadline=30).value.id
+    cox("servers", "rm", machine, text="no\n")
+    assert "There are no machines" in cox("servers", "list").stdout
+    refused(cox("servers", "rm", machine, code=4))
 
 
 def test_show_edit_disable_enable_remove(cox: Cox) -> None:

@@ -22,9 +22,12 @@ from rich.live import Live
 
 from coxswain.cli.live import Picture, on_screen, render
 from coxswain.cli.output import clean, columns, facts, table
+from coxswain.messages.audit import Caller
+from coxswain.messages.servers import PutServer
 from tests.fleet import Controller
 from tests.support import eventually
 
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFfO0ZtHt4P2SJUA157w8YSDWtv2g0faqFpBtbTDCuIV"
 ALT_SCREEN, MAIN_SCREEN, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 
 
@@ -154,6 +157,38 @@ def test_removing_asks_first(controller: Controller) -> None:
         os.write(asking._master, b"y\n")
         assert asking.end() == 0
     assert "asked-about" not in {n["name"] for n in controller.client.get("/api/nodes")}
+
+
+@pytest.mark.usefixtures("node")
+def test_removing_a_machine_asks_first(controller: Controller) -> None:
+    def machines(*hosts: str) -> list[str]:
+        for host in hosts:
+            put = PutServer(Caller("tests", "system"), host, 22, "root", HOST_KEY, name=f"m-{host}")
+            controller.system.ask("servers", put, deadline=30)
+        return [s["ssh_host"] for s in controller.client.get("/api/servers")]
+
+    assert len(machines("192.0.2.50", "192.0.2.51")) == 2
+    for answer, code, left in ((b"n\n", 1, 2), (b"y\n", 0, 1)):
+        with terminal(controller, "servers", "rm", "m-192.0.2.50") as asking:
+            eventually(lambda: b"Remove m-192.0.2.50 (192.0.2.50) from the inventory? [y/N]" in asking.read())
+            os.write(asking._master, answer)
+            assert asking.end() == code
+        assert len(machines()) == left
+    with terminal(controller, "servers", "rm", "m-192.0.2.51", "--yes") as silent:
+        assert silent.end() == 0
+    assert machines() == []
+
+
+def test_whoever_is_asked_for_a_password_is_told_of_the_key(controller: Controller) -> None:
+    """Unless it was asked for by ``--password``."""
+    for more, is_told in (((), True), (("--password",), False)):
+        host_key = f"SHA256:{'A' * 43}"
+        with terminal(controller, "servers", "add", "192.0.2.70", "--host-key", host_key, *more) as asking:
+            eventually(lambda: b"One-time password" in asking.read())
+            assert (b"say --key" in asking.read()) is is_told
+            asking.process.send_signal(signal.SIGINT)
+            assert asking.end() == 1
+    assert controller.client.get("/api/operations?kind=server.add") == []
 
 
 def test_watch_for_programs_is_one_object_a_line(controller: Controller) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -128,7 +129,10 @@ def box(built: Path) -> Iterator[Box]:
 
 
 def test_it_fits_and_is_the_same_whenever_it_is_made(built, tmp_path):
-    assert (built / "cox.pyz").stat().st_size <= 32 * MIB
+    size = (built / "cox.pyz").stat().st_size
+    assert size <= 32 * MIB
+    told = re.search(r"in one file \((\d+) MB\)", (ROOT / "docs/operating.md").read_text())
+    assert told and abs(int(told[1]) * 1e6 - size) < 1e6, (told, size)
     again = tmp_path / "again.pyz"
     command = [ROOT / "tools/zipapp", "--output", again]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout

@@ -54,7 +54,7 @@ def _stage(fleet: FleetState, message: m.StageExit) -> Committed[m.ExitView]:
                 _detail(fleet, path, message),
                 now=fleet.now(),
             )
-    return _changed(fleet, wires, after, outbox_id)
+    return _changed(fleet, wires, after, outbox_id, message.reason)
 
 
 def _settle(fleet: FleetState, message: m.SettleExit) -> Committed[m.ExitView]:
@@ -83,8 +83,8 @@ def _settle(fleet: FleetState, message: m.SettleExit) -> Committed[m.ExitView]:
                 now=fleet.now(),
                 error="it could not be carried out, and was taken back",
             )
-    fleet.exits.over(path.id, fleet.now(), well=message.forward)
-    return _changed(fleet, wires, after, outbox_id)
+    fleet.exits.over(path.id, message.node_id, fleet.now(), well=message.forward)
+    return _changed(fleet, wires, after, outbox_id, after.detour.reason)
 
 
 def _note(fleet: FleetState, message: m.NoteExit) -> Committed[None]:
@@ -97,7 +97,8 @@ def _note(fleet: FleetState, message: m.NoteExit) -> Committed[None]:
     return Committed(None, outbox_id)
 
 
-def _changed(fleet: FleetState, after: Wired, path: Path, outbox_id: int) -> Committed[m.ExitView]:
+def _changed(fleet: FleetState, after: Wired, path: Path, outbox_id: int, reason: str) -> Committed[m.ExitView]:
+    """``reason``: why it is on its way, or where it is."""
     install(fleet, after)
     fleet.context.tell("audit_writer", OutboxGrew())
     data = {
@@ -106,7 +107,7 @@ def _changed(fleet: FleetState, after: Wired, path: Path, outbox_id: int) -> Com
         "exit_node_id": path.route[-1],
         "next_exit_node_id": path.next_route[-1],
         "phase": path.detour.phase.value,
-        "reason": path.detour.reason,
+        "reason": reason,
     }
     fleet.context.tell("event_hub", Publish("path.exit", fleet.now(), data))
     return Committed(_view(fleet, after, path), outbox_id)

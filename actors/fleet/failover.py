@@ -57,7 +57,8 @@ def review(fleet: FleetState) -> None:
             continue
         watched.moving.pop(path.id, None)
         seen = {node_id: watched.seen[path.id, node_id] for node_id in (path.exit, *path.fallbacks)}
-        move = decide(path, seen, _usable(fleet, found, path), rules, now)
+        usable = [node_id for node_id in _usable(fleet, found, path) if not watched.declines(path.id, node_id, now)]
+        move = decide(path, seen, usable, rules, now)
         watched.stuck.pop(path.id, None)
         if move is None:
             continue
@@ -173,5 +174,6 @@ def _forget(watched: ExitWatch, paths: set[str], now: float) -> None:
             watched.not_before[path_id] = now + _ASKED_S  # others have a turn before it is asked for again
     watched.asked = {key: at for key, at in watched.asked.items() if key in paths}
     watched.not_before = {key: at for key, at in watched.not_before.items() if key in paths and at > now}
+    watched.declined = {key: at for key, at in watched.declined.items() if key[0] in paths and at > now}
     watched.moving = {key: at for key, at in watched.moving.items() if key in paths}
     watched.stuck = {key: move for key, move in watched.stuck.items() if key in paths}

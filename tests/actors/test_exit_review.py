@@ -36,7 +36,7 @@ class Fleet(SimpleNamespace):
 
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator[Fleet]:
-    monkeypatch.setattr(failover, "_usable", lambda *_: list(EXITS))
+    monkeypatch.setattr(failover, "_usable", lambda fleet, *_: list(fleet.usable))
     monkeypatch.setattr(
         failover,
         "_standing",
@@ -62,6 +62,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator[F
         nodes=nodes,
         asked=asked,
         retried=retried,
+        usable=list(EXITS),
         context=SimpleNamespace(tell=tell),
         store=open_store(tmp_path / "app.db"),
     )
@@ -130,3 +131,24 @@ def test_moves_that_were_asked_for_and_never_began_give_others_their_turn(fleet:
         failover.review(fleet)
         fleet.time += 15
         assert fleet.time < 1_600
+
+
+def test_an_exit_that_did_not_take_it_over_is_tried_again_in_five_minutes_and_another_at_once(fleet: Any) -> None:
+    other = Path("pth_1", "p1", ("nod_a", "nod_b"), fallbacks=("nod_c", "nod_d"))
+    fleet.nodes["nod_d"] = SimpleNamespace(id="nod_d", name="nod_d")
+    fleet.wired = Wired(paths={"pth_0": path(0), "pth_1": other})
+    while len(fleet.asked) < 2:
+        failover.review(fleet)
+        fleet.time += 15
+    failed = fleet.time
+    for path_id in ("pth_0", "pth_1"):
+        fleet.exits.over(path_id, "nod_c", failed, well=False)
+    failover.review(fleet)
+    assert fleet.asked == ["pth_0", "pth_1"] and {t.path_id for t in failover.trouble(fleet)} == {"pth_0", "pth_1"}
+    fleet.usable.append("nod_d")
+    failover.review(fleet)
+    assert fleet.asked == ["pth_0", "pth_1", "pth_1"]
+    while fleet.asked.count("pth_0") < 2:
+        fleet.time += 15
+        failover.review(fleet)
+    assert failed + 300 <= fleet.time <= failed + 315

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.fleet import Fleet
-from actors.supervision import ChildSpec, System
+from actors.supervision import Actor, ChildSpec, Context, System
 from coxswain.cascade.types import Phase
 from coxswain.clock import SystemClock
 from coxswain.config.live import LiveConfig
@@ -18,15 +18,28 @@ from coxswain.errors import Conflict, InvalidInput
 from coxswain.keyring import KeySource, SealingSecret, open_keyring
 from coxswain.messages.audit import Caller
 from coxswain.messages.exits import GetExit, SettleExit, StageExit
+from coxswain.messages.hub import Publish
 from coxswain.messages.paths import AddPath, EditPath, GetBinding, SettleBinding, StageBinding
 from coxswain.model import Device, Peer, Protocol, User
 from coxswain.store import open_store
 from coxswain.store.fleet import insert_node, upsert_devices, upsert_users
 from coxswain.store.peers import put_peers
 from tests.coxswain.cascade.samples import key, node
+from tests.support import eventually
 
 CALLER = Caller("controller", "system")
 NOW = 1_767_225_600.0
+
+
+class Hub(Actor):
+    """Keeps what it is told."""
+
+    def __init__(self, context: Context, *, told: list[Publish]) -> None:
+        super().__init__(context)
+        self._told = told
+
+    def receive(self, message: Any) -> Any:
+        self._told.append(message)
 
 
 class World:
@@ -43,7 +56,9 @@ class World:
             put_peers(tx, [peer], now=NOW)
             keyring = open_keyring(tx, SealingSecret(KeySource.FILE, b"k" * 32))
         fleet = {"store": self.store, "keyring": keyring, "settings": LiveConfig.of_defaults()}
-        self.system = System(children=(ChildSpec("fleet", Fleet, fleet),), clock=SystemClock(), rng=random.Random(1))
+        self.told: list[Publish] = []
+        children = (ChildSpec("event_hub", Hub, {"told": self.told}), ChildSpec("fleet", Fleet, fleet))
+        self.system = System(children=children, clock=SystemClock(), rng=random.Random(1))
         self.system.start()
         assert self.system.wait_up(10)
         made = self.ask(AddPath(CALLER, "pth_p", "p", ("a", "b", "c"), "", ("d", "e")))
@@ -91,3 +106,25 @@ def test_the_way_back_waits_for_those_who_carry_by_it(world: World) -> None:
     forward, back = (world.ask(GetExit("pth_p", back=back)).waiting for back in (False, True))
     assert [reason.split()[0] for reason in forward] == ["a", "b", "d"]
     assert [reason.split()[0] for reason in back] == ["b"], "where both ways part; whether d is there has no part in it"
+
+
+def test_each_stage_is_told_with_the_reason_of_this_move(world: World) -> None:
+    for to, why in (("nod_d", "nod_c is unreachable"), ("nod_e", "nod_d is unreachable")):
+        for phase in (Phase.PREPARING, Phase.MOVED):
+            world.ask(StageExit(CALLER, "pth_p", to, phase, why, automatic=True))
+        world.ask(SettleExit(CALLER, "pth_p", to, forward=True, reason=why, automatic=True))
+    world.ask(StageExit(CALLER, "pth_p", "nod_c", Phase.PREPARING, "anna asked for it"))
+    world.ask(SettleExit(CALLER, "pth_p", "nod_c", forward=False))
+    stages = [(m.data["phase"], m.data["reason"]) for m in told_of_exits(world)]
+    assert stages == [
+        *((phase, "nod_c is unreachable") for phase in ("preparing", "moved", "settled")),
+        *((phase, "nod_d is unreachable") for phase in ("preparing", "moved", "settled")),
+        ("preparing", "anna asked for it"),
+        ("settled", "nod_d is unreachable"),  # why it is where it still is
+    ]
+
+
+def told_of_exits(world: World) -> list[Publish]:
+    """What was said about the exit."""
+    eventually(lambda: sum(m.kind == "path.exit" for m in world.told) >= 8)
+    return [m for m in world.told if m.kind == "path.exit"]

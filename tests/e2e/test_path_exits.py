@@ -210,6 +210,20 @@ def test_a_fallback_that_does_not_take_it_over_leaves_it_where_it_was(fleet: Cas
     assert [e["result"] for e in records(fleet, "path.failover")][:1] == ["error"]
 
 
+def test_a_move_that_was_taken_back_keeps_nobody_on_an_exit_that_is_gone(fleet: CascadeFleet) -> None:
+    """An operator tried the one fallback by hand; the other is fit."""
+    device = fleet.device(0)
+    with_fallbacks(fleet, "p", (0, 1, 2), 3, 4)
+    fleet.bind(device, "p")
+    eventually(lambda: len(fleet.network()[1]["links"]) == 3, timeout=20, every=0.1)
+    fleet.fleet.nodes.do("stall", node=3, method="PushConfig")
+    fleet.fleet.nodes.do("kill", node=2)
+    with pytest.raises(RemoteError, match="n3"):
+        fleet.client.post("/api/paths/p/exit?patience=1", {"node": "n3"})
+    until_it_leaves_at(fleet, "p", "n4")
+    assert fleet.follow(device, 0) == (0, 1, 4)
+
+
 def test_what_is_taken_back_waits_for_no_node_of_the_new_way(fleet: CascadeFleet) -> None:
     """The fallback dies while the path goes over to it, and the node before both does not answer just then."""
     device = fleet.device(0)

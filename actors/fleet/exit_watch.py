@@ -7,7 +7,7 @@ from coxswain.cascade.failover import Move, Watched
 __all__ = ["AGAIN_S", "ExitWatch"]
 
 AGAIN_S = 300.0
-"""Until an exit that did not take a path over is tried again, and between two attempts to end one that ended in its middle."""
+"""Until an exit that did not take a path over is tried again, and between two attempts to end a move that is stuck."""
 
 
 class ExitWatch:

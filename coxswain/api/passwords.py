@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coxswain.access.passwords import HashingGate, check_hash, check_new, hash_password
+from coxswain.accounts.container import read_container, write_password
+from coxswain.accounts.primitives import compact
 from coxswain.api.call import Call
 from coxswain.api.schema import TEXT
 from coxswain.errors import InvalidInput
 from coxswain.messages import access as m
 
-__all__ = ["NEW_PASSWORD", "ask_again", "challenge", "new_hash"]
+__all__ = ["NEW_PASSWORD", "ask_again", "challenge", "new_hash", "new_password", "sealed_under"]
 
 NEW_PASSWORD = TEXT | {"description": "at least admin.password_min_length characters, at most 512"}
 """The schema of one in a body."""
@@ -47,9 +49,23 @@ def ask_again(call: Call) -> m.LoginChallenge | None:
 
 def new_hash(call: Call, name: str = "password", *, of: Iterable[str]) -> str:
     """The hash of a new password in the body. ``of``: what its owner is called. Raises ``InvalidInput``, ``Throttled``."""
-    given = call.body.secret(name)
+    given = new_password(call, name, of=of)
     if given is None:
         raise InvalidInput(f"{name}: is missing; text is needed")
-    check_new(given, name, of=of, shortest=int(call.services.setting("admin.password_min_length")))
     with _GATE.turn():
         return hash_password(given)
+
+
+def new_password(call: Call, name: str = "password", *, of: Iterable[str] = ()) -> str | None:
+    """A new password in the body, or None if there is none. Raises ``InvalidInput``: it may not be used."""
+    given = call.body.secret(name)
+    if given is not None:
+        check_new(given, name, of=of, shortest=int(call.services.setting("admin.password_min_length")))
+    return given
+
+
+def sealed_under(password: str, plain: str) -> str:
+    """A ``.pharos`` file in the clear as one that only the password opens. Raises ``Throttled``."""
+    document = compact(read_container(plain).document()).encode()
+    with _GATE.turn():
+        return write_password(document, password)

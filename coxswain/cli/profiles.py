@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,21 +161,34 @@ def remove(config: str | None, profile: str, wait: int, *, yes: bool, as_json: b
     show_default=True,
     help="For AmneziaWG clients, PharosVPN clients, XRay clients; sealed: only that device can open it.",
 )
+@click.option("--password", "asked", is_flag=True, help="Ask for a password, without which nobody opens a pharos file.")
 @click.option("--out", metavar="FILE", help="Where to write it, 0600; default: named after the device, here.")
 def export(config: str | None, device: str, *, as_json: bool, **given: Any) -> None:
-    """Write a device's keys to a file for its client. Whoever has the file is that device."""
+    """Write a device's keys to a file for its client. Whoever has the file, and its password, is that device."""
+    if given["out"] and not as_json:
+        check_free(Path(given["out"]))
     api = client(config)
     found = device_of(api, device, given["user"])
     body = {"profile": given["profile"], "node": given["node"], "format": given["kind"]}
+    if given["asked"]:
+        body["password"] = _password()
     exported = api.post(place("devices", found["id"], "export"), body)
     if as_json:
         print_json(exported)
         return
     path = Path(given["out"] or exported["name"])
     write_private(path, exported["text"])
-    click.echo(clean(f"{path} (mode 0600; it holds private keys)"))
+    click.echo(clean(f"{path} (mode 0600; it holds private keys{', under the password' if given['asked'] else ''})"))
     if exported.get("also"):
         click.echo(clean(f"It enters by one node; for another one: --node {' | '.join(exported['also'])}"))
+
+
+def _password() -> str:
+    """Asked for; piped in where nobody can be asked."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    found: str = click.prompt("Password of the file", hide_input=True, confirmation_prompt=True, err=True)
+    return found
 
 
 def _say(changed: dict[str, Any], *, as_json: bool) -> None:

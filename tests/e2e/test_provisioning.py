@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from coxswain.accounts.container import open_password, read_container
 from coxswain.cli.client import RemoteError
+from coxswain.errors import InvalidInput
 from tests.fleet import LiveFleet, database, live_fleet
 from tests.support import eventually
 
@@ -365,6 +368,32 @@ def test_one_address_is_one_user(fleet: LiveFleet) -> None:
 
 
 # -- secrets
+
+
+def test_a_file_is_opened_by_its_password_and_by_no_other(
+    fleet: LiveFleet, device: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    post(fleet, f"/api/devices/{device['id']}/provision")
+    place, password = f"/api/devices/{device['id']}/export", "correct horse battery"
+    plain = json.loads(post(fleet, place, {"format": "pharos"})["text"])["payload"]
+    exported = post(fleet, place, {"format": "pharos", "password": password})
+    container = read_container(exported["text"])
+    assert (container.enc, exported["name"]) == ("password", "phone.pharos")
+    opened = json.loads(open_password(container, password))
+    assert opened | {"issued_at": ""} == plain | {"issued_at": ""} and opened["profiles"]
+    for wrong in ("Correct horse battery", password + " ", ""):
+        with pytest.raises(InvalidInput):
+            open_password(container, wrong)
+    key = opened["profiles"][0]["nodes"][0]["protocols"][0]["params"]["private_key"]
+    assert key not in exported["text"]
+
+    for body in ({"format": "conf"}, {"format": "vless"}, {"format": "sealed"}, {}):
+        with pytest.raises(RemoteError, match=r"password: a file of the format \w+ has none"):
+            post(fleet, place, body | {"password": password})
+    for short in ("", "short"):
+        with pytest.raises(RemoteError, match="password: "):
+            post(fleet, place, {"format": "pharos", "password": short})
+    assert "correct horse" not in json.dumps(fleet.controller.client.get("/api/audit")) + caplog.text
 
 
 def test_no_private_key_lies_open_anywhere(fleet: LiveFleet, device: dict[str, Any]) -> None:

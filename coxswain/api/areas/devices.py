@@ -7,6 +7,7 @@ from typing import Any
 from coxswain.api.areas.arrival import ARRIVAL, GIVEN, WAIT, arrived, given
 from coxswain.api.call import ALL, Call
 from coxswain.api.paging import LIMIT, search
+from coxswain.api.passwords import NEW_PASSWORD, new_password, sealed_under
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp
@@ -195,13 +196,17 @@ def _provision(call: Call) -> Any:
 def _export(call: Call) -> Any:
     body = call.body
     kind = accounts.ExportFormat(_one_of(body.get("format", str) or "conf"))
+    password = new_password(call)
+    if password is not None and kind is not accounts.ExportFormat.PHAROS:
+        raise InvalidInput(f"password: a file of the format {kind} has none", remedy="Take the format pharos.")
     message = accounts.ExportProfile(
         call.caller, call.path["key"], body.get("profile", str) or "", body.get("node", str) or "", kind
     )
     exported = call.change("fleet", message)
     more: dict[str, Any] = {"revision": exported.revision} if exported.revision else {}
     more |= {"also": list(exported.also)} if exported.also else {}
-    return Reply({"name": exported.name, "text": exported.text} | more, headers=(("Cache-Control", "no-store"),))
+    text = exported.text if password is None else sealed_under(password, exported.text)
+    return Reply({"name": exported.name, "text": text} | more, headers=(("Cache-Control", "no-store"),))
 
 
 def _issue(call: Call) -> Any:
@@ -294,6 +299,12 @@ ROUTES = (
     Route(
         "POST", "/api/devices/{key}/export", _ADMIN, "Hands out a device's keys as a file for a client.", _export,
         "profile.export", "device", EXPORTED, also=(404, 409),
-        body=obj({}, {"profile": nullable(TEXT), "node": nullable(TEXT), "format": choice(*accounts.ExportFormat)}),
+        body=obj(
+            {},
+            {
+                "profile": nullable(TEXT), "node": nullable(TEXT), "format": choice(*accounts.ExportFormat),
+                "password": nullable(NEW_PASSWORD),
+            },
+        ),
     ),
 )  # fmt: skip

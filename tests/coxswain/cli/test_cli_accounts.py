@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from actors.main import cli
+from coxswain.accounts.container import open_password, read_container
 from tests.fleet import LiveFleet, live_fleet
 
 Cox = Callable[..., Result]
@@ -35,7 +36,9 @@ def cox(fleet: LiveFleet) -> Cox:
     return run
 
 
-def test_from_a_user_to_a_file_for_a_client_and_back(cox: Cox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_user_to_a_file_for_a_client_and_back(
+    cox: Cox, fleet: LiveFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     out = cox("nodes", "endpoints", "n0", "198.51.100.7, 198.51.100.8").stdout
     assert "198.51.100.7 198.51.100.8" in out
@@ -70,6 +73,13 @@ def test_from_a_user_to_a_file_for_a_client_and_back(cox: Cox, tmp_path: Path, m
     assert "is there already" in again.stderr
     container = json.loads(json.loads(cox("profiles", "export", device[0], "--format", "pharos", "--json").stdout)["text"])
     assert (container["fmt"], container["payload"]["profiles"][0]["name"]) == ("pharos-profile", "away")
+    under = ["--format", "pharos", "--password", "--out", "locked.pharos"]
+    assert "under the password" in cox("profiles", "export", device[0], *under, text="correct horse battery\n").stdout
+    opened = json.loads(open_password(read_container((tmp_path / "locked.pharos").read_text()), "correct horse battery"))
+    assert opened["profiles"] == container["payload"]["profiles"]
+    exports = fleet.controller.client.get("/api/audit?action=profile.export&limit=100")
+    cox("profiles", "export", device[0], *under, text="correct horse battery\n", code=2)
+    assert fleet.controller.client.get("/api/audit?action=profile.export&limit=100") == exports, "nothing was handed out"
     assert "no XRay keys" in cox("profiles", "export", device[0], "--format", "vless", code=5).stderr
 
     assert "is suspended" in cox("users", "suspend", "ann@example.org").stdout

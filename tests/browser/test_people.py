@@ -158,6 +158,7 @@ def test_a_profile_is_added_and_removed(browser_page: Page, fleet: LiveFleet, us
         (profile,) = fleet.controller.client.get(f"/api/profiles?device={key}")
         assert (profile["name"], profile["node_id"]) == ("abroad", fleet.ids[1])
         row(page, "abroad").get_by_role("button", name="Remove").click()
+        expect(page.get_by_role("dialog")).to_contain_text("the last one, the device keeps the keys and is given every node")
         confirm(page, "Remove")
         expect(row(page, "abroad")).to_have_count(0)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from coxswain.declare.items import KINDS, Item, Key, told_apart
+from coxswain.declare.checks import check_file
+from coxswain.declare.items import KINDS, Item, Key
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
-from coxswain.inventory import check_dialable
 
 __all__ = ["Action", "Change", "compare"]
 
@@ -67,17 +67,12 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
 
     Raises:
         Conflict: something would have to change that cannot, or is named as two things are that are there.
-        InvalidInput: something is named that is neither in the file nor there, or a node gets an address that no client can
-            dial.
+        InvalidInput: something is named that is neither in the file nor there, a node gets an address that no client can
+            dial, or a profile one that its entry does not have.
     """
     there = {(item.kind, item.key): item for item in present}
     named = {(item.kind, item.key) for item in wanted}
-    told_apart(present, [*named, *(("server", (i.fields["server"],)) for i in wanted if i.fields.get("server"))])
-    _references(wanted, present)
-    _one_of_each_machine(wanted, present)
-    _dialable(wanted, there)
-    _all_nodes_or_profiles(wanted, present, named, prune=prune)
-    _one_of_each_phone(wanted, present, prune=prune and "user" in spoken)
+    check_file(wanted, spoken, present, prune=prune)
     last = _last_profiles(wanted, present, named) if prune else {}
     becomes = {new.key: old for old, new in last.values() if new is not None}
     replaced = {old.id for old in becomes.values()}
@@ -135,23 +130,6 @@ def _phones_freed_first(changes: list[Change]) -> list[Change]:
     return ordered
 
 
-def _one_of_each_phone(wanted: Sequence[Item], present: Sequence[Item], *, prune: bool) -> None:
-    """Somebody who is not in the file, or of whom it says nothing else, keeps a number; with ``prune`` they go first."""
-    users = {item.key: item for item in wanted if item.kind == "user"}
-    keep = {
-        item.fields["phone"]: item
-        for item in present
-        if item.kind == "user" and item.fields["phone"] and (not prune or item.key in users)
-    }
-    for item in users.values():
-        other = keep.get(item.fields.get("phone", ""), item)
-        if other.key != item.key and not (other.key in users and "phone" in users[other.key].fields):
-            raise Conflict(
-                f"{item.where}: {item.title}: phone: {item.fields['phone']} is {other.title}'s already",
-                remedy=f"Take it away there before: cox users edit {other.id} --phone ''",
-            )
-
-
 def _last_profiles(
     wanted: Sequence[Item], present: Sequence[Item], named: set[tuple[str, Key]]
 ) -> dict[Key, tuple[Item, Item | None]]:
@@ -181,72 +159,6 @@ def _by_device(items: Sequence[Item]) -> dict[Key, list[Item]]:
 
 def _egress(profile: Item) -> tuple[str, str]:
     return profile.fields.get("node", ""), profile.fields.get("path", "")
-
-
-def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
-    known = {(item.kind, item.key[0]) for item in (*wanted, *present)}
-    for item in wanted:
-        for field_name, kind in (
-            ("server", "server"),
-            ("node", "node"),
-            ("path", "path"),
-            ("hops", "node"),
-            ("fallbacks", "node"),
-        ):
-            said = item.fields.get(field_name) or ()
-            for name in (said,) if isinstance(said, str) else said:
-                if (kind, name) not in known:
-                    raise InvalidInput(f"{item.where}: {item.title}: {field_name}: there is no {kind} {name!r}")
-
-
-def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> None:
-    """A machine, by its address, is there once; and one node is on it. Neither is renamed by a file."""
-    at = {_address(item): item for item in present if item.kind == "server"}
-    on = {item.fields["server"]: item for item in present if item.kind == "node" and item.fields["server"]}
-    for item in wanted:
-        if item.kind == "server":
-            other = at.get(_address(item), item)
-            what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers add {item.fields['ssh_host']} --name"
-        elif item.kind == "node":
-            other = on.get(item.fields.get("server"), item)
-            what, how = f"{other.title} is on its server", f"cox nodes edit {other.key[0]} --name"
-        else:
-            continue
-        if other.key != item.key:
-            raise Conflict(
-                f"{item.where}: {item.title}: {what} already", remedy=f"Keep that name, or change it first: {how}"
-            )
-
-
-def _dialable(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
-    """A node keeps addresses that it has, whatever they are: the file may be an export of this fleet."""
-    for item in wanted:
-        if item.kind != "node":
-            continue
-        has = there[item.kind, item.key].fields if (item.kind, item.key) in there else {}
-        known = [has.get("public_ip", ""), *has.get("endpoint_ips", [])]
-        for name in ("public_ip", "endpoint_ips"):
-            said = item.fields.get(name) or []
-            try:
-                check_dialable(name, [said] if isinstance(said, str) else said, known=known)
-            except InvalidInput as error:
-                raise InvalidInput(f"{item.where}: {item.title}: {error}", remedy=error.remedy) from None
-
-
-def _address(server: Item) -> tuple[Any, Any]:
-    return server.fields["ssh_host"], server.fields.get("ssh_port", FIELDS["server"]["ssh_port"].default)
-
-
-def _all_nodes_or_profiles(
-    wanted: Sequence[Item], present: Sequence[Item], named: set[tuple[str, Any]], *, prune: bool
-) -> None:
-    having = {i.key[:-1]: i for i in present if i.kind == "profile" and not prune and (i.kind, i.key) not in named}
-    for item in wanted:
-        if item.kind == "device" and item.fields.get("all_nodes") and item.key in having:
-            raise Conflict(
-                f"{item.where}: {item.title}: all_nodes: it has {having[item.key].title}, so it is given what that says",
-                remedy="Remove its profiles first, or say --prune, which removes those that are not in the file.",
-            )
 
 
 def _change(wanted: Item, present: Item | None) -> Change | None:

@@ -362,6 +362,29 @@ def test_a_profile_for_both_protocols_is_not_led_over_a_path(cox: Cox, controlle
         compare(wanted, spoken, present, prune=False)
 
 
+def test_an_endpoint_that_the_entry_does_not_have_is_said_before_anything_is_done(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = (
+        "fleet: 1\nnodes:\n- {{name: e-1, control_addr: h, endpoint_ips: [{}]}}\n"
+        "- {{name: e-2, control_addr: h, public_ip: 192.0.2.9}}\n"
+        "users:\n- name: Eli\n  devices:\n  - name: phone\n    profiles:\n    - {{name: x, node: {}, entry_ips: [{}]}}\n"
+    )
+    for node, entry, has in (("e-1", "192.0.2.9", "192.0.2.1, 192.0.2.2"), ("e-2", "192.0.2.1", "192.0.2.9")):
+        text = file.format("192.0.2.1, 192.0.2.2", node, entry)
+        for command in (("plan",), ("apply", "--yes")):
+            said = cox(*command, "-f", "-", text=text, code=2).stderr
+            assert "stdin:10: profile Eli / phone / x: entry_ips: " in said
+            assert f": {entry} is not an endpoint of node {node}; it has {has}" in said
+    assert "e-1" not in cox("nodes", "list").stdout
+    cox("apply", "-f", "-", "--yes", text=file.format("192.0.2.1, 192.0.2.2", "e-1", "192.0.2.2"))
+    # The node loses the address: the profile may keep what it has, and has to be told of another one that there is.
+    gone = file.format("192.0.2.1", "e-1", "192.0.2.2")
+    cox("apply", "-f", "-", "--yes", text=gone)
+    assert json.loads(cox("plan", "-f", "-", "--json", text=gone).stdout)["changes"] == []
+    cox("plan", "-f", "-", text=file.format("192.0.2.1", "e-1", "192.0.2.3"), code=2)
+    cox("apply", "-f", "-", "--yes", text=file.format("192.0.2.1", "e-1", "192.0.2.1"))
+
+
 def test_a_large_fleet_is_written_at_once() -> None:
     """In the time that it takes to write, whatever the number of its users."""
     items = [Item("user", (f"u{n}",), {"name": f"u{n}"}) for n in range(6_000)]

@@ -1,0 +1,133 @@
+"""What a file may not say of the fleet that is there: found before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coxswain.declare.items import Item, Key, told_apart
+from coxswain.declare.schema import FIELDS
+from coxswain.errors import Conflict, InvalidInput
+from coxswain.inventory import check_dialable
+
+__all__ = ["check_file"]
+
+
+def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[Item], *, prune: bool) -> None:
+    """Raises ``Conflict`` or ``InvalidInput``, with file and line. Arguments as of ``compare``."""
+    there = {(item.kind, item.key): item for item in present}
+    named = {(item.kind, item.key) for item in wanted}
+    told_apart(present, [*named, *(("server", (i.fields["server"],)) for i in wanted if i.fields.get("server"))])
+    _references(wanted, present)
+    _one_of_each_machine(wanted, present)
+    _dialable(wanted, there)
+    _entries(wanted, there)
+    _all_nodes_or_profiles(wanted, present, named, prune=prune)
+    _one_of_each_phone(wanted, present, prune=prune and "user" in spoken)
+
+
+def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
+    known = {(item.kind, item.key[0]) for item in (*wanted, *present)}
+    for item in wanted:
+        for field_name, kind in (
+            ("server", "server"),
+            ("node", "node"),
+            ("path", "path"),
+            ("hops", "node"),
+            ("fallbacks", "node"),
+        ):
+            said = item.fields.get(field_name) or ()
+            for name in (said,) if isinstance(said, str) else said:
+                if (kind, name) not in known:
+                    raise InvalidInput(f"{item.where}: {item.title}: {field_name}: there is no {kind} {name!r}")
+
+
+def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> None:
+    """A machine, by its address, is there once; and one node is on it. Neither is renamed by a file."""
+    at = {_address(item): item for item in present if item.kind == "server"}
+    on = {item.fields["server"]: item for item in present if item.kind == "node" and item.fields["server"]}
+    for item in wanted:
+        if item.kind == "server":
+            other = at.get(_address(item), item)
+            what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers add {item.fields['ssh_host']} --name"
+        elif item.kind == "node":
+            other = on.get(item.fields.get("server"), item)
+            what, how = f"{other.title} is on its server", f"cox nodes edit {other.key[0]} --name"
+        else:
+            continue
+        if other.key != item.key:
+            raise Conflict(
+                f"{item.where}: {item.title}: {what} already", remedy=f"Keep that name, or change it first: {how}"
+            )
+
+
+def _address(server: Item) -> tuple[Any, Any]:
+    return server.fields["ssh_host"], server.fields.get("ssh_port", FIELDS["server"]["ssh_port"].default)
+
+
+def _one_of_each_phone(wanted: Sequence[Item], present: Sequence[Item], *, prune: bool) -> None:
+    """Somebody who is not in the file, or of whom it says nothing else, keeps a number; with ``prune`` they go first."""
+    users = {item.key: item for item in wanted if item.kind == "user"}
+    keep = {
+        item.fields["phone"]: item
+        for item in present
+        if item.kind == "user" and item.fields["phone"] and (not prune or item.key in users)
+    }
+    for item in users.values():
+        other = keep.get(item.fields.get("phone", ""), item)
+        if other.key != item.key and not (other.key in users and "phone" in users[other.key].fields):
+            raise Conflict(
+                f"{item.where}: {item.title}: phone: {item.fields['phone']} is {other.title}'s already",
+                remedy=f"Take it away there before: cox users edit {other.id} --phone ''",
+            )
+
+
+def _dialable(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
+    """A node keeps addresses that it has, whatever they are: the file may be an export of this fleet."""
+    for item in wanted:
+        if item.kind != "node":
+            continue
+        has = there[item.kind, item.key].fields if (item.kind, item.key) in there else {}
+        known = [has.get("public_ip", ""), *has.get("endpoint_ips", [])]
+        for name in ("public_ip", "endpoint_ips"):
+            said = item.fields.get(name) or []
+            try:
+                check_dialable(name, [said] if isinstance(said, str) else said, known=known)
+            except InvalidInput as error:
+                raise InvalidInput(f"{item.where}: {item.title}: {error}", remedy=error.remedy) from None
+
+
+def _entries(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
+    """A profile is given no endpoint that its entry will not have; what it has already, it may keep."""
+    will = {(item.kind, item.key): item.fields for item in there.values()}
+    for item in wanted:
+        will[item.kind, item.key] = {**will.get((item.kind, item.key), {}), **item.fields}
+    for item in wanted:
+        said = item.fields.get("entry_ips", [])
+        before = there[item.kind, item.key].fields if (item.kind, item.key) in there else {}
+        if item.kind != "profile" or said == before.get("entry_ips", []):
+            continue
+        hops = will.get(("path", (item.fields.get("path", ""),)), {}).get("hops", [])
+        entry = item.fields.get("node") or next(iter(hops), "")
+        node = will.get(("node", (entry,)), {})
+        pool = node.get("endpoint_ips") or [ip for ip in [node.get("public_ip")] if ip]
+        for address in said if pool else ():  # where there is none yet, only the controller knows
+            if address not in pool:
+                raise InvalidInput(
+                    f"{item.where}: {item.title}: entry_ips: {address} is not an endpoint of node {entry}; "
+                    f"it has {', '.join(pool)}"
+                )
+
+
+def _all_nodes_or_profiles(
+    wanted: Sequence[Item], present: Sequence[Item], named: set[tuple[str, Any]], *, prune: bool
+) -> None:
+    having = {i.key[:-1]: i for i in present if i.kind == "profile" and not prune and (i.kind, i.key) not in named}
+    for item in wanted:
+        if item.kind == "device" and item.fields.get("all_nodes") and item.key in having:
+            raise Conflict(
+                f"{item.where}: {item.title}: all_nodes: it has {having[item.key].title}, so it is given what that says",
+                remedy="Remove its profiles first, or say --prune, which removes those that are not in the file.",
+            )
+
+

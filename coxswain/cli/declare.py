@@ -91,9 +91,12 @@ def export(config: str | None, out: str | None, *, as_json: bool) -> None:
     from coxswain.declare.write import document, write  # noqa: PLC0415
 
     api = client(config)
-    items = read_present(partial(every, api)).items
+    present = read_present(partial(every, api))
+    items = present.items
     told_apart(items, ((item.kind, item.key) for item in items))
     found = document(items)
+    for line in present.unsaid:
+        click.echo(clean(f"not in the file: {line}"), err=True)
     if as_json:
         print_json(found)
         return

@@ -10,6 +10,7 @@ from coxswain.declare.items import Item, Key
 from coxswain.declare.schema import user_key
 from coxswain.errors import Refused
 from coxswain.model import MASKED
+from coxswain.words import counted
 
 __all__ = ["Lister", "Present", "read_present"]
 
@@ -19,10 +20,11 @@ Lister = Callable[[str], Iterator[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """Items, and what an operator should know of nodes that are not as they are intended."""
+    """Items, what an operator should know of nodes that are not as they are intended, and what no file can say."""
 
     items: list[Item]
     drift: list[str]
+    unsaid: list[str]
 
 
 def read_present(every: Lister) -> Present:
@@ -42,7 +44,9 @@ def read_present(every: Lister) -> Present:
         *_people(every, names),
     ]
     drift = [f"node {n['name']}: {_off(n)}" for n in nodes if n["enabled"] and not n["in_sync"]]
-    return Present(items, drift)
+    bound = ((path["name"], path["devices"]) for path in paths)
+    unsaid = [f"path {name}: {counted(count, 'device')} bound to it (cox paths bind)" for name, count in bound if count]
+    return Present(items, drift, unsaid)
 
 
 def _off(node: dict[str, Any]) -> str:

@@ -224,6 +224,12 @@ def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callabl
     assert next(p for p in fleet.nodes.do("peers", node=0)["peers"] if p["public_key"] == key)["connected"]
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=changed).stdout)["changes"] == []
 
+    # Whoever is bound to a path is in no file, and that is said.
+    assert not cox("export").stderr
+    cox("paths", "bind", laptop["id"], "over", "--yes")
+    assert cox("export").stderr == "not in the file: path over: 1 device bound to it (cox paths bind)\n"
+    cox("paths", "unbind", laptop["id"], "--yes")
+
     # The same again from what is exported; and a node that is away is drift, not a change.
     exported_fleet = cox("export").stdout
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=exported_fleet).stdout)["changes"] == []

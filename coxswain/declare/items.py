@@ -53,11 +53,17 @@ def told_apart(present: Sequence[Item], named: Iterable[tuple[str, Key]]) -> Non
     """
     wanted = set(named)
     seen: dict[tuple[str, Key], Item] = {}
+    doubles: dict[str, tuple[Item, Item]] = {}
     for item in present:
         name = (item.kind, item.key)
         other = seen.setdefault(name, item)
         if other is not item and name in wanted:
-            raise Conflict(
-                f"{item.title}: there are two of that name ({other.id} and {item.id}), and a file could not tell them apart",
-                remedy=_TELL_APART.get(item.kind, "Rename one of them.").format(id=item.id),
-            )
+            doubles.setdefault(item.title, (other, item))
+    if not doubles:
+        return
+    (title, (other, item)), *others = doubles.items()
+    more = f"; so there are of {', '.join(name for name, _ in others[:20])}" if others else ""
+    raise Conflict(
+        f"{title}: there are two of that name ({other.id} and {item.id}), and a file could not tell them apart{more}",
+        remedy=_TELL_APART.get(item.kind, "Rename one of them.").format(id=item.id),
+    )

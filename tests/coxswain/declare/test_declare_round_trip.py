@@ -261,6 +261,12 @@ def test_devices_of_one_name_are_in_nobodys_way_who_does_not_name_them(cox: Cox)
     for command in (("plan", "-f", "-"), ("export",)):
         problem, remedy = cox(*command, text=person.format("caravel-device"), code=5).stderr.splitlines()
         assert "device ann@example.org / caravel-device: there are two of that name" in problem
+    for _ in range(2):
+        cox("users", "add", "Twin")
+    said = cox("export", code=5).stderr
+    assert "so there are of " in said and "user Twin" in said and "device ann@example.org / caravel-device" in said
+    for line in cox("users", "list").stdout.splitlines()[2:]:
+        cox("users", "remove", line.split()[0], "--yes")
     asked = remedy.strip().removeprefix("Rename one of them: cox ").removesuffix(" NAME").split()
     cox(*asked, "phone")
     exported = cox("export").stdout

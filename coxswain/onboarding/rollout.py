@@ -62,13 +62,13 @@ def _check(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _steps(params: Mapping[str, Any]) -> list[Step]:
-    steps = []
+    steps: list[Step] = []
     for number, nodes in enumerate(plan_batches(params["nodes"], params["canary"], params["batch"])):
         canary = number == 0 and params["canary"]
         name = "canary" if canary else f"batch-{number if params['canary'] else number + 1}"
         names = ", ".join(node["name"] for node in nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
         title = f"upgrade {'the canary' if canary else 'a batch'}: {names}"
-        steps.append(Step(name, title, _upgrade(nodes), _roll_back(nodes), deadline_s=_BATCH_S))
+        steps.append(Step(name, title, _upgrade(nodes), _roll_back(nodes, last=not steps), deadline_s=_BATCH_S))
     return steps
 
 
@@ -109,11 +109,16 @@ def _is_stopped(work: Work, node: Mapping[str, Any]) -> bool:
     return not view.node.enabled
 
 
-def _roll_back(nodes: Sequence[Mapping[str, Any]]) -> Any:
+def _roll_back(nodes: Sequence[Mapping[str, Any]], *, last: bool) -> Any:
+    """``last``: no other batch is taken back after this one. So it is the one that fails, for all nodes that could not be
+    rolled back: none of them keeps the others on an agent that nobody wants.
+    """
+
     def undo(work: Work) -> None:
-        page: m.OperationsPage = work.ask("operations", m.ListOperations(parent=work.id, kind="node.update", limit=1_000))
         mine = {node["node_id"] for node in nodes}
-        children = [o for o in page.operations if o.params.get("node_id") in mine]
+        if last:
+            mine |= {o.params["node_id"] for o in _children(work, "node.rollback") if o.state is not OperationState.DONE}
+        children = [o for o in _children(work, "node.update") if o.params.get("node_id") in mine]
         for child in children:
             if child.state not in FINAL:
                 work.change("operations", m.CancelOperation(work.caller, child.id))
@@ -123,12 +128,19 @@ def _roll_back(nodes: Sequence[Mapping[str, Any]]) -> Any:
             if child.state is OperationState.DONE and _is_its(work, child)
         ]
         failed = [o for o in _all_over(work, back) if o.state is not OperationState.DONE]
-        if failed:
+        if failed and last:
             raise NodeFailure(
                 f"{counted(len(failed), 'node')} not rolled back; {failed[0].params.get('name')}: {failed[0].error}"
             )
+        for each in failed:
+            work.say(f"{each.params.get('name')}: not rolled back, and tried once more in the end: {each.error}")
 
     return undo
+
+
+def _children(work: Work, kind: str) -> Sequence[Operation]:
+    page: m.OperationsPage = work.ask("operations", m.ListOperations(parent=work.id, kind=kind, limit=1_000))
+    return page.operations
 
 
 def _is_its(work: Work, child: Operation) -> bool:

@@ -223,6 +223,29 @@ def test_a_rollout_that_is_taken_back_leaves_alone_what_it_did_not_put_there(rig
     assert "n3: is stopped" in said and "n4: is gone" in said and rig.controller.node("n3")["status"] == "stopped"
 
 
+def test_a_host_that_is_off_keeps_no_other_node_of_a_rollout_from_being_rolled_back(rig):
+    v1, v2 = rig.agent("v1", version="0.3.1"), rig.agent("v2", version="0.3.2")
+    machines = [rig.machine(), rig.machine(), rig.machine(faults=True)]
+    for i, machine in enumerate(machines):
+        rig.node_on(machine, v1, name=f"n{i}")
+    machines[2].hold("t=/usr/local/bin/node.new")
+    rollout = rig.begin("/api/rollouts", nodes=["n0", "n1", "n2"], canary=1, batch=1, binary_path=v2)
+    eventually(machines[2].held, timeout=40)
+    machines[1].stop()
+    rig.client.post(f"/api/operations/{rollout['id']}/cancel")
+    over = rig.over(rollout)
+    assert over["state"] == "failed" and "1 node not rolled back; n1: " in over["error"]
+    rig.controller.until("n0", agent_version="0.3.1", link_state="live")
+    assert "n1: not rolled back" in over["steps"][1]["output"]
+    rig.client.post(f"/api/operations/{rollout['id']}/retry")
+    assert rig.over(rollout)["state"] == "failed", "it is still off"
+    machines[1].start()
+    rig.client.post(f"/api/operations/{rollout['id']}/retry")
+    over = rig.over(rollout)
+    assert over["state"] == "cancelled", over
+    assert b"0.3.1" in binary(machines[1]) and b"0.3.1" in binary(machines[0])
+
+
 def test_a_relay_with_all_its_roles(rig):
     from tests.machines import relay_file  # noqa: PLC0415
 

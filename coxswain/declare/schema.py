@@ -107,7 +107,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "isolation": Field(bool, False),
     },
     "path": {
-        "name": Field(str, None, lambda text: check_label("name", text), fixed=True),
+        "name": Field(str, None, check_name, fixed=True),
         "hops": Field(list, None, lambda hops: [check_name(hop) for hop in hops], fixed=True),
         "color": Field(str, "", _colour),
         "fallbacks": Field(list, [], lambda nodes: [check_name(node) for node in nodes]),
@@ -127,7 +127,7 @@ FIELDS: dict[str, dict[str, Field]] = {
     "profile": {
         "name": Field(str, None, lambda text: check_label("name", text), fixed=True),
         "node": Field(str, "", lambda text: text and check_name(text)),
-        "path": Field(str, "", lambda text: text and check_label("path", text)),
+        "path": Field(str, "", lambda text: text and check_name(text)),
         "entry_ips": Field(list, [], _addresses),
         "protocol": Field(str, "amneziawg", lambda text: check_protocol(text).value),
     },

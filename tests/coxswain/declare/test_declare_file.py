@@ -51,6 +51,18 @@ def test_everything_that_a_file_can_say() -> None:
     assert found["profile", ("ann@example.org", "phone", "away")].fields == {"name": "away", "path": "over"}
 
 
+def test_a_path_is_named_as_everywhere() -> None:
+    """Up to 100 characters, which an export may have; and no slash, at which an apply would stop in the middle."""
+    long = "п" * 100
+    device = "{{name: d, profiles: [{{name: p, path: {0}}}]}}"
+    text = "fleet: 1\npaths: [{{name: {0}, hops: [a, b]}}]\nusers: [{{name: u, devices: [" + device + "]}}]"
+    items, _ = read(text.format(long).encode())
+    assert items[0].key == (long,) and items[-1].fields["path"] == long
+    for name in ("a/b", "..", long + "p"):
+        with pytest.raises(InvalidInput, match=r"fleet.yaml:2: paths\[0\].name: .* is not a name"):
+            read(text.format(name).encode())
+
+
 def test_what_a_file_does_not_speak_of() -> None:
     assert read(b"fleet: 1\nnodes: []\n") == ([], frozenset({"node"}))
     assert read(b"fleet: 1\n")[1] == frozenset()

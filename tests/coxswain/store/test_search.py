@@ -6,9 +6,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coxswain.model import Device, User
+from coxswain.model import Device, DeviceStatus, User
 from coxswain.store import Store
-from coxswain.store.accounts import insert_device, insert_user, list_devices, list_users
+from coxswain.store.accounts import (
+    has_device_named,
+    insert_device,
+    insert_user,
+    is_named,
+    list_devices,
+    list_users,
+)
 from coxswain.store.api import containing
 
 NAMES = ("Ann", "anna", "B%b", "B_b", r"back\slash", "Ägir", "O'Neil", "zz top", 'quo"te')
@@ -57,6 +64,21 @@ def test_pages_of_what_was_found_go_on_where_they_ended(named: Store) -> None:
     with named.read() as tx:
         assert [d.name for d in list_devices(tx, wanted="PHONE OF ann", limit=1)] == ["phone of Ann"]
         assert [d.id for d in list_devices(tx, wanted="phone", user_id="usr_2", limit=9)] == ["dev_2"]
+
+
+def test_who_is_known_by_a_name_alone(named: Store) -> None:
+    with named.write() as tx:
+        insert_user(tx, User("usr_twin", "Ann", created_at=1.0))
+        insert_device(tx, Device("dev_old", "usr_twin", "old", status=DeviceStatus.REVOKED, created_at=1.0))
+        insert_device(tx, Device("dev_new", "usr_twin", "new", status=DeviceStatus.SUSPENDED, created_at=1.0))
+    with named.read() as tx:
+        assert [is_named(tx, name) for name in ("Ann", "ann", "anna", "")] == [True, False, False, False]
+        assert [has_device_named(tx, "usr_twin", name) for name in ("new", "New", "old", "phone of Ann")] == [
+            True,
+            False,
+            False,
+            False,
+        ]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30))

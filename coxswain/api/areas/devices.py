@@ -243,6 +243,7 @@ def _one_of(text: str) -> str:
 
 _ADMIN, _READ = Scope.ADMIN, Scope.READONLY
 _STATUS_BODY = obj({}, {"version": nullable(INT)})
+_UNIQUE = BOOL | {"description": "409 if the user has a device of that name that is not revoked"}
 
 ROUTES = (
     Route(
@@ -255,7 +256,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/users/{key}/devices", _ADMIN, "Adds a device of a user.", _add, "device.add", "device", DEVICE, 201,
-        (404, 409), obj({"name": TEXT}, {"platform": nullable(TEXT), "unique": BOOL}),
+        (404, 409), obj({"name": TEXT}, {"platform": nullable(TEXT), "unique": _UNIQUE}),
     ),
     Route(
         "POST", "/api/users/{key}/devices/issue", _ADMIN, "Makes a device, and a file with all that it needs to sync.",

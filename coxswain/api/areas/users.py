@@ -115,6 +115,7 @@ def _remove(call: Call) -> None:
 
 _ADMIN, _READ = Scope.ADMIN, Scope.READONLY
 _STATUS_BODY = obj({}, {"version": nullable(INT)})
+_UNIQUE = BOOL | {"description": "409 if somebody else has that name, and neither has an e-mail address or phone number"}
 
 ROUTES = (
     Route(
@@ -124,7 +125,7 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),
-        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT), "unique": BOOL}),
+        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT), "unique": _UNIQUE}),
     ),
     Route(
         "GET", "/api/users/{key}", _READ,

@@ -125,7 +125,10 @@ ROUTES = (
     ),
     Route(
         "POST", "/api/users", _ADMIN, "Adds a user.", _add, "user.add", "user", USER, 201, (409,),
-        obj({"name": TEXT}, {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT), "unique": _UNIQUE}),
+        obj(
+            {"name": TEXT},
+            {"email": nullable(TEXT), "phone": nullable(TEXT), "password": nullable(TEXT), "unique": _UNIQUE},
+        ),
     ),
     Route(
         "GET", "/api/users/{key}", _READ,

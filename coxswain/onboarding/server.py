@@ -46,6 +46,8 @@ def server_add(dialer: Dialer) -> Kind:
         shown = see_host_key(Target(at.host, at.port, at.user, pinned, at.route), dialer)
         seen = fingerprint_of(shown)
         work.say(f"{at.name} shows {shown.split()[0]} {seen}")
+        if server is None:
+            _tell_of_twins(work, shown)
         if server is not None and pinned and shown != pinned:
             work.tell("servers", m.HostKeyOffered(server.id, shown))
             raise HostKeyChanged(at.name, pinned, shown)
@@ -135,6 +137,17 @@ def _check(params: Mapping[str, Any]) -> dict[str, Any]:
         "route": list(params.get("route") or ()),
         "with_password": bool(params.get("with_password")),
     }
+
+
+def _tell_of_twins(work: Work, shown: str) -> None:
+    """Machines that are in the inventory with this very key. They may be clones, so nothing is refused."""
+    listed: list[Server] = work.ask("servers", m.ListServers())
+    for other in listed:
+        if other.ssh_host_key == shown:
+            work.say(
+                f"! {other.name} at {other.ssh_host} has the same key: a clone of this machine, or this machine itself, "
+                "whose agent would be taken from its node there"
+            )
 
 
 def _known(work: Work) -> Server | None:

@@ -85,6 +85,21 @@ def test_an_unconfirmed_host_key_is_where_it_ends(rig):
     assert rig.add_server(machine, host_key="", accept_new_host_key=True)["status"] == "active"
 
 
+def test_a_machine_that_is_known_by_another_address_is_told(rig):
+    """It moved, or has two addresses, or is a clone; who is told can tell."""
+    first, second, stranger = rig.machine(), rig.machine(), rig.machine()
+    rig.add_server(first, name="berlin")
+    second.stop_sshd()
+    for name in ("host_ed25519", "host_ed25519.pub"):
+        (second.home / name).write_bytes((first.home / name).read_bytes())
+    second.start()
+    rig.add_server(second, name="again")
+    assert f"berlin at {first.address} has the same key" in rig.last("server.add")["steps"][0]["output"]
+    for machine in (stranger, first):
+        rig.add_server(machine)
+        assert "has the same key" not in rig.last("server.add")["steps"][0]["output"]
+
+
 def test_a_changed_host_key_is_refused_until_the_operator_says_otherwise(rig):
     machine, agent = rig.machine(), rig.agent()
     server = rig.add_server(machine)

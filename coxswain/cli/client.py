@@ -29,6 +29,11 @@ _NO_JSON = object()
 _IGNORED = "Cox-Ignored-Parameters"
 """What the API calls ``coxswain.api.query.IGNORED``, which is too much to import for every command."""
 
+_NOT_KNOWN = re.compile(r"[\w.\[\]-]+: unknown key; |there is nothing at '/api/|[A-Z]+ is not for '/api/")
+"""How a daemon refuses a key or a route of later."""
+
+_OLDER = "The daemon is probably older than this cox; see: cox version --daemon"
+
 _SIMPLE = re.compile(
     r"""(?P<indent>[ ]*)(?:
         -[ ]+(?:[\w./@+][\w./@+-]*|"[^"\\]*"|'[^']*')   # an item of a list
@@ -175,6 +180,8 @@ class Client:
             refusal = _error(response.status, answer)
             if response.status == http.HTTPStatus.NOT_FOUND and not refusal.remedy and "%2F" in place:
                 refusal.remedy = "What has a slash in its name is asked for by its id."
+            elif not refusal.remedy and _NOT_KNOWN.match(str(refusal)):
+                refusal.remedy = _OLDER
             raise refusal
         if 300 <= response.status < 400:
             where = response.getheader("Location", "elsewhere")
@@ -187,7 +194,7 @@ class Client:
                 f"{done}the daemon on {name} does not know {ignored[:200]} of {method} {place}",
                 status=response.status,
                 exit_code=1,
-                remedy="It is probably older than this cox; see: cox version --daemon",
+                remedy=_OLDER,
             )
         return answer
 

@@ -106,6 +106,22 @@ def test_what_was_done_is_not_denied(controller: Controller, older: Callable[[Ke
     assert controller.node("half-told")["name"] == "half-told"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/users", {"name": "Ann", "tomorrow": True}),
+        ("GET", "/api/tomorrow", None),
+        ("POST", "/api/status", {}),
+        ("GET", "/api/users?tomorrow=1", None),
+    ],
+)
+def test_what_an_older_daemon_does_not_know_is_told(controller: Controller, method: str, path: str, body: Any) -> None:
+    with pytest.raises(RemoteError) as refused:
+        controller.client.call(method, path, body)
+    assert "probably older than this cox" in refused.value.remedy
+    assert controller.client.get("/api/users") == []
+
+
 COMMANDS = (
     "status", "tree", "nodes list", "nodes show old", "nodes endpoints old", "users list", "devices list", "profiles list",
     "paths list", "alerts", "relays list", "control-paths list", "ssh-key", "operations list", "servers list", "sessions",

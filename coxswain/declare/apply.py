@@ -177,6 +177,8 @@ class _Run:
     def _edit_profile(self, change: Change) -> None:
         new = {name: after for name, (_, after) in change.fields.items()}
         body = {name: new[name] for name in ("name", "protocol", "entry_ips") if name in new} | self._egress(new)
+        if "node" in new or "path" in new:  # those from before are dropped with a move
+            body["entry_ips"] = change.item.fields.get("entry_ips", [])
         changed = self.api.call("PATCH", _at("profiles", _id(change)), {"version": _version(change)} | body)
         for skipped in changed.get("skipped", []):
             self.notes.append(f"{change.item.title}: not served yet: {skipped['reason']}")

@@ -98,14 +98,15 @@ def _dialable(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> 
 
 
 def _entries(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
-    """A profile is given no endpoint that its entry will not have; what it has already, it may keep."""
+    """A profile is given no endpoint that its entry will not have; where it stays, it may keep what it has."""
     will = {(item.kind, item.key): item.fields for item in there.values()}
     for item in wanted:
         will[item.kind, item.key] = {**will.get((item.kind, item.key), {}), **item.fields}
     for item in wanted:
         said = item.fields.get("entry_ips", [])
         before = there[item.kind, item.key].fields if (item.kind, item.key) in there else {}
-        if item.kind != "profile" or said == before.get("entry_ips", []):
+        stays = all(before.get(name, "") == item.fields.get(name, "") for name in ("node", "path"))
+        if item.kind != "profile" or (stays and said == before.get("entry_ips", [])):
             continue
         hops = will.get(("path", (item.fields.get("path", ""),)), {}).get("hops", [])
         entry = item.fields.get("node") or next(iter(hops), "")

@@ -388,7 +388,20 @@ def test_an_endpoint_that_the_entry_does_not_have_is_said_before_anything_is_don
     cox("apply", "-f", "-", "--yes", text=gone)
     assert json.loads(cox("plan", "-f", "-", "--json", text=gone).stdout)["changes"] == []
     cox("plan", "-f", "-", text=file.format("192.0.2.1", "e-1", "192.0.2.3"), code=2)
+    cox("plan", "-f", "-", text=file.format("192.0.2.1", "e-2", "192.0.2.2"), code=2)
     cox("apply", "-f", "-", "--yes", text=file.format("192.0.2.1", "e-1", "192.0.2.1"))
+
+
+def test_a_profile_that_moves_has_the_entry_addresses_that_the_file_says(cox: Cox, controller: Controller) -> None:
+    """Also where it had the same at the node from which it moves: the controller drops them with that."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    pool = "control_addr: h, endpoint_ips: [192.0.2.1, 192.0.2.2]"
+    file = f"fleet: 1\nnodes: [{{name: m-1, {pool}}}, {{name: m-2, {pool}}}]\nusers:\n- name: Mo\n  devices:\n  - name: phone\n"
+    for name, at in (("x", "m-1"), ("x", "m-2"), ("y", "m-1")):  # the last one takes the other's place
+        text = f"{file}    profiles: [{{name: {name}, node: {at}, entry_ips: [192.0.2.2]}}]\n"
+        cox("apply", "-f", "-", "--prune", "--yes", text=text)
+        assert [profile["entry_ips"] for profile in controller.client.get("/api/profiles")] == [["192.0.2.2"]]
+        assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=text).stdout)["changes"] == []
 
 
 def test_a_large_fleet_is_written_at_once() -> None:

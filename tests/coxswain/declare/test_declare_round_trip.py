@@ -396,7 +396,8 @@ def test_a_profile_that_moves_has_the_entry_addresses_that_the_file_says(cox: Co
     """Also where it had the same at the node from which it moves: the controller drops them with that."""
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     pool = "control_addr: h, endpoint_ips: [192.0.2.1, 192.0.2.2]"
-    file = f"fleet: 1\nnodes: [{{name: m-1, {pool}}}, {{name: m-2, {pool}}}]\nusers:\n- name: Mo\n  devices:\n  - name: phone\n"
+    file = f"fleet: 1\nnodes: [{{name: m-1, {pool}}}, {{name: m-2, {pool}}}]\n"
+    file += "users:\n- name: Mo\n  devices:\n  - name: phone\n"
     for name, at in (("x", "m-1"), ("x", "m-2"), ("y", "m-1")):  # the last one takes the other's place
         text = f"{file}    profiles: [{{name: {name}, node: {at}, entry_ips: [192.0.2.2]}}]\n"
         cox("apply", "-f", "-", "--prune", "--yes", text=text)

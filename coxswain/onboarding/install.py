@@ -81,8 +81,16 @@ def stage(work: Work, host: Host, program: Program) -> bool:
     """Puts the program that ``params["source"]`` names beside the present one, and tries it out. Nothing that runs changes.
 
     Where the very same file is in place already, nothing is done. Returns whether that is so.
+
+    Raises:
+        Conflict: there is nothing to replace; neither unit nor certificate will be there.
     """
     present, staged = _look(work, host, program)
+    if not present and not work.data["had_key"]:
+        raise Conflict(
+            f"{host.name}: there is neither {program.binary} nor its key; the host was set up anew, or it was removed there",
+            remedy=f"Onboard it again, as what it was: cox {program.name}s add --server SERVER",
+        )
     is_there: bool = present == work.params["source"]["sha256"]
     if not is_there:
         _stage(work, host, program, staged)
@@ -324,8 +332,19 @@ def last_words(printed: str) -> str:
     return "\n".join(kept)[-_WORDS_MAX:] or "it printed nothing"
 
 
-def wait_until_up(work: Work, host: Host, unit: str, look: Callable[[], bool], what: str, *, timeout: float) -> None:
+def wait_until_up(
+    work: Work,
+    host: Host,
+    unit: str,
+    look: Callable[[], bool],
+    what: str,
+    *,
+    timeout: float,
+    why: Callable[[], str] = lambda: "",
+) -> None:
     """Until ``look`` is true; gives up early when the service is not running any more, and says what it printed.
+
+    ``why``: what is known of the reason, when time is up.
 
     Raises:
         NodeRefused: it died, or did not get there in time.
@@ -352,7 +371,8 @@ def wait_until_up(work: Work, host: Host, unit: str, look: Callable[[], bool], w
         raise
     except Exception as error:
         work.check()  # cancelled, or cut off: that counts, not what it was waiting for
-        raise NodeRefused(f"{host.name}: {error}; {unit} printed: {unit_says(host, unit)}") from error
+        reason = f" ({known})" if (known := why()) else ""
+        raise NodeRefused(f"{host.name}: {error}{reason}; {unit} printed: {unit_says(host, unit)}") from error
 
 
 def uninstall(host: Host, program: Program, *units: str) -> None:

@@ -49,6 +49,8 @@ _DRAIN_S = 60.0
 _REACH_S = 10.0
 _AGENTS = ("node.add", "node.update", "node.rollback", "node.remove")
 """Whichever of them was done last says which agent is on the host, if any."""
+_RUNNING = ("node.start", "node.stop", *_AGENTS)
+"""And of these, whether it runs."""
 
 Doing = Callable[[Work, Host], None]
 
@@ -129,11 +131,11 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
             overtaken_by=(*_AGENTS, "node.renew", "node.start"),
         ),
         _kind("node.update", updating, on_failure=OnFailure.UNDO, action="node.update-agent", overtaken_by=_AGENTS),
-        _kind("node.renew", renewing),
+        _kind("node.renew", renewing, overtaken_by=("node.renew", "node.add", "node.remove")),
         _kind("node.rollback", rolling_back, overtaken_by=_AGENTS),
         _kind("node.guard", guarding, on_failure=OnFailure.UNDO),
-        _kind("node.start", starting),
-        _kind("node.stop", stopping),
+        _kind("node.start", starting, overtaken_by=_RUNNING),
+        _kind("node.stop", stopping, overtaken_by=_RUNNING),
         _kind("node.remove", removing, overtaken_by=("node.add",)),
     )
 
@@ -386,7 +388,7 @@ def _prove(work: Work, host: Host) -> None:
             work.tell(f"node_link:{_node_id(work)}", links.Look())
         return False
 
-    wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S)
+    wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S, why=lambda: _view(work).link_reason)
     node = _view(work).node
     work.keep(agent_version=node.agent_version)
     work.say(f"the agent {node.agent_version} answers, and has its policy and {node.config_revision} as its revision")

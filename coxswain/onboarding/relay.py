@@ -107,7 +107,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
     return (
         kind("relay.add", adding, check=_check_add, after_failure=_mark_failed, overtaken_by=(*_PROGRAMS, "relay.renew")),
         kind("relay.update", updating, on_failure=OnFailure.UNDO, action="relay.update-agent", overtaken_by=_PROGRAMS),
-        kind("relay.renew", renewing),
+        kind("relay.renew", renewing, overtaken_by=("relay.renew", "relay.add", "relay.remove")),
         kind("relay.remove", removing, overtaken_by=("relay.add",)),
     )
 

@@ -115,10 +115,11 @@ def _roll_back(nodes: Sequence[Mapping[str, Any]], *, last: bool) -> Any:
     """
 
     def undo(work: Work) -> None:
-        mine = {node["node_id"] for node in nodes}
+        mine = {str(node["node_id"]): None for node in nodes}
         if last:
-            mine |= {o.params["node_id"] for o in _children(work, "node.rollback") if o.state is not OperationState.DONE}
-        children = [o for o in _children(work, "node.update") if o.params.get("node_id") in mine]
+            left = (o for o in _children(work, "node.rollback") if o.state is not OperationState.DONE)
+            mine |= {str(o.params["node_id"]): None for o in left}
+        children = [o for node_id in mine for o in _children(work, "node.update", node_id)]
         for child in children:
             if child.state not in FINAL:
                 work.change("operations", m.CancelOperation(work.caller, child.id))
@@ -138,9 +139,16 @@ def _roll_back(nodes: Sequence[Mapping[str, Any]], *, last: bool) -> Any:
     return undo
 
 
-def _children(work: Work, kind: str) -> Sequence[Operation]:
-    page: m.OperationsPage = work.ask("operations", m.ListOperations(parent=work.id, kind=kind, limit=1_000))
-    return page.operations
+def _children(work: Work, kind: str, node_id: str = "") -> list[Operation]:
+    """The operations on nodes that this one began, or those on one node; however many."""
+    found: list[Operation] = []
+    while True:
+        before = found[-1].id if found else ""
+        question = m.ListOperations(parent=work.id, kind=kind, target_id=node_id, before=before, limit=1_000)
+        page: m.OperationsPage = work.ask("operations", question)
+        found += page.operations
+        if not page.more:
+            return found
 
 
 def _is_its(work: Work, child: Operation) -> bool:

@@ -70,6 +70,40 @@ def test_the_very_same_agent_is_started_where_it_has_died(rig):
     assert updated["link_state"] == "live" and machine.status("node.service")
 
 
+def test_an_upgrade_where_no_agent_is_says_so_and_installs_none(rig):
+    """The host was set up anew: with a program and nothing else there would be neither unit nor certificate."""
+    machine, old, new = rig.machine(), rig.agent("old", version="0.3.1"), rig.agent("new", version="0.3.2")
+    node = rig.node_on(machine, old)
+    os.kill(int(machine.status("node.service")["Pid"]), signal.SIGKILL)
+    for name in ("/usr/local/bin/node", "/etc/node/node.key", "/etc/node/node.crt", "/etc/systemd/system/node.service"):
+        machine.path(name).unlink()
+    for body in ({"binary_path": new}, {"binary_path": old, "force": True}):
+        refused = rig.fails(f"/api/nodes/{node['id']}/update-agent", **body)
+        assert refused.status == 409 and "neither /usr/local/bin/node nor its key" in str(refused)
+        assert rig.last("node.update")["state"] == "undone" and machine.files("/usr/local/bin") == []
+    again = rig.deploy(rig.client.get("/api/servers")[-1], new)
+    assert (again["id"], again["agent_version"], again["link_state"]) == (node["id"], "0.3.2", "live")
+
+
+def test_a_start_and_a_renewal_that_failed_are_over_when_a_later_one_is_done(rig, cox):
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent(version="0.3.1"))
+    machine.stop()
+    for action in ("start", "renew", "start"):
+        assert rig.fails(f"/api/nodes/{node['id']}/{action}").status == 502
+    assert cox("operations", "list").count(" failed ") == 3
+    machine.start()
+    for action in ("renew", "start"):  # the first makes the agent's user, whom such a machine loses with its power
+        rig.client.post(f"/api/nodes/{node['id']}/{action}")
+    listed = cox("operations", "list")
+    assert listed.count(" overtaken ") == 3 and " failed " not in listed
+    rig.fails(f"/api/nodes/{node['id']}/rollback")  # there is none from before
+    rig.client.post(f"/api/nodes/{node['id']}/stop")
+    first, *others = [o["id"] for o in rig.client.get("/api/operations?kind=node.start&state=failed")]
+    cox("operations", "cancel", first)
+    assert others and rig.controller.node(node["id"])["status"] == "stopped", "an old failure is closed, and nothing is done"
+
+
 def test_a_rollout_says_who_had_that_agent_already(rig):
     old, new = rig.agent("old", version="0.3.1"), rig.agent("new", version="0.3.2")
     machines = [rig.machine(), rig.machine()]
@@ -148,6 +182,15 @@ def test_an_upgrade_whose_agent_dies_is_taken_back(rig):
     assert binary(machine) == before
     found = rig.controller.until(node["name"], link_state="live", agent_version="0.3.1")
     assert found["status"] == "active"
+
+
+def test_a_link_that_does_not_come_up_says_why(rig, monkeypatch):
+    """And not only what the agent printed, which knows of nothing: another controller took it over, say."""
+    monkeypatch.setattr("coxswain.onboarding.node._LIVE_S", 2.0)
+    node = rig.node_on(rig.machine(), rig.agent("old", version="0.3.1"))
+    rig.client.post(f"/api/nodes/{node['id']}/revoke", {"reason": "stolen"})
+    failed = rig.fails(f"/api/nodes/{node['id']}/update-agent", binary_path=rig.agent("new", version="0.3.2"))
+    assert "not within 2 s (no valid certificate: enrol it" in str(failed)
 
 
 def test_what_is_behind_a_url_needs_its_digest(rig):

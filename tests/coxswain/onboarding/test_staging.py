@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coxswain.errors import NodeRefused
+from coxswain.errors import Conflict, NodeRefused
 from coxswain.onboarding.install import install, remember_key, stage
 from coxswain.onboarding.units import Program
 from coxswain.ssh import CommandFailed, LocalHost
@@ -46,6 +46,12 @@ class Counting(LocalHost):
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
     return Program("node", f"{tmp_path}/host/node", f"{tmp_path}/host", f"{tmp_path}/host/node.key", "cox-node")
+
+
+def there(program: Program) -> None:
+    """An agent from before."""
+    Path(program.binary).parent.mkdir()
+    script(Path(program.binary), "echo 0.3.0")
 
 
 def script(path: Path, text: str) -> Path:
@@ -96,6 +102,7 @@ def test_a_program_that_does_not_run_there_is_not_put_in_place(tmp_path: Path, p
 def test_a_file_that_changed_since_it_was_asked_for_is_neither_sent_nor_run(tmp_path: Path, program: Program) -> None:
     new = script(tmp_path / "new", "echo 0.4.0")
     work = Played(new)
+    there(program)
     script(new, f"touch {tmp_path}/ran; echo 0.4.0")
     with pytest.raises(NodeRefused, match="it was not installed"):
         stage(work, LocalHost(), program)  # type: ignore[arg-type]
@@ -103,18 +110,30 @@ def test_a_file_that_changed_since_it_was_asked_for_is_neither_sent_nor_run(tmp_
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_the_first_look_says_whether_there_was_a_key(tmp_path: Path, program: Program, there: bool) -> None:
+def test_nothing_is_put_beside_a_program_that_is_not_there(tmp_path: Path, program: Program) -> None:
+    work = Played(script(tmp_path / "new", "echo 0.4.0"))
+    with pytest.raises(Conflict, match=r"neither .*node nor its key") as caught:
+        stage(work, LocalHost(), program)  # type: ignore[arg-type]
+    assert "cox nodes add" in caught.value.remedy and not Path(program.staged).exists()
+    work = Played(script(tmp_path / "new", "echo 0.4.0"))
+    Path(program.key).parent.mkdir()
+    Path(program.key).touch()  # the program alone is gone
+    assert not stage(work, LocalHost(), program)  # type: ignore[arg-type]
+    assert Path(program.staged).exists()
+
+
+@pytest.mark.parametrize("had_key", [True, False])
+def test_the_first_look_says_whether_there_was_a_key(tmp_path: Path, program: Program, had_key: bool) -> None:
     """A later one may see the key that this very operation made; its undo would leave that then."""
     work, key = Played(script(tmp_path / "new", "echo 0.4.0")), Path(program.key)
-    key.parent.mkdir()
-    if there:
+    there(program)
+    if had_key:
         key.touch()
     stage(work, LocalHost(), program)  # type: ignore[arg-type]
     key.touch()
     stage(work, LocalHost(), program)  # type: ignore[arg-type]
     remember_key(work, LocalHost(), program)  # type: ignore[arg-type]
-    assert work.remembered == {"had_key": there}
+    assert work.remembered == {"had_key": had_key}
 
 
 def test_without_an_earlier_look_the_host_is_asked(tmp_path: Path, program: Program) -> None:

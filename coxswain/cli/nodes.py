@@ -332,7 +332,7 @@ def push_policy(config: str | None, node: str, *, as_json: bool) -> None:
 @click.argument("node")
 @click.option("--name", "new_name", help="A new name.")
 @click.option("--region", help="A new region.")
-@click.option("--addr", metavar="HOST[:PORT]", help="A new address; enrol the node again if the host changes.")
+@click.option("--addr", metavar="HOST[:PORT]", help="A new address; its certificate stays good.")
 @click.option("--forwarding/--no-forwarding", default=None)
 @click.option("--masquerade/--no-masquerade", default=None)
 @click.option("--isolation/--no-isolation", default=None)

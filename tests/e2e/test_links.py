@@ -247,6 +247,19 @@ def test_a_stale_revision_is_no_dead_end(fleet: LiveFleet) -> None:
     fleet.controller.until("n0", link_state="live", in_sync=True)
 
 
+def test_a_node_that_moved_is_linked_at_its_new_address_with_the_certificate_that_it_has(fleet: LiveFleet) -> None:
+    def lead_to(host: str) -> None:
+        view = fleet.controller.node("n0")
+        body = {"version": view["version"], "control_addr": f"{host}:{fleet.base_port}"}
+        fleet.controller.client.call("PATCH", "/api/nodes/n0", body)
+        before = view["link_since"]
+        fleet.controller.until("n0", link_state="live", in_sync=True, link_since=lambda since: since != before)
+        assert fleet.controller.node("n0")["control_addr"] == body["control_addr"]
+
+    lead_to("localhost")
+    lead_to("127.0.0.1")
+
+
 def test_a_policy_that_failed_is_suspect_and_pushed_again(fleet: LiveFleet) -> None:
     node = fleet.controller.node("n0")
     fleet.nodes.do("fail", node=0, method="SetNetworkConfig", code="INTERNAL", times=1, after=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,10 +57,8 @@ def test_a_copy_beside_the_original_is_told_of_on_both_and_uses_nothing_up(
     for controller in (first, second):
         controller.until("n0", link_state="degraded", status="active", link_reason=lambda reason: TOLD in reason)
     fought = first.node("n0")["applied_revision"]
-    first.until("n0", applied_revision=lambda revision: revision > fought + 12)
-    assert max(link_revision(first), link_revision(second)) < 2_000_000_000, (
-        "not doubled each time that one overtakes the other"
-    )
+    first.until("n0", applied_revision=lambda revision: revision > fought + 4)
+    assert max(link_revision(first), link_revision(second)) < 1.5 * time.time(), "not doubled to overtake the other"
     second.stop()
     try:
         first.until("n0", link_state="live", in_sync=True, peers_configured=4)

@@ -130,5 +130,3 @@ def _all_nodes_or_profiles(
                 f"{item.where}: {item.title}: all_nodes: it has {having[item.key].title}, so it is given what that says",
                 remedy="Remove its profiles first, or say --prune, which removes those that are not in the file.",
             )
-
-

@@ -268,7 +268,12 @@ def _stage_newer(work: Work, host: Host) -> None:
     known = normalise_version(candidate) and normalise_version(present)
     if candidate and known and not is_newer(candidate, present) and not work.params.get("force"):
         unstage(host, NODE)
-        raise Conflict(f"the agent is {present}, and {candidate} is not newer", remedy="Say --force to install it anyway.")
+        if not work.params.get("or_newer"):
+            raise Conflict(
+                f"the agent is {present}, and {candidate} is not newer", remedy="Say --force to install it anyway."
+            )
+        work.keep(unchanged=True, newer=True)
+        work.say(f"the agent is {present}, and {candidate} is not newer; nothing is changed")
 
 
 def _goes_on(work: Work, host: Host) -> bool:

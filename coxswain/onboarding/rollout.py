@@ -75,12 +75,11 @@ def _steps(params: Mapping[str, Any]) -> list[Step]:
 def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
     def do(work: Work) -> None:
         p = work.params
-        running = [node for node in nodes if not _is_stopped(work, node)]
-        begun = [
-            _begin(work, "node.update", {**node, "source": p["source"], "force": p["force"]}, retry=True) for node in running
-        ]
-        over = _all_over(work, begun)
-        failed = [o for o in over if o.state is not OperationState.DONE]
+        stands = {node["node_id"]: _left_out(work, node) for node in nodes}
+        running = [node for node in nodes if not stands[node["node_id"]]]
+        params = {"source": p["source"], "force": p["force"], "or_newer": True}
+        over = _all_over(work, [_begin(work, "node.update", {**node, **params}, retry=True) for node in running])
+        failed = [o for o in over if o.state is not OperationState.DONE and not o.overtaken_by]
         if failed:
             first = failed[0]
             raise NodeFailure(
@@ -88,25 +87,30 @@ def _upgrade(nodes: Sequence[Mapping[str, Any]]) -> Any:
                 f"{first.error or first.state.value}",
                 remedy=f"See: cox operations show {first.id}. Then retry the rollout, or cancel it to roll all of it back.",
             )
-        same = [str(o.params.get("name")) for o in over if o.data.get("unchanged")]
-        work.say(f"{len(running) - len(same)} upgraded")
-        if same:
-            work.say(f"not upgraded, as that agent is there and runs: {', '.join(same)}")
-        since = [node["name"] for node in nodes if node not in running]
-        if since:
-            work.say(f"not upgraded, as they were stopped since the rollout began: {', '.join(since)}")
-        if p.get("left_out") and nodes[-1] == p["nodes"][-1]:
-            work.say(f"not upgraded, as they are stopped: {', '.join(p['left_out'])}")
+        other = [o for o in over if o.overtaken_by or o.data.get("newer")]
+        same = [o for o in over if o.data.get("unchanged") and o not in other]
+        work.say(f"{len(over) - len(same) - len(other)} upgraded")
+        why = {
+            "that agent is there and runs": [str(o.params.get("name")) for o in same],
+            "they have another or a newer one by now": [str(o.params.get("name")) for o in other],
+            "they were stopped since the rollout began": [n["name"] for n in nodes if stands[n["node_id"]] == "stopped"],
+            "they were removed since": [n["name"] for n in nodes if stands[n["node_id"]] == "gone"],
+            "they are stopped": list(p.get("left_out") or ()) if nodes[-1] == p["nodes"][-1] else [],
+        }
+        for reason, names in why.items():
+            if names:
+                work.say(f"not upgraded, as {reason}: {', '.join(names)}")
 
     return do
 
 
-def _is_stopped(work: Work, node: Mapping[str, Any]) -> bool:
+def _left_out(work: Work, node: Mapping[str, Any]) -> str:
+    """Why a node is not to be upgraded any more; empty: it is."""
     try:
         view: fleet.NodeView = work.ask("fleet", fleet.GetNode(node["node_id"]))
     except NotFound:
-        return False  # its upgrade says so
-    return not view.node.enabled
+        return "gone"
+    return "" if view.node.enabled else "stopped"
 
 
 def _roll_back(nodes: Sequence[Mapping[str, Any]], *, last: bool) -> Any:
@@ -175,9 +179,11 @@ def _is_its(work: Work, child: Operation) -> bool:
 
 
 def _begin(work: Work, kind: str, params: Mapping[str, Any], *, retry: bool) -> Operation:
-    """Starts a child, once; one that failed in an earlier attempt is tried again."""
+    """Starts a child, once; one that failed in an earlier attempt is tried again, if nobody did it otherwise since."""
     child: Operation = work.change("operations", m.StartOperation(work.caller, kind, params, parent=work.id))
-    if retry and child.state in FINAL and child.state is not OperationState.DONE:
+    if child.state in FINAL and child.state is not OperationState.DONE:
+        child = work.ask("operations", m.GetOperation(child.id))
+    if retry and child.state in FINAL and child.state is not OperationState.DONE and not child.overtaken_by:
         child = work.change("operations", m.RetryOperation(work.caller, child.id))
     return child
 

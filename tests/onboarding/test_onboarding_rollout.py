@@ -266,6 +266,34 @@ def test_a_rollout_that_is_taken_back_leaves_alone_what_it_did_not_put_there(rig
     assert "n3: is stopped" in said and "n4: is gone" in said and rig.controller.node("n3")["status"] == "stopped"
 
 
+def test_what_was_seen_to_otherwise_since_a_rollout_failed_does_not_fail_it_again(rig):
+    """A node that was upgraded by hand, further even, and one that was removed: neither can be upgraded any more."""
+    v1, v2, v3 = (rig.agent(f"v{n}", version=f"0.3.{n}") for n in (1, 2, 3))
+    machines = [rig.machine() for _ in range(4)]
+    for i, machine in enumerate(machines):
+        rig.node_on(machine, v1, name=f"n{i}")
+    rig.client.post("/api/nodes/n0/update-agent", {"binary_path": v3})  # before the rollout
+    for machine in machines[1:3]:
+        machine.stop()
+    nodes = [f"n{i}" for i in range(4)]
+    rollout = rig.over(rig.begin("/api/rollouts", nodes=nodes, canary=0, batch=4, binary_path=v2))
+    assert rollout["state"] == "failed" and "2 of 4 were not upgraded" in rollout["error"]
+    machines[1].start()
+    rig.client.post("/api/nodes/n1/renew")  # the agent's user, whom such a machine loses with its power
+    rig.client.post("/api/nodes/n1/update-agent", {"binary_path": v3})
+    rig.client.call("DELETE", f"/api/nodes/n2?version={rig.controller.node('n2')['version']}")
+    rig.client.post(f"/api/operations/{rollout['id']}/retry")
+    over = rig.over(rollout)
+    assert over["state"] == "done", over
+    said = over["steps"][0]["output"]
+    assert "1 upgraded" in said and "a newer one by now: n0, n1" in said and "removed since: n2" in said
+    assert {n["name"]: n["agent_version"] for n in rig.client.get("/api/nodes")} == {
+        "n0": "0.3.3",
+        "n1": "0.3.3",
+        "n3": "0.3.2",
+    }
+
+
 def test_a_host_that_is_off_keeps_no_other_node_of_a_rollout_from_being_rolled_back(rig):
     v1, v2 = rig.agent("v1", version="0.3.1"), rig.agent("v2", version="0.3.2")
     machines = [rig.machine(), rig.machine(), rig.machine(faults=True)]

@@ -112,11 +112,13 @@ def _entries(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> N
         entry = item.fields.get("node") or next(iter(hops), "")
         node = will.get(("node", (entry,)), {})
         pool = node.get("endpoint_ips") or [ip for ip in [node.get("public_ip")] if ip]
-        for address in said if pool else ():  # where there is none yet, only the controller knows
+        if not pool and node.get("server") and ("node", (entry,)) not in there:
+            continue  # its address is known once it is set up
+        for address in said:
             if address not in pool:
                 raise InvalidInput(
                     f"{item.where}: {item.title}: entry_ips: {address} is not an endpoint of node {entry}; "
-                    f"it has {', '.join(pool)}"
+                    f"it has {', '.join(pool) or 'none yet'}"
                 )
 
 

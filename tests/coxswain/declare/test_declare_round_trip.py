@@ -381,6 +381,8 @@ def test_an_endpoint_that_the_entry_does_not_have_is_said_before_anything_is_don
             said = cox(*command, "-f", "-", text=text, code=2).stderr
             assert "stdin:10: profile Eli / phone / x: entry_ips: " in said
             assert f": {entry} is not an endpoint of node {node}; it has {has}" in said
+    said = cox("plan", "-f", "-", text=file.format("", "e-1", "192.0.2.1"), code=2).stderr
+    assert "192.0.2.1 is not an endpoint of node e-1; it has none yet" in said
     assert "e-1" not in cox("nodes", "list").stdout
     cox("apply", "-f", "-", "--yes", text=file.format("192.0.2.1, 192.0.2.2", "e-1", "192.0.2.2"))
     # The node loses the address: the profile may keep what it has, and has to be told of another one that there is.

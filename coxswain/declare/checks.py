@@ -24,6 +24,8 @@ def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence
     _entries(wanted, there)
     _all_nodes_or_profiles(wanted, present, named, prune=prune)
     _one_of_each_phone(wanted, present, prune=prune and "user" in spoken)
+    if prune:
+        _unused(spoken, present, named)
 
 
 def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
@@ -132,3 +134,17 @@ def _all_nodes_or_profiles(
                 f"{item.where}: {item.title}: all_nodes: it has {having[item.key].title}, so it is given what that says",
                 remedy="Remove its profiles first, or say --prune, which removes those that are not in the file.",
             )
+
+
+def _unused(spoken: frozenset[str], present: Sequence[Item], named: set[tuple[str, Key]]) -> None:
+    """What goes is led to by nothing that stays because the file says nothing of its kind."""
+    going = {(i.kind, i.key) for i in present if i.kind in spoken and (i.kind, i.key) not in named}
+    for item in present:
+        said = item.fields
+        nodes = [said.get("node", ""), *said.get("hops", []), *said.get("fallbacks", [])]
+        for place in (*(("node", (name,)) for name in nodes), ("path", (said.get("path", ""),))):
+            if item.kind not in spoken and place in going:
+                raise Conflict(
+                    f"{place[0]} {place[1][0]}: is not in the file, and {item.title} leads to it, of which the file does not speak",
+                    remedy="Lead that elsewhere first, or remove it; or take the whole fleet into the file: cox export",
+                )

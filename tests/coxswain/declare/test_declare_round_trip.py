@@ -407,6 +407,21 @@ def test_a_profile_that_moves_has_the_entry_addresses_that_the_file_says(cox: Co
         assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=text).stdout)["changes"] == []
 
 
+def test_what_goes_is_led_to_by_nothing_that_the_file_does_not_speak_of(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    nodes = "fleet: 1\nnodes: [{name: s-1, control_addr: h}, {name: s-2, control_addr: h, public_ip: 192.0.2.1}]\n"
+    users = "users:\n- name: Sue\n  devices: [{name: phone, profiles: [{name: x, node: s-2}]}]\n"
+    cox("apply", "-f", "-", "--yes", text=nodes + users)
+    left = "fleet: 1\nnodes: [{name: s-1, control_addr: h, region: nl}]\n"
+    for command in (("plan",), ("apply", "--yes")):
+        said = cox(*command, "--prune", "-f", "-", text=left, code=5).stderr
+        assert "node s-2: is not in the file, and profile Sue / phone / x leads to it" in said
+    assert "nl" not in cox("nodes", "list").stdout
+    cox("apply", "-f", "-", "--yes", text=left)
+    cox("apply", "-f", "-", "--yes", "--prune", text=left + "users: []\n")
+    assert "s-2" not in cox("nodes", "list").stdout
+
+
 def test_a_large_fleet_is_written_at_once() -> None:
     """In the time that it takes to write, whatever the number of its users."""
     items = [Item("user", (f"u{n}",), {"name": f"u{n}"}) for n in range(6_000)]

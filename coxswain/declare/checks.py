@@ -145,6 +145,6 @@ def _unused(spoken: frozenset[str], present: Sequence[Item], named: set[tuple[st
         for place in (*(("node", (name,)) for name in nodes), ("path", (said.get("path", ""),))):
             if item.kind not in spoken and place in going:
                 raise Conflict(
-                    f"{place[0]} {place[1][0]}: is not in the file, and {item.title} leads to it, of which the file does not speak",
+                    f"{place[0]} {place[1][0]}: is not in the file, and {item.title} leads to it, of which it says nothing",
                     remedy="Lead that elsewhere first, or remove it; or take the whole fleet into the file: cox export",
                 )

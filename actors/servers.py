@@ -76,6 +76,8 @@ class Servers(Actor):
                 return self._on_offered(server_id, host_key)
             case m.TrustServer():
                 return self._trust(message)
+            case m.EditServer():
+                return self._edit(message)
             case m.RemoveServer():
                 return self._remove(message)
             case m.ListRelays():
@@ -215,6 +217,32 @@ class Servers(Actor):
             outbox_id = record(tx, message.caller, "server.trust", ("server", server.id), detail, now=now)
         return self._committed(changed, outbox_id)
 
+    def _edit(self, message: m.EditServer) -> Committed[Server]:
+        server = self._checked(message.id, message.version)
+        if server.is_self and (message.ssh_host, message.ssh_port, message.ssh_user) != (None, None, None):
+            raise Conflict("this is the controller's own machine", remedy="For its address: cox servers self --host")
+        host = server.ssh_host if message.ssh_host is None else check_ssh_host(message.ssh_host)
+        port = server.ssh_port if message.ssh_port is None else check_ssh_port(message.ssh_port)
+        other = self._at(host, port)
+        if other is not None and other.id != server.id:
+            raise AlreadyExists(f"ssh_host: {host} port {port} is server {other.name} already")
+        changed = dataclasses.replace(
+            server,
+            name=server.name if message.name is None else self._name(check_name(message.name), server, host, port),
+            region=server.region if message.region is None else check_region(message.region),
+            ssh_host=host,
+            ssh_port=port,
+            ssh_user=server.ssh_user if message.ssh_user is None else check_ssh_user(message.ssh_user),
+            # What somebody showed at the address from before decides nothing here.
+            offered_host_key=server.offered_host_key if (host, port) == (server.ssh_host, server.ssh_port) else "",
+        )
+        now = self._now()
+        with self._store.write() as tx:
+            changed = rows.update_server(tx, changed, expected_version=server.version, now=now)
+            detail = {"before": _audited(server), "after": _audited(changed)}
+            outbox_id = record(tx, message.caller, "server.update", ("server", server.id), detail, now=now)
+        return self._committed(changed, outbox_id)
+
     def _remove(self, message: m.RemoveServer) -> Committed[Server]:
         server = self._checked(message.id, message.version)
         if server.is_self:
@@ -345,6 +373,11 @@ class Servers(Actor):
 
     def _now(self) -> float:
         return self.context.clock.now()
+
+
+def _audited(server: Server) -> dict[str, str]:
+    login = f"{server.ssh_user}@{server.ssh_host} port {server.ssh_port}"
+    return {"name": server.name, "region": server.region, "login": login}
 
 
 def _name_of(host: str) -> str:

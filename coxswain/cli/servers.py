@@ -153,6 +153,33 @@ def trust(config: str | None, server: str, host_key: str, *, as_json: bool) -> N
         click.echo(f"{clean(changed['name'])}: {changed['host_key']} is trusted now")
 
 
+@servers.command("edit")
+@config_option
+@json_option
+@click.argument("server")
+@click.option("--name", help="A new name.")
+@click.option("--region", help="A new region.")
+@click.option("--host", "ssh_host", metavar="ADDRESS", help="Where it is now; it has to show the host key that is known.")
+@click.option("--port", "ssh_port", type=click.IntRange(1, 65_535), help="Its SSH port.")
+@click.option("--user", "ssh_user", help="Who to log in as.")
+def edit(config: str | None, server: str, *, as_json: bool, **said: str | int | None) -> None:
+    """Change a machine's name or region, or where and as whom the controller logs in, as after a move. Links and clients
+    keep their addresses: see cox nodes edit, cox nodes endpoints.
+    """
+    given = {key: value for key, value in said.items() if value is not None}
+    if not given:
+        raise InvalidInput("nothing to change: one of --name, --region, --host, --port, --user is needed")
+    asking = client(config)
+    found = _found(asking, server)
+    path = f"/api/servers/{quote(server if found is None else found['id'], safe='')}"
+    changed = asking.call("PATCH", path, given | {"version": 0 if found is None else found["version"]})
+    if as_json:
+        print_json(changed)
+        return
+    login = f"{changed['ssh_user']}@{changed['ssh_host']} port {changed['ssh_port']}"
+    click.echo(f"{clean(changed['name'])}: changed; the controller logs in as {clean(login)}")
+
+
 def _remove(config: str | None, server: str, *, yes: bool, as_json: bool) -> None:
     asking = client(config)
     if not yes and (found := _found(asking, server)) is not None:

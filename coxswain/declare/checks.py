@@ -51,7 +51,7 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> Non
     for item in wanted:
         if item.kind == "server":
             other = at.get(_address(item), item)
-            what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers add {item.fields['ssh_host']} --name"
+            what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers edit {other.key[0]} --name"
         elif item.kind == "node":
             other = on.get(item.fields.get("server"), item)
             what, how = f"{other.title} is on its server", f"cox nodes edit {other.key[0]} --name"

@@ -186,9 +186,15 @@ def _change(wanted: Item, present: Item | None) -> Change | None:
             raise Conflict(
                 f"{wanted.where}: {wanted.title}: {name} is {present.fields.get(name)!r} and cannot become "
                 f"{wanted.fields[name]!r}",
-                remedy="Remove it and add it anew, under another name if it has to stay in use meanwhile.",
+                remedy=_way_out(wanted, name),
             )
     return Change(Action.EDIT, wanted, present, differing) if differing else None
+
+
+def _way_out(wanted: Item, name: str) -> str:
+    if wanted.kind != "server":
+        return "Remove it and add it anew, under another name if it has to stay in use meanwhile."
+    return f"Change it first: cox servers {'trust' if name == 'host_key' else 'edit'} {wanted.key[0]}"
 
 
 def _renamed(wanted: Item, present: Item) -> Change:

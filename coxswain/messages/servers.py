@@ -14,6 +14,7 @@ __all__ = [
     "AddressesChanged",
     "CheckNoHop",
     "EditRelay",
+    "EditServer",
     "FindServer",
     "GetAllowance",
     "GetRelay",
@@ -112,6 +113,23 @@ class TrustServer:
     id: str
     fingerprint: str
     version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EditServer:
+    """Asked by doors. What is None stays; the pinned host key always does, so that at another address, too, only this
+    machine is let in. Reply: ``Committed[Server]``. Raises ``AlreadyExists``, ``Conflict``: the controller's own machine
+    has its address from ``RegisterSelf``, and nobody logs in to it; ``StaleVersion``.
+    """
+
+    caller: Caller
+    id: str
+    version: int
+    name: str | None = None
+    region: str | None = None
+    ssh_host: str | None = None
+    ssh_port: int | None = None
+    ssh_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

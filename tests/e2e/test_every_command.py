@@ -226,6 +226,7 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox relays renew": (cox("relays renew ferry"), "relay.renew"),
     "cox relays remove": (cox("relays remove ferry --yes"), "relay.remove"),
     "cox servers list": (cox("servers list"), READS),
+    "cox servers edit": (cox("servers edit {host} --region fra"), "server.update"),
     "cox servers rm": (cox("servers rm {host}"), "server.rm"),
     "cox servers add": (_add_server, "server.add"),
     "cox servers self": (cox("servers self --host 127.0.4.1"), "server.self"),

@@ -136,6 +136,11 @@ def _trust(w: World) -> None:
     w.client.post(f"/api/servers/{w.ids['server']}/trust", {"host_key": w.machines[-1].fingerprint})
 
 
+def _edit_server(w: World) -> None:
+    (server,) = (s for s in w.client.get("/api/servers") if s["id"] == w.ids["server"])
+    w.client.call("PATCH", f"/api/servers/{server['id']}", {"version": server["version"], "region": "fra"})
+
+
 def _deploy(w: World) -> None:
     body = {"role": "node", "name": "deployed", "binary_path": w.agent("0.3.1")}
     w.keep("deployed", w.client.post(f"/api/servers/{w.ids['server']}/deploy", body))
@@ -290,6 +295,7 @@ STORY: dict[str, Act] = {
     "POST /api/relays/{id}/renew": post("/api/relays/{relay}/renew"),
     "POST /api/relays/{id}/remove": _remove_relay,
     "DELETE /api/relays/{id}": delete("/api/relays/{relay}"),
+    "PATCH /api/servers/{id}": _edit_server,
     "DELETE /api/servers/{id}": delete("/api/servers/{server}"),
     "POST /api/geoip/update": _geoip,
     "POST /api/alerts/{id}/snooze": _snooze,

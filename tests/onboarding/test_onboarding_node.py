@@ -100,6 +100,36 @@ def test_a_machine_that_is_known_by_another_address_is_told(rig):
         assert "has the same key" not in rig.last("server.add")["steps"][0]["output"]
 
 
+def test_a_machine_that_moved_is_logged_in_to_at_its_new_address_and_at_no_other_machines(rig):
+    machine, known, stranger = rig.machine(), rig.machine(), rig.machine()
+    node = rig.node_on(machine, rig.agent(), name="moved")
+    taken = rig.add_server(known)
+    (server,) = (s for s in rig.client.get("/api/servers") if s["ssh_host"] == machine.address)
+
+    def edit(**given):
+        (now,) = (s for s in rig.client.get("/api/servers") if s["id"] == server["id"])
+        return rig.client.call("PATCH", f"/api/servers/{server['id']}", {"version": now["version"]} | given)
+
+    machine.stop_sshd()
+    machine.address = "127.0.2.199"
+    machine.start()
+    with pytest.raises(RemoteError) as refused:
+        edit(ssh_host=known.address)
+    assert refused.value.status == 409 and taken["name"] in str(refused.value)
+    edit(ssh_host=stranger.address)
+    assert rig.fails(f"/api/nodes/{node['id']}/renew").status == 403
+    assert "Accepted" not in stranger.log("sshd")
+    eventually(lambda: any(s["offered_host_key"] for s in rig.client.get("/api/servers")))
+    moved = edit(ssh_host=machine.address, name="frankfurt")
+    assert (moved["name"], moved["host_key"], moved["offered_host_key"]) == ("frankfurt", machine.fingerprint, "")
+    before = serial(machine)
+    rig.client.post(f"/api/nodes/{node['id']}/renew")
+    assert serial(machine) != before
+    assert ("server.update", "ok") in rig.audited(server["id"])
+    with pytest.raises(RemoteError, match="version"):
+        rig.client.call("PATCH", f"/api/servers/{server['id']}", {"version": moved["version"] - 1, "region": "fra"})
+
+
 def test_a_changed_host_key_is_refused_until_the_operator_says_otherwise(rig):
     machine, agent = rig.machine(), rig.agent()
     server = rig.add_server(machine)

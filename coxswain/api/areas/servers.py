@@ -164,6 +164,15 @@ def _clear(call: Call, server: Server) -> None:
         call.change("servers", m.RemoveRelay(call.caller, relay_id))
 
 
+def _edit(call: Call) -> Any:
+    body = call.body
+    words = {name: body.get(name, str) for name in ("name", "region", "ssh_host", "ssh_user")}
+    message = m.EditServer(
+        call.caller, _server(call).id, body.need("version", int), ssh_port=body.get("ssh_port", int), **words
+    )
+    return _view(call, call.change("servers", message))
+
+
 def _trust(call: Call) -> Any:
     body = call.body
     message = m.TrustServer(call.caller, _server(call).id, body.need("host_key", str), body.get("version", int))
@@ -290,6 +299,17 @@ ROUTES = (
         target="server",
         returns=SERVER,
         body=obj({}, {"host": TEXT}),
+    ),
+    Route(
+        "PATCH",
+        "/api/servers/{id}",
+        Scope.ADMIN,
+        "Changes what is given of a machine; its host key stays pinned, at another address, too.",
+        _edit,
+        audit="server.update",
+        target="server",
+        returns=SERVER,
+        body=obj({"version": INT}, {"name": TEXT, "region": TEXT, "ssh_host": TEXT, "ssh_user": TEXT, "ssh_port": INT}),
     ),
     Route(
         "DELETE",

@@ -137,10 +137,15 @@ def _all_nodes_or_profiles(
 
 
 def _unused(spoken: frozenset[str], present: Sequence[Item], named: set[tuple[str, Key]]) -> None:
-    """What goes is led to by nothing that stays because the file says nothing of its kind."""
+    """To what goes nothing leads, and no device is bound, that stays because the file says nothing of its kind."""
     going = {(i.kind, i.key) for i in present if i.kind in spoken and (i.kind, i.key) not in named}
     for item in present:
         said = item.fields
+        if (item.kind, item.key) in going and said.get("bound") and "device" not in spoken:
+            raise Conflict(
+                f"{item.title}: is not in the file, and {said['bound']}",
+                remedy="Unbind the devices (cox paths unbind) or bind them elsewhere first.",
+            )
         nodes = [said.get("node", ""), *said.get("hops", []), *said.get("fallbacks", [])]
         for place in (*(("node", (name,)) for name in nodes), ("path", (said.get("path", ""),))):
             if item.kind not in spoken and place in going:

@@ -44,8 +44,7 @@ def read_present(every: Lister) -> Present:
         *_people(every, names),
     ]
     drift = [f"node {n['name']}: {_off(n)}" for n in nodes if n["enabled"] and not n["in_sync"]]
-    bound = ((path["name"], path["devices"]) for path in paths)
-    unsaid = [f"path {name}: {counted(count, 'device')} bound to it (cox paths bind)" for name, count in bound if count]
+    unsaid = [f"{i.title}: {i.fields['bound']} (cox paths bind)" for i in items if i.fields.get("bound")]
     return Present(items, drift, unsaid)
 
 
@@ -78,6 +77,7 @@ def _path(found: dict[str, Any], names: dict[str, str]) -> Item:
     hops = [names.get(hop, hop) for hop in found["hops"]]
     fallbacks = [names.get(node, node) for node in found["fallbacks"]]
     fields = {"name": found["name"], "hops": hops, "color": found["color"], "fallbacks": fallbacks}
+    fields["bound"] = f"{counted(found['devices'], 'device')} bound to it" if found["devices"] else ""  # no file says that
     return Item("path", (found["name"],), fields, id=found["id"], version=found["version"])
 
 

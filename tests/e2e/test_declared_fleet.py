@@ -228,7 +228,12 @@ def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callabl
     assert not cox("export").stderr
     cox("paths", "bind", laptop["id"], "over", "--yes")
     assert cox("export").stderr == "not in the file: path over: 1 device bound to it (cox paths bind)\n"
+    said = cox("plan", "-f", "-", "--prune", text="fleet: 1\npaths: []\n", code=5).stderr
+    assert "path over: is not in the file, and 1 device bound to it" in said
+    cox("plan", "-f", "-", "--prune", text="fleet: 1\npaths: []\nusers: []\n")  # whose devices go first
     cox("paths", "unbind", laptop["id"], "--yes")
+    said = cox("plan", "-f", "-", "--prune", text="fleet: 1\npaths: []\n", code=5).stderr
+    assert "path over: is not in the file, and profile ann@example.org / phone / away leads to it" in said
 
     # The same again from what is exported; and a node that is away is drift, not a change.
     exported_fleet = cox("export").stdout

@@ -164,6 +164,8 @@ def test_a_node_that_falls_is_told_on_every_page_until_it_is_back(
     open_browser: Callable[..., Page], fleet: LiveFleet
 ) -> None:
     """A toast, the count in the navigation, the node's own page; and gone by itself when it has healed."""
+    # Of alerts that come together only the first has a toast of its own: those about tests before come now.
+    fleet.controller.system.ask("alert_engine", SweepNow(), deadline=30)
     pages = {where: open_browser() for where in ("/users", "/nodes/n2", "/")}
     for where, page in pages.items():
         page.goto(where)

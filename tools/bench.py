@@ -61,7 +61,7 @@ _HELP = "Measure a controller.\n\n\b\nScenarios:\n" + "\n".join(
 
 @click.command(help=_HELP)
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)), metavar="[SCENARIO]…")
-@click.option("--quick", is_flag=True, help="100 nodes, few repetitions, limits twice as loose.")
+@click.option("--quick", is_flag=True, help="100 nodes, few repetitions; its times say little.")
 @click.option("--runs", type=click.IntRange(1), help="How often each thing is measured; the median is told.")
 @click.option("--kills", "kill_count", type=click.IntRange(1), help="How many SIGKILLs in the scenario kills.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
@@ -73,10 +73,10 @@ def main(
     scale = QUICK if quick else FULL
     scale = dataclasses.replace(scale, runs=runs or scale.runs, kills=kill_count or scale.kills)
     end_at_sigterm()
-    report = Report(looseness=2.0 if quick else 1.0)
+    report = Report()
     bench = Bench(scale, report, lambda text: click.echo(f"   {text}", err=True), random.Random(seed))  # noqa: S311
-    looser = ", limits twice as loose" if quick else ""
-    click.echo(f"{machine()}\n{scale.nodes} nodes unless it says otherwise{looser}\n")
+    short = "; a short run, whose times say little" if quick else ""
+    click.echo(f"{machine()}\n{scale.nodes} nodes unless it says otherwise{short}\n")
     failed = []
     try:
         for name in [n for n in SCENARIOS if not scenarios or n in scenarios]:

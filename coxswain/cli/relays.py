@@ -144,10 +144,14 @@ def set_egress(config: str | None, relay: str, hop: int | None, *, disable: bool
 @json_option
 @click.argument("relay")
 @source_options
+@click.option("--force", is_flag=True, help="Also the very same one, which is restarted.")
 @wait_option
-def update(config: str | None, relay: str, binary: str, url: str, sha256: str, *, wait: bool, as_json: bool) -> None:
+def update(
+    config: str | None, relay: str, binary: str, url: str, sha256: str, *, force: bool, wait: bool, as_json: bool
+) -> None:
     """Upgrade a relay over SSH. The previous one comes back if it does not start."""
-    begin(config, _path(relay, "update-agent"), source_body(binary, url, sha256), wait=wait, as_json=as_json)
+    body = source_body(binary, url, sha256) | ({"force": True} if force else {})  # a daemon from before refuses the key
+    begin(config, _path(relay, "update-agent"), body, wait=wait, as_json=as_json)
     found = client(config).get(_path(relay))
     if as_json:
         print_json(found)

@@ -24,6 +24,7 @@ from coxswain.onboarding.install import (
     put_back,
     remember_key,
     restart_what_runs,
+    runs_as_it_should,
     stage,
     start_with,
     stop_units,
@@ -46,6 +47,7 @@ _INGRESS, _EGRESS, _ONION = _UNITS = RELAY_UNITS
 _PROGRAMS = ("relay.add", "relay.update", "relay.remove")
 """Whichever of them was done last says which relay is on the host, if any."""
 
+_POLICY = f"{RELAY.directory}/{FILE_NAME}"
 _UP_S = 30.0
 _TUNNEL_S = 10.0
 
@@ -240,7 +242,23 @@ def _take_away(work: Work, host: Host) -> None:
 
 
 def _stage(work: Work, host: Host) -> None:
-    stage(work, host, RELAY)
+    is_there = stage(work, host, RELAY)
+    work.keep(unchanged=is_there and not work.params.get("force") and _goes_on(work, host))
+    if work.data["unchanged"]:
+        work.say("it runs, so nothing is restarted; --force does it all the same")
+
+
+def _goes_on(work: Work, host: Host) -> bool:
+    """Whether the relay in place runs in all its roles, with the units and the policy that it needs, and the controller's
+    tunnel to it stands, if it has one: to start it anew would mend nothing.
+    """
+    relay = _relay_of(work)
+    tunnel = _tunnel(work, relay)
+    if tunnel is not None and tunnel.state is not TunnelState.CONNECTED:
+        return False
+    if relay.egress_endpoint and host.run(f"[ -e {_POLICY} ]", check=False).code:
+        return False
+    return all(runs_as_it_should(host, RELAY, unit, text) for unit, text in _units(relay).items())
 
 
 def _unstage(_work: Work, host: Host) -> None:
@@ -274,9 +292,8 @@ def _allow(work: Work, host: Host) -> None:
     allowance = work.ask("servers", m.GetAllowance(relay.id))
     hostname = relay.hostname or host_of(relay.egress_endpoint)
     document = work.ask("certificate_authority", ca.SignTargetPolicy(hostname, tuple(sorted(allowance.targets))))
-    path = f"{RELAY.directory}/{FILE_NAME}"
-    own = f"chown -h {RELAY.account}: {path}"  # at once: whoever is cut off here leaves a relay that can start again
-    host.put_and_run([SentFile(path, document, 0o600)], own, what="writing where the relay may connect")
+    own = f"chown -h {RELAY.account}: {_POLICY}"  # at once: whoever is cut off here leaves a relay that can start again
+    host.put_and_run([SentFile(_POLICY, document, 0o600)], own, what="writing where the relay may connect")
     work.say(f"{len(allowance.targets)} places to which it may connect")
 
 
@@ -296,11 +313,14 @@ def _stop(work: Work, host: Host) -> None:
 
 
 def _switch(work: Work, host: Host) -> None:
-    swap_in(work, host, RELAY)
-    _restart(work, host)
+    swap_in(work, host, RELAY)  # what is there is left alone, and its version known
+    if not work.data.get("unchanged"):
+        _restart(work, host)
 
 
 def _switch_back(work: Work, host: Host) -> None:
+    if work.data.get("unchanged"):
+        return
     put_back(work, host, RELAY)
     stop_units(work, host, RELAY, *_UNITS)  # those of today; those from before start again, with what they were written for
 
@@ -335,21 +355,27 @@ def _see_tunnel(work: Work, relay: Relay) -> None:
     """Waits a moment for the controller's tunnel. The relay is as it should be without it: what is between them may open
     later, and the controller dials until it does. So this is said, and is no failure.
     """
-    seen: list[TunnelView] = []
+    seen: TunnelView | None = None
 
     def stands() -> bool:
-        views: tuple[TunnelView, ...] = work.ask("relays", DescribeTunnels())
-        seen[:] = [view for view in views if (view.relay_id, view.endpoint) == (relay.id, relay.endpoint)]
-        return bool(seen) and seen[0].state is TunnelState.CONNECTED
+        nonlocal seen
+        seen = _tunnel(work, relay)
+        return seen is not None and seen.state is TunnelState.CONNECTED
 
     try:
         work.wait_for(stands, f"the tunnel to {relay.endpoint}", timeout=_TUNNEL_S, every=0.1)
     except Exception:
         work.check()  # cancelled, or cut off: that counts
-        why = seen[0].error if seen else "accounts.sync is off"
+        why = "accounts.sync is off" if seen is None else seen.error
         work.say(f"the tunnel to {relay.endpoint} does not stand yet ({why or 'no answer'}); it will be dialled on")
     else:
         work.say(f"the tunnel to {relay.endpoint} stands")
+
+
+def _tunnel(work: Work, relay: Relay) -> TunnelView | None:
+    """The one that the controller holds, or dials, to the relay's endpoint; None: none."""
+    views: tuple[TunnelView, ...] = work.ask("relays", DescribeTunnels())
+    return next((view for view in views if (view.relay_id, view.endpoint) == (relay.id, relay.endpoint)), None)
 
 
 def _mark_failed(work: Work) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -188,6 +191,48 @@ def test_no_control_path_is_led_over_a_relay_that_is_being_removed(place: Place)
         client.call("PATCH", "/api/control-paths/none", {"version": path["version"], "hops": [relay["id"]]})
     place.machine.go_on()
     assert place.rig.over(removal)["state"] == "done"
+
+
+def test_the_very_same_relay_goes_on_as_it_is_unless_it_is_told_otherwise_or_is_not_well(
+    place: Place, cox: Callable[..., str]
+) -> None:
+    relay, file = place.add(egress=True), str(place.rig.home / "relay")
+    units = ("relay.service", "relay-egress.service")
+    started = {unit: place.machine.scratch / "pids" / unit for unit in units}
+
+    def update(**more: Any) -> bool:
+        """Whether it was started anew, which is all of it or nothing."""
+        eventually(lambda: place.relay()["tunnel"] == "connected", timeout=30)
+        before = {unit: path.read_text() for unit, path in started.items()}
+        place.rig.client.post(f"/api/relays/{relay['id']}/update-agent", {"binary_path": file} | more)
+        operation = place.rig.last("relay.update")
+        said = "\n".join(step["output"] for step in operation["steps"])
+        again = [path.read_text() != before[unit] for unit, path in started.items()]
+        assert operation["state"] == "done" and "the very same program is there already" in said
+        assert ("nothing is restarted; --force" in said) is not any(again), said
+        found = place.relay()
+        assert (found["status"], found["agent_version"]) == ("active", "v0.4.0")
+        assert any(again) is all(again)
+        return any(again)
+
+    assert not update()
+    assert update(force=True)
+    assert not update()
+    assert "nothing is restarted" in cox("relays", "update", relay["id"], "--binary", file)
+    assert "nothing is restarted" not in cox("relays", "update", relay["id"], "--binary", file, "--force")
+    an_hour_ago = time.time() - 3_600
+    os.utime(started["relay-egress.service"], (an_hour_ago, an_hour_ago))
+    assert update(), "what runs was started before the program was put there, and may be another one"
+    unit = place.machine.path("/etc/systemd/system/relay-egress.service")
+    written = unit.read_text()
+    unit.write_text(written.replace("NoNewPrivileges=yes", "NoNewPrivileges=no"))
+    assert update() and unit.read_text() == written, "its unit is not what it should be"
+    place.machine.path("/etc/relay/targets.policy").unlink()
+    assert update() and "targets.policy" in place.machine.files("/etc/relay"), "it would not start again"
+    os.kill(int(place.machine.status("relay-egress.service")["Pid"]), signal.SIGKILL)
+    os.kill(int(place.machine.status("relay.service")["Pid"]), signal.SIGKILL)
+    place.rig.client.post(f"/api/relays/{relay['id']}/update-agent", {"binary_path": file})
+    assert all(listens(place.machine, port) for port in (INGRESS, EGRESS)), "it had died"
 
 
 def test_an_upgrade_that_is_cancelled_at_any_of_its_commands_gives_the_relay_back(place: Place) -> None:

@@ -179,6 +179,7 @@ def _update(call: Call) -> Any:
         "server_id": relay.server_id,
         "name": relay.name,
         "source": _sources(call).relay(given).as_params(),
+        "force": body.get("force", bool) or False,
     }
     return run_operation(call, "relay.update", params, lambda _operation: relay_view(call, relay.id), seen=seen)
 
@@ -246,7 +247,7 @@ ROUTES = (
         target="relay",
         returns=RELAY,
         also=(202, 502, 503),
-        body=obj({}, {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "version": nullable(INT)}),
+        body=obj({}, {"binary_path": TEXT, "url": TEXT, "sha256": TEXT, "force": BOOL, "version": nullable(INT)}),
         waits_for_node=True,
     ),
     Route(

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from coxswain.errors import Conflict, InvalidInput
 from coxswain.model import NetworkPolicy, Node
 from coxswain.ports import PortRange
+from coxswain.reality import reality_of
 
 __all__ = [
     "AUTO",
     "CONTROL_PORT",
     "NODE_ACCOUNT",
+    "check_decoy_site",
     "check_dialable",
     "check_endpoint_ips",
     "check_endpoint_ports",
@@ -125,6 +127,14 @@ def check_dialable(name: str, addresses: Sequence[str], *, known: Sequence[str] 
                 f"{name}: {address} is {what}, which no client can dial",
                 remedy="Give the address at which clients reach the node.",
             )
+
+
+def check_decoy_site(text: str) -> str:
+    """``host`` or ``host:port``, without blanks around it; empty stays empty."""
+    site = text.strip()
+    if site:
+        reality_of(site, field="decoy_site")
+    return site
 
 
 def check_endpoint_ports(text: str) -> str:

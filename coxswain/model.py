@@ -218,6 +218,7 @@ class Node:
         endpoint_ports: a range of UDP ports at which clients are to reach it besides 443, as ``PortRange`` prints it; empty:
             none. It is pushed with the policy.
         mapped_ports: the range that its agent says is in force; existing agents say none.
+        decoy_site: whom REALITY pretends to be there, as ``host`` or ``host:port``; empty: ``reality.decoy_site``.
         enabled: False after ``cox nodes disable``: no link is held.
         config_revision: the intended revision, monotonic.
         applied_revision: the revision that the node last acknowledged.
@@ -247,6 +248,7 @@ class Node:
     wg_public_key: str = ""
     obfuscation: Obfuscation = Obfuscation()
     xray_public_key: str = ""
+    decoy_site: str = ""
     tunnel_ipv6: bool = False
     mapped_ports: str = ""
     policy: NetworkPolicy = NetworkPolicy()

@@ -23,7 +23,7 @@ PORT = 443
 
 @dataclass(frozen=True, slots=True)
 class Reality:
-    """The inbound's face, the same on every node.
+    """The inbound's face.
 
     Attributes:
         dest: whom it takes for itself, ``host:port``.
@@ -40,9 +40,8 @@ class Reality:
     enabled: bool = True
 
 
-def reality_of(decoy: str = DEFAULT_DECOY, *, enabled: bool = True) -> Reality:
-    """From the one setting there is: ``host``, which means port 443, or ``host:port``. Raises ``InvalidInput``."""
-    field = "reality.decoy_site"
+def reality_of(decoy: str = DEFAULT_DECOY, *, enabled: bool = True, field: str = "reality.decoy_site") -> Reality:
+    """``decoy``: ``host``, which means port 443, or ``host:port``. Raises ``InvalidInput``, which names the ``field``."""
     if not decoy:
         raise InvalidInput(f"{field}: is empty; a host such as {DEFAULT_DECOY} would do")
     dest = validate.endpoint(field, decoy if ":" in decoy else f"{decoy}:443")

@@ -178,7 +178,8 @@ SHOWN = {
         test_a_range_that_is_cleared_or_moved_is_gone
         test_a_range_is_told_when_the_agent_has_it_and_no_longer_than_it_is_wanted
         test_an_existing_agent_stays_at_443_and_it_is_said
-        test_what_a_device_is_told_leads_into_its_tunnel""",
+        test_what_a_device_is_told_leads_into_its_tunnel
+        test_a_node_has_a_decoy_of_its_own_and_no_other_hears_of_it""",
     "E34": """
         test_many_at_once_until_no_address_is_left
         test_one_address_is_one_credential""",
@@ -471,8 +472,8 @@ PARTLY = {
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
-    "E33": "a reserve of nodes beyond fallbacks has no effect, and says so; decoys do not rotate: each is in every client's "
-    "bundle, and another drops all of a node's sessions",
+    "E33": "a reserve of nodes beyond fallbacks has no effect, and says so; an operator changes decoys, a node at a "
+    "time, and no clock does: each is in its clients' bundles, and another drops all of a node's XRay sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",
     "M31": "one role of admins; no WebAuthn",

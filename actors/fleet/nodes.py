@@ -10,6 +10,7 @@ from coxswain.audit import record
 from coxswain.errors import AlreadyExists, Conflict, StillUsed
 from coxswain.ids import new_id
 from coxswain.inventory import (
+    check_decoy_site,
     check_dialable,
     check_endpoint_ips,
     check_endpoint_ports,
@@ -34,8 +35,11 @@ from coxswain.words import counted
 __all__ = ["CHANGES", "QUESTIONS"]
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Node))
-_SHOWN = frozenset({"name", "region", "public_ip", "endpoint_ips"})
+_SHOWN = frozenset({"name", "region", "public_ip", "endpoint_ips", "decoy_site"})
 """What stands of a node in the profiles of devices (accounts-profiles.md 4.2)."""
+
+_PUSHED = ("policy", "endpoint_ports", "decoy_site")
+"""What the node is to be told of."""
 
 
 def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
@@ -81,9 +85,11 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         after = dataclasses.replace(after, control_addr=parse_control_addr(message.control_addr))
     if message.endpoint_ports is not None:
         after = dataclasses.replace(after, endpoint_ports=check_endpoint_ports(message.endpoint_ports))
+    if message.decoy_site is not None:
+        after = dataclasses.replace(after, decoy_site=check_decoy_site(message.decoy_site))
     if message.policy is not None and message.policy != before.policy:
         after = dataclasses.replace(after, policy=check_policy(message.policy))
-    if (after.policy, after.endpoint_ports) != (before.policy, before.endpoint_ports):
+    if any(getattr(after, name) != getattr(before, name) for name in _PUSHED):
         after = dataclasses.replace(after, config_revision=before.config_revision + 1)
     changed = [name for name in _FIELDS if getattr(before, name) != getattr(after, name)]
     with fleet.changing(Durability.BATCHED) as tx:

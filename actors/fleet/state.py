@@ -26,7 +26,7 @@ from coxswain.messages.sessions import ForgetPeers
 from coxswain.metering import Uptime
 from coxswain.model import Node
 from coxswain.provisioning.offer import Settings
-from coxswain.reality import reality_of
+from coxswain.reality import Reality, reality_of
 from coxswain.store import Durability, Store, Tx
 from coxswain.store import operations as operation_rows
 from coxswain.store import paths as path_rows
@@ -51,7 +51,7 @@ class FleetState:
         waiters: doors that wait for a node to acknowledge a revision, by node id (``waiting``).
         not_refreshed: nodes for which devices are still to be provisioned, each with how far that has come (``refreshing``).
         path_entries: reads the node at which each path begins, by path id.
-        reality: what XRay looks like, and whether it is used.
+        reality: what XRay looks like where a node has no decoy of its own, and whether it is used.
         wired: what paths make of nodes (``wiring.Wired``); None: to be worked out when it is asked for.
         cascades: fingerprint of what that is, by node; not in it: nothing.
         in_use: since when somebody's traffic goes into an inner link, by dialling node and interface.
@@ -91,6 +91,10 @@ class FleetState:
 
     def now(self) -> float:
         return self.context.clock.now()
+
+    def reality_of(self, node: Node) -> Reality:
+        """What XRay looks like on this node."""
+        return reality_of(node.decoy_site, enabled=self.reality.enabled) if node.decoy_site else self.reality
 
     # -- changes
 

@@ -104,7 +104,8 @@ def install(fleet: FleetState, after: Wired) -> None:
 def intent(fleet: FleetState, node_id: str, peers: list[Peer]) -> m.Intent:
     """The one document that a node's link goes by. Raises ``StoreUnavailable``."""
     cascade = wired(fleet).cascade.of(node_id)
-    return m.Intent(fleet.nodes[node_id], tuple(peers), cascade, fleet.reality)
+    node = fleet.nodes[node_id]
+    return m.Intent(node, tuple(peers), cascade, fleet.reality_of(node))
 
 
 def _read(fleet: FleetState, tx: Tx) -> Wired:

@@ -70,6 +70,7 @@ def node_brief(n: Node) -> dict[str, Any]:
         "endpoint_ips": list(n.endpoint_ips),
         "endpoint_ports": n.endpoint_ports,
         "mapped_ports": n.mapped_ports,
+        "decoy_site": n.decoy_site,
         "server_id": n.server_id,
         "ssh_host": host_of(n.control_addr) if n.server_id else "",
         "agent_version": n.agent_version,

@@ -259,6 +259,7 @@ def _print_node(n: dict[str, Any]) -> None:
             ("agent", f"{n['agent_version']}, up {duration(n['uptime_seconds'])}" if n["agent_version"] else ""),
             ("AmneziaWG key", n["wg_public_key"]),
             ("REALITY key", n["xray_public_key"]),
+            ("decoy", n["decoy_site"] or "as reality.decoy_site"),
             ("clients' ports", ports_of(n)),
             ("clients' IPv6", "yes" if n["tunnel_ipv6"] else "no"),
             ("certificate", "valid" if n["enrolled"] else "none: enrol it with cox nodes enroll"),
@@ -333,31 +334,33 @@ def push_policy(config: str | None, node: str, *, as_json: bool) -> None:
 @click.option("--name", "new_name", help="A new name.")
 @click.option("--region", help="A new region.")
 @click.option("--addr", metavar="HOST[:PORT]", help="A new address; its certificate stays good.")
+@click.option("--decoy", metavar="HOST[:PORT]", help='Whom REALITY pretends to be there; "": as the configuration says.')
 @click.option("--forwarding/--no-forwarding", default=None)
 @click.option("--masquerade/--no-masquerade", default=None)
 @click.option("--isolation/--no-isolation", default=None)
 def edit(
     config: str | None,
     node: str,
+    *,
     new_name: str | None,
     region: str | None,
     addr: str | None,
-    *,
+    decoy: str | None,
     forwarding: bool | None,
     masquerade: bool | None,
     isolation: bool | None,
     as_json: bool,
 ) -> None:
-    """Change a node's name, region, address or network policy."""
-    if all(given is None for given in (new_name, region, addr, forwarding, masquerade, isolation)):
+    """Change a node's name, region, address, decoy or network policy."""
+    if all(given is None for given in (new_name, region, addr, decoy, forwarding, masquerade, isolation)):
         raise InvalidInput(
-            "nothing to change: one of --name, --region, --addr, --forwarding, --masquerade, --isolation is needed"
+            "nothing to change: one of --name, --region, --addr, --decoy, --forwarding, --masquerade, --isolation is needed"
         )
     asking = client(config)
     path = node_path(node)
     found = asking.get(path)
     body: dict[str, Any] = {"version": found["version"], "name": new_name, "region": region, "control_addr": addr}
-    body |= {"forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
+    body |= {"decoy_site": decoy, "forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
     changed = asking.call("PATCH", path, {key: value for key, value in body.items() if value is not None})
     if as_json:
         print_json(changed)

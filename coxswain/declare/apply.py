@@ -93,7 +93,7 @@ class _Run:
             made = self.api.call("POST", "/api/nodes", body | {"policy": policy})
             self.notes.append(f"{item.title}: enrol it: cox nodes enroll {new['name']} --csr FILE")
         node_id = self.learn(item, made)
-        rest: dict[str, Any] = {name: new[name] for name in ("endpoint_ips", "endpoint_ports") if new[name]}
+        rest: dict[str, Any] = {name: new[name] for name in ("endpoint_ips", "endpoint_ports", "decoy_site") if new[name]}
         if new["server"]:
             rest |= policy
         if rest:

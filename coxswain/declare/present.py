@@ -69,6 +69,7 @@ def _server(found: dict[str, Any]) -> Item:
 def _node(found: dict[str, Any], names: dict[str, str]) -> Item:
     copied = ("name", "control_addr", "region", "public_ip", "endpoint_ips", "enabled", "forwarding", "masquerade")
     fields = {name: found[name] for name in (*copied, "isolation")} | {"endpoint_ports": found["endpoint_ports"]}
+    fields["decoy_site"] = found["decoy_site"]
     fields["server"] = names.get(found.get("server_id", ""), "")
     return Item("node", (found["name"],), fields, id=found["id"], version=found["version"])
 

@@ -12,6 +12,7 @@ from coxswain.declare.items import Item, Key
 from coxswain.declare.yaml_tree import Tree, parse, wrong
 from coxswain.errors import InvalidInput
 from coxswain.inventory import (
+    check_decoy_site,
     check_endpoint_ips,
     check_endpoint_ports,
     check_name,
@@ -101,6 +102,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "public_ip": Field(str, "", _one_address, fixed=True),
         "endpoint_ips": Field(list, [], _addresses),
         "endpoint_ports": Field(str, "", check_endpoint_ports),
+        "decoy_site": Field(str, "", check_decoy_site),
         "enabled": Field(bool, True),
         "forwarding": Field(bool, True),
         "masquerade": Field(bool, True),

@@ -68,7 +68,7 @@ class AddNode:
 
 @dataclass(frozen=True, slots=True)
 class EditNode:
-    """Changes what is not None. Reply: ``Committed[Node]``. A changed policy or range of ports bumps the revision."""
+    """Changes what is not None. Reply: ``Committed[Node]``. A changed policy, range of ports or decoy bumps the revision."""
 
     caller: Caller
     id: str
@@ -78,6 +78,7 @@ class EditNode:
     control_addr: str | None = None
     endpoint_ips: tuple[str, ...] | None = None
     endpoint_ports: str | None = None
+    decoy_site: str | None = None
     policy: NetworkPolicy | None = None
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from coxswain.cascade.resources import path_mtu
 from coxswain.model import Credential, Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
-from coxswain.provisioning.offer import Offer, decoy
-from coxswain.provisioning.readiness import ENTRY_PORT, endpoints, entry_points, entry_ports
+from coxswain.provisioning.offer import Offer
+from coxswain.provisioning.readiness import ENTRY_PORT, endpoints, entry_points, entry_ports, server_name
 
 __all__ = [
     "CLIENT_MTU",
@@ -176,7 +176,7 @@ def _params(node: Node, peer: Peer, grant: Grant, offer: Offer) -> dict[str, Any
         "flow": peer.flow,
         "address": address,
         "public_key": node.xray_public_key,
-        "server_name": decoy(offer.decoy_site)[1],
+        "server_name": server_name(node, offer),
         "short_id": "",
         "fingerprint": "chrome",
         **common,

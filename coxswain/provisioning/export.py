@@ -11,8 +11,8 @@ from coxswain.errors import Conflict
 from coxswain.messages.accounts import Exported, ExportFormat
 from coxswain.model import Device, Node, Peer, Protocol
 from coxswain.provisioning.document import OBFUSCATION_NUMBERS, Grant, address_v6, document, mtu_of
-from coxswain.provisioning.offer import Offer, decoy
-from coxswain.provisioning.readiness import ENTRY_PORT, entry_points
+from coxswain.provisioning.offer import Offer
+from coxswain.provisioning.readiness import ENTRY_PORT, entry_points, server_name
 
 __all__ = ["Grant", "conf", "export", "file_name"]
 
@@ -80,7 +80,7 @@ def _vless(grant: Grant, node: Node, peer: Peer, offer: Offer) -> str:
         "encryption": "none",
         "flow": peer.flow,
         "pbk": node.xray_public_key,
-        "sni": decoy(offer.decoy_site)[1],
+        "sni": server_name(node, offer),
         "sid": "",
         "fp": "chrome",
         "spx": "/",

@@ -44,7 +44,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Offer:
     """See the module. ``subnet``: tunnel addresses; ``subnet_v6`` None: of IPv4 only. ``decoy_site``: whom REALITY pretends
-    to be, with a port or without. ``place`` None: nobody is told.
+    to be where a node has no decoy of its own, with a port or without. ``place`` None: nobody is told.
     """
 
     subnet: ipaddress.IPv4Network = ipaddress.IPv4Network("10.86.0.0/16")

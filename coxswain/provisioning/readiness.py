@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from coxswain.model import Node, Obfuscation, Profile, Protocol
-from coxswain.provisioning.offer import Offer
+from coxswain.provisioning.offer import Offer, decoy
 
-__all__ = ["ENTRY_PORT", "endpoints", "entry_points", "entry_ports", "is_ready", "offered", "why_not"]
+__all__ = ["ENTRY_PORT", "endpoints", "entry_points", "entry_ports", "is_ready", "offered", "server_name", "why_not"]
 
 ENTRY_PORT = 443
 """awg0 binds one port, and so does REALITY, UDP and TCP (fleet-model.md 7)."""
@@ -32,6 +32,11 @@ def entry_ports(node: Node) -> tuple[int, int]:
         return ENTRY_PORT, ENTRY_PORT
     low, _, high = node.endpoint_ports.partition("-")
     return int(low), int(high)
+
+
+def server_name(node: Node, offer: Offer) -> str:
+    """The name by which clients ask for its REALITY."""
+    return decoy(node.decoy_site or offer.decoy_site)[1]
 
 
 def offered(protocol: Protocol, offer: Offer) -> bool:

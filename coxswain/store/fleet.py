@@ -47,7 +47,7 @@ _NODE_COLUMNS = (
     "id, name, region, control_addr, public_ip, endpoint_ips, status, enabled, agent_version, wg_public_key, "
     "wg_obfuscation, xray_public_key, forwarding, masquerade, isolation, policy_confirmed, config_revision, "
     "applied_revision, version, created_at, updated_at, links_confirmed, link_revision, xray_confirmed, agent_started_at, "
-    "server_id, applied_content, tunnel_ipv6, endpoint_ports, mapped_ports"
+    "server_id, applied_content, tunnel_ipv6, endpoint_ports, mapped_ports, decoy_site"
 )
 
 
@@ -87,7 +87,7 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
     policy = node.policy
     changed = tx.execute(
         "UPDATE nodes SET name = ?, region = ?, control_addr = ?, public_ip = ?, endpoint_ips = ?, endpoint_ports = ?, "
-        "status = ?, enabled = ?, forwarding = ?, masquerade = ?, isolation = ?, "
+        "decoy_site = ?, status = ?, enabled = ?, forwarding = ?, masquerade = ?, isolation = ?, "
         "config_revision = CASE WHEN config_revision > ? THEN config_revision ELSE ? END, "
         "version = version + 1, updated_at = ? WHERE id = ? AND version = ? RETURNING version, config_revision",
         (
@@ -97,6 +97,7 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
             node.public_ip,
             json.dumps(node.endpoint_ips),
             node.endpoint_ports,
+            node.decoy_site,
             node.status.value,
             int(node.enabled),
             int(policy.forwarding),
@@ -264,6 +265,7 @@ def _node_values(node: Node) -> list[Value]:
         int(node.tunnel_ipv6),
         node.endpoint_ports,
         node.mapped_ports,
+        node.decoy_site,
     ]
 
 
@@ -298,4 +300,5 @@ def _node(row: Row, server_names: tuple[str, ...]) -> Node:
         tunnel_ipv6=bool(row[27]),
         endpoint_ports=row[28],
         mapped_ports=row[29],
+        decoy_site=row[30],
     )

@@ -137,6 +137,12 @@ def test_a_range_of_ports_is_given_to_a_node_and_taken_away(
     expect(page.get_by_text("UDP 443", exact=True)).to_be_visible()
     fleet.controller.until("n0", endpoint_ports="", mapped_ports="")
 
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Decoy").fill("decoy.example.net")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("decoy.example.net", exact=True)).to_be_visible()
+    assert fleet.controller.node("n0")["decoy_site"] == "decoy.example.net"
+
 
 @acts("/tokens", "POST /api/tokens", "COPY #secret", "DELETE /api/tokens/*")
 def test_a_token_is_shown_once_works_and_is_revoked(browser_page: Page, base: str) -> None:

@@ -31,6 +31,7 @@ _STORED = {
     "endpoint_ips": array(TEXT),
     "endpoint_ports": TEXT,
     "mapped_ports": TEXT,
+    "decoy_site": TEXT,
     "server_id": TEXT,
     "ssh_host": TEXT,
     "agent_version": TEXT,
@@ -196,6 +197,7 @@ def _edit(call: Call) -> Any:
         body.get("control_addr", str),
         body.texts("endpoint_ips"),
         body.get("endpoint_ports", str),
+        body.get("decoy_site", str),
         # If the node has changed since it was read here, the version is stale and nothing of this counts.
         policy_change(body, present),
     )
@@ -288,6 +290,7 @@ ROUTES = (
         body=obj(
             {"version": INT},
             {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT), "endpoint_ports": TEXT}
+            | {"decoy_site": TEXT}
             | _POLICY_KEYS,
         ),
     ),

@@ -58,13 +58,18 @@ def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
         updated_at=fleet.now(),
     )
     check_dialable("public_ip", [node.public_ip] if node.public_ip else [])
-    if fleet.named(node.name) is not None:
-        raise AlreadyExists(f"name: a node named {node.name!r} exists already; choose another name")
+    _check_new(fleet, m.CheckNewNode(node.name, node.control_addr))
     with fleet.changing() as tx:
         rows.insert_node(tx, node)
         detail = {"name": node.name, "control_addr": node.control_addr}
         outbox_id = record(tx, message.caller, "node.add", ("node", node.id), detail, now=fleet.now())
     return fleet.committed(node, outbox_id)
+
+
+def _check_new(fleet: FleetState, message: m.CheckNewNode) -> None:
+    name = message.name and check_name(message.name)
+    if name and fleet.named(name) is not None:
+        raise AlreadyExists(f"name: a node named {name!r} exists already; choose another name")
 
 
 def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
@@ -199,4 +204,8 @@ CHANGES: dict[type, Handler] = {
     m.DrainNode: _drain,
     m.RemoveNode: _remove,
 }
-QUESTIONS: dict[type, Handler] = {m.RecordPush: _record_push, m.CheckNodeUnused: _see_that_it_is_unused}
+QUESTIONS: dict[type, Handler] = {
+    m.RecordPush: _record_push,
+    m.CheckNodeUnused: _see_that_it_is_unused,
+    m.CheckNewNode: _check_new,
+}

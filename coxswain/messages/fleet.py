@@ -20,6 +20,7 @@ __all__ = [
     "BeginLinks",
     "BumpRevision",
     "CertificatesChanged",
+    "CheckNewNode",
     "CheckNodeUnused",
     "DrainNode",
     "EditNode",
@@ -107,6 +108,17 @@ class DrainNode:
 
     caller: Caller
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckNewNode:
+    """Asked before something is begun that ends in ``AddNode``. Reply: None. Raises ``AlreadyExists``, as that would.
+
+    ``name``: empty: it will be one that nobody has.
+    """
+
+    name: str
+    control_addr: str
 
 
 @dataclass(frozen=True, slots=True)

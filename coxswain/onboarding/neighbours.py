@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 from coxswain.errors import Conflict
 from coxswain.inventory import CONTROL_PORT
 from coxswain.messages import fleet
 from coxswain.messages import servers as m
-from coxswain.operations import Work
 from coxswain.servers import Relay, Server
 
-__all__ = ["CLIENT_PORT", "check_node_beside_relays", "check_relay_beside_nodes", "relay_ports"]
+__all__ = ["CLIENT_PORT", "Ask", "check_node_beside_relays", "check_relay_beside_nodes", "relay_ports"]
 
 CLIENT_PORT = 8443
 """Where devices reach a relay (relay-contract.md 7.3)."""
 
 _XRAY_PORT = 443
+
+
+class Ask(Protocol):
+    """Asks an actor, within a deadline of its own: that of a request, or of a step."""
+
+    def __call__(self, actor: str, message: Any, /) -> Any: ...
 
 
 def relay_ports(endpoint: str, egress_endpoint: str, onion_endpoint: str) -> list[int]:
@@ -25,9 +31,9 @@ def relay_ports(endpoint: str, egress_endpoint: str, onion_endpoint: str) -> lis
     return [CLIENT_PORT, *ports] if endpoint else ports
 
 
-def check_relay_beside_nodes(work: Work, server: Server, ports: Iterable[int]) -> None:
+def check_relay_beside_nodes(ask: Ask, server: Server, ports: Iterable[int]) -> None:
     """Raises ``Conflict``: a node on this machine has one of ``ports``."""
-    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server.id))
+    views: list[fleet.NodeView] = ask("fleet", fleet.ListNodes(server_id=server.id))
     for view in views:
         control = int(view.node.control_addr.rpartition(":")[2] or CONTROL_PORT)
         taken = sorted({control, _XRAY_PORT} & set(ports))
@@ -38,9 +44,9 @@ def check_relay_beside_nodes(work: Work, server: Server, ports: Iterable[int]) -
             )
 
 
-def check_node_beside_relays(work: Work, server: Server) -> None:
+def check_node_beside_relays(ask: Ask, server: Server) -> None:
     """Raises ``Conflict``: a relay on this machine has a port that a node needs."""
-    relays: list[Relay] = work.ask("servers", m.ListRelays())
+    relays: list[Relay] = ask("servers", m.ListRelays())
     for relay in relays:
         if relay.server_id != server.id:
             continue

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
-from coxswain.inventory import CONTROL_PORT, check_name, check_region, check_runs, parse_control_addr
+from coxswain.inventory import check_name, check_region, check_runs, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over, made_for
+from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
 from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
@@ -36,7 +37,6 @@ from coxswain.onboarding.install import (
     unstage,
     wait_until_up,
 )
-from coxswain.onboarding.neighbours import check_node_beside_relays
 from coxswain.onboarding.units import NODE, NODE_UNIT, node_unit, unit_file
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.ssh import Dialer, Host, SentFile
@@ -205,24 +205,19 @@ def _view(work: Work) -> fleet.NodeView:
 def _take_in(work: Work) -> None:
     """A node that is on this machine already is onboarded again; so is one that an interrupted attempt left."""
     server = server_of(work)
-    check_node_beside_relays(work, server)
-    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server.id))
-    there = [view.node for view in views]
     name = work.params["name"]
-    if there and work.params["named"] and there[0].name != name:
-        raise Conflict(f"server {server.name}: the node {there[0].name} is on it already; a machine has one")
-    if there:
-        work.remember(added=there[0].status is NodeStatus.PROVISIONING)
-        served = there[0].enabled and there[0].status is not NodeStatus.PROVISIONING
-        work.keep(node_id=there[0].id, node_name=there[0].name, served=served)
-        work.say(f"it is the node {there[0].name}")
+    there = check_node(work.ask, server, name if work.params["named"] else "")
+    if there is not None:
+        work.remember(added=there.status is NodeStatus.PROVISIONING)
+        served = there.enabled and there.status is not NodeStatus.PROVISIONING
+        work.keep(node_id=there.id, node_name=there.name, served=served)
+        work.say(f"it is the node {there.name}")
         return
     host = server.ssh_host
-    port = CONTROL_PORT
     message = fleet.AddNode(
         caller=work.caller,
         name=name,
-        control_addr=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        control_addr=parse_control_addr(host),
         region=work.params["region"] or server.region,
         public_ip=host if _is_ip(host) else "",
         server_id=server.id,

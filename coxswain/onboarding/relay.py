@@ -10,13 +10,14 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import Conflict, InvalidInput, NodeMisbehaved, NotFound
-from coxswain.inventory import check_region, host_of, parse_control_addr
+from coxswain.errors import InvalidInput, NodeMisbehaved, NotFound
+from coxswain.inventory import check_name, check_region, host_of, parse_control_addr
 from coxswain.messages import ca
 from coxswain.messages import servers as m
 from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
+from coxswain.onboarding.beforehand import check_relay
 from coxswain.onboarding.install import (
     end_units,
     get_csr,
@@ -33,14 +34,14 @@ from coxswain.onboarding.install import (
     unstage,
     wait_until_up,
 )
-from coxswain.onboarding.neighbours import CLIENT_PORT, check_relay_beside_nodes, relay_ports
+from coxswain.onboarding.neighbours import CLIENT_PORT
 from coxswain.onboarding.units import RELAY, RELAY_UNITS, egress_unit, ingress_unit, onion_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.relay.policy import FILE_NAME
 from coxswain.servers import Relay, check_ssh_host
 from coxswain.ssh import Dialer, Host, SentFile
 
-__all__ = ["relay_kinds"]
+__all__ = ["check_relay_params", "relay_kinds"]
 
 TUNNEL_PORT = 8444
 _INGRESS, _EGRESS, _ONION = _UNITS = RELAY_UNITS
@@ -107,14 +108,20 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         )
 
     return (
-        kind("relay.add", adding, check=_check_add, after_failure=_mark_failed, overtaken_by=(*_PROGRAMS, "relay.renew")),
+        kind(
+            "relay.add",
+            adding,
+            check=check_relay_params,
+            after_failure=_mark_failed,
+            overtaken_by=(*_PROGRAMS, "relay.renew"),
+        ),
         kind("relay.update", updating, on_failure=OnFailure.UNDO, action="relay.update-agent", overtaken_by=_PROGRAMS),
         kind("relay.renew", renewing, overtaken_by=("relay.renew", "relay.add", "relay.remove")),
         kind("relay.remove", removing, overtaken_by=("relay.add",)),
     )
 
 
-def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
+def check_relay_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """Roles and names; fills in what is left out (fleet-model.md 3.5)."""
     p = dict(params)
     if not p.get("server_id") or not p.get("source"):
@@ -143,7 +150,9 @@ def _check_add(params: Mapping[str, Any]) -> dict[str, Any]:
                 remedy="Give one of them another port.",
             )
         of[port] = role
+    name = str(p.get("name") or "")
     return p | {
+        "name": name and check_name(name),
         "region": check_region(str(p.get("region") or "")),
         "hostname": hostname,
         "endpoint": endpoint if ingress else "",
@@ -169,13 +178,9 @@ def _relay_of(work: Work) -> Relay:
 def _take_in(work: Work) -> None:
     """A relay that is on this machine already is set up again with these roles."""
     p, server = work.params, server_of(work)
-    check_relay_beside_nodes(work, server, relay_ports(p["endpoint"], p["egress_endpoint"], p["onion_endpoint"]))
-    relays: list[Relay] = work.ask("servers", m.ListRelays())
-    there = next((r for r in relays if r.server_id == server.id), None)
+    there = check_relay(work.ask, server, p)
     roles = {name: p[name] for name in ("endpoint", "egress_endpoint", "onion_endpoint", "hostname")}
     if there is not None:
-        if p["name"] and p["name"] != there.name:
-            raise Conflict(f"server {server.name}: the relay {there.name} is on it already; a machine has one")
         if "before" not in work.remembered:
             before = {name: getattr(there, name) for name in (*roles, "status", "agent_version")}
             work.remember(added=there.status == "provisioning", before=before)

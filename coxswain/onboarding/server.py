@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import AlreadyExists, CoxswainError, NodeFailure, Refused
+from coxswain.errors import CoxswainError, NodeFailure, Refused
+from coxswain.inventory import check_name, check_region
 from coxswain.messages import servers as m
 from coxswain.onboarding.access import KEY, facts_of, login_with_key
+from coxswain.onboarding.beforehand import check_server
 from coxswain.operations import Kind, Step, Work
 from coxswain.servers import Server, check_ssh_host, check_ssh_port, check_ssh_user
 from coxswain.ssh import Dialer, HostKeyChanged, SshHost, connect, fingerprint_of, see_host_key
@@ -41,7 +43,7 @@ def server_add(dialer: Dialer) -> Kind:
         """Nothing is sent that only the host may see: the connection ends after the key exchange."""
         at = target(work)
         server = _known(work)
-        _check_name_is_free(work, at)
+        check_server(work.ask, work.params.get("name", ""), at.host, at.port)
         pinned = server.ssh_host_key if server is not None else ""
         shown = see_host_key(Target(at.host, at.port, at.user, pinned, at.route), dialer)
         seen = fingerprint_of(shown)
@@ -125,13 +127,13 @@ def server_add(dialer: Dialer) -> Kind:
 
 
 def _check(params: Mapping[str, Any]) -> dict[str, Any]:
-    host_key = str(params.get("host_key") or "")
+    host_key, name = (str(params.get(key) or "") for key in ("host_key", "name"))
     return {
         "ssh_host": check_ssh_host(str(params.get("ssh_host") or "")),
         "ssh_port": check_ssh_port(int(params.get("ssh_port") or 0)),
         "ssh_user": check_ssh_user(str(params.get("ssh_user") or "root")),
-        "name": str(params.get("name") or ""),
-        "region": str(params.get("region") or ""),
+        "name": name and check_name(name),
+        "region": check_region(str(params.get("region") or "")),
         "host_key": check_fingerprint(host_key) if host_key else "",
         "accept_new_host_key": bool(params.get("accept_new_host_key")),
         "route": list(params.get("route") or ()),
@@ -166,14 +168,6 @@ def _as_recognised(work: Work, let_in: Callable[[Work], None]) -> None:
             raise Refused(str(changed), remedy=remedy) from None
         work.tell("servers", m.HostKeyOffered(server.id, changed.offered))
         raise
-
-
-def _check_name_is_free(work: Work, at: Target) -> None:
-    """Said before anything is sent to the host, and not at the end."""
-    name = work.params.get("name", "")
-    for other in work.ask("servers", m.ListServers()) if name else ():
-        if other.name == name and (other.ssh_host, other.ssh_port) != (at.host, at.port):
-            raise AlreadyExists(f"name: a machine named {name!r} exists already; choose another name")
 
 
 def _with_password(work: Work, at: Target, dialer: Dialer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.machines import PASSWORD
+from tests.machines import PASSWORD, relay_file
 
 FILE = """\
 fleet: 1
@@ -54,6 +54,47 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
     assert said.index("- user Ann") < said.index("- node fra-1") < said.index("- server host-1")
     assert json.loads(cox("servers", "list", "--json")) == []
     assert machine.files("/etc/systemd/system") == [] == machine.files("/usr/local/bin"), "the agent went with its node"
+
+
+def test_what_cannot_be_is_refused_before_an_operation_is_begun(rig, cox):
+    """One that failed is listed, also by ``cox doctor``, until somebody closes it."""
+    first, second, third = rig.machine(), rig.machine(), rig.machine()
+    rack = rig.add_server(first, name="rack-1")
+    node = rig.deploy(rack, rig.agent(), name="n1")
+    other = rig.add_server(second, name="rack-2")
+    (second.path("/etc/relay") / "address").write_text(second.address)
+    program = str(relay_file(rig.home / "relay"))
+    deploy = f"/api/servers/{other['id']}/deploy"
+    relay = rig.client.post(deploy, {"role": "relay", "name": "ferry", "binary_path": program})
+    a_third = rig.add_server(third, name="rack-3")
+    begun = len(rig.client.get("/api/operations"))
+
+    add = ("servers", "add", "127.0.3.250", "--host-key", first.fingerprint)
+    assert "a machine named 'rack-1' exists already" in cox(*add, "--name", "rack-1", code=5)
+    assert "name: 'a/b' is not a name" in cox(*add, "--name", "a/b", code=2)
+    assert "region: " in cox(*add, "--region", "x" * 65, code=2)
+    new = {"ssh_host": "127.0.3.250", "accept_new_host_key": True}
+    assert rig.fails("/api/servers", **new, name=" rack-2 ").status == 409
+    assert "route: there is no relay with the id or name 'nobody'" in str(rig.fails("/api/servers", **new, route=["nobody"]))
+
+    agent = {"role": "node", "binary_path": rig.agent()}
+    at_third = f"/api/servers/{a_third['id']}/deploy"
+    assert "a node named 'n1' exists already" in str(rig.fails(at_third, **agent, name="n1"))
+    assert "the node n1 is on it already" in str(rig.fails(f"/api/servers/{rack['id']}/deploy", **agent, name="n2"))
+    assert "the relay ferry listens there on TCP port 8444" in str(rig.fails(deploy, **agent, name="n3"))
+    assert "route: relay ferry has no egress" in str(rig.fails(at_third, **agent, route=[relay["id"]]))
+    said = cox("nodes", "add", "--server", "rack-3", "--name", "n1", "--binary", agent["binary_path"], code=5)
+    assert "a node named 'n1' exists already" in said
+
+    ferry = {"role": "relay", "binary_path": program}
+    assert "a relay named 'ferry' exists already" in str(rig.fails(at_third, **ferry, name="ferry"))
+    assert "name: 'a/b' is not a name" in str(rig.fails(at_third, **ferry, name="a/b"))
+    assert "the relay ferry is on it already" in str(rig.fails(deploy, **ferry, name="barge"))
+    assert "the node n1 listens there" in str(rig.fails(f"/api/servers/{rack['id']}/deploy", **ferry))
+
+    assert len(rig.client.get("/api/operations")) == begun
+    assert "None is under way, and none failed" in cox("operations", "list")
+    assert [n["id"] for n in rig.client.get("/api/nodes")] == [node["id"]]
 
 
 def test_machines_have_names_of_their_own(rig, cox):

@@ -21,6 +21,8 @@ from coxswain.errors import InvalidInput
 from coxswain.messages import servers as m
 from coxswain.messages.access import RecordAction
 from coxswain.messages.fleet import ListNodes, NodeView, RemoveNode
+from coxswain.onboarding.beforehand import check_node, check_relay, check_route, check_server
+from coxswain.onboarding.relay import check_relay_params
 from coxswain.onboarding.sources import Sources
 from coxswain.operations.model import Operation
 from coxswain.servers import Relay, Server, check_ssh_host, check_ssh_port
@@ -123,15 +125,20 @@ def _is_address(host: str) -> bool:
 def _add(call: Call) -> Any:
     body, configured = call.body, sources(call)
     secrets = secrets_of(call)
+    host = check_ssh_host(body.need("ssh_host", str))
+    port = check_ssh_port(body.get("ssh_port", int) or configured.ssh_port())
+    route = list(body.texts("route") or ())
+    check_server(call.ask, body.get("name", str) or "", host, port)
+    check_route(call.ask, route)
     params = {
-        "ssh_host": body.need("ssh_host", str),
+        "ssh_host": host,
         "ssh_user": body.get("ssh_user", str) or configured.ssh_user(),
-        "ssh_port": body.get("ssh_port", int) or configured.ssh_port(),
+        "ssh_port": port,
         "name": body.get("name", str) or "",
         "region": body.get("region", str) or "",
         "host_key": body.get("host_key", str) or "",
         "accept_new_host_key": body.get("accept_new_host_key", bool) or False,
-        "route": list(body.texts("route") or ()),
+        "route": route,
         "with_password": secrets.get("password") is not None,
     }
 
@@ -216,6 +223,7 @@ def _deploy(call: Call) -> Any:
         "region": region,
         "route": list(body.texts("route") or ()),
     }
+    check_route(call.ask, common["route"])
     roles = {
         "egress": body.get("egress", bool) or False,
         "onion": body.get("onion", bool) or False,
@@ -227,12 +235,14 @@ def _deploy(call: Call) -> Any:
         "hostname": body.get("hostname", str) or server.ssh_host,
     }
     if role == "node":
+        check_node(call.ask, server, common["name"])
         allowed = list(call.services.setting("node.control_from"))
         params = {**common, "source": sources(call).node(given).as_params(), "control_from": allowed}
         return run_operation(
             call, "node.add", params, lambda o: views.node(call.view(str(o.data["node_id"])), None), seen=seen
         )
     params = {**common, **roles, "source": sources(call).relay(given).as_params()}
+    check_relay(call.ask, server, check_relay_params(params))
     return run_operation(call, "relay.add", params, lambda o: relay_view(call, str(o.data["relay_id"])), seen=seen)
 
 

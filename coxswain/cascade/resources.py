@@ -121,7 +121,7 @@ def check_joint(dialer: Node, target: Node) -> None:
     if not endpoint(target):
         raise Conflict(
             f"node {target.name}: no address is known at which node {dialer.name} could dial it",
-            remedy=f"Set one: cox nodes edit {target.name} --endpoint-ips ADDRESS",
+            remedy=f"Set one: cox nodes endpoints {target.name} ADDRESS",
         )
     if target.obfuscation == Obfuscation():
         raise Conflict(f"node {target.name}: it reported no obfuscation", remedy="Its agent is too old; upgrade it.")

@@ -112,6 +112,8 @@ def test_what_is_missing_is_named(dialer: dict[str, object], target: dict[str, o
     with pytest.raises(Conflict, match=why) as caught:
         check_joint(node("e", **dialer), node("x", **target))
     assert caught.value.remedy
+    if "no address" in why:
+        assert caught.value.remedy == "Set one: cox nodes endpoints x ADDRESS", "a command that there is"
 
 
 @pytest.mark.parametrize("color", ["", "#4fd1c4", "#4FD1C4"])

@@ -66,6 +66,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownMediaType",
+    "class_called",
     "door_of",
 ]
 
@@ -237,6 +238,16 @@ DOORS: dict[type[CoxswainError], Door] = {
     Throttled: Door(429, 7),
     NodeFailure: Door(502, 8),
 }
+
+
+def class_called(name: str) -> type[CoxswainError]:
+    """The class that an operation failed with, by its name: ``NodeFailure`` if it is none of these. So it is where it waited
+    in vain, as the daemon itself did answer in time.
+    """
+    cls = globals().get(name)
+    if not (isinstance(cls, type) and issubclass(cls, CoxswainError)) or cls in (CoxswainError, DeadlineExceeded):
+        return NodeFailure
+    return cls
 
 
 def door_of(error: CoxswainError) -> Door:

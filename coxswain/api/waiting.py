@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain import errors
 from coxswain.api.areas.operations import operation_view
 from coxswain.api.call import Call
 from coxswain.api.problems import dumps
 from coxswain.api.route import Reply
-from coxswain.errors import CoxswainError, DeadlineExceeded, NodeFailure
+from coxswain.errors import CoxswainError, class_called
 from coxswain.messages import operations as m
 from coxswain.messages.versions import Seen
 from coxswain.operations.model import FINAL, Direction, Operation, OperationState, Secrets
@@ -65,9 +64,6 @@ def _accepted(operation: Operation) -> Reply:
 
 def _failure(operation: Operation) -> CoxswainError:
     """As the class that it failed with, so that status and exit code are those of its cause."""
-    cls = getattr(errors, operation.error_type, NodeFailure)
-    if not (isinstance(cls, type) and issubclass(cls, CoxswainError)) or cls in (CoxswainError, DeadlineExceeded):
-        cls = NodeFailure  # whatever it waited for in vain, this daemon did answer in time
     sentence = operation.error or f"the operation is {operation.state}"
     remedy = operation.remedy or f"See: cox operations show {operation.id}"
     outcome = ""
@@ -75,4 +71,4 @@ def _failure(operation: Operation) -> CoxswainError:
         outcome = "; it was taken back"
     elif operation.state is OperationState.FAILED and operation.direction is Direction.BACK:
         outcome = "; it could not be taken back yet"
-    return cls(f"{sentence}{outcome} (operation {operation.id})", remedy=remedy)
+    return class_called(operation.error_type)(f"{sentence}{outcome} (operation {operation.id})", remedy=remedy)

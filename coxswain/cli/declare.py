@@ -13,7 +13,8 @@ from coxswain.cli.accounts import every
 from coxswain.cli.client import Client, RemoteError
 from coxswain.cli.files import written
 from coxswain.cli.output import clean, client, colour, config_option, json_option, print_json, yes_option
-from coxswain.errors import InvalidInput, door_of
+from coxswain.errors import InvalidInput, Unavailable, door_of
+from coxswain.words import counted
 
 __all__ = ["apply", "export", "plan"]
 
@@ -72,12 +73,19 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
         code = cause.exit_code if isinstance(cause, RemoteError) else door_of(cause).exit_code
         raise RemoteError(str(stopped), status=0, exit_code=code, remedy=stopped.remedy) from None
     if as_json:
-        print_json({"applied": applied.count, "notes": list(applied.notes)})
-        return
-    if todo:
+        waiting = [{"kind": c.item.kind, "key": list(c.item.key), "for": reason} for c, reason in applied.waiting]
+        print_json({"applied": applied.count, "notes": list(applied.notes), "waiting": waiting})
+    elif todo:
         click.echo(f"\n{applied.count} applied")
-    for note in applied.notes:
+    for note in () if as_json else applied.notes:
         click.echo(clean(note))
+    for change, reason in () if as_json else applied.waiting:
+        click.echo(clean(f"not yet: {change.action.value} {change.item.title}: waits for {reason}"))
+    if applied.waiting:
+        raise Unavailable(
+            f"{counted(len(applied.waiting), 'change waits', 'changes wait')} for what is not ready yet",
+            remedy="When it is, apply the file again.",
+        )
 
 
 @click.command("export")

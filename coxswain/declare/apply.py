@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from coxswain.declare.compare import Action, Change
-from coxswain.declare.items import Item
-from coxswain.errors import CoxswainError, Unavailable
+from coxswain.declare.items import Item, led_to, unready
+from coxswain.errors import CoxswainError, Unavailable, class_called
+from coxswain.model import LinkState
 from coxswain.words import counted
 
 __all__ = ["Api", "Applied", "Stopped", "apply"]
 
 _POLICY = ("forwarding", "masquerade", "isolation")
+_POLL_S = 0.25
+_OVER = frozenset({"done", "failed", "undone", "cancelled", "waiting"})
 
 
 class Api(Protocol):
@@ -22,13 +26,16 @@ class Api(Protocol):
 
     def call(self, method: str, path: str, body: Any = None) -> Any: ...
 
+    def begin(self, path: str, body: Any, method: str = "POST") -> Any: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """How many changes were made, and what was said about them."""
+    """How many changes were made, what was said about them, and which could not be made yet: each with what it waits for."""
 
     count: int
     notes: tuple[str, ...]
+    waiting: tuple[tuple[Change, str], ...] = ()
 
 
 class Stopped(CoxswainError):
@@ -50,6 +57,36 @@ class _Run:
         self.api = api
         self.ids = {(item.kind, item.key): item.id for item in present}
         self.notes: list[str] = []
+        self.waiting: list[tuple[Change, str]] = []
+        self._held: dict[tuple[str, str], str] = {}
+        """To what those that wait still lead, and which of them; so it cannot go."""
+        self._late: set[str] = set()
+        """Paths that are not there yet."""
+
+    def reason_to_wait(self, change: Change) -> str:
+        """Empty: nothing keeps it from being made now."""
+        item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
+        if change.action is Action.REMOVE:
+            other = self._held.get((item.kind, item.key[0]), "") if len(item.key) == 1 else ""
+            return f"{other}, which leads to it until then" if other else ""
+        if item.kind == "profile" and new.get("path") in self._late:
+            return f"path {new['path']}"
+        reasons: list[str] = []
+        if item.kind == "path" and (change.action is Action.ADD or "fallbacks" in new):
+            for field_name, _, name in led_to(new):
+                node = self.api.call("GET", _at("nodes", self.id_of("node", name)))
+                reason = unready(node, standby=field_name == "fallbacks")
+                if not reason and name in new.get("hops", ())[:-1] and node["link_state"] == LinkState.BACKING_OFF:
+                    reason = f"is not reached: {node['link_reason']}"  # it would have to set up its link to the next one
+                reasons += [f"node {name}, which {reason}"] if reason else []
+        return ", ".join(reasons)
+
+    def put_off(self, change: Change, reason: str) -> None:
+        self.waiting.append((change, reason))
+        if change.item.kind == "path" and change.action is Action.ADD:
+            self._late.add(change.item.key[0])
+        if change.present is not None:
+            self._held |= {(kind, name): change.item.title for _, kind, name in led_to(change.present.fields)}
 
     def id_of(self, kind: str, name: str) -> str:
         return self.ids.get((kind, (name,)), name)
@@ -59,6 +96,29 @@ class _Run:
             self, f"_{change.action.value}"
         )
         work(change)
+
+    def _operation(self, path: str, body: Any) -> dict[str, Any]:
+        """Has something done that may take minutes, longer than a request may; what it kept, when it is over.
+
+        Raises the class of error that it failed with.
+        """
+        operation = self.api.begin(path, body)
+        while operation["state"] not in _OVER:
+            time.sleep(_POLL_S)
+            operation = self.api.call("GET", _at("operations", operation["id"]))
+        if operation["state"] != "done":
+            said = operation["error"] or f"the operation is {operation['state']}"
+            remedy = operation["remedy"] or f"See: cox operations show {operation['id']}"
+            raise class_called(operation["error_type"])(f"{said} (operation {operation['id']})", remedy=remedy)
+        kept: dict[str, Any] = operation["data"]
+        return kept
+
+    def _onboard(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Also one whose onboarding failed: what is there of it is kept."""
+        body = {"role": "node", "name": node["name"], "region": node["region"]}
+        kept = self._operation(_at("servers", self.id_of("server", node["server"]), "deploy"), body)
+        made: dict[str, Any] = self.api.call("GET", _at("nodes", kept["node_id"]))
+        return made
 
     def _over(self, answer: Any) -> None:
         if isinstance(answer, dict) and "steps" in answer and "state" in answer:
@@ -80,14 +140,13 @@ class _Run:
     def _add_server(self, change: Change) -> None:
         item = change.item
         body = {k: v for k, (_, v) in change.fields.items() if k != "host_key" or v}
-        self.learn(item, self.api.call("POST", "/api/servers", body))
+        self.ids[item.kind, item.key] = self._operation("/api/servers", body)["server_id"]
 
     def _add_node(self, change: Change) -> None:
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
         policy = {name: new[name] for name in _POLICY}
         if new["server"]:
-            body = {"role": "node", "name": new["name"], "region": new["region"]}
-            made = self.api.call("POST", f"/api/servers/{self.id_of('server', new['server'])}/deploy", body)
+            made = self._onboard(new)
         else:
             body = {name: new[name] for name in ("name", "control_addr", "region", "public_ip")}
             made = self.api.call("POST", "/api/nodes", body | {"policy": policy})
@@ -154,6 +213,8 @@ class _Run:
         present = change.present
         assert present is not None  # noqa: S101 - it is edited
         version = present.version
+        if new.pop("onboarding", None):
+            version = self._onboard({**present.fields, **item.fields})["version"]
         plain = {name: value for name, value in new.items() if name != "enabled"}
         if plain:
             version = self.api.call("PATCH", _at("nodes", present.id), {"version": version} | plain)["version"]
@@ -197,7 +258,7 @@ class _Run:
         if not change.item.fields.get("server"):
             self._remove(change)
             return
-        self._over(self.api.call("POST", _at("nodes", _id(change), "remove"), {"version": _version(change)}))
+        self._operation(_at("nodes", _id(change), "remove"), {"version": _version(change)})
 
     def _keep(self, _change: Change) -> None:
         return
@@ -215,12 +276,16 @@ def apply(api: Api, changes: Sequence[Change], present: Sequence[Item], done: Ca
         if change.action is Action.KEEP:
             continue
         try:
+            reason = run.reason_to_wait(change)
+            if reason:
+                run.put_off(change, reason)
+                continue
             run.do(change)
         except CoxswainError as error:
             raise Stopped(change, count, error, run.notes) from error
         count += 1
         done(change)
-    return Applied(count, tuple(run.notes))
+    return Applied(count, tuple(run.notes), tuple(run.waiting))
 
 
 def _at(place: str, row_id: str, action: str = "") -> str:

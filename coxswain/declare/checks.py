@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coxswain.declare.items import Item, Key, told_apart
+from coxswain.declare.items import Item, Key, led_to, told_apart
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
 from coxswain.inventory import check_dialable
@@ -31,17 +31,9 @@ def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence
 def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
     known = {(item.kind, item.key[0]) for item in (*wanted, *present)}
     for item in wanted:
-        for field_name, kind in (
-            ("server", "server"),
-            ("node", "node"),
-            ("path", "path"),
-            ("hops", "node"),
-            ("fallbacks", "node"),
-        ):
-            said = item.fields.get(field_name) or ()
-            for name in (said,) if isinstance(said, str) else said:
-                if (kind, name) not in known:
-                    raise InvalidInput(f"{item.where}: {item.title}: {field_name}: there is no {kind} {name!r}")
+        for field_name, kind, name in led_to(item.fields):
+            if (kind, name) not in known:
+                raise InvalidInput(f"{item.where}: {item.title}: {field_name}: there is no {kind} {name!r}")
 
 
 def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from coxswain.declare.checks import check_file
-from coxswain.declare.items import KINDS, Item, Key
+from coxswain.declare.items import KINDS, Item, Key, led_to, unready
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
 
@@ -101,7 +101,32 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
         ]
         ordered = [change for change in found if change is not None]
         changes += _phones_freed_first(ordered) if kind == "user" else ordered
-    return changes + [change for change in extra if change.item.kind not in _PEOPLE]
+    changes += [change for change in extra if change.item.kind not in _PEOPLE]
+    return _waiting(changes, there)
+
+
+def _waiting(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> list[Change]:
+    """With notes about what has to wait for nodes that are not enrolled. One that is onboarded on a machine is, then."""
+    will = {item.key[0]: item.fields for item in there.values() if item.kind == "node"}
+    for change in changes:
+        if change.item.kind == "node" and change.wanted is not None:
+            name, said = change.item.key[0], change.item.fields
+            set_up = "onboarding" in change.fields or (change.action is Action.ADD and bool(said.get("server")))
+            made = {"enrolled": set_up, "wg_public_key": "?" if set_up else "", "enabled": True}
+            will[name] = {**(made if set_up else will.get(name, made)), **said}
+    late: set[str] = set()
+    noted: list[Change] = []
+    for change in changes:
+        reasons = []
+        if change.action is Action.ADD and change.item.kind == "path":
+            for field_name, _, name in led_to(change.item.fields):
+                reason = unready(will[name], standby=field_name == "fallbacks")
+                reasons += [f"node {name}, which {reason}"] if reason else []
+            late |= {change.item.key[0]} if reasons else set()
+        elif change.wanted is not None and change.wanted.fields.get("path") in late:
+            reasons = [f"path {change.wanted.fields['path']}"]
+        noted.append(replace(change, note=f"waits for {', '.join(reasons)}") if reasons else change)
+    return noted
 
 
 def _phones_freed_first(changes: list[Change]) -> list[Change]:
@@ -181,8 +206,11 @@ def _change(wanted: Item, present: Item | None) -> Change | None:
             f"{wanted.where}: {wanted.title}: protocol: only amneziawg can follow a path, and it is {protocol}",
             remedy="Say protocol: amneziawg in the file.",
         )
+    if present.fields.get("unfinished") and wanted.fields.get("server") and wanted.fields.get("enabled", True):
+        differing.pop("enabled", None)  # as it will be
+        differing["onboarding"] = ("unfinished", "done")
     for name in differing:
-        if table[name].fixed:
+        if name in table and table[name].fixed:
             raise Conflict(
                 f"{wanted.where}: {wanted.title}: {name} is {present.fields.get(name)!r} and cannot become "
                 f"{wanted.fields[name]!r}",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from coxswain.errors import Conflict
 
-__all__ = ["KINDS", "Item", "Key", "told_apart"]
+__all__ = ["KINDS", "Item", "Key", "led_to", "told_apart", "unready"]
 
 KINDS = ("server", "node", "path", "user", "device", "profile")
 """In the order in which they are made; they are removed in the reverse one."""
@@ -38,6 +38,28 @@ class Item:
     @property
     def title(self) -> str:
         return f"{self.kind} {' / '.join(self.key)}"
+
+
+_LEADS = {"server": "server", "node": "node", "path": "path", "hops": "node", "fallbacks": "node"}
+
+
+def led_to(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """To what these fields of an item lead: the field, the kind of what it names, the name."""
+    for field_name, kind in _LEADS.items():
+        said = fields.get(field_name) or ()
+        for name in (said,) if isinstance(said, str) else said:
+            yield field_name, kind, name
+
+
+def unready(node: Mapping[str, Any], *, standby: bool = False) -> str:
+    """What keeps a path from being built over a node, as the API has it, or with it as a fallback; empty: nothing."""
+    if standby and node["wg_public_key"]:
+        return ""
+    if not node["enrolled"]:
+        return f"is not enrolled (cox nodes enroll {node['name']} --csr FILE)"
+    if not node["enabled"]:
+        return f"is disabled (cox nodes enable {node['name']})"
+    return "" if node["wg_public_key"] else f"was not reached yet (cox nodes show {node['name']})"
 
 
 _TELL_APART = {

@@ -9,10 +9,12 @@ from typing import Any
 from coxswain.declare.items import Item, Key
 from coxswain.declare.schema import user_key
 from coxswain.errors import Refused
-from coxswain.model import MASKED
+from coxswain.model import MASKED, NodeStatus
 from coxswain.words import counted
 
 __all__ = ["Lister", "Present", "read_present"]
+
+_UNFINISHED = frozenset({NodeStatus.PROVISIONING.value, NodeStatus.ERROR.value})
 
 Lister = Callable[[str], Iterator[dict[str, Any]]]
 """All entries of a list of the API, whatever its pages."""
@@ -71,6 +73,9 @@ def _node(found: dict[str, Any], names: dict[str, str]) -> Item:
     fields = {name: found[name] for name in (*copied, "isolation")} | {"endpoint_ports": found["endpoint_ports"]}
     fields["decoy_site"] = found["decoy_site"]
     fields["server"] = names.get(found.get("server_id", ""), "")
+    # What no file says: what paths have to wait for, and that its onboarding failed or was interrupted.
+    fields |= {name: found[name] for name in ("enrolled", "wg_public_key")}
+    fields["unfinished"] = bool(fields["server"]) and not found["enabled"] and found["status"] in _UNFINISHED
     return Item("node", (found["name"],), fields, id=found["id"], version=found["version"])
 
 

@@ -20,8 +20,8 @@ from coxswain.declare.apply import apply
 from coxswain.declare.compare import Action, compare
 from coxswain.declare.present import read_present
 from coxswain.declare.schema import read
-from tests.fleet import LiveFleet, live_fleet
-from tests.support import eventually
+from tests.fleet import LiveFleet, Nodes, live_fleet, lone_controller
+from tests.support import eventually, free_ports
 
 BASE_PORT = 13_800
 FILE = """\
@@ -78,9 +78,14 @@ class Dying:
         self._after = after
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
+        if method == "GET":  # changes nothing
+            return self._client.call(method, path)
         if self._after:
             self._client.call(method, path, body)
         raise Killed(f"{method} {path}")
+
+    def begin(self, path: str, body: Any, method: str = "POST") -> Any:
+        return self.call(method, path, body)
 
 
 CROWD = (
@@ -249,3 +254,49 @@ def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callabl
     cox("apply", "-f", "-", "--yes", "--prune", text="fleet: 1\nnodes: []\npaths: []\nusers: []\n")
     assert there.items() <= {each["id"]: each["name"] for each in get(fleet, "/api/removed?limit=1000")}.items()
     assert get(fleet, "/api/nodes") == get(fleet, "/api/paths") == get(fleet, "/api/users") == []
+
+
+def test_a_controller_that_has_nothing_needs_the_nodes_enrolled_in_between(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The first apply does all that it can; a second one does the rest, once the nodes are there."""
+    home = tmp_path_factory.mktemp("empty")
+    base = free_ports(BASE_PORT + 100, 3)
+    text = FILE.format(isolation="false")
+    for index in range(3):
+        text = text.replace(str(BASE_PORT + index), str(base + index))
+
+    def cox(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(cli, [*arguments, "--config", str(home / "cox.yaml")], input=text, prog_name="cox")
+        assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+        return result
+
+    with lone_controller(home, config="posture: personal\nstate_dir: state\n") as controller:
+        nodes = Nodes.make(home / "nodes", 3)
+        try:
+            first = cox("apply", "-f", "-", "--yes", code=7)
+            assert "not yet: add path over: waits for node n0, which is not enrolled" in first.stdout
+            assert [p["name"] for p in controller.client.get("/api/profiles")] == ["home"]
+            assert len(controller.client.get("/api/devices")) == 2
+            for index in range(3):
+                nodes.install(index, controller.client.post(f"/api/nodes/n{index}/enroll", {"csr": nodes.csr(index)}))
+            unreached = cox("apply", "-f", "-", "--yes", code=7)
+            assert "node n0, which was not reached yet" in unreached.stdout
+            nodes.start(base)
+            controller.all_in_sync(3)
+            assert "2 applied" in cox("apply", "-f", "-", "--yes").stdout
+            assert controller.client.get("/api/paths/over")["status"] == "active"
+            assert json.loads(cox("plan", "-f", "-", "--prune", "--json").stdout)["changes"] == []
+        finally:
+            nodes.stop()
+
+
+def test_a_path_whose_nodes_are_away_is_left_for_the_next_time(fleet: LiveFleet, cox: Callable[..., Result]) -> None:
+    text = FILE.format(isolation="false")
+    cox("apply", "-f", "-", "--yes", text=text.partition("paths:")[0])
+    fleet.nodes.do("kill", node=0)
+    fleet.controller.until("n0", link_state="backing_off")
+    done = cox("apply", "-f", "-", "--yes", text=text, code=7)
+    assert "not yet: add path over: waits for node n0, which is not reached: " in done.stdout
+    assert [p["name"] for p in get(fleet, "/api/profiles")] == ["home"] and get(fleet, "/api/paths") == []
+    fleet.nodes.do("start", node=0)
+    fleet.controller.all_in_sync(3)
+    assert "2 applied" in cox("apply", "-f", "-", "--yes", text=text).stdout

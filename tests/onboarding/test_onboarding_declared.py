@@ -97,6 +97,48 @@ def test_what_cannot_be_is_refused_before_an_operation_is_begun(rig, cox):
     assert [n["id"] for n in rig.client.get("/api/nodes")] == [node["id"]]
 
 
+TWO = """\
+fleet: 1
+servers:
+- {{name: host-1, ssh_host: {0.address}, host_key: "{0.fingerprint}"}}
+- {{name: host-2, ssh_host: {1.address}, host_key: "{1.fingerprint}"}}
+nodes:
+- {{name: fra-1, server: host-1, endpoint_ips: [198.51.100.7]}}
+- {{name: ams-1, server: host-2, endpoint_ips: [198.51.100.8]}}
+paths:
+- {{name: over, hops: [fra-1, ams-1]}}
+users:
+- name: Ann
+  devices:
+  - {{name: phone, profiles: [{{name: away, path: over}}]}}
+"""
+
+
+def test_from_machines_to_a_path_in_one_go_also_after_a_failure(rig, cox):
+    """Whoever is onboarded need not be waited for; and an onboarding that failed is gone on with by the next apply."""
+    machines = [rig.machine(), rig.machine()]
+    config = "posture: personal\nstate_dir: ./state\nnode:\n  binary_path: {}\n"
+    (rig.home / "no-agent").write_text("#!/bin/sh\nexit 3\n")
+    (rig.home / "cox.yaml").write_text(config.format(rig.home / "no-agent"))
+    cox("config", "reload")
+    for machine in machines:
+        machine.authorized_keys.write_text(cox("ssh-key"))
+    text = TWO.format(*machines)
+    assert "waits for" not in cox("plan", "-f", "-", typed=text)
+    failed = cox("apply", "-f", "-", "--yes", typed=text, code=8)
+    assert "add node fra-1: " in failed and "2 changes before that stay made" in failed
+    assert [node["status"] for node in json.loads(cox("nodes", "list", "--json"))] == ["error"]
+
+    (rig.home / "cox.yaml").write_text(config.format(rig.agent(version="0.3.1")))
+    cox("config", "reload")
+    said = cox("plan", "-f", "-", typed=text)
+    assert "~ node fra-1" in said and "onboarding: unfinished → done" in said and "waits for" not in said
+    said = cox("apply", "-f", "-", "--yes", typed=text)
+    assert said.index("~ node fra-1") < said.index("+ node ams-1") < said.index("+ path over") < said.index("/ away")
+    assert json.loads(cox("paths", "list", "--json"))[0]["status"] == "active"
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text)) == {"changes": [], "drift": []}
+
+
 def test_machines_have_names_of_their_own(rig, cox):
     first, second = rig.machine(), rig.machine()
     rig.add_server(first, name="rack-1")

@@ -28,6 +28,7 @@ from coxswain.declare.write import document
 from coxswain.errors import InvalidInput
 from coxswain.store import open_store
 from tests.fleet import Controller
+from tests.support import free_port
 
 Cox = Callable[..., Result]
 EMPTY = "fleet: 1\nnodes: []\nusers: []\n"
@@ -152,16 +153,46 @@ def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Con
 
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    nodes = "nodes:\n- {name: b-1, control_addr: h}\n- {name: b-2, control_addr: h}\n"
-    cox("apply", "-f", "-", "--yes", text=f"fleet: 1\n{nodes}")
-    text = "fleet: 1\nusers:\n- name: Bea\npaths:\n- {name: b, hops: [b-1, b-2]}\n"
-    new = cox("apply", "-f", "-", "--yes", text=f"{text}{nodes}- {{name: b-3, control_addr: h}}\n", code=5)
-    assert "node b-3: enrol it" in new.stdout and "1 change before that stay made" in new.stderr, "what was done is told of"
-    result = cox("apply", "-f", "-", "--yes", text=text, code=5)
-    assert "stdin:5: add path b: " in result.stderr
+    host = f"servers:\n- {{name: nowhere, ssh_host: 127.0.0.1, ssh_port: {free_port()}, host_key: 'SHA256:{'A' * 43}'}}\n"
+    text = f"fleet: 1\nnodes:\n- {{name: b-1, control_addr: h}}\n- {{name: b-2, server: nowhere}}\n{host}users: []\n"
+    cox("users", "add", "Bea")
+    new = cox("apply", "-f", "-", "--prune", "--yes", text=text, code=8)
+    assert "- user Bea" in new.stdout and "1 change before that stay made" in new.stderr, "what was done is told of"
+    result = cox("apply", "-f", "-", "--yes", text=text, code=8)
+    assert "stdin:6: add server nowhere: " in result.stderr
     assert "0 changes before that stay made" in result.stderr and "  " not in result.stderr.partition("\n")[2].strip()
     out = cox("plan", "-f", "-", text=text).stdout
-    assert "2 to add" in out
+    assert "3 to add" in out
+
+
+def test_all_is_done_that_need_not_wait_for_nodes_to_be_enrolled(cox: Cox, controller: Controller) -> None:
+    """And of the rest it is said what waits for what; with --prune nothing goes to which something leads that waits."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY + "paths: []\n")
+    node = "- {{name: {}, control_addr: h, public_ip: 192.0.2.1}}\n"
+    file = "fleet: 1\nnodes:\n{}{}users:\n- name: Wim\n  devices:\n  - name: phone\n    profiles:\n    - {{name: x, {}}}\n{}"
+    old, new = node.format("w-1"), node.format("w-2") + node.format("w-3")
+    cox("apply", "-f", "-", "--yes", text=file.format(old, "", "node: w-1", ""))
+    path = "paths: [{name: over, hops: [w-2, w-3]}]\n"
+    text = file.format(new, path, "path: over", "    - {name: y, node: w-3}\n- name: Zoe\n")
+
+    said = cox("plan", "-f", "-", "--prune", text=text).stdout
+    nodes = "node w-2, which is not enrolled (cox nodes enroll w-2 --csr FILE), node w-3, which is not enrolled"
+    assert f"    waits for {nodes} (" in said and "    waits for path over\n" in said
+    done = cox("apply", "-f", "-", "--prune", "--yes", text=text, code=7)
+    assert "4 applied" in done.stdout, done.stdout
+    assert f"not yet: add path over: waits for {nodes} (" in done.stdout
+    assert "not yet: edit profile Wim / phone / x: waits for path over\n" in done.stdout
+    waits = "not yet: remove node w-1: waits for profile Wim / phone / x, which leads to it until then\n"
+    assert waits in done.stdout
+    assert "3 changes wait for what is not ready yet" in done.stderr and "apply the file again" in done.stderr
+    found = {p["name"]: p.get("node_id", "") for p in controller.client.get("/api/profiles")}
+    assert found == {"x": controller.node("w-1")["id"], "y": controller.node("w-3")["id"]}
+
+    again = cox("apply", "-f", "-", "--prune", "--yes", "--json", text=text, code=7)
+    answer = json.loads(again.stdout)
+    assert answer["applied"] == 0 and [w["kind"] for w in answer["waiting"]] == ["path", "profile", "node"]
+    assert answer["waiting"][1] == {"kind": "profile", "key": ["Wim", "phone", "x"], "for": "path over"}
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY + "paths: []\n")
 
 
 def test_what_is_nowhere_is_said_before_anything_is_done(cox: Cox) -> None:

@@ -40,6 +40,9 @@ async function api(method, path, body, { wait = true } = {}) {
 
 const sentence = (data) => data?.error || data?.detail || "It did not work, and the controller did not say why.";
 
+/** The same, and what to do about it. */
+const advice = (data) => (data?.remedy ? `${sentence(data)} ${data.remedy}` : sentence(data));
+
 // -- toasts
 
 function toast(text, { bad = false, undo, link } = {}) {
@@ -52,7 +55,7 @@ function toast(text, { bad = false, undo, link } = {}) {
     button.addEventListener("click", async () => {
       box.remove();
       const answer = await api(undo.method, undo.path, undo.body);
-      toast(answer.ok ? "Undone." : sentence(answer.data), { bad: !answer.ok });
+      toast(answer.ok ? "Undone." : advice(answer.data), { bad: !answer.ok });
       refresh();
     });
     box.append(button);
@@ -124,6 +127,7 @@ function tell(form, text, kind = "problem") {
   box.className = `told ${kind}`;
   box.textContent = text;
   box.hidden = !text;
+  if (text) box.scrollIntoView({ block: "nearest" }); // it is at the top, and the button at the end
   return box;
 }
 
@@ -144,7 +148,7 @@ function mark(form, text) {
 async function onStale(form, answer) {
   const record = form.dataset.record ? await api("GET", fill(form.dataset.record, form)) : null;
   const version = form.elements.namedItem("version");
-  if (!record?.ok || !version) return tell(form, sentence(answer.data));
+  if (!record?.ok || !version) return tell(form, advice(answer.data));
   const theirs = [];
   for (const field of form.elements) {
     if (!field.name || field === version) continue;
@@ -161,14 +165,14 @@ async function onStale(form, answer) {
 async function submit(form) {
   const [method, path] = form.dataset.api.split(" ");
   const button = $('button[type="submit"], button:not([type])', form);
+  if (button?.hasAttribute("aria-busy")) return; // pressed twice
   button?.setAttribute("aria-busy", "true");
   const answer = await api(method, fill(path, form), method === "DELETE" ? undefined : bodyOf(form), waiting(form));
   button?.removeAttribute("aria-busy");
   if (!answer.ok) {
     if (answer.status === 409 && answer.data?.current !== undefined) return onStale(form, answer);
-    const text = sentence(answer.data);
-    tell(form, answer.data?.remedy ? `${text} ${answer.data.remedy}` : text);
-    return mark(form, text);
+    tell(form, advice(answer.data));
+    return mark(form, sentence(answer.data));
   }
   tell(form, "");
   form.dispatchEvent(new CustomEvent("cox:done", { bubbles: true, detail: answer.data }));
@@ -196,7 +200,9 @@ function done(element, data) {
   const then = element.dataset.then || "close";
   if (then.startsWith("/")) document.body.dataset.leaving = "";
   if (then.startsWith("/")) return location.assign(then.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(data?.[key] ?? "")));
-  if (element.dataset.done) toast(element.dataset.done, { undo });
+  const operation = element.dataset.async !== undefined && data?.id;
+  const link = operation ? { href: `/operations/${operation}`, text: "Show how it goes" } : undefined;
+  if (element.dataset.done) toast(element.dataset.done, { undo, link });
   if (then === "reload") return location.reload();
   element.closest("dialog")?.close();
   if (element instanceof HTMLFormElement && then === "close") element.reset();
@@ -226,13 +232,14 @@ function showOnce(element, data) {
 // -- buttons: <button data-api="POST /api/nodes/x/push" data-confirm="What will happen" data-done="Pushed.">
 
 async function press(button) {
+  if (button.hasAttribute("aria-busy")) return; // pressed twice
   if (button.dataset.confirm && !(await confirmed(button))) return;
   const [method, path] = button.dataset.api.split(" ");
   button.setAttribute("aria-busy", "true");
   const answer = await api(method, path, method === "DELETE" ? undefined : JSON.parse(button.dataset.body || "{}"), waiting(button));
   button.removeAttribute("aria-busy");
   if (answer.status === 409) refresh(); // somebody else was first: what is shown is older than what is
-  if (!answer.ok) return toast(sentence(answer.data), { bad: true });
+  if (!answer.ok) return toast(advice(answer.data), { bad: true });
   done(button, answer.data);
 }
 
@@ -271,17 +278,30 @@ document.addEventListener("click", (event) => {
   else if (element.id === "menu") toggleMenu(element);
 });
 
-/** Opens a dialog; data-set='{"name": "value"}' on the button fills its fields. */
+/** Opens a dialog; data-set='{"name": "value"}' on the button fills its fields. null: it has nothing of the kind. */
 function openDialog(dialog, values) {
+  const form = $("form", dialog);
+  if (form && Object.keys(values).length > 0) form.reset(); // what was typed, or allowed, about another one
   for (const [name, value] of Object.entries(values)) {
     const field = $(`[name="${name}"]`, dialog);
-    if (field) field.value = value;
+    if (field) preset(field, value);
     for (const place of $$(`[data-field="${name}"]`, dialog)) place.textContent = value;
   }
-  const form = $("form", dialog);
-  if (form) tell(form, "");
+  if (form) {
+    tell(form, "");
+    mark(form, "");
+    follow(form);
+  }
   fillChoices(dialog);
   dialog.showModal();
+}
+
+/** What a field says of the record that is being changed, so that a save over somebody else's can tell what they changed. */
+function preset(field, value) {
+  field.disabled = value === null;
+  field.value = field.defaultValue = value ?? "";
+  const group = field.closest("fieldset");
+  if (group) group.hidden = [...group.elements].every((each) => each.disabled);
 }
 
 /** What can be chosen may be a thousand things, so it comes when somebody wants to choose: <select data-options="/ui/options/nodes">. */
@@ -313,7 +333,7 @@ async function fillIn(button) {
   button.setAttribute("aria-busy", "true");
   const answer = await api(method, path, body);
   button.removeAttribute("aria-busy");
-  if (!answer.ok) return tell(form, sentence(answer.data));
+  if (!answer.ok) return tell(form, advice(answer.data));
   tell(form, "");
   form.elements.namedItem(button.dataset.fill).value = answer.data[button.dataset.fill];
 }
@@ -325,7 +345,7 @@ async function showPlan(button) {
   const answer = await api("POST", button.dataset.plan, bodyOf(form));
   const place = $(button.dataset.into);
   const stages = answer.data?.stages?.map((stage) => [stage.title, ...stage.changes.map((change) => `  ${change}`)].join("\n"));
-  const lines = answer.ok ? [...(stages || answer.data.steps), ...answer.data.notes] : [sentence(answer.data)];
+  const lines = answer.ok ? [...(stages || answer.data.steps), ...answer.data.notes] : [advice(answer.data)];
   place.textContent = lines.join("\n") || "Nothing would change.";
   place.classList.remove("hidden");
 }
@@ -336,7 +356,7 @@ async function preview(form) {
   const body = Object.fromEntries(Object.entries(bodyOf(form)).filter(([name]) => wanted.includes(name)));
   const answer = await api("POST", form.dataset.preview, body);
   const { pre_up = [], post_up = [] } = answer.data || {};
-  $(form.dataset.into).textContent = answer.ok ? [...(pre_up || []), ...(post_up || [])].join("\n") || "No rules." : sentence(answer.data);
+  $(form.dataset.into).textContent = answer.ok ? [...(pre_up || []), ...(post_up || [])].join("\n") || "No rules." : advice(answer.data);
 }
 
 /** data-needs: a switch that means nothing while another one is off. */

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.actions import acts
@@ -30,7 +32,7 @@ def newer(path: Path, version: str) -> None:
 @acts("/servers", "POST /api/nodes/*/update-agent", "POST /api/nodes/*/remove", "DELETE /api/servers/*")
 @acts("/servers", "POST /api/relays/*/update-agent", "POST /api/relays/*/remove")
 def test_a_server_is_added_set_up_upgraded_and_cleared(
-    browser_page: Page, fleet: LiveFleet, home: Path, machine: Machine
+    browser_page: Page, fleet: LiveFleet, home: Path, machine: Machine, complaints: list[str]
 ) -> None:
     page = browser_page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -72,6 +74,10 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
             assert fleet.controller.node("node-on-host")["agent_version"] == new
 
         page.goto("/servers")
+        page.get_by_role("region", name="host-one").get_by_role("button", name="Remove").click()
+        confirm(page, "Remove")
+        expect(page.locator("#toasts")).to_contain_text("Remove what runs on it first")
+        complaints.clear()  # the 409
         page.get_by_role("button", name="Uninstall").click()
         confirm(page, "Uninstall")
         finished(page)
@@ -109,6 +115,9 @@ def test_another_host_key_is_refused_until_it_is_trusted(browser_page: Page, fle
             timeout=_SLOW_MS
         )
     page.goto("/servers")
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.get_by_text("another host key")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     card = page.get_by_role("region", name="host-two")
     expect(card.get_by_text("another host key")).to_be_visible()
     card.get_by_role("button", name="Trust it").click()
@@ -116,4 +125,55 @@ def test_another_host_key_is_refused_until_it_is_trusted(browser_page: Page, fle
     confirm(page, "Trust it")
     expect(card.get_by_text("another host key")).to_have_count(0)
     assert client.get("/api/servers")[0]["host_key"] == machine.fingerprint
+    client.call("DELETE", f"/api/servers/{server['id']}")
+
+
+@acts("/servers", "PATCH /api/servers/*")
+def test_a_machine_that_moved_is_logged_in_to_at_its_new_address(
+    open_browser: Callable[..., Page], fleet: LiveFleet, machine: Machine, complaints: list[str]
+) -> None:
+    """What is refused is said in the form, which keeps what was typed; so does what somebody else changed meanwhile."""
+    client, page = fleet.controller.client, open_browser(viewport={"width": 390, "height": 844})
+    body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint, "name": "host-three"}
+    server = client.post("/api/servers", body)
+    own = client.post("/api/servers/self", {"host": "127.0.4.1"})
+    page.goto("/servers")
+    page.get_by_role("region", name=own["name"]).get_by_role("button", name="Settings").click()
+    dialog = page.locator("#edit-server")
+    expect(dialog.get_by_label("Address")).to_be_hidden()  # nobody logs in to the controller's own machine
+    dialog.get_by_label("Region").fill("hel1")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+
+    card = page.get_by_role("region", name="host-three")
+    card.get_by_role("button", name="Settings").click()
+    login = (("Address", machine.address), ("User", "root"), ("Port", "22"))
+    for label, value in (("Name", "host-three"), ("Region", ""), *login):
+        expect(dialog.get_by_label(label)).to_have_value(value)
+    assert Axe().run(page, context="#edit-server").violations_count == 0
+    dialog.get_by_label("Address").fill("no such host")
+    dialog.get_by_label("Region").fill("fra1")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("ssh_host: ")
+    expect(dialog.get_by_role("alert")).to_be_in_viewport()
+    expect(dialog.get_by_label("Address")).to_be_focused()
+    expect(dialog.get_by_label("Address")).to_have_attribute("aria-invalid", "true")
+    complaints.clear()  # the 400
+    client.call("PATCH", f"/api/servers/{server['id']}", {"version": server["version"], "name": "host-3"})
+    dialog.get_by_label("Address").fill("moved.example.org")
+    dialog.get_by_label("Port").fill("2222")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else changed this meanwhile (now name: host-3).")
+    complaints.clear()  # the 409
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+    expect(card.get_by_text("root@moved.example.org:2222")).to_be_visible()
+    changed = client.get(f"/api/servers/{server['id']}")
+    assert (changed["name"], changed["region"], changed["host_key"]) == ("host-three", "fra1", machine.fingerprint)
+
+    card.get_by_role("button", name="Settings").click()
+    dialog.get_by_label("Name").fill("not this one")
+    dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_role("region", name=own["name"]).get_by_role("button", name="Settings").click()
+    expect(dialog.get_by_label("Name")).to_have_value(own["name"])
     client.call("DELETE", f"/api/servers/{server['id']}")

@@ -102,7 +102,8 @@ def test_on_a_phone_nothing_sticks_out(open_browser: Callable[..., Page], fleet:
 
 _SQUEEZED = """() => [...document.querySelectorAll(".scroll > table:not(.numbers *)")].flatMap((table) => [
   ...(table.scrollWidth > table.parentElement.clientWidth ? ["sticks out: " + table.textContent.slice(0, 80)] : []),
-  ...[...table.querySelectorAll("td:first-child")].filter((c) => c.offsetWidth < 90).map((c) => c.textContent)])"""
+  ...[...table.querySelectorAll("td:first-child")].map((c) => [c.offsetWidth, c.textContent.trim()])
+    .filter(([width, text]) => width < 90 && text.length > 10).map(([, text]) => text)])"""
 
 
 def test_long_names_leave_room_for_their_neighbours(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
@@ -111,9 +112,16 @@ def test_long_names_leave_room_for_their_neighbours(open_browser: Callable[..., 
     users = [client.post("/api/users", {"name": n, "email": f"{n[:1]}@{'x' * 55}.example.org"}) for n in (name, "V")]
     node = client.post("/api/nodes", {"name": "W" * 100, "control_addr": "127.0.0.1:9", "region": "W" * 30})
     token = client.post("/api/tokens", {"name": name})
+    entry = fleet.controller.node("n0")
+    client.call("PATCH", "/api/nodes/n0", {"version": entry["version"], "name": "W" * 63})
+    client.post("/api/paths", {"name": "W" * 64, "node_ids": [entry["id"], "n1"], "fallback_ids": ["n2"]})
+    control = client.post("/api/control-paths", {"name": "W" * 64, "hops": ["harbour"]})
+    device = client.post(f"/api/users/{users[0]['id']}/devices", {"name": name})
+    client.post("/api/profiles", {"device_id": device["id"], "name": name, "node_id": entry["id"]})
+    about = (f"/users/{users[0]['id']}", f"/devices/{device['id']}", "/nodes/n1")
     page = open_browser(viewport={"width": 1280, "height": 900})
     try:
-        for path in ("/", "/users", "/tokens", "/operations"):
+        for path in ("/", "/users", "/tokens", "/operations", "/paths", "/profiles", "/relays", *about):
             page.goto(path)
             page.get_by_text("Live", exact=True).wait_for()
             assert page.evaluate(_SQUEEZED) == [], path
@@ -121,6 +129,10 @@ def test_long_names_leave_room_for_their_neighbours(open_browser: Callable[..., 
         for user in users:
             client.call("DELETE", f"/api/users/{user['id']}")
         client.call("DELETE", f"/api/nodes/{node['id']}")
+        client.call("DELETE", f"/api/paths/{name}")
+        client.call("DELETE", f"/api/control-paths/{control['id']}")
+        version = fleet.controller.node(entry["id"])["version"]
+        client.call("PATCH", f"/api/nodes/{entry['id']}", {"version": version, "name": "n0"})
         client.call("DELETE", f"/api/tokens/{token['id']}")
 
 

@@ -78,6 +78,18 @@ def test_a_device_is_added_and_removed(browser_page: Page, user: dict[str, Any])
     expect(row(page, "laptop")).to_have_count(0)
 
 
+def test_a_form_that_is_sent_twice_adds_one(browser_page: Page, fleet: LiveFleet, user: dict[str, Any]) -> None:
+    page = browser_page
+    page.goto(f"/users/{user['id']}")
+    page.get_by_role("button", name="Add a device").click()
+    page.locator("#add-device").get_by_label("Name").fill("impatience")
+    page.locator("#add-device form").evaluate("form => { form.requestSubmit(); form.requestSubmit(); }")
+    expect(row(page, "impatience")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    names = [each["name"] for each in fleet.controller.client.get(f"/api/users/{user['id']}/devices")]
+    assert sorted(names) == ["impatience", "pocket"]
+
+
 _DEVICE = (
     "POST /api/devices/*/provision",
     "POST /api/devices/*/suspend",

@@ -410,6 +410,7 @@ def test_no_reading_leaves_one_or_changes_anything(there: World) -> None:
         "/api/nodes/": "n0", "/api/users/": user, "/api/devices/": device, "/api/profiles/": profile, "/api/paths/": "read",
         "/api/admins/": "admin", "/api/operations/": operation, "/api/audit/proof/": "1", "/static/": "robots.txt",
         "/api/sessions/history/": "nope", "/api/relays/": "nope", "/api/alerts/": "nope", "/api/control-paths/": "nope",
+        "/api/servers/": server,
     }  # fmt: skip
     nothing_there = {
         "GET /api/sessions/history/{key}", "GET /api/relays/{id}", "GET /api/alerts/{id}", "GET /api/control-paths/{id}"
@@ -419,7 +420,6 @@ def test_no_reading_leaves_one_or_changes_anything(there: World) -> None:
         "POST /api/paths/plan": {"node_ids": ["n1", "n2"]},
         "POST /api/devices/{key}/bind/plan": {"path_id": "read"},
     }
-    assert server
     reader = w.web()
     reader.token = secret
     for route in ROUTES:

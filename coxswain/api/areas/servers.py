@@ -115,6 +115,10 @@ def _view(call: Call, server: Server) -> dict[str, Any]:
     return _placed(call, server.ssh_host) | server_view(server)
 
 
+def _show(call: Call) -> Any:
+    return _view(call, _server(call))
+
+
 def _is_address(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_global
@@ -260,6 +264,7 @@ ROUTES = (
         query=PAGE,
         also=(404,),
     ),
+    Route("GET", "/api/servers/{id}", Scope.READONLY, "One machine.", _show, returns=SERVER, also=(404,)),
     Route(
         "POST",
         "/api/servers",

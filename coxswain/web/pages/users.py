@@ -85,6 +85,10 @@ def _device_head(call: Call) -> dict[str, Any]:
     return found | {"user": ask(call, f"/api/users/{found['d']['user_id']}").value}
 
 
+def _device_profiles(call: Call) -> dict[str, Any]:
+    return _facts(call) | profiles_of(call, device=call.path["key"])
+
+
 def _device_sessions(call: Call) -> dict[str, Any]:
     return recent_sessions(call, device=call.path["key"])
 
@@ -124,6 +128,7 @@ PAGES = (
     fragment("/ui/fragments/users/{key}/sessions", "_session_table.html", _user_sessions, query=("after",)),
     fragment("/ui/fragments/devices/{key}/head", "_device_head.html", _device_head),
     fragment("/ui/fragments/devices/{key}", "_device_facts.html", _facts),
+    fragment("/ui/fragments/devices/{key}/profiles", "_profiles.html", _device_profiles),
     fragment("/ui/fragments/devices/{key}/path", "_binding.html", _binding_fragment),
     fragment("/ui/fragments/devices/{key}/sessions", "_session_table.html", _device_sessions),
 )

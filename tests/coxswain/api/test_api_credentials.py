@@ -161,6 +161,7 @@ TABLE: dict[str, Row] = {
     "POST /api/servers": Row(ADMIN, 400),
     "POST /api/servers/host-key": Row(ADMIN, 400),
     "POST /api/servers/self": Row(ADMIN, 200),
+    "GET /api/servers/{id}": Row(READONLY, 404),
     "PATCH /api/servers/{id}": Row(ADMIN, 404),
     "DELETE /api/servers/{id}": Row(ADMIN, 404),
     "POST /api/servers/{id}/trust": Row(ADMIN, 404),

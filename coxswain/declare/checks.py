@@ -10,7 +10,7 @@ from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
 from coxswain.inventory import check_dialable
 
-__all__ = ["check_file"]
+__all__ = ["address_of", "check_file"]
 
 
 def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[Item], *, prune: bool) -> None:
@@ -19,7 +19,7 @@ def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence
     named = {(item.kind, item.key) for item in wanted}
     told_apart(present, [*named, *(("server", (i.fields["server"],)) for i in wanted if i.fields.get("server"))])
     _references(wanted, present)
-    _one_of_each_machine(wanted, present)
+    _one_of_each_machine(wanted, present, there)
     _dialable(wanted, there)
     _entries(wanted, there)
     _all_nodes_or_profiles(wanted, present, named, prune=prune)
@@ -36,13 +36,18 @@ def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
                 raise InvalidInput(f"{item.where}: {item.title}: {field_name}: there is no {kind} {name!r}")
 
 
-def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> None:
-    """A machine, by its address, is there once; and one node is on it. Neither is renamed by a file."""
-    at = {_address(item): item for item in present if item.kind == "server"}
+def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
+    """A machine, by its address, is there once; and one node is on it. Neither is renamed by a file, nor becomes another
+    machine when it moves: it is known by its host key.
+    """
+    will = {item.key: address_of(item, there.get((item.kind, item.key))) for item in wanted if item.kind == "server"}
+    at = {address_of(item): item for item in present if item.kind == "server"}
+    at = {address: item for address, item in at.items() if will.get(item.key, address) == address}  # others move away
     on = {item.fields["server"]: item for item in present if item.kind == "node" and item.fields["server"]}
     for item in wanted:
         if item.kind == "server":
-            other = at.get(_address(item), item)
+            _known_by_its_key(item, there.get((item.kind, item.key)))
+            other = at.get(will[item.key], item)
             what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers edit {other.key[0]} --name"
         elif item.kind == "node":
             other = on.get(item.fields.get("server"), item)
@@ -55,8 +60,19 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item]) -> Non
             )
 
 
-def _address(server: Item) -> tuple[Any, Any]:
-    return server.fields["ssh_host"], server.fields.get("ssh_port", FIELDS["server"]["ssh_port"].default)
+def _known_by_its_key(item: Item, before: Item | None) -> None:
+    said, has = item.fields.get("host_key"), before.fields["host_key"] if before is not None else ""
+    if before is not None and said and has and said != has and address_of(item, before) != address_of(before):
+        raise Conflict(
+            f"{item.where}: {item.title}: host_key: it has {has} and keeps it where it moves, not {said}",
+            remedy="Another machine needs another name. Of the same one say the key that is known; see: cox servers trust",
+        )
+
+
+def address_of(server: Item, before: Item | None = None) -> tuple[Any, Any]:
+    """Where it is reached; what is not said of the port is as ``before``."""
+    port = before.fields["ssh_port"] if before is not None else FIELDS["server"]["ssh_port"].default
+    return server.fields["ssh_host"], server.fields.get("ssh_port", port)
 
 
 def _one_of_each_phone(wanted: Sequence[Item], present: Sequence[Item], *, prune: bool) -> None:

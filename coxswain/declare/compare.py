@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from coxswain.declare.checks import check_file
+from coxswain.declare.checks import address_of, check_file
 from coxswain.declare.items import KINDS, Item, Key, led_to, unready
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
+from coxswain.inventory import host_of
 
 __all__ = ["Action", "Change", "compare"]
 
@@ -100,13 +101,15 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
             if item.kind == kind
         ]
         ordered = [change for change in found if change is not None]
-        changes += _phones_freed_first(ordered) if kind == "user" else ordered
+        changes += _freed_first(kind, ordered)
     changes += [change for change in extra if change.item.kind not in _PEOPLE]
-    return _waiting(changes, there)
+    return _noted(changes, there)
 
 
-def _waiting(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> list[Change]:
-    """With notes about what has to wait for nodes that are not enrolled. One that is onboarded on a machine is, then."""
+def _noted(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> list[Change]:
+    """With notes about what has to wait for nodes that are not enrolled, as one that is onboarded on a machine is, then; and
+    about nodes that do not move with their machine.
+    """
     will = {item.key[0]: item.fields for item in there.values() if item.kind == "node"}
     for change in changes:
         if change.item.kind == "node" and change.wanted is not None:
@@ -125,34 +128,70 @@ def _waiting(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> li
             late |= {change.item.key[0]} if reasons else set()
         elif change.wanted is not None and change.wanted.fields.get("path") in late:
             reasons = [f"path {change.wanted.fields['path']}"]
-        noted.append(replace(change, note=f"waits for {', '.join(reasons)}") if reasons else change)
+        note = f"waits for {', '.join(reasons)}" if reasons else change.note
+        if change.item.kind == "server" and change.action is Action.EDIT and "ssh_host" in change.fields:
+            note = _left_behind(change, will)
+        noted.append(replace(change, note=note) if note else change)
     return noted
 
 
-def _phones_freed_first(changes: list[Change]) -> list[Change]:
-    """A number is one user's: whoever gives it up goes before whoever gets it.
+def _left_behind(moved: Change, nodes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Links, paths and clients have addresses of their own."""
+    old = moved.fields["ssh_host"][0]
+    for name, node in nodes.items():
+        addresses = [host_of(node["control_addr"])] if node.get("control_addr") else []
+        addresses += node.get("endpoint_ips") or [node.get("public_ip", "")]
+        if node.get("server") == moved.item.key[0] and old in addresses:
+            return f"node {name} on it is still reached at {old}: give it its new control_addr and endpoint_ips"
+    return ""
+
+
+def _freed_first(kind: str, changes: list[Change]) -> list[Change]:
+    """A number is one user's, an address one machine's: whoever gives it up goes before whoever gets it.
 
     Raises:
         Conflict: in a circle nobody can be first.
     """
-    left, ordered = list(changes), list[Change]()
+    if kind not in _EXCHANGED:
+        return changes
+    left, ordered = [(change, *_had_and_gets(change)) for change in changes], list[Change]()
     while left:
-        held = {c.fields["phone"][0]: c for c in left if c.action is Action.EDIT and c.fields.get("phone", ("",))[0]}
-        free = [c for c in left if held.get(c.fields.get("phone", (None, None))[1], c) is c]
+        held = {had: change for change, had, gets in left if had and had != gets}
+        free = [change for change, _, gets in left if held.get(gets, change) is change]
         if not free:
-            first = left[0]
+            gets_of = {id(change): gets for change, _, gets in left}
+            first = left[0][0]
             for _ in left:  # into the circle, if it only waits for one
-                first = held[first.fields["phone"][1]]
-            user = first.present
-            assert user is not None  # noqa: S101 - it is edited
-            raise Conflict(
-                f"{first.item.where}: {user.title}: phone: users exchange their numbers, and nobody can be the first",
-                remedy=f"Take it away from one of them before: cox users edit {user.id} --phone ''",
-            )
+                first = held[gets_of[id(first)]]
+            stuck = first.present
+            assert stuck is not None  # noqa: S101 - it is edited
+            what, remedy = _EXCHANGED[kind]
+            raise Conflict(f"{first.item.where}: {stuck.title}: {what}", remedy=remedy.format(id=stuck.id))
         ordered += free
         done = set(map(id, free))
-        left = [c for c in left if id(c) not in done]
+        left = [entry for entry in left if id(entry[0]) not in done]
     return ordered
+
+
+_EXCHANGED = {
+    "user": (
+        "phone: users exchange their numbers, and nobody can be the first",
+        "Take it away from one of them before: cox users edit {id} --phone ''",
+    ),
+    "server": (
+        "ssh_host: machines exchange their addresses, and none can be the first",
+        "Give one of them another port for a moment: cox servers edit {id} --port PORT",
+    ),
+}
+
+
+def _had_and_gets(change: Change) -> tuple[Any, Any]:
+    """What is one's alone, of a kind in ``_EXCHANGED``: before and after. None: nothing that matters here."""
+    if change.item.kind == "user":
+        had, gets = change.fields.get("phone", (None, None))
+        return had or None, gets or None
+    had = None if change.present is None else address_of(change.present)
+    return had, address_of(change.item, change.present)
 
 
 def _last_profiles(
@@ -214,15 +253,9 @@ def _change(wanted: Item, present: Item | None) -> Change | None:
             raise Conflict(
                 f"{wanted.where}: {wanted.title}: {name} is {present.fields.get(name)!r} and cannot become "
                 f"{wanted.fields[name]!r}",
-                remedy=_way_out(wanted, name),
+                remedy="Remove it and add it anew, under another name if it has to stay in use meanwhile.",
             )
     return Change(Action.EDIT, wanted, present, differing) if differing else None
-
-
-def _way_out(wanted: Item, name: str) -> str:
-    if wanted.kind != "server":
-        return "Remove it and add it anew, under another name if it has to stay in use meanwhile."
-    return f"Change it first: cox servers {'trust' if name == 'host_key' else 'edit'} {wanted.key[0]}"
 
 
 def _renamed(wanted: Item, present: Item) -> Change:

@@ -88,10 +88,10 @@ def _colour(text: str) -> str:
 FIELDS: dict[str, dict[str, Field]] = {
     "server": {
         "name": Field(str, None, check_name, fixed=True),
-        "ssh_host": Field(str, None, check_ssh_host, fixed=True),
-        "ssh_user": Field(str, "root", check_ssh_user, fixed=True),
-        "ssh_port": Field(int, 22, check_ssh_port, fixed=True),
-        "region": Field(str, "", check_region, fixed=True),
+        "ssh_host": Field(str, None, check_ssh_host),
+        "ssh_user": Field(str, "root", check_ssh_user),
+        "ssh_port": Field(int, 22, check_ssh_port),
+        "region": Field(str, "", check_region),
         "host_key": Field(str, "", _host_key, fixed=True),
     },
     "node": {

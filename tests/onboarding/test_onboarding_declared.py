@@ -139,6 +139,44 @@ def test_from_machines_to_a_path_in_one_go_also_after_a_failure(rig, cox):
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text)) == {"changes": [], "drift": []}
 
 
+def test_machines_move_as_the_file_says(rig, cox):
+    """Address, port and login; the host key that is known stays the one that counts."""
+    first, second = rig.machine(), rig.machine()
+    for machine, name in ((first, "host-1"), (second, "host-2")):
+        rig.add_server(machine, name=name)
+    node = rig.deploy(rig.client.get("/api/servers")[0], rig.agent(version="0.3.1"), name="fra-1")
+    file = "fleet: 1\nservers:\n- {{name: host-1, ssh_host: {}{}}}\n- {{name: host-2, ssh_host: {}}}\n"
+    as_it_is = file.format(first.address, "", second.address)
+    assert json.loads(cox("plan", "-f", "-", "--json", typed=as_it_is))["changes"] == []
+
+    moved = file.format("192.0.2.9", ", ssh_port: 2222, ssh_user: deploy, region: fra", second.address)
+    said = cox("plan", "-f", "-", typed=moved)
+    assert f"ssh_host: {first.address} → 192.0.2.9" in said and "ssh_port: 22 → 2222" in said
+    assert f"node fra-1 on it is still reached at {first.address}: give it its new control_addr and endpoint_ips" in said
+    there = moved + "nodes: [{name: fra-1, server: host-1, control_addr: 192.0.2.9, endpoint_ips: [192.0.2.9]}]\n"
+    assert "is still reached" not in cox("plan", "-f", "-", typed=there)
+    cox("apply", "-f", "-", "--yes", typed=moved)
+    now = rig.client.get("/api/servers")[0]
+    assert [now[key] for key in ("ssh_host", "ssh_port", "ssh_user", "region")] == ["192.0.2.9", 2222, "deploy", "fra"]
+    assert now["host_key"] == first.fingerprint and rig.client.get("/api/nodes")[0]["id"] == node["id"]
+    assert json.loads(cox("plan", "-f", "-", "--json", typed=moved))["changes"] == []
+    short = file.format("192.0.2.9", "", second.address)  # what is not said stays, the port as well
+    assert json.loads(cox("plan", "-f", "-", "--json", typed=short))["changes"] == []
+
+    back = file.format(first.address, f", ssh_port: 22, host_key: '{second.fingerprint}'", second.address)
+    said = cox("plan", "-f", "-", typed=back, code=5)
+    assert f"server host-1: host_key: it has {first.fingerprint} and keeps it where it moves" in said
+    # An address is free for another once who had it has moved, in whatever order they are in the file; exchanged it is not.
+    onto = file.format("192.0.2.7", ", ssh_port: 22", "192.0.2.9, ssh_port: 2222")
+    onto = "\n".join((*onto.splitlines()[:2], *reversed(onto.splitlines()[2:])))
+    said = cox("apply", "-f", "-", "--yes", typed=onto)
+    assert said.index("~ server host-1", said.index("to change")) < said.index("~ server host-2", said.index("to change"))
+    exchanged = file.format("192.0.2.9", ", ssh_port: 2222", "192.0.2.7, ssh_port: 22")
+    assert "machines exchange their addresses" in cox("plan", "-f", "-", typed=exchanged, code=5)
+    held = file.format("192.0.2.9", ", ssh_port: 2222", "192.0.2.9, ssh_port: 2222").splitlines()[:3]
+    assert "192.0.2.9 is server host-2 already" in cox("plan", "-f", "-", typed="\n".join(held), code=5)
+
+
 def test_machines_have_names_of_their_own(rig, cox):
     first, second = rig.machine(), rig.machine()
     rig.add_server(first, name="rack-1")

@@ -472,7 +472,8 @@ PARTLY = {
     "10.2-14": "the signer comes with the bundle, as existing clients want it: relays have to be trusted with that",
     "10.2-19": "no offline root",
     "C26": "existing agents filter, mark and masquerade IPv4 only, so devices have no IPv6 there; existing clients use none",
-    "E33": "a reserve of nodes beyond fallbacks has no effect, and says so; an operator changes decoys, a node at a "
+    "E33": "a reserve of nodes beyond fallbacks has no effect, and says so; a node behind NAT needs its ports "
+    "forwarded; an operator changes decoys, a node at a "
     "time, and no clock does: each is in its clients' bundles, and another drops all of a node's XRay sessions",
     "M17": "the address is that of the TCP peer; behind a proxy, failures are told apart by account only",
     "M21": "a webhook, the live stream and the SIEM stream carry alerts; no mail, no syslog, no CEF",

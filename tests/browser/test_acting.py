@@ -115,7 +115,7 @@ def test_a_stale_save_shows_what_changed_and_loses_nothing(
     complaints.clear()  # the 409 itself
 
 
-def test_a_range_of_ports_is_given_to_a_node_and_taken_away(
+def test_ports_and_a_decoy_are_given_to_a_node_and_ports_taken_away(
     browser_page: Page, fleet: LiveFleet, complaints: list[str]
 ) -> None:
     page = browser_page

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
 
-from actors.fleet.paths import find_path
+from actors.fleet.paths import check_enabled, find_path
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, install, rewired, wired
 from coxswain.audit import record
@@ -26,7 +26,7 @@ from coxswain.model import LinkState
 from coxswain.store import paths as rows
 from coxswain.store.versions import expect
 
-__all__ = ["CHANGES", "QUESTIONS", "check_enabled", "concerned", "not_ready", "way_back"]
+__all__ = ["CHANGES", "QUESTIONS", "awaited", "concerned", "not_ready", "way_back"]
 
 
 # -- changes
@@ -107,8 +107,7 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
     if not path_id and not before.route:
         raise Conflict(f"device {before.device_id}: is bound to no path")
     if not path_id:
-        check_enabled(fleet, _routes(found, before.route, path_id)[1])
-        return
+        return  # whichever nodes are there: they are told when they return
     path = find_path(found, path_id)
     if before.route == path.id:
         raise Conflict(f"device {before.device_id}: is bound to {path.name} already")
@@ -129,16 +128,6 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
         f"device {before.device_id}: has no AmneziaWG address on {nodes[0].name}, the entry of {path.name}",
         remedy="Give it a profile for that node first: cox profiles create",
     )
-
-
-def check_enabled(fleet: FleetState, route: Sequence[str]) -> None:
-    """Before it is waited for. Raises ``Conflict``: a node of the new way is disabled, so it would never acknowledge it."""
-    for node in (fleet.nodes[node_id] for node_id in route):
-        if not node.enabled:
-            raise Conflict(
-                f"node {node.name}: is disabled, and the new way goes over it",
-                remedy=f"Enable it first: cox nodes enable {node.name}; or cox nodes start, if its agent was stopped.",
-            )
 
 
 def _check_exits(found: Wired, *path_ids: str) -> None:
@@ -203,8 +192,18 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
             f"the entry changes from {entry} to {other}: the device has to connect there itself, and what still comes in at "
             f"{entry} leaves there"
         )
+    if not path_id and not fleet.nodes[old[0]].enabled:
+        notes.append(_told_later(fleet, old))
     interrupts = interruption(fleet.nodes, old, new)
     return m.BindingPlan(message.device_id, before.route, path_id, stages, interrupts, tuple(notes))
+
+
+def _told_later(fleet: FleetState, old: Sequence[str]) -> str:
+    entry, there = (names_of(fleet.nodes, (node_id,)) for node_id in old[:2])
+    return (
+        f"{entry} is disabled, and is told of it when it is enabled again; what still comes in there until then gets no "
+        f"further than to {there}"
+    )
 
 
 def _binding(fleet: FleetState, found: Wired, device_id: str) -> Binding:
@@ -233,7 +232,7 @@ def _view(fleet: FleetState, found: Wired, binding: Binding, *, back: bool = Fal
     if binding.phase is Phase.SETTLED:
         return m.BindingView(binding.device_id, binding.route, version=binding.version)
     old, new = _routes(found, binding.route, binding.next_route)
-    nodes = concerned(old, new, binding.phase, back=back)
+    nodes = awaited(fleet, old, new, binding.phase, back=back)
     return m.BindingView(
         device_id=binding.device_id,
         route=binding.route,
@@ -248,7 +247,22 @@ def _view(fleet: FleetState, found: Wired, binding: Binding, *, back: bool = Fal
 def way_back(fleet: FleetState, binding: Binding) -> Sequence[str]:
     """Whom a device waits for that is on its way, to be where it came from."""
     old, new = _routes(wired(fleet), binding.route, binding.next_route)
-    return concerned(old, new, binding.phase, back=True)
+    return awaited(fleet, old, new, binding.phase, back=True)
+
+
+def awaited(
+    fleet: FleetState, old: Sequence[str], new: Sequence[str], phase: Phase, *, back: bool = False
+) -> Sequence[str]:
+    """Those whom a stage concerns, without such as an operator switched off, where nothing leaves at a wrong place for it.
+
+    Whoever is taken off a path is told to leave at the entry; an entry that has not heard of it sends on what the next node
+    does not take. So does, on the way back, a node where two ways part that both go on from there, and do not cross.
+    """
+    nodes = concerned(old, new, phase, back=back)
+    goes_on = len(new) > parting(old, new) + 1 and not crossing(old, new)
+    if len(new) == 1 or (back and goes_on):
+        return [node_id for node_id in nodes if fleet.nodes[node_id].enabled]
+    return nodes
 
 
 def concerned(old: Sequence[str], new: Sequence[str], phase: Phase, *, back: bool = False) -> Sequence[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from actors.fleet.bindings import check_enabled, concerned, not_ready
+from actors.fleet.bindings import awaited, not_ready
 from actors.fleet.failover import trouble
-from actors.fleet.paths import find_path
+from actors.fleet.paths import check_enabled, find_path
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, install, rewired, wired
 from coxswain.audit import record
@@ -193,7 +193,7 @@ def _view(fleet: FleetState, found: Wired, path: Path, *, back: bool = False) ->
     detour = path.detour
     if detour.phase is Phase.SETTLED:
         return m.ExitView(path.id, path.route[-1], detour=detour)
-    nodes = concerned(path.route, path.next_route, detour.phase, back=back)
+    nodes = awaited(fleet, path.route, path.next_route, detour.phase, back=back)
     waiting = tuple(reason for node_id in nodes if (reason := not_ready(fleet, found, node_id)))
     return m.ExitView(path.id, path.route[-1], path.next_route[-1], detour, waiting)
 

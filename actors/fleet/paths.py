@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +38,7 @@ from coxswain.store import Tx
 from coxswain.store import paths as rows
 from coxswain.words import counted
 
-__all__ = ["CHANGES", "QUESTIONS", "find_path"]
+__all__ = ["CHANGES", "QUESTIONS", "check_enabled", "find_path"]
 
 
 def find_path(found: Wired, key: str) -> Path:
@@ -49,6 +49,16 @@ def find_path(found: Wired, key: str) -> Path:
     return path
 
 
+def check_enabled(fleet: FleetState, route: Iterable[str]) -> None:
+    """Before it is waited for. Raises ``Conflict``: a node of the new way is disabled, so it would never acknowledge it."""
+    for node in (fleet.nodes[node_id] for node_id in route):
+        if not node.enabled:
+            raise Conflict(
+                f"node {node.name}: is disabled, and the new way goes over it",
+                remedy=f"Enable it first: cox nodes enable {node.name}; or cox nodes start, if its agent was stopped.",
+            )
+
+
 # -- changes
 
 
@@ -56,7 +66,7 @@ def _add(fleet: FleetState, message: m.AddPath) -> Committed[m.PathView]:
     known = wired(fleet).paths.get(message.id)
     if known is not None:
         return Committed(_view(fleet, wired(fleet), known), 0)
-    nodes, fallbacks = _hops(fleet, message.nodes, message.fallbacks)
+    nodes, fallbacks = _new_hops(fleet, message.nodes, message.fallbacks)
     path = Path(
         id=message.id,
         name=_name(fleet, message.name),
@@ -180,6 +190,13 @@ def _hops(fleet: FleetState, keys: Sequence[str], fallbacks: Sequence[str] = ())
     return nodes, others
 
 
+def _new_hops(fleet: FleetState, keys: Sequence[str], fallbacks: Sequence[str]) -> tuple[list[Node], list[Node]]:
+    """The same of a path that is to be built. Fallbacks may be disabled: nobody waits for them."""
+    nodes, others = _hops(fleet, keys, fallbacks)
+    check_enabled(fleet, (node.id for node in nodes))
+    return nodes, others
+
+
 def _edges(nodes: Sequence[Node], fallbacks: Sequence[Node]) -> list[tuple[Node, Node]]:
     return [*pairwise(nodes), *((nodes[-2], node) for node in fallbacks)]
 
@@ -210,7 +227,7 @@ def _new_links(fleet: FleetState, edges: Sequence[tuple[Node, Node]]) -> list[No
 def _plan(fleet: FleetState, message: m.PlanPath) -> m.PathPlan:
     if message.name:
         _name(fleet, message.name)
-    nodes, fallbacks = _hops(fleet, message.nodes, message.fallbacks)
+    nodes, fallbacks = _new_hops(fleet, message.nodes, message.fallbacks)
     edges = _edges(nodes, fallbacks)
     new = {(link.entry_node_id, link.exit_node_id): link for link in _new_links(fleet, edges)}
     steps: list[str] = []
@@ -252,6 +269,7 @@ def _list_links(fleet: FleetState, message: m.ListNodeLinks) -> list[m.LinkView]
 
 def _look(fleet: FleetState, message: m.LookAtPath) -> m.PathView:
     path = find_path(wired(fleet), message.key)
+    check_enabled(fleet, path.route)
     for node_id in (*path.hops, *path.fallbacks):
         fleet.context.tell(link_name(node_id), Look())
     return _view(fleet, wired(fleet), path)

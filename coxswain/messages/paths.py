@@ -43,7 +43,7 @@ class AddPath:
     ``Committed[PathView]``.
 
     ``id`` is that of the new path, made by who asks, so that asking twice makes one. Raises ``InvalidInput``, ``NotFound``,
-    ``AlreadyExists``, ``Conflict`` (a node cannot be dialled yet).
+    ``AlreadyExists``, ``Conflict`` (a node cannot be dialled yet, or is disabled).
     """
 
     caller: Caller
@@ -104,7 +104,9 @@ class ListNodeLinks:
 
 @dataclass(frozen=True, slots=True)
 class LookAtPath:
-    """Has every node of a path looked at soon. Reply: ``PathView``."""
+    """Has every node of a path looked at soon. Reply: ``PathView``. Raises ``NotFound``, ``Conflict`` (one that carries is
+    disabled).
+    """
 
     key: str
 

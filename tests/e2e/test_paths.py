@@ -241,14 +241,85 @@ def test_nobody_is_sent_over_a_node_that_is_disabled(fleet: CascadeFleet) -> Non
     for index in (1, 2, 0):
         fleet.client.post(f"/api/nodes/n{index}/disable")
         refused(index, lambda: fleet.bind(device, "p"))
-        if index == 0:
-            refused(index, lambda: fleet.unbind(device))
         fleet.client.post(f"/api/nodes/n{index}/enable")
         fleet.fleet.controller.until(f"n{index}", link_state="live", in_sync=True)
     fleet.client.post("/api/nodes/n3/disable")
     fleet.bind(device, "p")
     assert fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "settled", "that of the old way alone may be"
     fleet.client.post("/api/nodes/n3/enable")
+
+
+def test_no_path_is_built_over_a_node_that_is_disabled(fleet: CascadeFleet) -> None:
+    """Nor set up again. A fallback may be: nobody waits for it."""
+    before = fleet.client.get("/api/operations")
+    for index in (0, 1, 2):
+        fleet.client.post(f"/api/nodes/n{index}/disable")
+        for place in ("/api/paths", "/api/paths/plan"):
+            with pytest.raises(RemoteError, match=f"node n{index}: is disabled") as caught:
+                fleet.client.post(place, {"name": "p", "node_ids": ["n0", "n1", "n2"]})
+            assert caught.value.status == 409 and "cox nodes start" in caught.value.remedy
+        fleet.client.post(f"/api/nodes/n{index}/enable")
+        fleet.fleet.controller.until(f"n{index}", link_state="live", in_sync=True)
+    assert fleet.client.get("/api/operations") == before and fleet.client.get("/api/paths") == []
+    fleet.client.post("/api/nodes/n3/disable")
+    fleet.client.post("/api/paths", {"name": "p", "node_ids": ["n0", "n1", "n2"], "fallback_ids": ["n3"]})
+    fleet.client.post("/api/paths/p/provision", {})
+    before = fleet.client.get("/api/operations")
+    fleet.client.post("/api/nodes/n1/disable")
+    with pytest.raises(RemoteError, match="node n1: is disabled"):
+        fleet.client.post("/api/paths/p/provision", {})
+    assert fleet.client.get("/api/operations") == before, "nothing was begun"
+    for name in ("n1", "n3"):
+        fleet.client.post(f"/api/nodes/{name}/enable")
+
+
+@pytest.mark.parametrize("hops", [(0, 1), (0, 1, 2)])
+def test_a_device_is_taken_off_a_path_whose_entry_is_dead_and_disabled(fleet: CascadeFleet, hops: tuple[int, ...]) -> None:
+    """At once, and the entry is told when it returns."""
+    device, stays = fleet.device(0), fleet.device(0)
+    fleet.path("p", *hops)
+    for each in (device, stays):
+        fleet.bind(each, "p")
+    fleet.fleet.nodes.do("kill", node=0)
+    fleet.client.post("/api/nodes/n0/disable")
+    plan = fleet.client.post(f"/api/devices/{device}/bind/plan", {})
+    assert any("n0 is disabled, and is told of it" in note and "than to n1" in note for note in plan["notes"])
+    fleet.unbind(device, patience=1)
+    binding = fleet.client.get(f"/api/devices/{device}/bind")
+    assert (binding["path_id"], binding["phase"]) == ("", "settled")
+    operation = fleet.client.get("/api/operations?kind=path.switch&limit=1")[0]
+    assert (operation["target_id"], operation["state"]) == (device, "done")
+    address = fleet.addresses[device]
+    eventually(
+        lambda: not any(address in ips for index in hops[1:] for _, ips in fleet.network()[index]["peers"]), every=0.1
+    )
+    fleet.fleet.nodes.do("start", node=0)
+    assert not fleet.node(0)["enabled"]
+    fleet.client.post("/api/nodes/n0/enable")
+    fleet.until_follows(device, 0)
+    assert fleet.follow(stays, 0) == hops, "and nobody else"
+
+
+def test_what_was_begun_is_taken_back_when_the_node_where_it_parts_is_disabled(fleet: CascadeFleet) -> None:
+    """It vanished in the middle, and is given up: nobody is between two paths for that."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 3)
+    fleet.bind(device, "p")
+    fleet.fleet.nodes.do("stall", node=0, method="SetNetworkConfig")
+    started = fleet.bind(device, "q", wait=False, patience=2)
+    eventually(lambda: fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "moved", timeout=30, every=0.05)
+    fleet.fleet.nodes.do("kill", node=0)
+    fleet.client.post("/api/nodes/n0/disable")
+    eventually(lambda: fleet.client.get(f"/api/operations/{started['id']}")["state"] == "undone", timeout=30, every=0.1)
+    fleet.unbind(device, patience=1)
+    fleet.client.call("DELETE", "/api/paths/p")
+    fleet.client.call("DELETE", "/api/paths/q")
+    fleet.fleet.nodes.do("clear", node=0)
+    fleet.fleet.nodes.do("start", node=0)
+    fleet.client.post("/api/nodes/n0/enable")
+    fleet.until_follows(device, 0)
+    eventually(lambda: not fleet.network()[0]["links"], timeout=30, every=0.1)
 
 
 def test_a_device_with_nothing_but_xray_is_refused_and_told_why(fleet: CascadeFleet) -> None:

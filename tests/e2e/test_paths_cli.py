@@ -69,6 +69,22 @@ def test_a_path_from_its_plan_to_its_end(fleet: CascadeFleet) -> None:
     assert fleet.follow(device, 0) == (0,)
 
 
+def test_a_way_over_a_node_that_is_disabled_is_refused_at_once_and_one_can_be_taken_off_it(fleet: CascadeFleet) -> None:
+    device = fleet.device(0)
+    assert cox(fleet, "paths", "add", "p", "--hops", "n0,n1")[0] == 0
+    assert cox(fleet, "paths", "bind", device, "p")[0] == 0
+    assert cox(fleet, "nodes", "disable", "n0")[0] == 0
+    for more in ((), ("--no-wait",), ("--json",)):
+        code, out, err = cox(fleet, "paths", "add", "q", "--hops", "n2,n0", *more)
+        assert (code, out) == (5, "") and "node n0: is disabled" in err
+        assert "cox nodes enable n0; or cox nodes start" in err
+    assert cox(fleet, "paths", "plan", "--hops", "n2,n0")[0] == cox(fleet, "paths", "provision", "p")[0] == 5
+    code, out, _ = cox(fleet, "paths", "unbind", device)
+    assert code == 0 and "! n0 is disabled, and is told of it when it is enabled again" in out
+    assert cox(fleet, "paths", "rm", "p")[0] == cox(fleet, "nodes", "enable", "n0")[0] == 0
+    fleet.until_follows(device, 0)
+
+
 def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
     code, _, err = cox(fleet, "paths", "add", "p", "--hops", "n0")
     assert code == 2

@@ -231,6 +231,7 @@ def _remove(call: Call) -> None:
 def _provision(call: Call) -> Any:
     path = _view(call).path
     params = {"path_id": path.id} | _patience(call)
+    call.ask("fleet", m.LookAtPath(path.id))  # what cannot be is refused at once
 
     def render(_done: Operation) -> Any:
         return _path(call.ask("fleet", m.GetPath(path.id)))

@@ -1,0 +1,60 @@
+"""Whom a device waits for that is on its way to another path, when an operator switches off a node of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coxswain.cascade.types import Phase
+from coxswain.messages.fleet import SetNodeEnabled
+from coxswain.messages.paths import AddPath, GetBinding, SettleBinding, StageBinding
+from tests.actors.test_exit_stages import CALLER, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """With a device on the path p, from a over b to c."""
+    made = World(tmp_path)
+    for path_id, nodes in (("pth_away", ("a", "e")), ("pth_across", ("a", "c", "b")), ("pth_short", ("a", "b"))):
+        made.ask(AddPath(CALLER, path_id, path_id, nodes))
+    made.ask(StageBinding(CALLER, "dev_1", "pth_p", Phase.PREPARING))
+    made.ask(SettleBinding(CALLER, "dev_1", "pth_p", forward=True))
+    yield made
+    made.system.stop(10)
+    made.store.close()
+
+
+def waits_for(world: World, *, back: bool) -> list[str]:
+    return [reason.split()[0] for reason in world.ask(GetBinding("dev_1", back=back)).waiting]
+
+
+def switch_off(world: World, node_id: str) -> None:
+    world.ask(SetNodeEnabled(CALLER, node_id, enabled=False))
+
+
+def test_who_is_taken_off_a_path_waits_for_its_entry_until_that_is_disabled(world: World) -> None:
+    for phase in (Phase.PREPARING, Phase.MOVED):
+        world.ask(StageBinding(CALLER, "dev_1", "", phase))
+        assert waits_for(world, back=False) == waits_for(world, back=True) == ["a"]
+    switch_off(world, "nod_a")
+    assert waits_for(world, back=False) == waits_for(world, back=True) == []
+
+
+@pytest.mark.parametrize(
+    ("path_id", "parting", "back"),
+    [
+        ("pth_away", "a", []),  # what it still sends to e, e does not take any more
+        ("pth_across", "a", ["a", "b", "c"]),  # while b and c turn, one of them would let it out
+        ("pth_short", "b", ["b"]),  # which would let it out itself
+    ],
+)
+def test_what_is_taken_back_waits_for_a_disabled_node_only_where_something_would_leave_at_the_wrong_place(
+    world: World, path_id: str, parting: str, back: list[str]
+) -> None:
+    for phase in (Phase.PREPARING, Phase.MOVED):
+        world.ask(StageBinding(CALLER, "dev_1", path_id, phase))
+    switch_off(world, f"nod_{parting}")
+    assert waits_for(world, back=False) == [parting], "a way that is gone on with needs it, whatever it is"
+    assert waits_for(world, back=True) == back

@@ -353,6 +353,20 @@ class LiveFleet:
     def link(self, index: int) -> str:
         return f"node_link:{self.ids[index]}"
 
+    def edit(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Changes a node; returns it as the API shows it then."""
+        body = {"version": self.controller.node(name)["version"]} | fields
+        found: dict[str, Any] = self.controller.client.call("PATCH", f"/api/nodes/{name}", body)
+        return found
+
+    def new_device(self) -> str:
+        """Somebody's, on every node. Returns its id."""
+        client = self.controller.client
+        user = client.post("/api/users", {"name": "somebody"})["id"]
+        made: str = client.post(f"/api/users/{user}/devices", {"name": "phone"})["id"]
+        client.post(f"/api/devices/{made}/provision")
+        return made
+
 
 PERSONAL = "posture: personal\nstate_dir: ./state\n"
 

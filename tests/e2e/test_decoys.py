@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -26,24 +25,10 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LiveFleet]
     options = ("--record", *(["--existing-agent"] if request.param == "existing" else []))
     with live_fleet(tmp_path, NODES, BASE_PORT, options=options, interval_s=2.0, config=CONFIG) as running:
         for index in range(NODES):
-            edit(running, f"n{index}", endpoint_ips=[f"198.51.100.{index + 1}"])
+            running.edit(f"n{index}", endpoint_ips=[f"198.51.100.{index + 1}"])
         running.controller.all_in_sync(NODES)
         eventually(lambda: all(node["xray_public_key"] for node in running.controller.client.get("/api/nodes")))
         yield running
-
-
-def edit(fleet: LiveFleet, name: str, **fields: Any) -> dict[str, Any]:
-    body = {"version": fleet.controller.node(name)["version"]} | fields
-    found: dict[str, Any] = fleet.controller.client.call("PATCH", f"/api/nodes/{name}", body)
-    return found
-
-
-def device(fleet: LiveFleet) -> str:
-    client = fleet.controller.client
-    user = client.post("/api/users", {"name": "somebody"})["id"]
-    made: str = client.post(f"/api/users/{user}/devices", {"name": "phone"})["id"]
-    client.post(f"/api/devices/{made}/provision")
-    return made
 
 
 def exported(fleet: LiveFleet, device_id: str, **how: str) -> str:
@@ -75,7 +60,7 @@ def pushes(fleet: LiveFleet, index: int) -> int:
 
 
 def test_a_node_has_a_decoy_of_its_own_and_no_other_hears_of_it(fleet: LiveFleet) -> None:
-    device_id = device(fleet)
+    device_id = fleet.new_device()
     everywhere = (f"{FLEETS}:443", [FLEETS])
     eventually(lambda: [pretends(fleet, index) for index in range(NODES)] == [everywhere, everywhere], every=0.1)
     assert names_told(fleet, device_id) == {"n0": FLEETS, "n1": FLEETS}
@@ -83,7 +68,7 @@ def test_a_node_has_a_decoy_of_its_own_and_no_other_hears_of_it(fleet: LiveFleet
     client = fleet.controller.client
     before, held = client.get(f"/api/devices/{device_id}"), pushes(fleet, 1)
 
-    assert edit(fleet, "n0", decoy_site=f" {OWN}:8443 ")["decoy_site"] == f"{OWN}:8443"
+    assert fleet.edit("n0", decoy_site=f" {OWN}:8443 ")["decoy_site"] == f"{OWN}:8443"
     assert names_told(fleet, device_id) == {"n0": OWN, "n1": FLEETS}
     assert f"&sni={OWN}&" in exported(fleet, device_id, format="vless", node="n0")
     assert f"&sni={FLEETS}&" in exported(fleet, device_id, format="vless", node="n1")
@@ -106,7 +91,7 @@ def test_a_node_has_a_decoy_of_its_own_and_no_other_hears_of_it(fleet: LiveFleet
     assert pretends(fleet, 0) == (f"{OWN}:8443", [OWN])
     assert names_told(fleet, device_id) == {"n0": OWN, "n1": "other.example.com"}
 
-    edit(fleet, "n0", decoy_site="")
+    fleet.edit("n0", decoy_site="")
     eventually(lambda: pretends(fleet, 0) == pretends(fleet, 1), every=0.1)
     assert set(names_told(fleet, device_id).values()) == {"other.example.com"}
 
@@ -116,7 +101,7 @@ def test_a_node_has_a_decoy_of_its_own_and_no_other_hears_of_it(fleet: LiveFleet
 def test_what_is_no_decoy_is_refused_and_changes_nothing(fleet: LiveFleet, text: str) -> None:
     before = fleet.controller.node("n0")
     with pytest.raises(RemoteError, match="decoy_site: ") as caught:
-        edit(fleet, "n0", decoy_site=text)
+        fleet.edit("n0", decoy_site=text)
     assert caught.value.status == 400
     after = fleet.controller.node("n0")
     assert (after["version"], after["decoy_site"]) == (before["version"], "")

@@ -64,20 +64,6 @@ def existing(tmp_path: Path) -> Iterator[LiveFleet]:
         yield prepared(running)
 
 
-def edit(fleet: LiveFleet, name: str, **fields: Any) -> dict[str, Any]:
-    body = {"version": fleet.controller.node(name)["version"]} | fields
-    found: dict[str, Any] = fleet.controller.client.call("PATCH", f"/api/nodes/{name}", body)
-    return found
-
-
-def device(fleet: LiveFleet) -> str:
-    client = fleet.controller.client
-    user = client.post("/api/users", {"name": "somebody"})["id"]
-    made: str = client.post(f"/api/users/{user}/devices", {"name": "phone"})["id"]
-    client.post(f"/api/devices/{made}/provision")
-    return made
-
-
 def told(fleet: LiveFleet, device_id: str) -> dict[tuple[str, str], tuple[int, int]]:
     """What the profile document, of which bundles are made as well, says to clients, by node and protocol."""
     text = fleet.controller.client.post(f"/api/devices/{device_id}/export", {"format": "pharos"})["text"]
@@ -120,11 +106,11 @@ def on_node(fleet: LiveFleet, index: int) -> Any:
 
 
 def test_a_range_is_told_when_the_agent_has_it_and_no_longer_than_it_is_wanted(fleet: LiveFleet) -> None:
-    device_id = device(fleet)
+    device_id = fleet.new_device()
     assert told(fleet, device_id) == on_443()
     held, before, untouched = keys(fleet, device_id), revision(fleet, device_id), policies_set(fleet, 1)
 
-    view = edit(fleet, "n0", endpoint_ports=" 20000 - 29999 ")
+    view = fleet.edit("n0", endpoint_ports=" 20000 - 29999 ")
     assert view["endpoint_ports"] == RANGE
     until_told(fleet, device_id, n0=(20000, 29999))
     fleet.controller.until("n0", mapped_ports=RANGE, in_sync=True)
@@ -147,16 +133,16 @@ def test_a_range_is_told_when_the_agent_has_it_and_no_longer_than_it_is_wanted(f
     assert (policies_set(fleet, 1), on_node(fleet, 1)) == (untouched, None)
 
     # Another range: until the agent says that it has it, clients are told of the port that always works.
-    edit(fleet, "n0", endpoint_ports="30000-30000")
+    fleet.edit("n0", endpoint_ports="30000-30000")
     until_told(fleet, device_id, n0=(30000, 30000))
     assert revision(fleet, device_id) > known
     # What has nothing to do with it leaves it alone.
-    edit(fleet, "n0", region="elsewhere", isolation=True)
+    fleet.edit("n0", region="elsewhere", isolation=True)
     fleet.controller.all_in_sync(NODES)
     assert told(fleet, device_id) == on_443(n0=(30000, 30000))
 
     known = revision(fleet, device_id)
-    assert edit(fleet, "n0", endpoint_ports="")["endpoint_ports"] == ""
+    assert fleet.edit("n0", endpoint_ports="")["endpoint_ports"] == ""
     assert told(fleet, device_id) == on_443(), "at once, before the node has heard of it"
     assert revision(fleet, device_id) > known
     fleet.controller.until("n0", mapped_ports="", in_sync=True)
@@ -166,9 +152,9 @@ def test_a_range_is_told_when_the_agent_has_it_and_no_longer_than_it_is_wanted(f
 
 
 def test_an_existing_agent_stays_at_443_and_it_is_said(existing: LiveFleet) -> None:
-    device_id = device(existing)
+    device_id = existing.new_device()
     before = revision(existing, device_id)
-    edit(existing, "n0", endpoint_ports=RANGE)
+    existing.edit("n0", endpoint_ports=RANGE)
     eventually(lambda: any("does not map ports 20000-29999" in f for f in existing.controller.node("n0")["findings"]))
     view = existing.controller.node("n0")
     assert (view["link_state"], view["in_sync"], view["mapped_ports"]) == ("live", True, "")
@@ -178,14 +164,14 @@ def test_an_existing_agent_stays_at_443_and_it_is_said(existing: LiveFleet) -> N
     eventually(lambda: existing.controller.node("n0")["last_seen"] != view["last_seen"])
     assert policies_set(existing, 0) == times, "it was told once"
     assert existing.controller.node("n1")["findings"] == []
-    edit(existing, "n0", endpoint_ports="")
+    existing.edit("n0", endpoint_ports="")
     eventually(lambda: existing.controller.node("n0")["findings"] == [])
 
 
 def test_agents_change_and_profiles_follow(fleet: LiveFleet) -> None:
-    device_id = device(fleet)
+    device_id = fleet.new_device()
     fleet.nodes.do("ports", node=0, on=False)
-    edit(fleet, "n0", endpoint_ports=RANGE)
+    fleet.edit("n0", endpoint_ports=RANGE)
     fleet.controller.until("n0", findings=[f"the agent does not map ports {RANGE}: clients are told of port 443 alone"])
     # One that can takes its place.
     fleet.nodes.do("ports", node=0, on=True)
@@ -203,8 +189,8 @@ def test_agents_change_and_profiles_follow(fleet: LiveFleet) -> None:
 
 def test_a_range_that_nobody_here_asked_for_is_taken_away(alone: LiveFleet) -> None:
     """Of a database that was restored from before it was."""
-    device_id = device(alone)
-    edit(alone, "n0", endpoint_ports=RANGE)
+    device_id = alone.new_device()
+    alone.edit("n0", endpoint_ports=RANGE)
     until_told(alone, device_id, n0=(20000, 29999))
     alone.controller.stop()
     with database(alone.controller.home) as db:
@@ -220,7 +206,7 @@ def test_a_range_that_nobody_here_asked_for_is_taken_away(alone: LiveFleet) -> N
 def test_what_is_no_range_is_refused_and_changes_nothing(existing: LiveFleet, text: str, says: str) -> None:
     before = existing.controller.node("n0")
     with pytest.raises(RemoteError, match="endpoint_ports: ") as caught:
-        edit(existing, "n0", endpoint_ports=text)
+        existing.edit("n0", endpoint_ports=text)
     assert (caught.value.status, says in str(caught.value)) == (400, True)
     after = existing.controller.node("n0")
     assert (after["version"], after["config_revision"]) == (before["version"], before["config_revision"])
@@ -228,8 +214,8 @@ def test_what_is_no_range_is_refused_and_changes_nothing(existing: LiveFleet, te
 
 def test_a_node_that_is_taken_out_of_service_maps_none_and_put_back_has_its_clients_again(alone: LiveFleet) -> None:
     """Also one that forwards nothing, whose policy is the same before, in between and after."""
-    device(alone)
-    view = edit(alone, "n0", endpoint_ports=RANGE, forwarding=False, masquerade=False, isolation=False)
+    alone.new_device()
+    view = alone.edit("n0", endpoint_ports=RANGE, forwarding=False, masquerade=False, isolation=False)
     alone.controller.until("n0", mapped_ports=RANGE, peers_configured=2, in_sync=True)
     system, caller = alone.controller.system, Caller("tester", "local")
     drained: Node = system.ask("fleet", DrainNode(caller, view["id"]), deadline=10).value
@@ -240,7 +226,7 @@ def test_a_node_that_is_taken_out_of_service_maps_none_and_put_back_has_its_clie
 
 
 def test_the_command_line(alone: LiveFleet) -> None:
-    edit(alone, "n0", endpoint_ports=RANGE)
+    alone.edit("n0", endpoint_ports=RANGE)
     alone.controller.until("n0", mapped_ports=RANGE)
     run = CliRunner()
     config = ["--config", str(alone.controller.home.parent / "cox.yaml")]

@@ -16,8 +16,8 @@ from coxswain.words import counted
 __all__ = ["device_of", "every", "place", "say_arrival", "wait_option", "with_query"]
 
 _PAGE = 1_000
-_BY_NAME = frozenset({"/api/nodes", "/api/paths"})
-"""Lists whose cursor is a name."""
+_CURSORS = {"/api/nodes": "name", "/api/paths": "name", "/api/bindings": "device_id"}
+"""Lists whose cursor is no id of their own."""
 
 wait_option = click.option(
     "--wait", type=click.IntRange(0, 30), default=5, show_default=True, help="Seconds to wait for nodes to acknowledge."
@@ -43,7 +43,7 @@ def every(api: Client, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         yield from page
         if len(page) < _PAGE:
             return
-        after = page[-1]["name" if path in _BY_NAME else "id"]
+        after = page[-1][_CURSORS.get(path, "id")]
 
 
 def device_of(api: Client, device: str, user: str | None) -> dict[str, Any]:

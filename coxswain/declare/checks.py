@@ -154,10 +154,20 @@ def _unused(spoken: frozenset[str], present: Sequence[Item], named: set[tuple[st
                 f"{item.title}: is not in the file, and {said['bound']}",
                 remedy="Unbind the devices (cox paths unbind) or bind them elsewhere first.",
             )
-        nodes = [said.get("node", ""), *said.get("hops", []), *said.get("fallbacks", [])]
-        for place in (*(("node", (name,)) for name in nodes), ("path", (said.get("path", ""),))):
-            if item.kind not in spoken and place in going:
+        if (item.kind, item.key) in going and said.get("relay"):
+            raise Conflict(
+                f"{item.title}: is not in the file, and relay {said['relay']} runs on it",
+                remedy=f"Remove that first: cox relays remove {said['relay']}",
+            )
+        for name in said.get("routes", ()) if (item.kind, item.key) not in going else ():
+            if ("path", (name,)) in going:
                 raise Conflict(
-                    f"{place[0]} {place[1][0]}: is not in the file, and {item.title} leads to it, of which it says nothing",
+                    f"path {name}: is not in the file, and {item.title} is bound to it",
+                    remedy=f"Bind it elsewhere first (cox paths bind), or to nothing: cox paths unbind {item.id}",
+                )
+        for _, kind, name in led_to(said) if item.kind not in spoken else ():
+            if (kind, (name,)) in going:
+                raise Conflict(
+                    f"{kind} {name}: is not in the file, and {item.title} leads to it, of which it says nothing",
                     remedy="Lead that elsewhere first, or remove it; or take the whole fleet into the file: cox export",
                 )

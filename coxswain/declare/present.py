@@ -39,11 +39,12 @@ def read_present(every: Lister) -> Present:
     nodes = list(every("/api/nodes"))
     paths = list(every("/api/paths"))
     names = {thing["id"]: thing["name"] for thing in (*servers, *nodes, *paths)}
+    relays = {r["server_id"]: r["name"] for r in every("/api/relays") if r.get("server_id")} if servers else {}
     items = [
-        *(_server(s) for s in servers if not s.get("is_self")),
+        *(_server(s, relays.get(s["id"], "")) for s in servers if not s.get("is_self")),
         *(_node(n, names) for n in nodes),
         *(_path(p, names) for p in paths),
-        *_people(every, names),
+        *_people(every, names, _routes(every, names) if any(path["devices"] for path in paths) else {}),
     ]
     drift = [f"node {n['name']}: {_off(n)}" for n in nodes if n["enabled"] and not n["in_sync"]]
     unsaid = [f"{i.title}: {i.fields['bound']} (cox paths bind)" for i in items if i.fields.get("bound")]
@@ -56,7 +57,7 @@ def _off(node: dict[str, Any]) -> str:
     return f"revision {node['applied_revision']} of {node['config_revision']}, {state}{reason}"
 
 
-def _server(found: dict[str, Any]) -> Item:
+def _server(found: dict[str, Any], relay: str) -> Item:
     fields = {
         "name": found["name"],
         "ssh_host": found["ssh_host"],
@@ -64,6 +65,7 @@ def _server(found: dict[str, Any]) -> Item:
         "ssh_port": found.get("ssh_port", 22),
         "region": found["region"],
         "host_key": found.get("host_key", ""),
+        "relay": relay,  # no file says what runs there besides a node
     }
     return Item("server", (found["name"],), fields, id=found["id"], version=found["version"])
 
@@ -87,7 +89,15 @@ def _path(found: dict[str, Any], names: dict[str, str]) -> Item:
     return Item("path", (found["name"],), fields, id=found["id"], version=found["version"])
 
 
-def _people(every: Lister, names: dict[str, str]) -> Iterator[Item]:
+def _routes(every: Lister, names: dict[str, str]) -> dict[str, list[str]]:
+    """The paths to which devices are bound, or being moved, by the ids of these."""
+    return {
+        bound["device_id"]: [names[path] for path in (bound["path_id"], bound["next_path_id"]) if path in names]
+        for bound in every("/api/bindings")
+    }
+
+
+def _people(every: Lister, names: dict[str, str], routes: dict[str, list[str]]) -> Iterator[Item]:
     users = list(every("/api/users"))
     devices = [d for d in every("/api/devices") if d["status"] != "revoked"]
     profiles = list(every("/api/profiles"))
@@ -107,6 +117,7 @@ def _people(every: Lister, names: dict[str, str]) -> Iterator[Item]:
             continue
         fields = {name: device[name] for name in ("name", "platform", "status")}
         fields["all_nodes"] = device["provisioned"] and device["id"] not in with_profiles
+        fields["routes"] = routes.get(device["id"], [])
         keys[device["id"]] = (*keys[device["user_id"]], device["name"])
         yield Item("device", keys[device["id"]], fields, id=device["id"], version=device["version"])
     for profile in profiles:

@@ -197,7 +197,9 @@ def test_random_fleets_with_paths_are_exported_as_they_are(fleet: LiveFleet, cox
     round_trip()
 
 
-def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callable[..., Result]) -> None:
+def test_a_file_makes_a_fleet_and_cuts_nobody_off(
+    fleet: LiveFleet, cox: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = FILE.format(isolation="false")
     cox("apply", "-f", "-", "--yes", text=text)
     eventually(lambda: get(fleet, "/api/paths/over")["status"] == "active", timeout=30)
@@ -235,7 +237,17 @@ def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callabl
     assert cox("export").stderr == "not in the file: path over: 1 device bound to it (cox paths bind)\n"
     said = cox("plan", "-f", "-", "--prune", text="fleet: 1\npaths: []\n", code=5).stderr
     assert "path over: is not in the file, and 1 device bound to it" in said
-    cox("plan", "-f", "-", "--prune", text="fleet: 1\npaths: []\nusers: []\n")  # whose devices go first
+    # Also where the file speaks of users, if the device stays; or else it goes first.
+    ann = "fleet: 1\npaths: []\nusers:\n- name: Ann\n  email: ann@example.org\n  devices: [{name: laptop}]\n"
+    for command in (("plan",), ("apply", "--yes")):
+        said = cox(*command, "-f", "-", "--prune", text=ann, code=5).stderr
+        assert "path over: is not in the file, and device ann@example.org / laptop is bound to it" in said
+        assert f"cox paths unbind {laptop['id']}" in said
+    assert len(get(fleet, "/api/devices")) == 2, "nothing was done"
+    monkeypatch.setattr("coxswain.cli.accounts._PAGE", 1)  # as of a fleet of thousands
+    cox("plan", "-f", "-", "--prune", text=ann, code=5)
+    monkeypatch.undo()
+    cox("plan", "-f", "-", "--prune", text="fleet: 1\npaths: []\nusers: []\n")
     cox("paths", "unbind", laptop["id"], "--yes")
     said = cox("plan", "-f", "-", "--prune", text="fleet: 1\npaths: []\n", code=5).stderr
     assert "path over: is not in the file, and profile ann@example.org / phone / away leads to it" in said
@@ -248,7 +260,8 @@ def test_a_file_makes_a_fleet_and_cuts_nobody_off(fleet: LiveFleet, cox: Callabl
     assert "! node n2: " in cox("plan", "-f", "-", text=changed).stdout
     fleet.nodes.do("start", node=2)
 
-    # Nothing of it is left, in one go: people first, then the path, then the nodes.
+    # Nothing of it is left, in one go: people first, with whom their bindings go, then the path, then the nodes.
+    cox("paths", "bind", laptop["id"], "over", "--yes")
     lists = [get(fleet, f"/api/{kind}") for kind in ("nodes", "users", "devices")]
     there = {each["id"]: each["name"] for found in lists for each in found}
     cox("apply", "-f", "-", "--yes", "--prune", text="fleet: 1\nnodes: []\npaths: []\nusers: []\n")

@@ -47,8 +47,8 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
         renamed = text.replace(old, new).replace(old.replace("name", "server"), new.replace("name", "server"))
         renamed = renamed.replace(old.replace("name", "node"), new.replace("name", "node"))
         assert says in cox("plan", "-f", "-", "--prune", typed=renamed, code=5)
-    said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\n", code=5)
-    assert "fra-1 runs on it" in said, "of nodes that file says nothing"
+    said = cox("plan", "-f", "-", "--prune", typed="fleet: 1\nservers: []\n", code=5)
+    assert "server host-1: is not in the file, and node fra-1 leads to it, of which it says nothing" in said
 
     said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\nnodes: []\nusers: []\n")
     assert said.index("- user Ann") < said.index("- node fra-1") < said.index("- server host-1")
@@ -95,6 +95,19 @@ def test_what_cannot_be_is_refused_before_an_operation_is_begun(rig, cox):
     assert len(rig.client.get("/api/operations")) == begun
     assert "None is under way, and none failed" in cox("operations", "list")
     assert [n["id"] for n in rig.client.get("/api/nodes")] == [node["id"]]
+
+
+def test_a_machine_with_a_relay_on_it_is_not_pruned(rig, cox):
+    """No file speaks of relays; it would have stopped there after everything else was removed."""
+    machine = rig.machine()
+    server = rig.add_server(machine, name="host-1")
+    (machine.path("/etc/relay") / "address").write_text(machine.address)
+    program = str(relay_file(rig.home / "relay"))
+    rig.client.post(f"/api/servers/{server['id']}/deploy", {"role": "relay", "name": "ferry", "binary_path": program})
+    cox("users", "add", "Ann")
+    said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\nnodes: []\nusers: []\n", code=5)
+    assert "server host-1: is not in the file, and relay ferry runs on it" in said and "cox relays remove ferry" in said
+    assert "Ann" in cox("users", "list")
 
 
 TWO = """\

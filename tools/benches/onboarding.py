@@ -67,11 +67,18 @@ def _measure(bench: Bench, daemon: Daemon, machines: Sequence[Machine], agent: s
         took.append(_onboard(client, [machine.server], agent))
         bench.report.note(f"onboard one host over SSH, 40 MB{how}", took[-1])
     one = sorted(took)[len(took) // 2]
-    before = usage(daemon.pid).cpu_s
+    before, everything = usage(daemon.pid).cpu_s, _processors_busy_s()
     many = _onboard(client, [machine.server for machine in machines[:_AT_ONCE]], agent)
     bench.report.note(f"onboard 20 hosts at once{how}", many)
     bench.report.note(f"onboard 20 hosts at once, against one{how}", many / one)
     bench.report.note(f"onboard 20 hosts at once{how}: CPU of the controller", usage(daemon.pid).cpu_s - before)
+    bench.report.note(f"onboard 20 hosts at once{how}: CPU of the whole machine", _processors_busy_s() - everything)
+
+
+def _processors_busy_s() -> float:
+    """Of all processors together, since the machine started (proc(5): user, nice, system, irq, softirq)."""
+    user, nice, system, _idle, _waiting, irq, softirq = Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
+    return sum(map(int, (user, nice, system, irq, softirq))) / os.sysconf("SC_CLK_TCK")
 
 
 def _onboard(client: Any, servers: list[str], agent: str) -> float:

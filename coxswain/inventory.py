@@ -25,6 +25,7 @@ __all__ = [
     "check_region",
     "check_runs",
     "host_of",
+    "is_same_addr",
     "is_source",
     "parse_control_addr",
 ]
@@ -92,6 +93,11 @@ def parse_control_addr(text: str) -> str:
     if number is None or not 1 <= number <= 65535:
         raise problem
     return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+
+
+def is_same_addr(one: str, other: str) -> bool:
+    """Whether two normalised control addresses are one. Names are compared as names: nobody is asked what they lead to."""
+    return one.lower() == other.lower()
 
 
 def host_of(control_addr: str) -> str:

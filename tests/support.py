@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-__all__ = ["eventually", "free_port", "free_ports", "some_ports"]
+__all__ = ["an_addr", "eventually", "free_port", "free_ports", "some_ports"]
 
 SINGLE_PORTS, ROWS = range(10_000, 13_000), range(15_000, 32_000)
 """The kernel takes ports for outgoing connections from 32,768 on: what is free below stays so until its server is up."""
 
 _given: set[int] = set()
 
+_addrs = itertools.count(8_500)
+
 T = TypeVar("T")
+
+
+def an_addr(host: str = "192.0.2.1") -> str:
+    """The address of an agent that is not there; of each node another one, as two cannot have one.
+
+    ``host``: 127.0.0.1 refuses at once, where the default may never answer.
+    """
+    return f"{host}:{next(_addrs)}"
 
 
 def eventually(predicate: Callable[[], T], *, timeout: float = 30.0, every: float = 0.01) -> T:

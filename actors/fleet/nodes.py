@@ -17,6 +17,7 @@ from coxswain.inventory import (
     check_name,
     check_policy,
     check_region,
+    is_same_addr,
     parse_control_addr,
 )
 from coxswain.messages import fleet as m
@@ -70,6 +71,17 @@ def _check_new(fleet: FleetState, message: m.CheckNewNode) -> None:
     name = message.name and check_name(message.name)
     if name and fleet.named(name) is not None:
         raise AlreadyExists(f"name: a node named {name!r} exists already; choose another name")
+    _check_addr_is_free(fleet, parse_control_addr(message.control_addr))
+
+
+def _check_addr_is_free(fleet: FleetState, control_addr: str, *, but: str = "") -> None:
+    """One agent is one node: two would undo each other's changes. ``but``: the id of the one that moves there."""
+    for other in fleet.nodes.values():
+        if other.id != but and is_same_addr(other.control_addr, control_addr):
+            raise AlreadyExists(
+                f"control_addr: {control_addr} is that of node {other.name} already",
+                remedy=f"An agent is one node. Give another address, or change that one first: cox nodes show {other.name}",
+            )
 
 
 def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
@@ -88,6 +100,8 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         check_dialable("endpoint_ips", after.endpoint_ips, known=before.endpoint_ips)
     if message.control_addr is not None:
         after = dataclasses.replace(after, control_addr=parse_control_addr(message.control_addr))
+        if not is_same_addr(after.control_addr, before.control_addr):  # two may have had one before there was a check
+            _check_addr_is_free(fleet, after.control_addr, but=before.id)
     if message.endpoint_ports is not None:
         after = dataclasses.replace(after, endpoint_ports=check_endpoint_ports(message.endpoint_ports))
     if message.decoy_site is not None:

@@ -8,9 +8,9 @@ from typing import Any
 from coxswain.declare.items import Item, Key, led_to, told_apart
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
-from coxswain.inventory import check_dialable
+from coxswain.inventory import check_dialable, parse_control_addr
 
-__all__ = ["address_of", "check_file"]
+__all__ = ["addr_of", "address_of", "check_file"]
 
 
 def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[Item], *, prune: bool) -> None:
@@ -20,6 +20,7 @@ def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence
     told_apart(present, [*named, *(("server", (i.fields["server"],)) for i in wanted if i.fields.get("server"))])
     _references(wanted, present)
     _one_of_each_machine(wanted, present, there)
+    _one_of_each_addr(wanted, present)
     _dialable(wanted, there)
     _entries(wanted, there)
     _all_nodes_or_profiles(wanted, present, named, prune=prune)
@@ -73,6 +74,40 @@ def address_of(server: Item, before: Item | None = None) -> tuple[Any, Any]:
     """Where it is reached; what is not said of the port is as ``before``."""
     port = before.fields["ssh_port"] if before is not None else FIELDS["server"]["ssh_port"].default
     return server.fields["ssh_host"], server.fields.get("ssh_port", port)
+
+
+def addr_of(node: Item) -> str:
+    """Where its agent is reached, as it is compared; empty: nothing is said of that."""
+    return str(node.fields.get("control_addr") or "").lower()
+
+
+def _one_of_each_addr(wanted: Sequence[Item], present: Sequence[Item]) -> None:
+    """An agent is one node. Two that had one address before there was a check keep it; who is not in the file keeps its own,
+    also with ``prune``, as nodes go last.
+    """
+    hosts = {item.key: item.fields["ssh_host"] for item in (*present, *wanted) if item.kind == "server"}
+    has = {item.key: item for item in present if item.kind == "node"}
+    will = {key: (addr_of(item), item) for key, item in has.items()}
+    moved = list[Item]()
+    for item in (i for i in wanted if i.kind == "node"):
+        before = will.get(item.key, ("", item))[0]
+        said = addr_of(item) or before
+        host = hosts.get((item.fields.get("server", ""),))
+        if item.key not in has and host:
+            said = parse_control_addr(host).lower()  # as onboarding does
+        will[item.key] = (said, item)
+        moved += [item] if said != before else []
+    at: dict[str, list[Item]] = {}
+    for addr, item in will.values():
+        at.setdefault(addr, []).append(item)
+    for item in moved:
+        addr = will[item.key][0]
+        other = next((o for o in at[addr] if o.key != item.key), None)
+        if other is not None:
+            raise Conflict(
+                f"{item.where}: {item.title}: control_addr: {addr} is that of {other.title} already",
+                remedy=f"An agent is one node. If it is to have another name: cox nodes edit {other.key[0]} --name",
+            )
 
 
 def _one_of_each_phone(wanted: Sequence[Item], present: Sequence[Item], *, prune: bool) -> None:

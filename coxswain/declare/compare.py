@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from coxswain.declare.checks import address_of, check_file
+from coxswain.declare.checks import addr_of, address_of, check_file
 from coxswain.declare.items import KINDS, Item, Key, led_to, unready
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
@@ -147,7 +147,7 @@ def _left_behind(moved: Change, nodes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _freed_first(kind: str, changes: list[Change]) -> list[Change]:
-    """A number is one user's, an address one machine's: whoever gives it up goes before whoever gets it.
+    """A number is one user's, an address one machine's, or one node's: whoever gives it up goes before whoever gets it.
 
     Raises:
         Conflict: in a circle nobody can be first.
@@ -182,6 +182,10 @@ _EXCHANGED = {
         "ssh_host: machines exchange their addresses, and none can be the first",
         "Give one of them another port for a moment: cox servers edit {id} --port PORT",
     ),
+    "node": (
+        "control_addr: nodes exchange their addresses, and none can be the first",
+        "Give one of them another one for a moment: cox nodes edit {id} --addr ADDR",
+    ),
 }
 
 
@@ -190,6 +194,9 @@ def _had_and_gets(change: Change) -> tuple[Any, Any]:
     if change.item.kind == "user":
         had, gets = change.fields.get("phone", (None, None))
         return had or None, gets or None
+    if change.item.kind == "node":
+        had = "" if change.present is None else addr_of(change.present)
+        return had or None, (addr_of(change.item) or had) or None
     had = None if change.present is None else address_of(change.present)
     return had, address_of(change.item, change.present)
 

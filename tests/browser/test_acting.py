@@ -11,13 +11,15 @@ from playwright.sync_api import Page, expect
 from tests.browser.actions import acts
 from tests.browser.conftest import confirm
 from tests.fleet import LiveFleet
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 
 @pytest.fixture
 def new_node(fleet: LiveFleet) -> Iterator[str]:
     """A node of its own for a test that changes it; nobody listens there. Its id."""
-    made = fleet.controller.client.post("/api/nodes", {"name": "spare", "control_addr": "127.0.0.1:9", "region": "hel1"})
+    made = fleet.controller.client.post(
+        "/api/nodes", {"name": "spare", "control_addr": an_addr("127.0.0.1"), "region": "hel1"}
+    )
     yield made["id"]
     fleet.controller.client.call("DELETE", f"/api/nodes/{made['id']}")
 

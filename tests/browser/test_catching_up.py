@@ -11,14 +11,17 @@ from playwright.sync_api import Browser, Page, WebSocket, expect
 
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.fleet import Daemon, LiveFleet
-from tests.support import eventually, free_port
+from tests.support import an_addr, eventually, free_port
 
 _WATCH_STATES = """() => {
   window.states = [];
   const live = document.querySelector("#live");
   new MutationObserver(() => window.states.push(live.dataset.state)).observe(live, { attributes: true });
 }"""
-_SPARE = {"control_addr": "127.0.0.1:9", "region": "syd1"}
+
+
+def _spare(name: str) -> dict[str, str]:
+    return {"name": name, "control_addr": an_addr("127.0.0.1"), "region": "syd1"}
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_what_happens_between_looking_and_following_is_not_lost(
 
     def slowly(route: object) -> None:
         if not made:
-            made.append(fleet.controller.client.post("/api/nodes", {"name": "in-between", **_SPARE})["id"])
+            made.append(fleet.controller.client.post("/api/nodes", _spare("in-between"))["id"])
         route.continue_()  # type: ignore[attr-defined]
 
     page.route("**/static/live.js", slowly)
@@ -54,7 +57,7 @@ def test_a_page_resumes_from_the_number_that_it_saw_last(
     page.on("websocket", lambda socket: sockets.append(socket))  # noqa: PLW0108 - Playwright takes no built-in
     page.goto("/users")
     expect(page.locator("#live")).to_have_text("Live")
-    made.append(fleet.controller.client.post("/api/nodes", {"name": "first-of-two", **_SPARE})["id"])
+    made.append(fleet.controller.client.post("/api/nodes", _spare("first-of-two"))["id"])
     page.evaluate(_WATCH_STATES)
     fleet.controller.client.post("/api/chaos", {"actor": "io_loop", "how": "raise"})
     eventually(lambda: page.evaluate("window.states.includes('lost') && window.states.at(-1) === 'open'"))
@@ -109,7 +112,7 @@ def test_a_page_outlives_a_restart_of_the_daemon(chromium: Browser, tmp_path: Pa
     context = chromium.new_context(base_url=f"http://{listen}", viewport={"width": 1280, "height": 1800})
     try:
         daemon.client().post("/api/admins/usr_admin/password", {"new_password": PASSWORD})
-        daemon.client().post("/api/nodes", {"name": "before", **_SPARE})
+        daemon.client().post("/api/nodes", _spare("before"))
         page = context.new_page()
         sign_in(page)
         page.evaluate("window.untouched = true")
@@ -117,7 +120,7 @@ def test_a_page_outlives_a_restart_of_the_daemon(chromium: Browser, tmp_path: Pa
         daemon.kill()
         expect(page.locator("#live")).to_contain_text("Not connected")
         daemon.start()
-        daemon.client().post("/api/nodes", {"name": "after", **_SPARE})
+        daemon.client().post("/api/nodes", _spare("after"))
         expect(page.locator("#live")).to_have_text("Live")
         expect(page.get_by_role("link", name="after", exact=True)).to_be_visible()
         expect(page.get_by_role("link", name="before", exact=True)).to_be_visible()

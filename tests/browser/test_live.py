@@ -15,7 +15,7 @@ from coxswain.web import page as page_module
 from coxswain.web.render import duration
 from tests.browser.actions import acts
 from tests.fleet import LiveFleet
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 
 def status_of(page: Page, name: str) -> object:
@@ -46,7 +46,7 @@ def test_a_node_that_is_not_there_yet_is_no_trouble_and_not_forgotten(browser_pa
     expect(page.locator("#live")).to_have_text("Live")
     trouble = page.locator(".stat").filter(has_text="attention")
     expect(trouble).to_have_text("0need attention")
-    node = client.post("/api/nodes", {"name": "tomorrow", "control_addr": "192.0.2.1:8444"})
+    node = client.post("/api/nodes", {"name": "tomorrow", "control_addr": an_addr()})
     try:
         expect(trouble).to_have_text("0need attention, 1 coming up")
         counts = client.get("/api/status")["fleet"]
@@ -73,7 +73,7 @@ def test_a_lost_connection_is_shown_and_caught_up_with(browser_page: Page, fleet
     expect(page.locator("#live")).to_have_text("Live")
     fleet.controller.client.post("/api/chaos", {"actor": "web_server", "how": "raise"})
     client = fleet.controller.client
-    made = client.post("/api/nodes", {"name": "while-away", "control_addr": "127.0.0.1:9", "region": "syd1"})
+    made = client.post("/api/nodes", {"name": "while-away", "control_addr": an_addr("127.0.0.1"), "region": "syd1"})
     try:
         expect(page.get_by_role("link", name="while-away", exact=True)).to_be_visible(timeout=20_000)
         expect(page.locator("#live")).to_have_text("Live", timeout=20_000)

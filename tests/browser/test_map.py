@@ -8,11 +8,12 @@ from playwright.sync_api import Page, expect
 from actors.geo_locator import _Refresh
 from tests.fleet import LiveFleet
 from tests.mmdb import city, write_mmdb
+from tests.support import an_addr
 
 
 def test_a_database_puts_pins_on_the_map_with_its_credit(browser_page: Page, fleet: LiveFleet, base: str) -> None:
     page, client = browser_page, fleet.controller.client
-    made = client.post("/api/nodes", {"name": "far", "control_addr": "127.0.0.1:9", "public_ip": "8.8.8.8"})
+    made = client.post("/api/nodes", {"name": "far", "control_addr": an_addr("127.0.0.1"), "public_ip": "8.8.8.8"})
     file = fleet.controller.home / "dbip-city-lite.mmdb"
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

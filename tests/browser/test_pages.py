@@ -13,6 +13,7 @@ from coxswain.web import page as page_module
 from coxswain.web.table import PAGES
 from tests.browser.found_alerts import some_alerts
 from tests.fleet import LiveFleet
+from tests.support import an_addr
 
 _WHOLE = [route.path for route in PAGES if not route.path.startswith("/ui/") and route.path != "/login"]
 _MOST_BYTES = 200_000
@@ -110,7 +111,7 @@ def test_long_names_leave_room_for_their_neighbours(open_browser: Callable[..., 
     """On a desk no table has to be dragged aside for them, and no name stands there one letter a line."""
     client, name = fleet.controller.client, "W" * 64
     users = [client.post("/api/users", {"name": n, "email": f"{n[:1]}@{'x' * 55}.example.org"}) for n in (name, "V")]
-    node = client.post("/api/nodes", {"name": "W" * 100, "control_addr": "127.0.0.1:9", "region": "W" * 30})
+    node = client.post("/api/nodes", {"name": "W" * 100, "control_addr": an_addr("127.0.0.1"), "region": "W" * 30})
     token = client.post("/api/tokens", {"name": name})
     entry = fleet.controller.node("n0")
     client.call("PATCH", "/api/nodes/n0", {"version": entry["version"], "name": "W" * 63})
@@ -141,7 +142,7 @@ def test_a_long_name_stays_on_a_phone(open_browser: Callable[..., Page], fleet: 
     client, name = fleet.controller.client, "W" * 64
     user = client.post("/api/users", {"name": name})
     device = client.post(f"/api/users/{user['id']}/devices", {"name": name})
-    node = client.post("/api/nodes", {"name": name[:63], "control_addr": "127.0.0.1:9"})
+    node = client.post("/api/nodes", {"name": name[:63], "control_addr": an_addr("127.0.0.1")})
     page = open_browser(viewport={"width": 390, "height": 844})
     try:
         for path in ("/users", f"/users/{user['id']}", f"/devices/{device['id']}", "/", f"/nodes/{node['id']}"):

@@ -15,7 +15,7 @@ from coxswain import audit
 from coxswain.cli.client import Client
 from coxswain.errors import CoxswainError
 from tests.fleet import Controller
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 VICTIMS = ("audit_writer", "event_hub", "web_server", "audit_reader", "control_socket")
 
@@ -35,7 +35,7 @@ def test_no_acknowledged_action_is_lost_or_doubled(fresh_where, tmp_path):
             number += 1
             name = f"h{hand}-{number}"
             try:
-                client.post("/api/nodes", {"name": name, "control_addr": "192.0.2.1"})
+                client.post("/api/nodes", {"name": name, "control_addr": an_addr()})
             except CoxswainError:
                 continue  # it may be made or not; only what was answered counts
             answered.append(name)

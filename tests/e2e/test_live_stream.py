@@ -21,7 +21,7 @@ from coxswain.messages.sessions import EventBatch, EventKind, NodeEvent
 from coxswain.model import Protocol
 from tests.fleet import PERSONAL, Controller, lone_controller
 from tests.live import ServerSent, WebSocket, request
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def test_a_change_reaches_every_dashboard_but_who_made_it_only_admins(
         WebSocket(controller.listen, Authorization=monitor) as ws,
         WebSocket(controller.listen, Authorization=admin) as boss,
     ):
-        controller.client.post("/api/nodes", {"name": "watched", "control_addr": "192.0.2.1"})
+        controller.client.post("/api/nodes", {"name": "watched", "control_addr": an_addr()})
         node_id = controller.node("watched")["id"]
         told = ws.until(type="inventory", object="node")
         assert (told["id"], told["action"]) == (node_id, "node.add")

@@ -24,7 +24,7 @@ from coxswain.siem.cursor import Cursor
 from tests.file_server import make_certificate
 from tests.fleet import PERSONAL, Controller, Daemon, lone_controller
 from tests.siem import ALERT, METHOD, Consumer, connect, disconnect, existing_event, publish, refusal
-from tests.support import eventually, free_port
+from tests.support import an_addr, eventually, free_port
 from tests.web import Web
 
 Start = Callable[..., Controller]
@@ -226,7 +226,7 @@ def test_what_admins_alone_may_read_needs_an_admins_token(controller: Controller
     assert code is DENIED and "audit" in text
     with Consumer(address(controller), token(controller, "admin")[1], ["audit"]) as siem:
         siem.ready()
-        controller.client.post("/api/nodes", {"name": "watched", "control_addr": "192.0.2.1"})
+        controller.client.post("/api/nodes", {"name": "watched", "control_addr": an_addr()})
         actions = (json.loads(event.frame_json).get("action") for event in siem)
         assert "node.add" in iter(actions)
 

@@ -13,7 +13,7 @@ import pytest
 from actors.supervision import Harm
 from coxswain.audit.verify import verify
 from tests.fleet import Controller, lone_controller
-from tests.support import eventually
+from tests.support import an_addr, eventually
 from tests.web import Web
 
 
@@ -34,7 +34,7 @@ def test_no_acknowledged_action_is_lost_or_recorded_twice(controller: Controller
             number += 1
             name = f"w{who}-{number}"
             try:
-                answer = web.post("/api/nodes", {"name": name, "control_addr": "192.0.2.1"})
+                answer = web.post("/api/nodes", {"name": name, "control_addr": an_addr()})
             except (OSError, http.client.HTTPException):
                 failed[0] += 1
                 time.sleep(0.02)  # not so fast

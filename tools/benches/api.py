@@ -45,8 +45,8 @@ def api(bench: Bench) -> None:
 def _fill(daemon: Daemon) -> list[str]:
     client = daemon.client()
     names = [f"n{number:04d}" for number in range(_NODES)]
-    for name in names:
-        client.post("/api/nodes", {"name": name, "control_addr": "192.0.2.1", "region": "fra"})
+    for number, name in enumerate(names):
+        client.post("/api/nodes", {"name": name, "control_addr": f"192.0.2.1:{number + 1}", "region": "fra"})
     for name in names:
         client.post(f"/api/nodes/{name}/disable")  # none of them is there to be dialled
     return names

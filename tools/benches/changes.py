@@ -65,7 +65,10 @@ def kills(bench: Bench) -> None:
         daemon = Daemon(home)
         daemon.init()
         daemon.start()
-        ids = [daemon.client().post("/api/nodes", {"name": f"n{i}", "control_addr": "127.0.0.1:9"})["id"] for i in range(20)]
+        ids = [
+            daemon.client().post("/api/nodes", {"name": f"n{i}", "control_addr": f"127.0.0.1:{i + 1}"})["id"]
+            for i in range(20)
+        ]
         for turn in range(1, bench.scale.kills + 1):
             writers = Writers(ledger, daemon.socket, lambda: peers_for([bench.rng.choice(ids)], 1, first=next(numbers)))
             time.sleep(bench.rng.uniform(0.0, 0.4))

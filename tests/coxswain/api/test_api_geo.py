@@ -13,7 +13,7 @@ from coxswain.messages.servers import AddRelay, PutServer
 from coxswain.servers import Relay
 from tests.fleet import Controller, lone_controller
 from tests.mmdb import city, write_mmdb
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFfO0ZtHt4P2SJUA157w8YSDWtv2g0faqFpBtbTDCuIV"
 MOUNTAIN = {"8.8.8.0/24": city(37.4, -122.1, "Mountain View", "United States", "US")}
@@ -44,7 +44,9 @@ def test_nodes_are_where_their_region_says_else_where_their_address_is(located: 
         ("c", "unheard-of", "8.8.8.10"),
         ("d", "", "192.0.2.1"),
     ):
-        client.post("/api/nodes", {"name": name, "region": region, "control_addr": "127.0.0.1:9", "public_ip": address})
+        client.post(
+            "/api/nodes", {"name": name, "region": region, "control_addr": an_addr("127.0.0.1"), "public_ip": address}
+        )
     found = client.get("/api/map")
     assert [(p["city"], p["source"], [n["name"] for n in p["nodes"]]) for p in found["places"]] == [
         ("Frankfurt", "region", ["a"]),
@@ -100,7 +102,7 @@ def test_without_a_database_there_is_no_credit(controller: Controller) -> None:
 
 
 def test_the_tree_may_be_asked_for_without_links(controller: Controller) -> None:
-    controller.client.post("/api/nodes", {"name": "one", "control_addr": "127.0.0.1:9"})
+    controller.client.post("/api/nodes", {"name": "one", "control_addr": an_addr("127.0.0.1")})
 
     def names(tree: dict[str, Any]) -> set[str]:
         return {tree["id"]}.union(*(names(child) for child in tree["children"]))

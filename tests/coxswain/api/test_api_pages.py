@@ -8,6 +8,7 @@ import pytest
 
 from tests.coxswain.api.conftest import token
 from tests.fleet import Controller
+from tests.support import an_addr
 from tests.web import Web
 
 
@@ -20,7 +21,7 @@ def test_the_pages_of_a_list_are_the_list(webbed: Controller, path: str, key: st
         name = f"{path.rpartition('/')[2]}-{number}"
         known = {n["name"] for n in webbed.client.get("/api/nodes")}
         if path == "/api/nodes" and name not in known:
-            webbed.client.post(path, {"name": name, "control_addr": "192.0.2.1"})
+            webbed.client.post(path, {"name": name, "control_addr": an_addr()})
         elif path == "/api/tokens" or path == "/api/users":
             webbed.client.post(path, {"name": name})
         elif path == "/api/admins" and not any(a["email"] == name for a in webbed.client.get(path)):

@@ -19,12 +19,13 @@ from coxswain import __version__
 from coxswain.cli.client import RemoteError
 from coxswain.errors import StaleVersion, door_of
 from tests.fleet import Controller, peers_body
+from tests.support import an_addr
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
 def add(controller: Controller, name: str, **more: Any) -> dict[str, Any]:
-    body = {"name": name, "control_addr": "192.0.2.1", **more}
+    body = {"name": name, "control_addr": an_addr(), **more}
     node: dict[str, Any] = controller.client.post("/api/nodes", body)
     return node
 
@@ -72,8 +73,8 @@ def test_what_a_daemon_says_of_itself(controller: Controller) -> None:
 
 
 def test_a_node_from_its_first_day_to_its_last(controller: Controller) -> None:
-    made = add(controller, "life", region="fra", policy={"isolation": True})
-    assert made["control_addr"] == "192.0.2.1:8444"
+    made = add(controller, "life", control_addr="192.0.2.200", region="fra", policy={"isolation": True})
+    assert made["control_addr"] == "192.0.2.200:8444"
     assert (made["forwarding"], made["isolation"], made["version"], made["enrolled"]) == (True, True, 1, False)
     by_name, by_id = controller.client.get("/api/nodes/life"), controller.client.get(f"/api/nodes/{made['id']}")
     assert by_name["id"] == by_id["id"] == made["id"]
@@ -90,7 +91,7 @@ def test_a_node_from_its_first_day_to_its_last(controller: Controller) -> None:
 
 
 def test_a_node_has_addresses_that_clients_can_dial(controller: Controller) -> None:
-    body = {"name": "undialled", "control_addr": "192.0.2.1", "public_ip": "255.255.255.255"}
+    body = {"name": "undialled", "control_addr": an_addr(), "public_ip": "255.255.255.255"}
     error = refused(controller, "POST", "/api/nodes", body)
     assert (error.status, error.exit_code) == (400, 2) and "public_ip: 255.255.255.255 is" in str(error) and error.remedy
     assert refused(controller, "GET", "/api/nodes/undialled").status == 404
@@ -132,6 +133,27 @@ def test_every_change_is_in_the_audit_log_before_it_is_answered(controller: Cont
     controller.client.call("DELETE", "/api/nodes/audited")
     record("node.rm")
     assert newest_record(controller)["seq"] == size + 2
+
+
+def test_an_address_is_one_nodes(controller: Controller) -> None:
+    """Two links to one agent would undo each other's changes. Names are compared as names."""
+    first = add(controller, "one-agent", control_addr="Agent.example")
+    six = add(controller, "v6-agent", control_addr="2001:db8:0::7")
+    for addr in ("agent.example:8444", "AGENT.example"):
+        error = refused(controller, "POST", "/api/nodes", {"name": "twin", "control_addr": addr})
+        assert error.status == 409 and "is that of node one-agent already" in str(error)
+    assert "node v6-agent" in str(refused(controller, "POST", "/api/nodes", {"name": "t", "control_addr": "[2001:db8::7]"}))
+    other = add(controller, "another-agent", control_addr="agent.example:8445")
+    body = {"version": 1, "control_addr": "agent.example"}
+    error = refused(controller, "PATCH", f"/api/nodes/{other['id']}", body)
+    assert error.status == 409 and "control_addr: agent.example:8444 is that of node one-agent already" in str(error)
+    assert controller.node("another-agent")["version"] == 1
+    same = controller.client.call("PATCH", f"/api/nodes/{first['id']}", body)
+    assert same["control_addr"] == "agent.example:8444"
+    controller.client.call("PATCH", f"/api/nodes/{six['id']}", {"version": 1, "control_addr": "agent.example:8446"})
+    controller.client.call("PATCH", f"/api/nodes/{other['id']}", {"version": 1, "control_addr": "2001:db8::7"})
+    controller.client.call("DELETE", f"/api/nodes/{other['id']}")
+    add(controller, "its-heir", control_addr="[2001:db8::7]:8444")
 
 
 def test_a_stale_version_changes_nothing_and_says_which_is_now(controller: Controller) -> None:
@@ -213,7 +235,7 @@ def test_bad_input_is_a_400_that_names_the_field_and_hurts_nobody(
 
 def test_taken_names_are_conflicts(controller: Controller) -> None:
     add(controller, "taken")
-    error = refused(controller, "POST", "/api/nodes", {"name": "taken", "control_addr": "192.0.2.2"})
+    error = refused(controller, "POST", "/api/nodes", {"name": "taken", "control_addr": an_addr()})
     assert error.status == 409 and "taken" in str(error)
 
 

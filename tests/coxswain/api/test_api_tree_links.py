@@ -6,7 +6,7 @@ from typing import Any
 
 from coxswain.api.areas.system import chosen_links
 from tests.fleet import Controller
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 QUIET = {
     "kind": "worker", "strategy": "", "state": "running", "incarnation": 1, "restarts": 0, "uptime_s": 9.0, "mailbox": 0,
@@ -51,7 +51,7 @@ def test_who_has_no_name_just_now_is_told_by_its_id() -> None:
 
 def test_they_are_answered_in_pages_also_while_the_fleet_is_away(controller: Controller) -> None:
     client = controller.client
-    ids = [client.post("/api/nodes", {"name": f"link-{n}", "control_addr": "127.0.0.1:9"})["id"] for n in range(3)]
+    ids = [client.post("/api/nodes", {"name": f"link-{n}", "control_addr": an_addr("127.0.0.1")})["id"] for n in range(3)]
     eventually(lambda: len(client.get("/api/tree/links?all=true")) == 3)
     eventually(lambda: client.get("/api/tree/links") == [])  # those that start are told
     assert [link["name"] for link in client.get("/api/tree/links?all=true&limit=2")] == ["link-0", "link-1"]

@@ -18,7 +18,7 @@ from actors.main import cli
 from coxswain.audit.offline import main as offline
 from coxswain.messages.audit import VerifyAudit
 from tests.fleet import PERSONAL, Controller, lone_controller
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 Cox = Callable[..., Result]
 
@@ -51,7 +51,7 @@ def records(cox: Cox, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_the_log_is_filtered(cox: Cox, controller: Controller) -> None:
-    ids = [controller.client.post("/api/nodes", {"name": f"f{n}", "control_addr": "192.0.2.1"})["id"] for n in range(3)]
+    ids = [controller.client.post("/api/nodes", {"name": f"f{n}", "control_addr": an_addr()})["id"] for n in range(3)]
     controller.client.post("/api/nodes/f1/disable")
     assert [e["target_id"] for e in records(cox, "--action", "node.add", "--limit", "3")] == ids[::-1]
     assert {e["action"] for e in records(cox, "--target", ids[1])} == {"node.add", records(cox, "--limit", "1")[0]["action"]}
@@ -71,7 +71,7 @@ def test_the_log_is_filtered(cox: Cox, controller: Controller) -> None:
 
 def test_a_page_says_where_the_next_one_is(controller: Controller) -> None:
     for number in range(5):
-        controller.client.post("/api/nodes", {"name": f"p{number}", "control_addr": "192.0.2.1"})
+        controller.client.post("/api/nodes", {"name": f"p{number}", "control_addr": an_addr()})
     seen: list[int] = []
     after = ""
     for _ in range(3):
@@ -83,7 +83,7 @@ def test_a_page_says_where_the_next_one_is(controller: Controller) -> None:
 
 def test_every_field_of_a_record_is_as_the_contract_has_it(controller: Controller) -> None:
     """management-plane.md 3.3: what is empty is left out."""
-    controller.client.post("/api/nodes", {"name": "fields", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "fields", "control_addr": an_addr()})
     found = controller.client.get("/api/audit?limit=1&action=node.add")[0]
     assert re.fullmatch(r"aud_[a-z2-7]{16}", found["id"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found["at"])
@@ -136,7 +136,7 @@ def test_what_comes_is_followed(controller: Controller) -> None:
     try:
         ids = []
         for number in range(4):
-            ids.append(controller.client.post("/api/nodes", {"name": f"follow{number}", "control_addr": "192.0.2.1"})["id"])
+            ids.append(controller.client.post("/api/nodes", {"name": f"follow{number}", "control_addr": an_addr()})["id"])
             controller.client.post(f"/api/nodes/follow{number}/disable")
             eventually(lambda: lines and lines[-1]["target_id"] == ids[-1])
         assert [e["target_id"] for e in lines][-4:] == ids
@@ -149,7 +149,7 @@ def test_what_comes_is_followed(controller: Controller) -> None:
 
 
 def test_a_head_is_kept_and_verified_against(cox: Cox, controller: Controller, tmp_path: Path) -> None:
-    controller.client.post("/api/nodes", {"name": "kept", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "kept", "control_addr": an_addr()})
     cox("audit", "export", "--out", str(tmp_path / "export"))  # makes a fresh checkpoint
     kept = tmp_path / "kept"
     kept.write_text(cox("audit", "head", "--note").stdout)
@@ -157,7 +157,7 @@ def test_a_head_is_kept_and_verified_against(cox: Cox, controller: Controller, t
     assert kept.read_text() in shown and "█" in shown
     head = json.loads(cox("audit", "head", "--json").stdout)
     assert head["size"] == head["checkpoint_size"] and head["findings"] == [] and head["checkpoint"] == kept.read_text()
-    controller.client.post("/api/nodes", {"name": "kept2", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "kept2", "control_addr": an_addr()})
     assert "intact" in cox("audit", "verify", "--against", str(kept)).stdout
     assert "intact" in cox("audit", "verify", "--against", "-", text=kept.read_text()).stdout
     report = json.loads(cox("audit", "verify", "--json", "--against", str(kept)).stdout)
@@ -171,13 +171,13 @@ def test_a_head_is_kept_and_verified_against(cox: Cox, controller: Controller, t
 
 def test_proofs_and_exports_need_the_public_key_alone(cox: Cox, controller: Controller, tmp_path: Path) -> None:
     for number in range(3):
-        controller.client.post("/api/nodes", {"name": f"proof{number}", "control_addr": "192.0.2.1", "region": "Köln ☂"})
+        controller.client.post("/api/nodes", {"name": f"proof{number}", "control_addr": an_addr(), "region": "Köln ☂"})
     key = tmp_path / "key"
     key.write_text(json.loads(cox("audit", "head", "--json").stdout)["public_key"])
     export, kept, proof = tmp_path / "export", tmp_path / "kept", tmp_path / "proof"
     cox("audit", "export", "--out", str(export))
     kept.write_text(cox("audit", "head", "--note").stdout)
-    controller.client.post("/api/nodes", {"name": "proof-late", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "proof-late", "control_addr": an_addr()})
     newest = records(cox, "--limit", "1")[0]["seq"]
 
     def check(file: Path, *arguments: str, code: int = 0) -> Result:
@@ -215,7 +215,7 @@ def test_proofs_and_exports_need_the_public_key_alone(cox: Cox, controller: Cont
 def test_a_broken_log_is_said_everywhere(own: Controller, tmp_path: Path) -> None:
     cox = cox_of(own)
     for number in range(5):
-        own.client.post("/api/nodes", {"name": f"n{number}", "control_addr": "192.0.2.1"})
+        own.client.post("/api/nodes", {"name": f"n{number}", "control_addr": an_addr()})
     cox("audit", "export", "--out", str(tmp_path / "export"))
     with own.store.write() as tx:
         before = tx.execute("SELECT target_id FROM audit_log WHERE seq = 2")[0][0]
@@ -230,7 +230,7 @@ def test_a_broken_log_is_said_everywhere(own: Controller, tmp_path: Path) -> Non
     # The newest records are cut while it runs: it notices with the next one.
     with own.store.write() as tx:
         tx.execute("DELETE FROM audit_log WHERE seq > 3")
-    own.client.post("/api/nodes", {"name": "after", "control_addr": "192.0.2.1"})
+    own.client.post("/api/nodes", {"name": "after", "control_addr": an_addr()})
     with pytest.raises(Exception, match="503"):
         own.client.get("/readyz")
     head = cox("audit", "head", code=1)
@@ -264,7 +264,7 @@ def test_a_broken_log_is_said_everywhere(own: Controller, tmp_path: Path) -> Non
 def test_what_a_walk_finds_is_said_until_a_walk_finds_it_no_more(own: Controller, tmp_path: Path) -> None:
     """A payload that was changed in place: the tree still extends what was signed, so it is signed on."""
     cox = cox_of(own)
-    own.client.post("/api/nodes", {"name": "a", "control_addr": "192.0.2.1"})
+    own.client.post("/api/nodes", {"name": "a", "control_addr": an_addr()})
     seq = records(cox, "--limit", "1")[0]["seq"]
     with own.store.write() as tx:
         actor = tx.execute("SELECT actor FROM audit_log WHERE seq = ?", (seq,))[0][0]

@@ -22,7 +22,7 @@ from coxswain.cli.alerts import about
 from coxswain.messages.audit import Caller
 from coxswain.messages.servers import PutServer
 from tests.fleet import Controller, peers_body
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 Cox = Callable[..., Result]
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFfO0ZtHt4P2SJUA157w8YSDWtv2g0faqFpBtbTDCuIV"
@@ -61,13 +61,13 @@ def test_add_says_what_to_do_next(cox: Cox) -> None:
     assert "192.0.2.7:8444" in out
     assert "cox-node gen-csr" in out and "cox nodes enroll next --csr" in out
     assert "cox nodes endpoints next IP" in out, "clients would not be given a node of which nobody knows where it is"
-    out = cox("nodes", "add", "public", "--addr", "192.0.2.8", "--public-ip", "192.0.2.8").stdout
+    out = cox("nodes", "add", "public", "--addr", an_addr(), "--public-ip", "192.0.2.8").stdout
     assert "endpoints" not in out
 
 
 def test_lists_are_aligned_and_absent_values_are_dashes(cox: Cox) -> None:
-    cox("nodes", "add", "list-a", "--addr", "192.0.2.1")
-    cox("nodes", "add", "a-longer-name-than-others", "--addr", "192.0.2.2", "--region", "fra")
+    cox("nodes", "add", "list-a", "--addr", an_addr())
+    cox("nodes", "add", "a-longer-name-than-others", "--addr", an_addr(), "--region", "fra")
     head, *rows = cox("nodes", "list").stdout.splitlines()
     assert not any(row != row.rstrip() for row in rows)
     columns = [match.start() for match in re.finditer(r"\S+(?: \S+)*", head)]
@@ -92,7 +92,7 @@ def test_scripts_of_the_existing_controller_are_not_asked(cox: Cox, controller: 
 
 
 def test_show_edit_disable_enable_remove(cox: Cox) -> None:
-    cox("nodes", "add", "life", "--addr", "192.0.2.1")
+    cox("nodes", "add", "life", "--addr", an_addr())
     cox("nodes", "edit", "life", "--region", "ams", "--isolation")
     shown = cox("nodes", "show", "life").stdout
     assert re.search(r"^region +ams$", shown, re.MULTILINE)
@@ -105,14 +105,14 @@ def test_show_edit_disable_enable_remove(cox: Cox) -> None:
 
 
 def test_a_node_is_renamed_by_its_name(cox: Cox) -> None:
-    cox("nodes", "add", "maiden", "--addr", "192.0.2.1")
+    cox("nodes", "add", "maiden", "--addr", an_addr())
     assert cox("nodes", "edit", "maiden", "--name", "married").stdout.startswith("married: changed")
     assert json.loads(cox("nodes", "show", "married", "--json").stdout)["version"] == 2
     cox("nodes", "remove", "married")
 
 
 def test_enroll_writes_two_files_and_names_what_it_ignored(cox: Cox, tmp_path: Path) -> None:
-    cox("nodes", "add", "enrolled", "--addr", "192.0.2.1")
+    cox("nodes", "add", "enrolled", "--addr", an_addr())
     csr = write_csr(tmp_path / "node.csr", "other.example")
     out = cox("nodes", "enroll", "enrolled", "--csr", str(csr), "--out", str(tmp_path / "deep/out")).stdout
     leaf = x509.load_pem_x509_certificate((tmp_path / "deep/out/node.crt").read_bytes())
@@ -127,7 +127,7 @@ def test_enroll_writes_two_files_and_names_what_it_ignored(cox: Cox, tmp_path: P
 
 
 def test_a_csr_that_is_none_is_refused(cox: Cox, tmp_path: Path) -> None:
-    cox("nodes", "add", "bad-csr", "--addr", "192.0.2.1")
+    cox("nodes", "add", "bad-csr", "--addr", an_addr())
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"\xff\x00" * 100)
     (tmp_path / "huge").write_text("x" * 100_000)
@@ -139,7 +139,7 @@ def test_a_csr_that_is_none_is_refused(cox: Cox, tmp_path: Path) -> None:
 
 
 def test_no_certificate_is_issued_that_cannot_be_written_down(cox: Cox, controller: Controller, tmp_path: Path) -> None:
-    cox("nodes", "add", "nowhere", "--addr", "192.0.2.1")
+    cox("nodes", "add", "nowhere", "--addr", an_addr())
     csr = write_csr(tmp_path / "node.csr")
     before = controller.client.get("/api/audit/head")
     result = cox("nodes", "enroll", "nowhere", "--csr", str(csr), "--out", str(csr / "below-a-file"), code=2)
@@ -148,13 +148,13 @@ def test_no_certificate_is_issued_that_cannot_be_written_down(cox: Cox, controll
 
 
 def test_a_plan_of_an_unreachable_node(cox: Cox) -> None:
-    cox("nodes", "add", "unreached", "--addr", "192.0.2.1")
+    cox("nodes", "add", "unreached", "--addr", an_addr())
     for command in ("plan", "status", "push"):
         assert "enrol" in refused(cox("nodes", command, "unreached", code=8))
 
 
 def test_every_query_speaks_json(cox: Cox) -> None:
-    cox("nodes", "add", "as-json", "--addr", "192.0.2.1")
+    cox("nodes", "add", "as-json", "--addr", an_addr())
     wanted: dict[tuple[str, ...], type[Any]] = {
         ("status",): dict,
         ("tree",): dict,
@@ -171,7 +171,7 @@ def test_every_query_speaks_json(cox: Cox) -> None:
 
 
 def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
-    node = controller.client.post("/api/nodes", {"name": "told", "control_addr": "192.0.2.1"})
+    node = controller.client.post("/api/nodes", {"name": "told", "control_addr": an_addr()})
     controller.client.post("/api/peers", peers_body([node["id"]], 1, first=900))
     assert "1 user, 1 device, 1 peer" in cox("status").stdout
     assert "all running" in cox("status").stdout
@@ -235,8 +235,8 @@ def test_a_list_of_alerts_says_what_each_is_about(detail: dict[str, str] | None,
 
 
 def test_names_are_taken_once(cox: Cox) -> None:
-    cox("nodes", "add", "twice", "--addr", "192.0.2.1")
-    assert "twice" in refused(cox("nodes", "add", "twice", "--addr", "192.0.2.1", code=5))
+    cox("nodes", "add", "twice", "--addr", an_addr())
+    assert "twice" in refused(cox("nodes", "add", "twice", "--addr", an_addr(), code=5))
 
 
 def test_the_version_needs_no_configuration() -> None:

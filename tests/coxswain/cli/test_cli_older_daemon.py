@@ -18,6 +18,7 @@ from coxswain import __version__
 from coxswain.cli.client import Answer, Client, RemoteError
 from coxswain.cli.stream import follow
 from tests.fleet import Controller
+from tests.support import an_addr
 
 Keep = Callable[[str], bool]
 OLD = "0.0.7"
@@ -91,7 +92,7 @@ def older(controller: Controller, tmp_path: Path) -> Iterator[Callable[[Keep], C
 def test_what_an_older_daemon_does_not_send_is_told(
     controller: Controller, older: Callable[[Keep], Callable[..., Result]]
 ) -> None:
-    controller.client.post("/api/nodes", {"name": "aged", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "aged", "control_addr": an_addr()})
     result = older(lambda key: key != "troubled")("status")
     first, second = result.stderr.splitlines()
     assert result.exit_code == 1 and not result.stdout
@@ -100,7 +101,7 @@ def test_what_an_older_daemon_does_not_send_is_told(
 
 
 def test_what_was_done_is_not_denied(controller: Controller, older: Callable[[Keep], Callable[..., Result]]) -> None:
-    result = older(lambda key: key not in ("control_addr", "name"))("nodes", "add", "half-told", "--addr", "192.0.2.1")
+    result = older(lambda key: key not in ("control_addr", "name"))("nodes", "add", "half-told", "--addr", an_addr())
     assert result.exit_code == 1
     assert result.stderr.startswith("cox: this was done, but the daemon on ")
     assert controller.node("half-told")["name"] == "half-told"
@@ -131,7 +132,7 @@ COMMANDS = (
 
 
 def test_no_query_ends_in_a_traceback(controller: Controller, older: Callable[[Keep], Callable[..., Result]]) -> None:
-    controller.client.post("/api/nodes", {"name": "old", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "old", "control_addr": an_addr()})
     for kept in (("id", "version"), ("id", "name", "version", "fleet", "sessions", "state", "enabled", "children")):
         cox = older(lambda key, kept=kept: key in kept)  # type: ignore[misc]
         for command in COMMANDS:
@@ -149,7 +150,7 @@ def test_an_answer_is_a_dictionary_but_for_what_it_lacks(tmp_path: Path) -> None
 
 
 def test_an_event_of_an_older_daemon(controller: Controller) -> None:
-    controller.client.post("/api/nodes", {"name": "eventful", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "eventful", "control_addr": an_addr()})
     event = next(follow(controller.client, after=0))
     with pytest.raises(RemoteError, match="of tomorrow"):
         _ = event["of tomorrow"]

@@ -25,7 +25,7 @@ from coxswain.cli.output import clean, columns, facts, table
 from coxswain.messages.audit import Caller
 from coxswain.messages.servers import PutServer
 from tests.fleet import Controller
-from tests.support import eventually
+from tests.support import an_addr, eventually
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFfO0ZtHt4P2SJUA157w8YSDWtv2g0faqFpBtbTDCuIV"
 ALT_SCREEN, MAIN_SCREEN, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
@@ -89,7 +89,7 @@ def terminal(controller: Controller, *arguments: str, **environ: str) -> Iterato
 @pytest.fixture
 def node(controller: Controller) -> str:
     if not any(n["name"] == "seen" for n in controller.client.get("/api/nodes")):
-        controller.client.post("/api/nodes", {"name": "seen", "control_addr": "192.0.2.1"})
+        controller.client.post("/api/nodes", {"name": "seen", "control_addr": an_addr()})
     return "seen"
 
 
@@ -193,7 +193,7 @@ def test_whoever_is_asked_for_a_password_is_told_of_the_key(controller: Controll
 
 def test_watch_for_programs_is_one_object_a_line(controller: Controller) -> None:
     command = [sys.executable, "-m", "actors.main", "watch", "--json", "--seconds", "1.2"]
-    controller.client.post("/api/nodes", {"name": "told-of", "control_addr": "192.0.2.1"})
+    controller.client.post("/api/nodes", {"name": "told-of", "control_addr": an_addr()})
     config = str(controller.home.parent / "cox.yaml")
     done = subprocess.run([*command, "--config", config], capture_output=True, text=True, timeout=30, check=True)
     events = [json.loads(line) for line in done.stdout.splitlines()]

@@ -154,7 +154,7 @@ def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Con
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     host = f"servers:\n- {{name: nowhere, ssh_host: 127.0.0.1, ssh_port: {free_port()}, host_key: 'SHA256:{'A' * 43}'}}\n"
-    text = f"fleet: 1\nnodes:\n- {{name: b-1, control_addr: h}}\n- {{name: b-2, server: nowhere}}\n{host}users: []\n"
+    text = f"fleet: 1\nnodes:\n- {{name: b-1, control_addr: b-1}}\n- {{name: b-2, server: nowhere}}\n{host}users: []\n"
     cox("users", "add", "Bea")
     new = cox("apply", "-f", "-", "--prune", "--yes", text=text, code=8)
     assert "- user Bea" in new.stdout and "1 change before that stay made" in new.stderr, "what was done is told of"
@@ -168,7 +168,7 @@ def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
 def test_all_is_done_that_need_not_wait_for_nodes_to_be_enrolled(cox: Cox, controller: Controller) -> None:
     """And of the rest it is said what waits for what; with --prune nothing goes to which something leads that waits."""
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY + "paths: []\n")
-    node = "- {{name: {}, control_addr: h, public_ip: 192.0.2.1}}\n"
+    node = "- {{name: {0}, control_addr: {0}, public_ip: 192.0.2.1}}\n"
     file = "fleet: 1\nnodes:\n{}{}users:\n- name: Wim\n  devices:\n  - name: phone\n    profiles:\n    - {{name: x, {}}}\n{}"
     old, new = node.format("w-1"), node.format("w-2") + node.format("w-3")
     cox("apply", "-f", "-", "--yes", text=file.format(old, "", "node: w-1", ""))
@@ -217,7 +217,7 @@ def test_a_phone_number_goes_over_to_somebody_else(cox: Cox) -> None:
 
 def test_a_device_for_all_nodes_has_no_profiles(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    file = "fleet: 1\nnodes:\n- {{name: a-1, control_addr: h}}\nusers:\n- name: Abe\n  devices:\n  - {{name: phone{}}}\n"
+    file = "fleet: 1\nnodes:\n- {{name: a-1, control_addr: a-1}}\nusers:\n- name: Abe\n  devices:\n  - {{name: phone{}}}\n"
     cox("apply", "-f", "-", "--yes", text=file.format(", profiles: [{name: x, node: a-1}]"))
     text = file.format(", all_nodes: true")
     assert "all_nodes: it has profile Abe / phone / x" in cox("plan", "-f", "-", text=text, code=5).stderr
@@ -233,8 +233,8 @@ def test_nothing_is_done_unasked(cox: Cox) -> None:
 
 def test_what_cannot_change_is_said_before_anything_is_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    cox("apply", "-f", "-", "--yes", text="fleet: 1\nnodes:\n- {name: f-1, control_addr: h, public_ip: 192.0.2.1}\n")
-    text = "fleet: 1\nnodes:\n- {name: f-1, control_addr: h, public_ip: 192.0.2.2}\n- {name: f-2, control_addr: h}\n"
+    cox("apply", "-f", "-", "--yes", text="fleet: 1\nnodes:\n- {name: f-1, control_addr: f-1, public_ip: 192.0.2.1}\n")
+    text = "fleet: 1\nnodes:\n- {name: f-1, control_addr: f-1, public_ip: 192.0.2.2}\n- {name: f-2, control_addr: f-2}\n"
     assert "public_ip is '192.0.2.1' and cannot become" in cox("apply", "-f", "-", "--yes", text=text, code=5).stderr
     assert "f-2" not in cox("nodes", "list").stdout
 
@@ -242,7 +242,7 @@ def test_what_cannot_change_is_said_before_anything_is_done(cox: Cox) -> None:
 @pytest.mark.parametrize("said", ["public_ip: 0.0.0.0", "endpoint_ips: [192.0.2.1, 224.0.0.1]"])
 def test_an_address_that_no_client_can_dial_is_refused_before_anything_is_done(cox: Cox, said: str) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    text = f"fleet: 1\nnodes:\n- {{name: d-1, control_addr: h}}\n- {{name: d-2, control_addr: h, {said}}}\n"
+    text = f"fleet: 1\nnodes:\n- {{name: d-1, control_addr: d-1}}\n- {{name: d-2, control_addr: d-2, {said}}}\n"
     for command in (("plan",), ("apply", "--yes")):
         problem, remedy = cox(*command, "-f", "-", text=text, code=2).stderr.splitlines()
         assert problem.startswith(f"cox: stdin:4: node d-2: {said.partition(':')[0]}: ") and "no client can dial" in problem
@@ -250,9 +250,51 @@ def test_an_address_that_no_client_can_dial_is_refused_before_anything_is_done(c
     assert "d-1" not in cox("nodes", "list").stdout
 
 
+def test_an_address_is_one_nodes_in_a_file_as_well(cox: Cox, controller: Controller) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+
+    def nodes(**addresses: str) -> str:
+        lines = [f"- {{name: {name}, control_addr: {addr}}}" for name, addr in addresses.items()]
+        return "\n".join(["fleet: 1", "nodes:", *lines, ""])
+
+    def refused(file: str, *more: str) -> str:
+        return cox("plan", "-f", "-", *more, text=file, code=5).stderr
+
+    assert "stdin:3: node a: control_addr: h:8444 is that of node b already" in refused(nodes(a="h", b="H:8444"))
+    cox("apply", "-f", "-", "--yes", text=nodes(a="h-1", b="h-2", c="h-3"))
+    for file in (nodes(d="h-1"), nodes(a="h-2"), nodes(d="H-1", b="h-2", c="h-3")):
+        assert "already" in refused(file)
+        assert "already" in refused(file, "--prune"), "nodes go last"
+    cox("apply", "-f", "-", "--yes", text=nodes(a="h-2", b="h-3", c="h-4", d="h-1"))
+    found = {node["name"]: node["control_addr"] for node in controller.client.get("/api/nodes")}
+    assert found == {"a": "h-2:8444", "b": "h-3:8444", "c": "h-4:8444", "d": "h-1:8444"}
+    assert "nodes exchange their addresses" in refused(nodes(a="h-3", b="h-2"))
+
+
+def test_nodes_with_one_address_from_before_stay_and_can_be_changed(cox: Cox, controller: Controller) -> None:
+    text = "fleet: 1\nnodes: [{name: a, control_addr: h-1}, {name: b, control_addr: h-2}, {name: c, control_addr: h-3}]\n"
+    cox("apply", "-f", "-", "--prune", "--yes", text=f"{text}users: []\n")
+    controller.stop()
+    with closing(open_store(controller.home / "app.db")) as store, store.write() as tx:
+        tx.execute("UPDATE nodes SET control_addr = 'h-1:8444' WHERE name = 'b'")
+    controller.start()
+    exported = cox("export").stdout
+    assert exported.count("control_addr: h-1:8444") == 2
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=exported).stdout)["changes"] == []
+    node = controller.node("b")
+    body = {"version": node["version"], "region": "ams", "control_addr": "h-1"}
+    assert controller.client.call("PATCH", "/api/nodes/b", body)["region"] == "ams", (
+        "an existing caller sends all of it back"
+    )
+    cox("nodes", "edit", "c", "--addr", "h-1", code=5)
+    cox("apply", "-f", "-", "--yes", text=text.replace("h-1", "h-4").replace("h-3", "h-1"))
+    found = {node["name"]: node["control_addr"] for node in controller.client.get("/api/nodes")}
+    assert found == {"a": "h-4:8444", "b": "h-2:8444", "c": "h-1:8444"}
+
+
 def test_an_export_with_addresses_from_before_can_be_applied(cox: Cox, controller: Controller) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    text = "fleet: 1\nnodes:\n- {name: o-1, region: nl, control_addr: h, public_ip: 192.0.2.9, endpoint_ips: [192.0.2.1]}\n"
+    text = "fleet: 1\nnodes:\n- {name: o-1, region: nl, control_addr: o, public_ip: 192.0.2.9, endpoint_ips: [192.0.2.1]}\n"
     cox("apply", "-f", "-", "--yes", text=text)
     controller.stop()
     with closing(open_store(controller.home / "app.db")) as store, store.write() as tx:
@@ -332,7 +374,7 @@ def test_two_who_apply_a_file_at_once_make_nothing_twice(cox: Cox, controller: C
 def test_who_goes_goes_whole(cox: Cox, controller: Controller) -> None:
     """Not profile by profile, when a device without any is given every node."""
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    node = "nodes:\n- {name: w-1, control_addr: h, public_ip: 192.0.2.1}\n"
+    node = "nodes:\n- {name: w-1, control_addr: w-1, public_ip: 192.0.2.1}\n"
     profiles = "[{name: x, node: w-1}, {name: y, node: w-1}]"
     user = f"users:\n- name: Cy\n  devices: [{{name: phone, profiles: {profiles}}}]\n"
     cox("apply", "-f", "-", "--yes", text=f"fleet: 1\n{node}{user}")
@@ -344,7 +386,7 @@ def test_who_goes_goes_whole(cox: Cox, controller: Controller) -> None:
 def test_a_plan_says_who_is_given_every_node(cox: Cox, controller: Controller) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     file = (
-        "fleet: 1\nnodes: [{{name: g-1, control_addr: h, public_ip: 192.0.2.1}}]\n"
+        "fleet: 1\nnodes: [{{name: g-1, control_addr: g-1, public_ip: 192.0.2.1}}]\n"
         "users:\n- name: Gil\n  devices: [{{name: phone{}}}]\n"
     )
     cox("apply", "-f", "-", "--yes", text=file.format(", profiles: [{name: x, node: g-1}, {name: y, node: g-1}]"))
@@ -402,8 +444,8 @@ def test_a_profile_for_both_protocols_is_not_led_over_a_path(cox: Cox, controlle
 def test_an_endpoint_that_the_entry_does_not_have_is_said_before_anything_is_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     file = (
-        "fleet: 1\nnodes:\n- {{name: e-1, control_addr: h, endpoint_ips: [{}]}}\n"
-        "- {{name: e-2, control_addr: h, public_ip: 192.0.2.9}}\n"
+        "fleet: 1\nnodes:\n- {{name: e-1, control_addr: e-1, endpoint_ips: [{}]}}\n"
+        "- {{name: e-2, control_addr: e-2, public_ip: 192.0.2.9}}\n"
         "users:\n- name: Eli\n  devices:\n  - name: phone\n    profiles:\n    - {{name: x, node: {}, entry_ips: [{}]}}\n"
     )
     for node, entry, has in (("e-1", "192.0.2.9", "192.0.2.1, 192.0.2.2"), ("e-2", "192.0.2.1", "192.0.2.9")):
@@ -428,8 +470,8 @@ def test_an_endpoint_that_the_entry_does_not_have_is_said_before_anything_is_don
 def test_a_profile_that_moves_has_the_entry_addresses_that_the_file_says(cox: Cox, controller: Controller) -> None:
     """Also where it had the same at the node from which it moves: the controller drops them with that."""
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    pool = "control_addr: h, endpoint_ips: [192.0.2.1, 192.0.2.2]"
-    file = f"fleet: 1\nnodes: [{{name: m-1, {pool}}}, {{name: m-2, {pool}}}]\n"
+    pool = "endpoint_ips: [192.0.2.1, 192.0.2.2]"
+    file = f"fleet: 1\nnodes: [{{name: m-1, control_addr: m-1, {pool}}}, {{name: m-2, control_addr: m-2, {pool}}}]\n"
     file += "users:\n- name: Mo\n  devices:\n  - name: phone\n"
     for name, at in (("x", "m-1"), ("x", "m-2"), ("y", "m-1")):  # the last one takes the other's place
         text = f"{file}    profiles: [{{name: {name}, node: {at}, entry_ips: [192.0.2.2]}}]\n"
@@ -440,10 +482,10 @@ def test_a_profile_that_moves_has_the_entry_addresses_that_the_file_says(cox: Co
 
 def test_what_goes_is_led_to_by_nothing_that_the_file_does_not_speak_of(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    nodes = "fleet: 1\nnodes: [{name: s-1, control_addr: h}, {name: s-2, control_addr: h, public_ip: 192.0.2.1}]\n"
+    nodes = "fleet: 1\nnodes: [{name: s-1, control_addr: s-1}, {name: s-2, control_addr: s-2, public_ip: 192.0.2.1}]\n"
     users = "users:\n- name: Sue\n  devices: [{name: phone, profiles: [{name: x, node: s-2}]}]\n"
     cox("apply", "-f", "-", "--yes", text=nodes + users)
-    left = "fleet: 1\nnodes: [{name: s-1, control_addr: h, region: nl}]\n"
+    left = "fleet: 1\nnodes: [{name: s-1, control_addr: s-1, region: nl}]\n"
     for command in (("plan",), ("apply", "--yes")):
         said = cox(*command, "--prune", "-f", "-", text=left, code=5).stderr
         assert "node s-2: is not in the file, and profile Sue / phone / x leads to it" in said
@@ -464,7 +506,7 @@ def test_a_large_fleet_is_written_at_once() -> None:
 
 
 def test_a_profile_moves_away_from_a_node_that_goes(cox: Cox) -> None:
-    node = "- {{name: {0}, control_addr: h, public_ip: 192.0.2.1}}\n"
+    node = "- {{name: {0}, control_addr: {0}, public_ip: 192.0.2.1}}\n"
     user = "users:\n- name: Cy\n  devices: [{{name: phone, profiles: [{{name: x, node: {0}}}]}}]\n"
     cox("apply", "-f", "-", "--prune", "--yes", text="fleet: 1\nnodes:\n" + node.format("m-1") + user.format("m-1"))
     cox("apply", "-f", "-", "--prune", "--yes", text="fleet: 1\nnodes:\n" + node.format("m-2") + user.format("m-2"))

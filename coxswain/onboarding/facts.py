@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from coxswain.errors import NodeMisbehaved, NodeRefused
 from coxswain.onboarding.units import GUARD_FILE, NODE, NODE_UNIT, RELAY, RELAY_UNITS, unit_file
 
-__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "read_absent", "read_facts"]
+__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "check_uplink", "read_absent", "read_facts"]
 
 MIN_FREE_MB = 200
 """Below this an installation would end half way."""
@@ -23,6 +23,8 @@ echo "cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null)"
 python=$(python3 -V 2>/dev/null); python=${python#Python }; echo "python=${python%.*}"
 systemctl --version 2>/dev/null | { read -r _ systemd _; echo "systemd=$systemd"; }
 echo "awg=$(command -v awg || true)"
+if up=$(ip route show default 2>/dev/null); then
+case $up in *" dev "*) up=${up#*" dev "}; echo "uplink=${up%% *}" ;; *) echo uplink= ;; esac; fi
 if [ "$uid" = 0 ]; then echo sudo=root
 elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
 """
@@ -41,7 +43,7 @@ if [ "$uid" = 0 ]; then for f in {" ".join(OURS)}; do [ -e $f ] || echo "absent=
 
 _KEYS = (
     "user", "uid", "kernel", "arch", "os", "os_version", "os_name", "free_mb", "memory_mb", "cpus", "python",
-    "systemd", "awg", "sudo",
+    "systemd", "awg", "uplink", "sudo",
 )  # fmt: skip
 _LONGEST = 120
 
@@ -76,3 +78,15 @@ def check_fit(facts: Mapping[str, str]) -> None:
     free = facts.get("free_mb", "")
     if free.isdigit() and int(free) < MIN_FREE_MB:
         raise NodeRefused(f"the host has {free} MB left at /usr/local/bin; {MIN_FREE_MB} MB are needed")
+
+
+def check_uplink(facts: Mapping[str, str]) -> None:
+    """Whether an agent can masquerade there: that is done by the interface of the default route, asked for as agents do
+    (node-contract.md 7.8). A host that could not tell (no ``ip``) is given the benefit of the doubt. Raises ``NodeRefused``.
+    """
+    if facts.get("uplink") == "":
+        raise NodeRefused(
+            "the host has no default route (IPv4): no agent can masquerade there, as the node's network policy wants it to",
+            remedy="Give it one, so that it shows in: ip route show default. A node of the inventory can do without: "
+            "cox nodes edit NODE --no-masquerade",
+        )

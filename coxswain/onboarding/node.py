@@ -9,7 +9,16 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
+from coxswain.errors import (
+    Conflict,
+    CoxswainError,
+    InvalidInput,
+    NodeFailure,
+    NodeRefused,
+    NodeUnreachable,
+    NotFound,
+    Unavailable,
+)
 from coxswain.inventory import check_name, check_region, check_runs, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
@@ -17,6 +26,7 @@ from coxswain.onboarding.access import facts_of, open_host, server_of, take_back
 from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
+from coxswain.onboarding.facts import check_uplink
 from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
     get_csr,
@@ -69,12 +79,13 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         )
 
     look = on_host("host", "connect, and look at what the host is", _look, deadline_s=90)
+    look_first = on_host("host", look.title, _look_first, deadline_s=look.deadline_s)
     look_again = Step("host", look.title, lambda work: _look_if_it_runs(work, dialer), deadline_s=look.deadline_s)
     binary = on_host("agent", "install the agent", _install, _uninstall_agent, deadline_s=1_200)
     certificate = on_host("certificate", "issue and push its certificate", _certify, deadline_s=90)
     live = on_host("live", "prove the link", _prove, deadline_s=_LIVE_S + 30)
     adding = (
-        look,
+        look_first,
         Step("inventory", "take it into the inventory", _take_in, _take_out, deadline_s=30),
         on_host("prepare", "prepare the host: AmneziaWG, forwarding", prepare, deadline_s=1_200),
         binary,

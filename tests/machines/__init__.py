@@ -87,6 +87,10 @@ class Machine:
         nft = f'#!/bin/sh\necho "$*" >> {directory}/log/nft\ncase $1 in -f) exec {shutil.which("nft")} -c -f "$2" ;; esac\n'
         (directory / "bin/nft").write_text(nft)  # checks rules and loads none: hosts share the network of the tests
         (directory / "bin/nft").chmod(0o755)
+        (directory / "default-route").write_text("default via 198.51.100.1 dev eth0 proto dhcp \n")
+        ip = f'[ "$*" != "route show default" ] || exec cat {directory}/default-route\nexec {shutil.which("ip")} "$@"\n'
+        (directory / "bin/ip").write_text(f"#!/bin/sh\n{ip}")  # the tests' network may have none
+        (directory / "bin/ip").chmod(0o755)
         shutil.copy(_HERE / "systemctl.template", directory / "bin/systemctl")
         (directory / "bin/systemctl").chmod(0o755)
         shell = (_HERE / "shell.template").read_text().replace("@PYTHON@", sys.executable, 1)

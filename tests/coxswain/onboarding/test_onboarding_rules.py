@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 import struct
 import subprocess
 import zipfile
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from coxswain.errors import CoxswainError, InvalidInput, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.binary import check_binary, display_version, is_newer, normalise_version
 from coxswain.onboarding.candidate import candidate_version
-from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, read_absent, read_facts
+from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, check_uplink, read_absent, read_facts
 from coxswain.onboarding.install import last_words
 from coxswain.onboarding.rollout import plan_batches
 from coxswain.onboarding.sources import Source, Sources, source_from
@@ -138,6 +139,28 @@ def test_what_was_absent_is_told_once():
     assert not host.was_absent(OURS[0], OURS[3])
     assert host.was_absent(OURS[0], OURS[1])
     assert not host.was_absent(OURS[1]) and host.was_absent(OURS[2])
+
+
+@pytest.mark.parametrize(
+    ("printed", "uplink"),
+    [
+        ("echo 'default via 192.0.2.1 dev eth0 proto dhcp metric 100 '", "eth0"),
+        ("echo 'default dev ppp0 scope link '; echo 'default via 192.0.2.1 dev eth1 metric 9 '", "ppp0"),
+        ("printf 'default \\n\\tnexthop via 192.0.2.1 dev ens3 weight 1 \\n'", "ens3"),
+        ("true", ""),
+        ("echo 'unreachable default metric 99 '", ""),
+        ("exit 1", None),
+    ],
+)
+def test_the_uplink_is_that_of_the_first_default_route_as_agents_have_it(tmp_path, printed, uplink):
+    (tmp_path / "ip").write_text(f'#!/bin/sh\n[ "$*" = "route show default" ] || exit 9\n{printed}\n')
+    (tmp_path / "ip").chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", SCRIPT], env=env, capture_output=True, text=True, check=True)
+    facts = read_facts(done.stdout)
+    assert facts.get("uplink") == uplink
+    with contextlib.nullcontext() if uplink != "" else pytest.raises(NodeRefused, match="no default route"):
+        check_uplink(facts)
 
 
 def test_facts_say_what_is_missing():

@@ -198,6 +198,18 @@ def _look(work: Work, host: Host) -> None:
     work.say(f"{facts.get('os_name') or facts.get('os')}, {facts['arch']}, {facts.get('free_mb') or '?'} MB free")
 
 
+def _look_first(work: Work, host: Host) -> None:
+    """What its policy needs would fail in the last step only, after all that waits there."""
+    _look(work, host)
+    views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server_of(work).id))
+    policy = views[0].node.policy if views else NetworkPolicy()
+    if policy.masquerade:
+        try:
+            check_uplink(work.data["facts"])
+        except NodeRefused as error:
+            raise NodeRefused(f"{host.name}: {error}", remedy=error.remedy) from None
+
+
 def _look_if_it_runs(work: Work, dialer: Dialer) -> None:
     """It may have been stopped since this was asked for, as in the middle of a rollout."""
     check_runs(_view(work).node)
@@ -464,14 +476,27 @@ def _drain(work: Work) -> None:
 def _refill(work: Work) -> None:
     """Its policy and ports are as they were, and devices are given what they lack. Peers that were made by hand are gone."""
     policy, ports = work.remembered.get("policy"), work.remembered.get("endpoint_ports")
-    if policy is None:
-        return
     try:
         node = _view(work).node
     except NotFound:
         return
+    if policy is None:
+        _say_what_is_off(work, node)
+        return
     before = fleet.EditNode(work.caller, node.id, node.version, policy=NetworkPolicy(*policy), endpoint_ports=ports)
     work.change("fleet", before)
+
+
+def _say_what_is_off(work: Work, node: Node) -> None:
+    """Releases before this one noted nothing before they drained; what to put back nobody knows then. The default might let
+    clients reach each other that must not.
+    """
+    if node.enabled and not node.policy.forwarding:
+        work.say(
+            f"! {node.name} forwards nothing. The removal, begun by an earlier release, may have switched that off, and did "
+            f"not note what its policy and its range of ports were: cox nodes edit {node.name} --forwarding --masquerade, "
+            f"and cox nodes endpoints {node.name} --ports"
+        )
 
 
 def _start_what_is_left(work: Work, dialer: Dialer) -> None:

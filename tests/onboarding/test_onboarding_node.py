@@ -453,6 +453,23 @@ def test_a_removal_that_is_cancelled_is_taken_back(rig, at, forwarding):
         assert "the agent is gone from its host" in str(over["steps"])
 
 
+def test_a_removal_that_an_earlier_release_began_says_what_it_leaves_switched_off(rig):
+    """That one noted nothing in its journal of what it switched off."""
+    machine = rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent(), name="r0")
+    machine.cut_at("systemctl disable")
+    failed = rig.over(rig.begin(f"/api/nodes/{node['id']}/remove"))
+    assert failed["state"] == "failed", failed
+    machine.go_on()
+    with rig.controller.store.write() as tx:
+        tx.execute("UPDATE operation_steps SET data = '{}' WHERE operation_id = ? AND name = 'drain'", (failed["id"],))
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    over = rig.over(failed)
+    assert over["state"] == "cancelled", over
+    assert not rig.controller.node("r0")["forwarding"]
+    assert "r0 forwards nothing" in over["steps"][0]["output"] and "cox nodes edit r0 --forwarding" in str(over["steps"])
+
+
 def test_nothing_new_leads_over_a_node_that_is_being_removed(rig):
     machines = [rig.machine(faults=True), rig.machine()]
     first, second = (rig.node_on(machine, rig.agent(f"a{i}"), name=f"r{i}") for i, machine in enumerate(machines))

@@ -250,9 +250,7 @@ def way_back(fleet: FleetState, binding: Binding) -> Sequence[str]:
     return awaited(fleet, old, new, binding.phase, back=True)
 
 
-def awaited(
-    fleet: FleetState, old: Sequence[str], new: Sequence[str], phase: Phase, *, back: bool = False
-) -> Sequence[str]:
+def awaited(fleet: FleetState, old: Sequence[str], new: Sequence[str], phase: Phase, *, back: bool = False) -> Sequence[str]:
     """Those whom a stage concerns, without such as an operator switched off, where nothing leaves at a wrong place for it.
 
     Whoever is taken off a path is told to leave at the entry; an entry that has not heard of it sends on what the next node

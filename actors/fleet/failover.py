@@ -19,6 +19,7 @@ from coxswain.errors import StoreUnavailable
 from coxswain.messages import exits as m
 from coxswain.messages.audit import Caller
 from coxswain.messages.operations import OfferOperation, OfferRetry, StartOperation
+from coxswain.reconcile.plan import RIVAL
 from coxswain.store import operations as operation_rows
 
 __all__ = ["CONTROLLER", "answers", "at_work", "review", "trouble"]
@@ -133,9 +134,16 @@ def _rules(fleet: FleetState) -> Rules:
 
 
 def _standing(fleet: FleetState, found: Wired, path: Path, node_id: str) -> tuple[Standing, str]:
-    view, link = fleet.views.get(node_id), found.edge(path.hops[-2], node_id)
+    link = found.edge(path.hops[-2], node_id)
     how = health_of(fleet, link) if link is not None else LinkHealth.UNKNOWN
-    return standing(fleet.nodes[node_id], view.link_state if view is not None else None, how)
+    return _look_at(fleet, node_id, how)
+
+
+def _look_at(fleet: FleetState, node_id: str, how: LinkHealth) -> tuple[Standing, str]:
+    view = fleet.views.get(node_id)
+    if view is None:
+        return standing(fleet.nodes[node_id], None, how)
+    return standing(fleet.nodes[node_id], view.link_state, how, contested=view.reason == RIVAL)
 
 
 def _usable(fleet: FleetState, found: Wired, path: Path) -> list[str]:
@@ -151,9 +159,7 @@ def _usable(fleet: FleetState, found: Wired, path: Path) -> list[str]:
 
 def answers(fleet: FleetState, node_id: str) -> bool:
     """Whether a node is there to acknowledge something."""
-    view = fleet.views.get(node_id)
-    state = view.link_state if view is not None else None
-    return standing(fleet.nodes[node_id], state, LinkHealth.UNKNOWN)[0] is Standing.WELL
+    return _look_at(fleet, node_id, LinkHealth.UNKNOWN)[0] in (Standing.WELL, Standing.CONTESTED)
 
 
 def _is_made(fleet: FleetState, found: Wired, edge: tuple[str, str]) -> bool:

@@ -30,9 +30,12 @@ _SETTLED_S = 60.0
 
 
 class Standing(Enum):
-    """How an exit looks just now. ``UNSURE``: what was thought of it still goes. ``AWAY``: an operator switched it off."""
+    """How an exit looks just now. ``CONTESTED``: it answers, and another controller that pushes to it as well may undo what
+    it is told. ``UNSURE``: what was thought of it still goes. ``AWAY``: an operator switched it off.
+    """
 
     WELL = auto()
+    CONTESTED = auto()
     UNSURE = auto()
     BAD = auto()
     AWAY = auto()
@@ -40,14 +43,15 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What is remembered of one exit of one path. Epoch seconds; 0: not so. ``reason``: why it is bad. ``is_bad``: it was at
-    the last look.
+    """What is remembered of one exit of one path. Epoch seconds; 0: not so. ``reason``: why it is bad. ``is_bad``,
+    ``is_contested``: it was at the last look.
     """
 
     bad_since: float = 0.0
     well_since: float = 0.0
     reason: str = ""
     is_bad: bool = False
+    is_contested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,14 @@ class Move:
     since: float
 
 
-def standing(node: Node, link_state: LinkState | None, link: LinkHealth) -> tuple[Standing, str]:
+def standing(node: Node, link_state: LinkState | None, link: LinkHealth, *, contested: bool = False) -> tuple[Standing, str]:
     """How an exit looks, and why that is bad.
 
     Args:
         node: the exit. It is called unreachable after three missed polls, not after one.
         link_state: of the controller's link to it; None: not known yet.
         link: the inner link that leads to it.
+        contested: if it is degraded, then only because another controller pushes to it as well.
     """
     if not node.enabled:
         return Standing.AWAY, f"{node.name} is disabled"
@@ -90,6 +95,8 @@ def standing(node: Node, link_state: LinkState | None, link: LinkHealth) -> tupl
         return Standing.BAD, f"the link to {node.name} is down"
     if node.status is NodeStatus.ACTIVE and link_state is LinkState.LIVE:
         return Standing.WELL, ""
+    if node.status is NodeStatus.ACTIVE and link_state is LinkState.DEGRADED and contested:
+        return Standing.CONTESTED, ""
     return Standing.UNSURE, ""
 
 
@@ -98,9 +105,10 @@ def watch(before: Watched, now_is: tuple[Standing, str], now: float, rules: Rule
     found, reason = now_is
     if found is Standing.BAD:
         return Watched(before.bad_since or now, 0.0, reason, is_bad=True)
-    if found is Standing.WELL:
+    if found in (Standing.WELL, Standing.CONTESTED):
         since = before.well_since or now
-        return Watched(before.bad_since if now - since < rules.settled_s else 0.0, since, before.reason)
+        bad_since = before.bad_since if now - since < rules.settled_s else 0.0
+        return Watched(bad_since, since, before.reason, is_contested=found is Standing.CONTESTED)
     if found is Standing.AWAY:
         return Watched()
     return Watched(before.bad_since, 0.0, before.reason)
@@ -122,11 +130,13 @@ def decide(path: Path, watched: Mapping[str, Watched], usable: Iterable[str], ru
     here = path.route[-1]
     seen = watched.get(here, Watched())
     if seen.is_bad and now - seen.bad_since >= rules.after_s:
-        others = [node_id for node_id in (path.exit, *path.fallbacks) if node_id != here]
-        to = next((node_id for node_id in others if node_id in fit), "")
+        others = [node_id for node_id in (path.exit, *path.fallbacks) if node_id in fit and node_id != here]
+        to = min(others, key=lambda node_id: watched[node_id].is_contested, default="")
         return Move(path.id, to, seen.reason, seen.bad_since)
     own = watched.get(path.exit)
     if here == path.exit or not path.detour.automatic or not rules.back_after_s or path.exit not in fit:
+        return None
+    if own is not None and own.is_contested:
         return None
     well = _well_for(own, now)
     if well < rules.back_after_s or now - path.detour.moved_at < rules.back_after_s:

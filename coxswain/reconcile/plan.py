@@ -28,7 +28,7 @@ from coxswain.reconcile.types import (
 )
 from coxswain.words import counted
 
-__all__ = ["STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused_links"]
+__all__ = ["RIVAL", "STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused_links"]
 
 STALL_COOLDOWN_S = 300.0
 """management-plane.md 8.1: a stalled data plane is healed at most every five minutes."""
@@ -42,6 +42,9 @@ _RIVAL_WITHIN_S = 3600.0
 _RIVAL_HOLDS_S = 180.0
 """A revision that is ahead once is a restored database. Twice within an hour, and it is another controller, which is said
 until it has been quiet for some looks."""
+
+RIVAL = "another controller pushes to it as well; stop one of the two"
+"""The last of what degrades a node: where this is what is said of it, there is nothing else."""
 
 _STALL_FORGOTTEN_S = 1800.0
 """After half an hour without a look at it (the node was away), a silence says nothing any more."""
@@ -79,7 +82,7 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
         steps.append(xray)
     steps += unused_links(desired, memory)
     if _has_rival(memory, now):
-        findings.append(Finding("another controller pushes to it as well; stop one of the two", degraded=True))
+        findings.append(Finding(RIVAL, degraded=True))
     if observed.clock_skew_s:
         side = "ahead of" if observed.clock_skew_s > 0 else "behind"
         minutes = max(1, round(abs(observed.clock_skew_s) / 60))

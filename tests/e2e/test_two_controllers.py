@@ -67,3 +67,28 @@ def test_a_copy_beside_the_original_is_told_of_on_both_and_uses_nothing_up(
         eventually(lambda: first.client.get("/api/paths")[0]["status"] == "active", timeout=10)
     finally:
         second.start()
+
+
+def test_a_path_may_leave_at_a_node_that_two_controllers_drive(tmp_path: Path) -> None:
+    """Better than at one that is gone. The second one here is more patient, and moves nothing itself."""
+    hasty = "posture: personal\nfleet:\n  failover:\n    after_seconds: 5\n"
+    (tmp_path / "first").mkdir()
+    with cascade_fleet(tmp_path / "first", 3, BASE_PORT, interval_s=2.0, config=hasty) as fleet:
+        device = fleet.device(0)
+        fleet.client.post("/api/paths", {"name": "p", "node_ids": ["n0", "n1"], "fallback_ids": ["n2"]})
+        fleet.bind(device, "p")
+        first = fleet.fleet.controller
+        first.all_in_sync(3)
+        first.stop()
+        shutil.copytree(first.home, tmp_path / "second" / "state")
+        first.start()
+        second = Controller(tmp_path / "second" / "state", interval_s=2.0)
+        second.start()
+        try:
+            first.client.post("/api/peers", peers_body([fleet.fleet.ids[2]], 3, first=100))
+            first.until("n2", link_state="degraded", status="active", link_reason=lambda reason: TOLD in reason)
+            fleet.fleet.nodes.do("kill", node=1)
+            eventually(lambda: first.client.get("/api/paths/p")["exit"]["node"] == "n2", timeout=60, every=0.2)
+        finally:
+            second.stop()
+        fleet.until_follows(device, 0, 2)

@@ -26,7 +26,7 @@ DEVICE = "10.86.0.2/32"
 NOW = 1_000_000.0
 LOOK_S = 10.0
 
-WELL, UNSURE, BAD, AWAY = ((found, "gone" if found is Standing.BAD else "") for found in Standing)
+WELL, FOUGHT, UNSURE, BAD, AWAY = ((found, "gone" if found is Standing.BAD else "") for found in Standing)
 
 
 def seen(*looks: tuple[Standing, str], rules: Rules = RULES) -> tuple[Watched, float]:
@@ -67,6 +67,23 @@ def test_what_one_look_says(status: NodeStatus, link_state: LinkState | None, li
     assert standing(node("b", status=status), link_state, link)[0] is expected
 
 
+@pytest.mark.parametrize(
+    ("status", "link_state", "link", "expected"),
+    [
+        (NodeStatus.ACTIVE, LinkState.DEGRADED, LinkHealth.UP, Standing.CONTESTED),
+        (NodeStatus.ACTIVE, LinkState.DEGRADED, LinkHealth.DOWN, Standing.BAD),
+        (NodeStatus.ERROR, LinkState.DEGRADED, LinkHealth.UP, Standing.UNSURE),
+        (NodeStatus.ACTIVE, LinkState.BACKING_OFF, LinkHealth.UP, Standing.UNSURE),
+        (NodeStatus.UNREACHABLE, LinkState.BACKING_OFF, LinkHealth.UP, Standing.BAD),
+    ],
+)
+def test_a_node_that_another_controller_pushes_to_as_well_is_there(
+    status: NodeStatus, link_state: LinkState, link: LinkHealth, expected: Standing
+) -> None:
+    """It is degraded for that alone, and does what it is told."""
+    assert standing(node("b", status=status), link_state, link, contested=True)[0] is expected
+
+
 def test_what_an_operator_switched_off_is_neither_gone_nor_fit() -> None:
     off = node("b", enabled=False, status=NodeStatus.UNREACHABLE)
     assert standing(off, LinkState.BACKING_OFF, LinkHealth.DOWN)[0] is Standing.AWAY
@@ -74,6 +91,23 @@ def test_what_an_operator_switched_off_is_neither_gone_nor_fit() -> None:
 
 
 # -- when it moves
+
+
+def test_it_goes_to_one_that_another_controller_pushes_to_where_there_is_no_other() -> None:
+    for c, d, expected in (
+        (WELL, WELL, "nod_c"),
+        (FOUGHT, WELL, "nod_d"),
+        (FOUGHT, BAD, "nod_c"),
+        (FOUGHT, FOUGHT, "nod_c"),
+    ):
+        looks = {name: seen(*[look] * 20) for name, look in (("nod_b", BAD), ("nod_c", c), ("nod_d", d))}
+        now = NOW + 19 * LOOK_S
+        move = decide(PATH, {name: watched for name, (watched, _) in looks.items()}, EXITS, RULES, now)
+        assert move is not None and move.node_id == expected
+    home = {name: well(NOW) for name in EXITS}
+    assert decide(on("nod_c"), home, EXITS, RULES, NOW) is not None
+    home["nod_b"] = dataclasses.replace(home["nod_b"], is_contested=True)
+    assert decide(on("nod_c"), home, EXITS, RULES, NOW) is None, "nor back to it by itself"
 
 
 def test_it_moves_after_its_patience_to_the_first_that_is_fit() -> None:
@@ -177,7 +211,7 @@ def test_a_move_that_is_neither_done_nor_taken_back_is_told_after_a_while() -> N
 
 
 @given(
-    st.lists(st.tuples(*[st.sampled_from([WELL, UNSURE, BAD, AWAY])] * 3), min_size=1, max_size=120),
+    st.lists(st.tuples(*[st.sampled_from([WELL, FOUGHT, UNSURE, BAD, AWAY])] * 3), min_size=1, max_size=120),
     st.sampled_from(["", "nod_c", "nod_d"]),
     st.booleans(),
 )
@@ -198,7 +232,7 @@ def test_whatever_is_seen_these_hold(looks: Sequence[tuple[tuple[Standing, str],
     if move.node_id:
         assert move.node_id != at.route[-1]
         lately = [row[EXITS.index(move.node_id)][0] for row in looks[-7:]]
-        assert len(lately) == 7 and set(lately) == {Standing.WELL}
+        assert len(lately) == 7 and set(lately) <= {Standing.WELL, Standing.CONTESTED}
     if looks[-1][carrying][0] is not Standing.BAD:
         assert move.node_id == PATH.exit and automatic
     else:

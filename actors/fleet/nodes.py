@@ -7,7 +7,7 @@ import dataclasses
 from actors.fleet.refreshing import refresh
 from actors.fleet.state import FleetState, Handler
 from coxswain.audit import record
-from coxswain.errors import AlreadyExists, Conflict, StillUsed
+from coxswain.errors import AlreadyExists, Conflict, NotFound, StillUsed
 from coxswain.ids import new_id
 from coxswain.inventory import (
     check_decoy_site,
@@ -17,6 +17,7 @@ from coxswain.inventory import (
     check_name,
     check_policy,
     check_region,
+    host_of,
     is_same_addr,
     parse_control_addr,
 )
@@ -29,6 +30,7 @@ from coxswain.provisioning.readiness import entry_ports
 from coxswain.store import Durability, Tx
 from coxswain.store import fleet as rows
 from coxswain.store import paths as path_rows
+from coxswain.store import servers as server_rows
 from coxswain.store.accounts import touch_profiles_through
 from coxswain.store.profiles import profiles_through
 from coxswain.words import counted
@@ -108,10 +110,14 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         after = dataclasses.replace(after, decoy_site=check_decoy_site(message.decoy_site))
     if message.policy is not None and message.policy != before.policy:
         after = dataclasses.replace(after, policy=check_policy(message.policy))
+    if message.server_id is not None:
+        after = dataclasses.replace(after, server_id=message.server_id)
     if any(getattr(after, name) != getattr(before, name) for name in _PUSHED):
         after = dataclasses.replace(after, config_revision=before.config_revision + 1)
     changed = [name for name in _FIELDS if getattr(before, name) != getattr(after, name)]
     with fleet.changing(Durability.BATCHED) as tx:
+        if before.server_id != after.server_id:
+            _check_machine(fleet, tx, before, after)
         after = rows.update_node(tx, after, expected_version=before.version, now=fleet.now())
         if not _SHOWN.isdisjoint(changed) or entry_ports(before) != entry_ports(after):
             touch_profiles_through(tx, [after.id])
@@ -121,6 +127,29 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
     if after.endpoint_ips != before.endpoint_ips or message.policy is not None:
         refresh(fleet, after.id)
     return fleet.committed(after, outbox_id)
+
+
+def _check_machine(fleet: FleetState, tx: Tx, before: Node, after: Node) -> None:
+    """Before a node is said to be on a machine, where upgrades and its removal work on whatever agent is there."""
+    if before.server_id:
+        raise Conflict(
+            f"node {after.name}: is on a machine already, and stays there",
+            remedy="If that machine moved: cox servers edit. On another one it is another node: cox nodes add --server.",
+        )
+    server = next((s for s in server_rows.servers_called(tx, after.server_id) if s.id == after.server_id), None)
+    if server is None:
+        raise NotFound(f"server: there is none with the id {after.server_id[:80]!r}", remedy="See: cox servers list")
+    if server.is_self:
+        raise Conflict(f"server {server.name}: is the controller's own machine, to which it does not log in")
+    other = next((node for node in fleet.nodes.values() if node.server_id == server.id), None)
+    if other is not None:
+        raise Conflict(f"server {server.name}: the node {other.name} is on it already; a machine has one")
+    reached = host_of(after.control_addr)
+    if server.ssh_host not in (reached, after.public_ip):
+        raise Conflict(
+            f"node {after.name}: is reached at {reached}, and server {server.name} is at {server.ssh_host}",
+            remedy="If they are one machine, say one address for both: cox nodes edit --addr, or cox servers edit --host.",
+        )
 
 
 def _set_enabled(fleet: FleetState, message: m.SetNodeEnabled) -> Committed[Node]:

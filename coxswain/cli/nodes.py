@@ -334,6 +334,7 @@ def push_policy(config: str | None, node: str, *, as_json: bool) -> None:
 @click.option("--name", "new_name", help="A new name.")
 @click.option("--region", help="A new region.")
 @click.option("--addr", metavar="HOST[:PORT]", help="A new address; its certificate stays good.")
+@click.option("--server", metavar="SERVER", help="The machine that it is on, if it was added with --addr.")
 @click.option("--decoy", metavar="HOST[:PORT]", help='Whom REALITY pretends to be there; "": as the configuration says.')
 @click.option("--forwarding/--no-forwarding", default=None)
 @click.option("--masquerade/--no-masquerade", default=None)
@@ -345,22 +346,27 @@ def edit(
     new_name: str | None,
     region: str | None,
     addr: str | None,
+    server: str | None,
     decoy: str | None,
     forwarding: bool | None,
     masquerade: bool | None,
     isolation: bool | None,
     as_json: bool,
 ) -> None:
-    """Change a node's name, region, address, decoy or network policy."""
-    if all(given is None for given in (new_name, region, addr, decoy, forwarding, masquerade, isolation)):
+    """Change a node's name, region, address, decoy or network policy; say on which machine it is."""
+    if all(given is None for given in (new_name, region, addr, server, decoy, forwarding, masquerade, isolation)):
         raise InvalidInput(
-            "nothing to change: one of --name, --region, --addr, --decoy, --forwarding, --masquerade, --isolation is needed"
+            "nothing to change: one of --name, --region, --addr, --server, --decoy, --forwarding, --masquerade, --isolation "
+            "is needed"
         )
+    if server == "":
+        raise InvalidInput("server: is empty", remedy="Say which machine is meant; see: cox servers list")
     asking = client(config)
     path = node_path(node)
     found = asking.get(path)
     body: dict[str, Any] = {"version": found["version"], "name": new_name, "region": region, "control_addr": addr}
-    body |= {"decoy_site": decoy, "forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
+    body |= {"server_id": server, "decoy_site": decoy}
+    body |= {"forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
     changed = asking.call("PATCH", path, {key: value for key, value in body.items() if value is not None})
     if as_json:
         print_json(changed)

@@ -216,6 +216,8 @@ class _Run:
         if new.pop("onboarding", None):
             version = self._onboard({**present.fields, **item.fields})["version"]
         plain = {name: value for name, value in new.items() if name != "enabled"}
+        if "server" in plain:
+            plain["server_id"] = self.id_of("server", plain.pop("server"))
         if plain:
             version = self.api.call("PATCH", _at("nodes", present.id), {"version": version} | plain)["version"]
         if "enabled" in new:

@@ -8,7 +8,7 @@ from typing import Any
 from coxswain.declare.items import Item, Key, led_to, told_apart
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
-from coxswain.inventory import check_dialable, parse_control_addr
+from coxswain.inventory import check_dialable, host_of, parse_control_addr
 
 __all__ = ["addr_of", "address_of", "check_file"]
 
@@ -51,6 +51,7 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item], there:
             other = at.get(will[item.key], item)
             what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers edit {other.key[0]} --name"
         elif item.kind == "node":
+            _on_its_machine(item, there.get((item.kind, item.key)), will, there)
             other = on.get(item.fields.get("server"), item)
             what, how = f"{other.title} is on its server", f"cox nodes edit {other.key[0]} --name"
         else:
@@ -59,6 +60,22 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item], there:
             raise Conflict(
                 f"{item.where}: {item.title}: {what} already", remedy=f"Keep that name, or change it first: {how}"
             )
+
+
+def _on_its_machine(
+    item: Item, before: Item | None, will: Mapping[Key, tuple[Any, Any]], there: Mapping[tuple[str, Key], Item]
+) -> None:
+    """A node that was set up by hand gets the machine at whose address it is reached."""
+    server = item.fields.get("server", "")
+    if not server or before is None or before.fields["server"]:
+        return
+    host, _ = will.get((server,)) or address_of(there["server", (server,)])
+    reached = host_of(item.fields.get("control_addr") or before.fields["control_addr"])
+    if host not in (reached, before.fields["public_ip"]):
+        raise Conflict(
+            f"{item.where}: {item.title}: server: it is reached at {reached}, and server {server} is at {host}",
+            remedy="If they are one machine, say one address of it for both: in control_addr and ssh_host.",
+        )
 
 
 def _known_by_its_key(item: Item, before: Item | None) -> None:

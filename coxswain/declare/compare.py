@@ -256,7 +256,7 @@ def _change(wanted: Item, present: Item | None) -> Change | None:
         differing.pop("enabled", None)  # as it will be
         differing["onboarding"] = ("unfinished", "done")
     for name in differing:
-        if name in table and table[name].fixed:
+        if name in table and table[name].fixed and not (name == "server" and not present.fields["server"]):
             raise Conflict(
                 f"{wanted.where}: {wanted.title}: {name} is {present.fields.get(name)!r} and cannot become "
                 f"{wanted.fields[name]!r}",

@@ -69,7 +69,11 @@ class AddNode:
 
 @dataclass(frozen=True, slots=True)
 class EditNode:
-    """Changes what is not None. Reply: ``Committed[Node]``. A changed policy, range of ports or decoy bumps the revision."""
+    """Changes what is not None. Reply: ``Committed[Node]``. A changed policy, range of ports or decoy bumps the revision.
+
+    ``server_id``: the machine that it is on, of one that was set up by hand. Raises ``Conflict``: it is on another one, that
+    one has another node, or is not where the node is reached.
+    """
 
     caller: Caller
     id: str
@@ -81,6 +85,7 @@ class EditNode:
     endpoint_ports: str | None = None
     decoy_site: str | None = None
     policy: NetworkPolicy | None = None
+    server_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

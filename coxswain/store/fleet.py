@@ -87,7 +87,7 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
     policy = node.policy
     changed = tx.execute(
         "UPDATE nodes SET name = ?, region = ?, control_addr = ?, public_ip = ?, endpoint_ips = ?, endpoint_ports = ?, "
-        "decoy_site = ?, status = ?, enabled = ?, forwarding = ?, masquerade = ?, isolation = ?, "
+        "decoy_site = ?, server_id = ?, status = ?, enabled = ?, forwarding = ?, masquerade = ?, isolation = ?, "
         "config_revision = CASE WHEN config_revision > ? THEN config_revision ELSE ? END, "
         "version = version + 1, updated_at = ? WHERE id = ? AND version = ? RETURNING version, config_revision",
         (
@@ -98,6 +98,7 @@ def update_node(tx: Tx, node: Node, *, expected_version: int, now: float) -> Nod
             json.dumps(node.endpoint_ips),
             node.endpoint_ports,
             node.decoy_site,
+            node.server_id,
             node.status.value,
             int(node.enabled),
             int(policy.forwarding),

@@ -190,6 +190,50 @@ def test_machines_move_as_the_file_says(rig, cox):
     assert "192.0.2.9 is server host-2 already" in cox("plan", "-f", "-", typed="\n".join(held), code=5)
 
 
+def test_a_node_that_was_set_up_by_hand_gets_its_machine(rig, cox):
+    """Over the command line, and by a file: then upgrades, renewals and its removal log in there."""
+    machine, other = rig.machine(), rig.machine()
+    server, elsewhere = rig.add_server(machine, name="host-1"), rig.add_server(other, name="host-2")
+    node = rig.deploy(server, rig.agent(version="0.3.1"), name="was-1")
+    rig.client.call("DELETE", f"/api/nodes/{node['id']}")  # what runs there goes on
+    by_hand = rig.client.post("/api/nodes", {"name": "n1", "control_addr": machine.address})
+
+    put = ("nodes", "edit", "n1", "--server")
+    said = cox(*put, "host-2", code=5)
+    assert f"n1: is reached at {machine.address}, and server host-2 is at {other.address}" in said
+    assert "there is none with the id, name or address 'nowhere'" in cox(*put, "nowhere", code=4)
+    assert "server: is empty" in cox(*put, "", code=2)
+    said = cox("nodes", "renew", "n1", code=5)
+    assert "it is on no machine that this controller can log in to" in said and "cox nodes edit n1 --server" in said
+    cox("nodes", "edit", "n1", "--server", "host-1")
+    found = rig.client.get("/api/nodes/n1")
+    assert (found["id"], found["server_id"], found["ssh_host"]) == (by_hand["id"], server["id"], machine.address)
+    cox("nodes", "renew", "n1")
+    assert rig.client.get("/api/nodes/n1")["link_state"] == "live"
+
+    again = found | {"version": rig.client.get("/api/nodes/n1")["version"]}
+    same = {key: again[key] for key in ("version", "name", "server_id")}
+    assert rig.client.call("PATCH", "/api/nodes/n1", same)["server_id"] == server["id"], "as it is"
+    assert "is on a machine already" in cox("nodes", "edit", "n1", "--server", "host-2", code=5)
+    rig.client.post("/api/nodes", {"name": "n2", "control_addr": f"{machine.address}:9444", "public_ip": other.address})
+    assert "server host-1: the node n1 is on it already" in cox("nodes", "edit", "n2", "--server", "host-1", code=5)
+
+    file = "fleet: 1\nnodes:\n- {{name: n1, server: host-1}}\n- {{name: n2, server: {}}}\n"
+    only_n2 = file.replace("- {{name: n1, server: host-1}}\n", "")
+    assert "node n1 is on its server already" in cox("plan", "-f", "-", typed=only_n2.format("host-1"), code=5)
+    assert "server: none → host-2" in cox("plan", "-f", "-", typed=file.format("host-2"))
+    cox("apply", "-f", "-", "--yes", typed=file.format("host-2"))
+    assert rig.client.get("/api/nodes/n2")["server_id"] == elsewhere["id"]
+    assert json.loads(cox("plan", "-f", "-", "--json", typed=file.format("host-2")))["changes"] == []
+    away = only_n2.format("'', control_addr: h")
+    assert "node n2: server is 'host-2' and cannot become ''" in cox("plan", "-f", "-", typed=away, code=5)
+    third = rig.machine()
+    rig.add_server(third, name="host-3")
+    rig.client.post("/api/nodes", {"name": "n3", "control_addr": "192.0.2.1"})
+    said = cox("plan", "-f", "-", typed="fleet: 1\nnodes: [{name: n3, server: host-3}]\n", code=5)
+    assert f"stdin:2: node n3: server: it is reached at 192.0.2.1, and server host-3 is at {third.address}" in said
+
+
 def test_machines_have_names_of_their_own(rig, cox):
     first, second = rig.machine(), rig.machine()
     rig.add_server(first, name="rack-1")

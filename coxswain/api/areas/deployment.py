@@ -33,7 +33,7 @@ def _on_machine(call: Call) -> Node:
     if not node.server_id:
         raise Conflict(
             f"node {node.name}: it is on no machine that this controller can log in to",
-            remedy="Do it on the host, or onboard the machine: cox servers add, cox nodes add --server",
+            remedy=f"Do it on the host, or say on which machine it is: cox servers add, cox nodes edit {node.name} --server",
         )
     return node
 

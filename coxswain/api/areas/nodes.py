@@ -12,8 +12,10 @@ from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.errors import CoxswainError
 from coxswain.messages import ca, fleet, links
+from coxswain.messages.servers import GetServer
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.candidate import candidate_version
+from coxswain.servers import Server
 
 __all__ = ["NODE", "ROUTES", "WHERE"]
 
@@ -200,9 +202,19 @@ def _edit(call: Call) -> Any:
         body.get("decoy_site", str),
         # If the node has changed since it was read here, the version is stale and nothing of this counts.
         policy_change(body, present),
+        _machine(call),
     )
     changed = call.change("fleet", message)
     return _shown(call, changed.id)  # by what it is called in the path it may not be there any more
+
+
+def _machine(call: Call) -> str | None:
+    """The id of the machine that the body names in any way; whoever sends back what was read may send an empty one."""
+    said: str | None = call.body.get("server_id", str)
+    if not said:
+        return said
+    found: Server = call.ask("servers", GetServer(one_line("server_id", said)))
+    return found.id
 
 
 def _remove(call: Call) -> None:
@@ -290,7 +302,7 @@ ROUTES = (
         body=obj(
             {"version": INT},
             {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT), "endpoint_ports": TEXT}
-            | {"decoy_site": TEXT}
+            | {"decoy_site": TEXT, "server_id": TEXT}
             | _POLICY_KEYS,
         ),
     ),

@@ -273,7 +273,8 @@ def test_an_address_is_one_nodes_in_a_file_as_well(cox: Cox, controller: Control
 
 def test_nodes_with_one_address_from_before_stay_and_can_be_changed(cox: Cox, controller: Controller) -> None:
     text = "fleet: 1\nnodes: [{name: a, control_addr: h-1}, {name: b, control_addr: h-2}, {name: c, control_addr: h-3}]\n"
-    cox("apply", "-f", "-", "--prune", "--yes", text=f"{text}users: []\n")
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    cox("apply", "-f", "-", "--yes", text=text)
     controller.stop()
     with closing(open_store(controller.home / "app.db")) as store, store.write() as tx:
         tx.execute("UPDATE nodes SET control_addr = 'h-1:8444' WHERE name = 'b'")

@@ -136,6 +136,8 @@ def _view(change: Any) -> dict[str, Any]:
 
 
 def _print(changes: list[Any], drift: list[str]) -> None:
+    from coxswain.declare.schema import FIELDS  # noqa: PLC0415 - takes time to import
+
     counts = dict.fromkeys(_MARKS, 0)
     for change in changes:
         counts[change.action.value] += 1
@@ -144,7 +146,7 @@ def _print(changes: list[Any], drift: list[str]) -> None:
         for name, (before, after) in change.fields.items():
             if change.action.value == "edit":
                 click.echo(clean(f"    {name}: {_shown(before)} → {_shown(after)}"))
-            elif after not in (None, "", [], False):
+            elif after not in (None, "", [], False) or after != FIELDS[change.item.kind][name].default:
                 click.echo(clean(f"    {name}: {_shown(after)}"))
         if change.note:
             click.echo(clean(f"    {change.note}"))

@@ -50,6 +50,11 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item], there:
             _known_by_its_key(item, there.get((item.kind, item.key)))
             other = at.get(will[item.key], item)
             what, how = f"{item.fields['ssh_host']} is {other.title}", f"cox servers edit {other.key[0]} --name"
+            if (item.kind, item.key) not in there and other is item and not item.fields.get("host_key"):
+                raise InvalidInput(
+                    f"{item.where}: {item.title}: host_key: is needed of a machine that is not known yet",
+                    remedy="On its console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+                )
         elif item.kind == "node":
             _on_its_machine(item, there.get((item.kind, item.key)), will, there)
             other = on.get(item.fields.get("server"), item)

@@ -228,11 +228,20 @@ def _value(place: Tree, field: Field, file: str) -> Any:
             raise wrong(file, place, "a list of texts is needed")
         value = [entry.value for entry in value]
     if value is None or not isinstance(value, field.kind) or (field.kind is int and isinstance(value, bool)):
-        raise wrong(file, place, f"{_WORDS[field.kind]} is needed")
+        raise wrong(file, place, f"{_WORDS[field.kind]} is needed{_instead(value) if field.kind is str else ''}")
     try:
         return field.check(value)
     except InvalidInput as error:
         raise wrong(file, place, str(error)) from None
+
+
+def _instead(value: Any) -> str:
+    """What YAML made of something that is not in quotes."""
+    if value is None:
+        return ", and there is nothing; what begins with # is a comment unless it is in quotes"
+    if isinstance(value, int):
+        return f", and this is read as {'true or false' if isinstance(value, bool) else 'a number'}; put it in quotes"
+    return ""
 
 
 def _whole(kind: str, fields: dict[str, Any], tree: Tree, file: str) -> None:

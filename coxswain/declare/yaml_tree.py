@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -50,12 +50,21 @@ def parse(raw: bytes, file: str) -> Tree:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{mark.line + 1}:" if mark is not None else ""
-        raise InvalidInput(f"{file}:{place} {error.problem or 'is not YAML'}") from None
+        raise InvalidInput(f"{file}:{place} {_problem(error, text)}") from None
     except (yaml.YAMLError, RecursionError):
         raise InvalidInput(f"{file}: is not YAML") from None
     if root is None:
         return Tree({}, 1, "")
     return _tree(root, "", file, 0)
+
+
+def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
+    """In the parser's words; of some they are but half, and the other half is elsewhere."""
+    problem, mark = error.problem or "is not YAML", error.problem_mark
+    if problem.startswith("but "):
+        problem = f"{error.context}, {problem}"
+    line = text.splitlines()[mark.line : mark.line + 1] if mark is not None else []
+    return f"{problem} (a tab; indent with spaces)" if line and line[0].lstrip(" ").startswith("\t") else problem
 
 
 def _tree(node: yaml.Node, path: str, file: str, depth: int) -> Tree:
@@ -76,7 +85,8 @@ def _tree(node: yaml.Node, path: str, file: str, depth: int) -> Tree:
         name = key_node.value
         if name in found:
             raise wrong(file, place, f"{name[:60]!r} stands twice")
-        found[name] = _tree(value_node, f"{path}.{name}" if path else name, file, depth + 1)
+        value = _tree(value_node, f"{path}.{name}" if path else name, file, depth + 1)
+        found[name] = replace(value, line=place.line)  # that of the key, which what is below it may not be on
     return Tree(found, line, path)
 
 

@@ -151,6 +151,20 @@ def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Con
     assert cox("plan", "-f", "-", text="fleet: 1\n").stdout.endswith("The fleet is as the file says.\n")
 
 
+def test_a_plan_shows_what_is_not_as_by_default(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = "fleet: 1\nnodes: [{{name: o-1, control_addr: h{}}}]\n"
+    assert " off\n" not in cox("plan", "-f", "-", text=file.format("")).stdout
+    shown = cox("plan", "-f", "-", text=file.format(", enabled: false, policy: {masquerade: false}")).stdout
+    assert "    enabled: off\n" in shown and "    masquerade: off\n" in shown and "isolation" not in shown
+
+
+def test_a_machine_that_is_not_known_needs_its_host_key(cox: Cox) -> None:
+    """Otherwise it is refused once the apply comes to it."""
+    said = cox("plan", "-f", "-", text="fleet: 1\nservers:\n- {name: s, ssh_host: 192.0.2.1}\n", code=2).stderr
+    assert "stdin:3: server s: host_key: is needed of a machine that is not known yet" in said and "ssh-keygen -lf" in said
+
+
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     host = f"servers:\n- {{name: nowhere, ssh_host: 127.0.0.1, ssh_port: {free_port()}, host_key: 'SHA256:{'A' * 43}'}}\n"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NotFound, Refused
+from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Refused
 from coxswain.messages import servers as m
 from coxswain.onboarding.facts import SCRIPT, check_fit, read_absent, read_facts
 from coxswain.operations import Work
@@ -15,7 +15,7 @@ from coxswain.servers import Server
 from coxswain.ssh import Dialer, Host, HostKeyChanged, LocalHost, SshHost, connect
 from coxswain.ssh.connection import Login, Target
 
-__all__ = ["KEY", "facts_of", "login_with_key", "open_host", "server_of", "take_back_on_host", "target_of"]
+__all__ = ["KEY", "facts_of", "login_with_key", "open_host", "reached", "server_of", "take_back_on_host", "target_of"]
 
 KEY = "host"
 """Under this name the steps of an operation share their connection."""
@@ -42,6 +42,16 @@ def open_host(work: Work, dialer: Dialer) -> Host:
         NodeFailure: it cannot be reached, or does not let us in.
     """
     return work.shared(KEY, lambda: _open(work, dialer))
+
+
+def reached(work: Work, dialer: Dialer, otherwise: str) -> Host:
+    """``open_host``, before anything is changed that is of no use without it. ``otherwise``: what to do about a host that is
+    gone.
+    """
+    try:
+        return open_host(work, dialer)
+    except NodeUnreachable as error:
+        raise NodeUnreachable(str(error), remedy=error.remedy or otherwise) from None
 
 
 def take_back_on_host(work: Work, dialer: Dialer, undo: Callable[[Work, Host], None]) -> None:

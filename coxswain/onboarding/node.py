@@ -22,7 +22,7 @@ from coxswain.errors import (
 from coxswain.inventory import check_name, check_region, check_runs, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
-from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
+from coxswain.onboarding.access import facts_of, open_host, reached, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
@@ -118,11 +118,11 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         live,
     )
     stopping = (
-        Step("disable", "close the link to it", _disable),
+        Step("disable", "close the link to it", lambda work: _disable(work, dialer), deadline_s=90),
         on_host("stop", "stop the service", lambda _work, host: _systemctl(host, "stop")),
     )
     removing = (
-        Step("drain", "take its clients and its policy off", _drain, _refill, deadline_s=_DRAIN_S + 60),
+        Step("drain", "take its clients and its policy off", lambda w: _drain(w, dialer), _refill, deadline_s=_DRAIN_S + 90),
         Step(
             "uninstall",
             "stop the agent and remove it",
@@ -440,7 +440,9 @@ def _enable(work: Work) -> None:
         work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), True))
 
 
-def _disable(work: Work) -> None:
+def _disable(work: Work, dialer: Dialer) -> None:
+    """Not of one whose service could not be stopped then, and would go on out of sight."""
+    reached(work, dialer, f"To close its link only: cox nodes disable {work.params['name']}")
     if _view(work).node.enabled:
         work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), False))
 
@@ -449,15 +451,16 @@ def _systemctl(host: Host, verb: str) -> None:
     host.run(f"systemctl {verb} {_UNIT}", what=f"systemctl {verb} {_UNIT}", deadline=60)
 
 
-def _drain(work: Work) -> None:
+def _drain(work: Work, dialer: Dialer) -> None:
     """An empty peer set, and no forwarding, while the agent still listens. One that does not answer is removed all the
-    same.
+    same; one whose host cannot be logged in to goes on as it is.
     """
     try:
         view = _view(work)
     except NotFound:
         return
     work.ask("fleet", fleet.CheckNodeUnused(view.node.id))  # before anything is stopped, as at the end it would be refused
+    reached(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
     if not view.node.enabled:
         work.say("the node is disabled; its clients were cut off with its service")
         return

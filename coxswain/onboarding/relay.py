@@ -15,7 +15,7 @@ from coxswain.inventory import check_name, check_region, host_of, parse_control_
 from coxswain.messages import ca
 from coxswain.messages import servers as m
 from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
-from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
+from coxswain.onboarding.access import facts_of, open_host, reached, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.beforehand import check_relay
 from coxswain.onboarding.install import (
@@ -94,7 +94,13 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
     )
     removing = (
         Step("hops", "see that it is no hop of a control path", _is_no_hop, deadline_s=30),
-        on_host("uninstall", "stop the relay and remove it", _uninstall, _start_what_is_left),
+        Step(
+            "uninstall",
+            "stop the relay and remove it",
+            lambda work: _uninstall(work, dialer),
+            lambda work: take_back_on_host(work, dialer, _start_what_is_left),
+            deadline_s=120,
+        ),
         Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
     )
 
@@ -222,7 +228,8 @@ def _forget(work: Work) -> None:
         return  # an earlier attempt did it
 
 
-def _uninstall(_work: Work, host: Host) -> None:
+def _uninstall(work: Work, dialer: Dialer) -> None:
+    host = reached(work, dialer, f"If the host is gone: cox relays remove {work.params['name']} --forget")
     uninstall(host, RELAY, *_UNITS)
 
 

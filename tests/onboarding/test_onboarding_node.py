@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import stat
+import time
 
 import pytest
 from cryptography import x509
 
 from coxswain.cli.client import RemoteError
-from tests.machines import PASSWORD
+from tests.machines import PASSWORD, relay_file
 from tests.support import eventually
 
 
@@ -492,13 +493,48 @@ def test_nothing_new_leads_over_a_node_that_is_being_removed(rig):
     assert rig.client.post("/api/profiles", {"name": "home", "device_id": device["id"], "node_id": second["id"]})["id"]
 
 
+def test_a_node_whose_host_lets_nobody_in_goes_on_as_it_is(rig):
+    """Its agent may serve all the same; what is taken off could not be followed by its end."""
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent(), name="r0")
+    machine.authorized_keys.rename(machine.home / "kept")
+    for action in ("remove", "stop"):
+        begun = time.monotonic()
+        refused = rig.fails(f"/api/nodes/{node['id']}/{action}")
+        assert refused.status == 502 and time.monotonic() - begun < 20, "and says so at once"
+        found = rig.controller.until("r0", link_state="live", in_sync=True)
+        assert (found["forwarding"], found["enabled"], found["config_revision"]) == (True, True, node["config_revision"])
+    (machine.home / "kept").rename(machine.authorized_keys)
+    over = rig.client.post(f"/api/operations/{rig.last('node.remove')['id']}/retry")
+    assert rig.over(over)["state"] == "done" and machine.files("/usr/local/bin") == []
+
+
+def test_what_to_do_about_a_host_that_is_gone_is_said(rig):
+    machine = rig.machine()
+    (machine.path("/etc/relay") / "address").write_text(machine.address)
+    server = rig.add_server(machine)
+    node = rig.deploy(server, rig.agent(), name="r0")
+    body = {"role": "relay", "name": "hop", "egress": True, "no_ingress": True}
+    relay = rig.client.post(
+        f"/api/servers/{server['id']}/deploy", body | {"binary_path": str(relay_file(rig.home / "relay"))}
+    )
+    machine.stop()
+    for path, command in (
+        (f"nodes/{node['id']}", "cox nodes remove r0"),
+        (f"relays/{relay['id']}", "cox relays remove hop"),
+    ):
+        refused = rig.fails(f"/api/{path}/remove")
+        assert (refused.status, refused.remedy) == (502, f"If the host is gone: {command} --forget")
+    assert rig.controller.node("r0")["forwarding"]
+
+
 def test_a_dead_host_is_forgotten(rig):
     machine = rig.machine()
     node = rig.node_on(machine, rig.agent())
     machine.stop()
     operation = rig.begin(f"/api/nodes/{node['id']}/stop")
     over = rig.over(operation)
-    assert over["state"] == "failed" and "stop" in [s["name"] for s in over["steps"] if s["state"] == "failed"]
+    assert (over["state"], over["remedy"]) == ("failed", f"To close its link only: cox nodes disable {node['name']}")
     (server,) = rig.client.get("/api/servers")
     with pytest.raises(Exception, match="runs on it"):
         rig.client.call("DELETE", f"/api/servers/{server['id']}?empty=true")

@@ -460,9 +460,12 @@ def _drain(work: Work, dialer: Dialer) -> None:
     except NotFound:
         return
     work.ask("fleet", fleet.CheckNodeUnused(view.node.id))  # before anything is stopped, as at the end it would be refused
-    reached(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
+    host = reached(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
     if not view.node.enabled:
         work.say("the node is disabled; its clients were cut off with its service")
+        return
+    if view.link_state is not LinkState.LIVE and host.run(f"systemctl is-active --quiet {_UNIT}", check=False).code:
+        work.say("its agent does not run, and can take nothing off; what it left goes with it")
         return
     if "policy" not in work.remembered:
         policy = view.node.policy

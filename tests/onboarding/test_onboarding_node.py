@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import time
 
@@ -507,6 +509,18 @@ def test_a_node_whose_host_lets_nobody_in_goes_on_as_it_is(rig):
     (machine.home / "kept").rename(machine.authorized_keys)
     over = rig.client.post(f"/api/operations/{rig.last('node.remove')['id']}/retry")
     assert rig.over(over)["state"] == "done" and machine.files("/usr/local/bin") == []
+
+
+def test_a_node_whose_agent_is_gone_is_removed_without_waiting_for_it(rig):
+    machine = rig.machine()
+    node = rig.node_on(machine, rig.agent(), name="r0")
+    machine.path("/usr/local/bin/node").unlink()
+    os.kill(int(machine.status("node.service")["Pid"]), signal.SIGKILL)
+    eventually(lambda: rig.controller.node("r0")["link_state"] != "live", timeout=30)
+    begun = time.monotonic()
+    rig.client.post(f"/api/nodes/{node['id']}/remove")
+    assert time.monotonic() - begun < 20 and machine.files("/etc/systemd/system") == []
+    assert "its agent does not run" in rig.last("node.remove")["steps"][0]["output"]
 
 
 def test_what_to_do_about_a_host_that_is_gone_is_said(rig):

@@ -104,15 +104,15 @@ function kindOf(field) {
 function bodyOf(form) {
   const body = {};
   for (const field of form.elements) {
-    if (!field.name || (field.disabled && !field.dataset.needs) || (field.type === "radio" && !field.checked)) continue;
+    if (!field.name || (field.matches(":disabled") && !field.dataset.needs) || (field.type === "radio" && !field.checked)) continue;
     const value = READ[kindOf(field)](field);
-    if (value === undefined || (value === "" && field.dataset.optional !== undefined)) continue;
+    if (value === undefined || (value.length === 0 && field.dataset.optional !== undefined)) continue;
     const path = field.name.split(".");
     const last = path.pop();
     let place = body;
     for (const part of path) place = place[part] ??= {};
     if (kindOf(field) !== "each") place[last] = value;
-    else if (value !== "") (place[last] ??= []).push(value);
+    else place[last] = [...(place[last] ?? []), ...(value === "" ? [] : [value])];
   }
   return body;
 }
@@ -151,10 +151,10 @@ async function onStale(form, answer) {
   if (!record?.ok || !version) return tell(form, advice(answer.data));
   const theirs = [];
   for (const field of form.elements) {
-    if (!field.name || field === version) continue;
+    if (!field.name || field === version || (field instanceof HTMLSelectElement && field.dataset.options)) continue;
     const now = (field.dataset.of || field.name).split(".").reduce((at, part) => at?.[part], record.data);
     const before = kindOf(field) === "bool" ? field.defaultChecked : field.defaultValue;
-    const shown = Array.isArray(now) ? now.join(", ") : now;
+    const shown = Array.isArray(now) ? now.join(" ") : now;
     if (now !== undefined && String(shown ?? "") !== String(before ?? "")) theirs.push(`${field.name}: ${shown}`);
   }
   version.value = record.data.version;
@@ -279,12 +279,11 @@ document.addEventListener("click", (event) => {
 });
 
 /** Opens a dialog; data-set='{"name": "value"}' on the button fills its fields. null: it has nothing of the kind. */
-function openDialog(dialog, values) {
+async function openDialog(dialog, values) {
   const form = $("form", dialog);
   if (form && Object.keys(values).length > 0) form.reset(); // what was typed, or allowed, about another one
   for (const [name, value] of Object.entries(values)) {
-    const field = $(`[name="${name}"]`, dialog);
-    if (field) preset(field, value);
+    $$(`[name="${name}"]`, dialog).forEach((field, place) => preset(field, Array.isArray(value) ? value[place] : value));
     for (const place of $$(`[data-field="${name}"]`, dialog)) place.textContent = value;
   }
   if (form) {
@@ -292,7 +291,8 @@ function openDialog(dialog, values) {
     mark(form, "");
     follow(form);
   }
-  fillChoices(dialog);
+  const filled = fillChoices(dialog);
+  if ($("select[data-wanted]", dialog) && !(await filled)) return; // saved like this, it would lose what it has
   dialog.showModal();
 }
 
@@ -300,6 +300,7 @@ function openDialog(dialog, values) {
 function preset(field, value) {
   field.disabled = value === null;
   field.value = field.defaultValue = value ?? "";
+  if (field.dataset.options) field.dataset.wanted = value ?? ""; // its choices come later
   const group = field.closest("fieldset");
   if (group) group.hidden = [...group.elements].every((each) => each.disabled);
 }
@@ -307,21 +308,25 @@ function preset(field, value) {
 /** What can be chosen may be a thousand things, so it comes when somebody wants to choose: <select data-options="/ui/options/nodes">. */
 async function fillChoices(dialog) {
   const selects = $$("select[data-options]", dialog);
+  let all = true;
   for (const url of new Set(selects.map((select) => select.dataset.options))) {
     const response = await fetch(url, { credentials: "same-origin" });
     if (!response.ok) {
       toast("What can be chosen could not be fetched; close this and try again.", { bad: true });
+      all = false;
       continue;
     }
     const html = ours(await response.text());
     for (const select of selects.filter((each) => each.dataset.options === url)) {
-      const chosen = select.value;
+      const chosen = select.dataset.wanted ?? select.value;
+      delete select.dataset.wanted;
       const fresh = document.createElement("template");
       fresh.innerHTML = html;
       select.replaceChildren(...$$('option[value=""]', select), fresh.content);
       select.value = chosen;
     }
   }
+  return all;
 }
 
 /** Asks with some fields of the form, and puts one value of the answer into another field. */
@@ -333,8 +338,9 @@ async function fillIn(button) {
   button.setAttribute("aria-busy", "true");
   const answer = await api(method, path, body);
   button.removeAttribute("aria-busy");
-  if (!answer.ok) return tell(form, advice(answer.data));
-  tell(form, "");
+  tell(form, answer.ok ? "" : advice(answer.data));
+  mark(form, answer.ok ? "" : sentence(answer.data));
+  if (!answer.ok) return;
   form.elements.namedItem(button.dataset.fill).value = answer.data[button.dataset.fill];
 }
 
@@ -359,8 +365,12 @@ async function preview(form) {
   $(form.dataset.into).textContent = answer.ok ? [...(pre_up || []), ...(post_up || [])].join("\n") || "No rules." : advice(answer.data);
 }
 
-/** data-needs: a switch that means nothing while another one is off. */
+/** data-needs: a switch that means nothing while another one is off. data-only="role relay": a part that is about one choice only. */
 function follow(form) {
+  for (const part of $$("[data-only]", form)) {
+    const [name, value] = part.dataset.only.split(" ");
+    part.disabled = part.hidden = form.elements.namedItem(name).value !== value;
+  }
   for (const field of $$("[data-needs]", form)) {
     const on = form.elements.namedItem(field.dataset.needs).checked;
     if (on === !field.disabled) continue;

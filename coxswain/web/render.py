@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from coxswain.clock import rfc3339
 from coxswain.words import counted
 
-__all__ = ["Gone", "duration", "human_bytes", "render", "tone"]
+__all__ = ["Gone", "duration", "human_bytes", "in_words", "render", "tone"]
 
 _UNKNOWN = "\N{EN DASH}"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -109,6 +109,34 @@ def _protocol(word: str) -> str:
     return {"amneziawg": "AmneziaWG", "xray-reality": "XRay/REALITY"}.get(word, word)
 
 
+_KINDS = {
+    "server.add": "Take a machine in",
+    "node.add": "Set up a node",
+    "node.update": "Upgrade a node's agent",
+    "node.renew": "Renew a node's certificate",
+    "node.rollback": "Put a node's previous agent back",
+    "node.guard": "Limit who reaches a node",
+    "node.start": "Start a node's agent",
+    "node.stop": "Stop a node's agent",
+    "node.remove": "Remove a node",
+    "relay.add": "Set up a relay",
+    "relay.update": "Upgrade a relay",
+    "relay.renew": "Renew a relay's certificate",
+    "relay.remove": "Remove a relay",
+    "rollout": "Upgrade many nodes",
+    "path.add": "Build a path",
+    "path.provision": "Set a path up again",
+    "path.exit": "Have a path leave elsewhere",
+    "path.switch": "Move a device's traffic",
+    "geoip.update": "Fetch a GeoIP database",
+}
+
+
+def in_words(kind: str) -> str:
+    """What an operation of that kind does; the kind itself where nobody has said it."""
+    return _KINDS.get(kind, kind)
+
+
 def _between(opened: str | None, closed: str | None) -> str:
     if not opened:
         return _UNKNOWN
@@ -148,7 +176,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
     made.tests |= {"gone": lambda name: isinstance(name, Gone)}
-    made.filters |= {"protocol": _protocol, "times": _times, "recorded": _recorded, "counted": counted}
+    made.filters |= {"protocol": _protocol, "times": _times, "recorded": _recorded, "counted": counted, "in_words": in_words}
     made.globals |= {"between": _between, "page_of": _page_of}
     return made
 

@@ -49,7 +49,7 @@ def row(page: Page, name: str) -> Locator:
 
 
 @acts("/relays", "POST /api/control-paths", "POST /api/control-paths/*/activate")
-@acts("/relays", "POST /api/control-paths/deactivate", "DELETE /api/control-paths/*")
+@acts("/relays", "PATCH /api/control-paths/*", "POST /api/control-paths/deactivate", "DELETE /api/control-paths/*")
 def test_a_control_path_is_made_probed_used_and_left(
     open_browser: Callable[..., Page], fleet: LiveFleet, hops: list[Hop], complaints: list[str]
 ) -> None:
@@ -89,11 +89,21 @@ def test_a_control_path_is_made_probed_used_and_left(
         found = Axe().run(each, context="#content", options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]})
         assert found.violations_count == 0, found.generate_report()
 
+    row(page, "around").get_by_role("button", name="Edit").click()
+    expect(page.locator("#edit-control-path").get_by_label("First relay")).to_be_hidden()  # refused of the one in use
+    page.locator("#edit-control-path").get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Go back to direct").click()
     expect(page.locator("#confirm")).to_contain_text("sees the address of this controller")
     confirm(page, "Dial directly")
     expect(row(other, "around").get_by_text("not in use")).to_be_visible()
     expect(arc).to_have_count(0)
+    row(page, "around").get_by_role("button", name="Edit").click()
+    dialog = page.locator("#edit-control-path")
+    expect(dialog.get_by_label("First relay")).to_have_value(hops[0].id)
+    expect(dialog.get_by_label("Second relay")).to_have_value(hops[1].id)
+    dialog.get_by_label("Second relay").select_option("")
+    dialog.get_by_role("button", name="Save").click()
+    expect(row(other, "around")).to_contain_text("controller → north-hop → node")
     row(page, "around").get_by_role("button", name="Remove").click()
     expect(page.locator("#confirm")).to_contain_text("Its relays stay as they are")
     confirm(page, "Remove")

@@ -59,6 +59,7 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
         page.get_by_label("host-one").get_by_role("button", name="Install a node or relay").click()
         dialog = page.locator("#deploy")
         dialog.get_by_label("What").select_option(what)
+        expect(dialog.get_by_text("egress:")).to_be_visible(visible=what == "relay")
         dialog.get_by_label("Name").fill(f"{what}-on-host")
         dialog.get_by_role("button", name="Install it").click()
         finished(page)
@@ -91,6 +92,55 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
     assert machine.files("/usr/local/bin") == []
 
 
+@acts("/servers", "POST /api/rollouts")
+@acts("/nodes/{key}", "POST /api/nodes/*/renew", "POST /api/nodes/*/rollback", "POST /api/nodes/*/stop")
+@acts("/nodes/{key}", "POST /api/nodes/*/start", "POST /api/nodes/*/update-agent", "POST /api/nodes/*/remove")
+def test_an_agent_is_seen_to_from_the_page_of_its_node(
+    open_browser: Callable[..., Page], fleet: LiveFleet, home: Path, machine: Machine
+) -> None:
+    client, page = fleet.controller.client, open_browser(viewport={"width": 390, "height": 844})
+    agent_file(home / "node", version="0.3.1")
+    body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint, "name": "host-four"}
+    server = client.post("/api/servers", body)
+    client.post(f"/api/servers/{server['id']}/deploy", {"role": "node", "name": "cared-for"})
+    newer(agent_file(home / "node", version="0.3.2"), "v0.3.2")
+
+    def press(button: str, answer: str = "") -> None:
+        page.goto("/nodes/cared-for")
+        page.get_by_role("region", name="On its machine").get_by_role("button", name=button).click()
+        if button != "Start the agent":
+            confirm(page, answer or button)
+        finished(page)
+
+    press("Upgrade to v0.3.2")
+    assert fleet.controller.node("cared-for")["agent_version"] == "0.3.2"
+    press("Put the previous agent back", "Put it back")
+    assert fleet.controller.node("cared-for")["agent_version"] == "0.3.1"
+    press("Stop the agent")
+    press("Start the agent")
+    press("Renew its certificate")
+
+    page.goto("/servers")
+    page.get_by_role("button", name="Upgrade nodes").click()
+    dialog = page.locator("#rollout")
+    expect(dialog.get_by_role("heading")).to_have_text("Upgrade nodes to v0.3.2")
+    expect(dialog.locator("option")).to_have_count(1)  # those of others are on no machine of ours
+    assert Axe().run(page, context="#rollout").violations_count == 0
+    dialog.get_by_label("Then at a time").fill("2")
+    dialog.get_by_role("button", name="Upgrade them").click()
+    finished(page)
+    operation = client.get(f"/api/operations/{page.url.rpartition('/')[2]}")
+    assert (operation["params"]["canary"], operation["params"]["batch"]) == (1, 2)
+    assert fleet.controller.node("cared-for")["agent_version"] == "0.3.2"
+
+    page.goto("/nodes/cared-for")
+    page.get_by_role("button", name="Forget").click()
+    expect(page.locator("#confirm")).to_contain_text("The agent on its machine is left as it is")
+    page.get_by_role("button", name="Keep it as it is").click()
+    press("Uninstall")
+    client.call("DELETE", f"/api/servers/{server['id']}")
+
+
 @acts("/servers", "POST /api/servers/*/trust")
 @acts("/operations", "POST /api/operations/*/retry", "POST /api/operations/*/cancel")
 @acts("/operations/{key}", "POST /api/operations/*/retry", "POST /api/operations/*/cancel")
@@ -118,13 +168,18 @@ def test_another_host_key_is_refused_until_it_is_trusted(browser_page: Page, fle
     page.set_viewport_size({"width": 390, "height": 844})
     expect(page.get_by_text("another host key")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="It is not its key").click()
+    expect(page.get_by_text("another host key")).to_have_count(0)
+    assert client.get(f"/api/servers/{server['id']}")["host_key"] == server["host_key"]
+    client.begin(f"/api/servers/{server['id']}/deploy", {"role": "node"})
+    expect(page.get_by_text("another host key")).to_be_visible(timeout=_SLOW_MS)
     card = page.get_by_role("region", name="host-two")
     expect(card.get_by_text("another host key")).to_be_visible()
     card.get_by_role("button", name="Trust it").click()
     expect(page.locator("#confirm")).to_contain_text("somebody may be between")
     confirm(page, "Trust it")
     expect(card.get_by_text("another host key")).to_have_count(0)
-    assert client.get("/api/servers")[0]["host_key"] == machine.fingerprint
+    assert client.get(f"/api/servers/{server['id']}")["host_key"] == machine.fingerprint
     client.call("DELETE", f"/api/servers/{server['id']}")
 
 

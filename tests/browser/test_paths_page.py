@@ -19,6 +19,7 @@ from tests.support import eventually
     "POST /api/paths/plan",
     "POST /api/paths/*/provision",
     "POST /api/paths/*/exit",
+    "PATCH /api/paths/*",
     "DELETE /api/paths/*",
 )
 @acts("/devices/{key}", "POST /api/devices/*/bind", "POST /api/devices/*/bind/plan", "DELETE /api/devices/*/bind")
@@ -26,10 +27,11 @@ def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Pa
     client, page = fleet.controller.client, open_browser()
     page.goto("/paths")
     page.get_by_role("button", name="Add a path").click()
-    page.get_by_label("Name").fill("round-the-world")
-    page.get_by_label("Entry").select_option(label="n0 (fra1)")
-    page.get_by_label("Second").select_option(label="n2 (sgp1)")
-    page.get_by_label("Fallback").select_option(label="n1 (nyc1)")
+    dialog = page.locator("#add-path")
+    dialog.get_by_label("Name").fill("round-the-world")
+    dialog.get_by_label("Entry").select_option(label="n0 (fra1)")
+    dialog.get_by_label("Second").select_option(label="n2 (sgp1)")
+    dialog.get_by_label("Fallback").select_option(label="n1 (nyc1)")
     page.get_by_role("button", name="Show the plan").click()
     expect(page.locator("#path-plan")).to_contain_text("n2")
     assert client.get("/api/paths") == []
@@ -49,6 +51,25 @@ def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Pa
     row.get_by_role("button", name="Leave at n2").click()
     confirm(page, "Leave at n2")
     expect(row.get_by_text("Leaves at n1: ")).to_have_count(0, timeout=30_000)
+
+    row.get_by_role("button", name="Edit").click()
+    dialog = page.locator("#edit-path")
+    for place, node in enumerate(("n1", "", "", "")):
+        chosen = fleet.controller.node(node)["id"] if node else ""
+        expect(dialog.get_by_role("combobox").nth(place)).to_have_value(chosen)
+    dialog.get_by_label("Name").fill("round-the-globe")
+    dialog.get_by_label("Colour").fill("#f08fb0")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    (path,) = client.get("/api/paths")
+    assert (path["name"], path["color"], path["fallbacks"]) == ("round-the-globe", "#f08fb0", [fleet.ids[1]])
+    row = page.get_by_role("row").filter(has_text="round-the-globe")
+    row.get_by_role("button", name="Edit").click()
+    dialog.get_by_label("First").select_option("")
+    dialog.get_by_label("Name").fill("round-the-world")
+    dialog.get_by_role("button", name="Save").click()
+    expect(row).to_have_count(0)
+    assert client.get("/api/paths")[0]["fallbacks"] == []
 
     page.goto("/")
     expect(page.locator(".map .arc")).to_have_count(1)

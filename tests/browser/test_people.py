@@ -154,6 +154,28 @@ def test_a_device_that_removes_itself_leads_back_to_its_user(
     complaints.clear()  # its page may still have asked for what is gone
 
 
+@acts("/devices/{key}", "PATCH /api/devices/*")
+def test_a_device_is_renamed(
+    browser_page: Page, fleet: LiveFleet, user: dict[str, Any], complaints: list[str]
+) -> None:
+    client, key, page = fleet.controller.client, user["device"]["id"], browser_page
+    page.goto(f"/devices/{key}")
+    page.get_by_role("button", name="Edit").click()
+    dialog = page.locator("#edit-device")
+    expect(dialog.get_by_label("Platform")).to_have_value("android")
+    dialog.get_by_label("Name").fill("old phone")
+    client.call("PATCH", f"/api/devices/{key}", {"version": user["device"]["version"], "platform": "ios"})
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("(now platform: ios)")
+    complaints.clear()  # the 409
+    dialog.get_by_label("Platform").fill("ios")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("old phone")
+    assert client.get(f"/api/devices/{key}")["platform"] == "ios"
+
+
+@acts("/profiles", "PATCH /api/profiles/*")
+@acts("/devices/{key}", "PATCH /api/profiles/*")
 @acts("/profiles", "POST /api/profiles", "DELETE /api/profiles/*")
 @acts("/devices/{key}", "POST /api/profiles", "DELETE /api/profiles/*")
 def test_a_profile_is_added_and_removed(browser_page: Page, fleet: LiveFleet, user: dict[str, Any]) -> None:
@@ -163,12 +185,19 @@ def test_a_profile_is_added_and_removed(browser_page: Page, fleet: LiveFleet, us
         page.get_by_role("button", name="Add a profile").click()
         if where == "/profiles":
             page.locator("#add-profile").get_by_label("Device").select_option(key)
-        page.get_by_label("Name").fill("abroad")
+        page.locator("#add-profile").get_by_label("Name").fill("abroad")
         page.get_by_label("Leaves at the node").select_option(label="n1 (nyc1)")
         page.get_by_role("button", name="Add", exact=True).click()
         expect(row(page, "abroad").get_by_role("link", name="n1")).to_be_visible()
         (profile,) = fleet.controller.client.get(f"/api/profiles?device={key}")
         assert (profile["name"], profile["node_id"]) == ("abroad", fleet.ids[1])
+        row(page, "abroad").get_by_role("button", name="Edit").click()
+        dialog = page.locator("#edit-profile")
+        expect(dialog.get_by_label("Protocol")).to_have_value("amneziawg")
+        dialog.get_by_label("Name").fill("abroad again")
+        dialog.get_by_label("Lead it to the node").select_option(label="n2 (sgp1)")
+        dialog.get_by_role("button", name="Save").click()
+        expect(row(page, "abroad again").get_by_role("link", name="n2")).to_be_visible()
         row(page, "abroad").get_by_role("button", name="Remove").click()
         expect(page.get_by_role("dialog")).to_contain_text("the last one, the device keeps the keys and is given every node")
         confirm(page, "Remove")

@@ -19,6 +19,12 @@ def _nodes(call: Call) -> dict[str, Any]:
     return {"options": [(node["id"], _with(node["name"], node["region"])) for node in nodes]}
 
 
+def _nodes_on_servers(call: Call) -> dict[str, Any]:
+    """Those whose agent the controller can upgrade."""
+    nodes = [node for node in ask(call, "/api/nodes").value if node["server_id"]]
+    return {"options": [(node["id"], _with(node["name"], node["version_display"] or node["region"])) for node in nodes]}
+
+
 def _paths(call: Call) -> dict[str, Any]:
     return {"options": [(path["id"], path["name"]) for path in ask(call, "/api/paths").value]}
 
@@ -46,6 +52,7 @@ def _with(name: str, more: str) -> str:
 
 PAGES = (
     fragment("/ui/options/nodes", "_options.html", _nodes),
+    fragment("/ui/options/nodes-on-servers", "_options.html", _nodes_on_servers),
     fragment("/ui/options/paths", "_options.html", _paths),
     fragment("/ui/options/devices", "_options.html", _devices),
     fragment("/ui/options/devices-of/{key}", "_options.html", _devices_of),

@@ -13,7 +13,8 @@ __all__ = ["PAGES"]
 
 def _paths(call: Call) -> dict[str, Any]:
     found = ask(call, "/api/paths").value
-    return {"paths": [path | {"color": path_color(path, number)} for number, path in enumerate(found)]}
+    own = [path | {"own_color": path["color"]} for path in found]
+    return {"paths": [path | {"color": path_color(path, number)} for number, path in enumerate(own)]}
 
 
 def _load(call: Call) -> dict[str, Any]:

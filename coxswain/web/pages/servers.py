@@ -22,7 +22,10 @@ def _servers(call: Call) -> dict[str, Any]:
 
 
 def _load(call: Call) -> dict[str, Any]:
-    return _servers(call) | {"key": ask(call, "/api/ssh-key").value["public_key"]}
+    found = _servers(call)
+    installed = [node for nodes in found["nodes_on"].values() for node in nodes]
+    candidate = next((node["available_version"] for node in installed), "")
+    return found | {"installed": installed, "candidate": candidate, "key": ask(call, "/api/ssh-key").value["public_key"]}
 
 
 PAGES = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from coxswain.web.render import render
 
-DEVICE: dict[str, Any] = {"peer_count": 2, "profile_revision": 4, "credentials": [], "identity": None}
+DEVICE: dict[str, Any] = {"id": "dev_1", "peer_count": 2, "profile_revision": 4, "credentials": [], "identity": None}
 KNOWN = {
     "enrolled_at": "2026-06-01T10:00:00Z",
     "not_after": "2027-06-01T10:00:00Z",
@@ -22,7 +22,7 @@ def shown(identity: dict[str, Any] | None) -> str:
 
 
 def test_a_device_that_never_enrolled() -> None:
-    assert "never; invite it" in shown(None)
+    assert "never; invite it" in shown(None) and "cox profiles export dev_1" in shown(None)
     assert "Fetched" not in shown(None)
 
 

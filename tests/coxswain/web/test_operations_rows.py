@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 
+from actors.tree import operation_kinds
 from coxswain.api.areas.operations import operation_view
 from coxswain.operations import Operation, OperationState, StepRecord, StepState
-from coxswain.web.render import render
+from coxswain.operations.model import Direction
+from coxswain.web.render import in_words, render
 
 
 @pytest.mark.parametrize("overtaken_by", ["", "op_2"])
@@ -23,3 +28,30 @@ def test_a_failure_that_another_one_has_overtaken_alarms_nobody(overtaken_by: st
         assert ("take back what it has changed" in text) is not bool(overtaken_by)
     assert ("it broke" in row) is not bool(overtaken_by)
     assert "it broke" in page
+
+
+def shown(**given: Any) -> tuple[str, str]:
+    steps = (StepRecord(0, "host", "connect", StepState.DONE), StepRecord(1, "take", "take it in", StepState.FAILED))
+    view = operation_view(Operation("op_1", "node.add", state=OperationState.FAILED, error="it broke", steps=steps, **given))
+    view |= {"overtaken_by": ""}
+    row = render("_operations.html", {"operations": [view], "names": {}}).decode()
+    return row, render("_operation.html", {"o": view, "names": {}}).decode()
+
+
+def test_a_failure_says_which_step_of_how_many_and_what_retry_and_cancel_do() -> None:
+    row, page = shown()
+    assert "2 of 2" in row
+    assert "Retry goes on at the step that failed. Cancel takes back" in page
+    _, page = shown(direction=Direction.BACK)
+    assert "It could not be taken back. Retry goes on with that." in page
+
+
+def test_what_is_not_in_the_inventory_yet_has_the_name_that_it_will_have() -> None:
+    row, page = shown(params={"name": "fra-new", "named": True})
+    assert "fra-new" in row and "fra-new" in page
+    assert "Named" not in page
+
+
+def test_each_kind_is_said_in_words(tmp_path: Path) -> None:
+    for kind in operation_kinds(cast("Any", None), tmp_path):
+        assert in_words(kind) != kind

@@ -131,9 +131,14 @@ class _Run:
         self._over(made)
         found: str = made["id"]
         self.ids[item.kind, item.key] = found
-        for skipped in made.get("skipped", []):
-            self.notes.append(f"{item.title}: not served yet: {skipped['reason']}")
+        self.note_skipped(item, made)
         return found
+
+    def note_skipped(self, item: Item, made: dict[str, Any]) -> None:
+        """An answer is about the device; of its other profiles this was said with them."""
+        for skipped in made.get("skipped", []):
+            if skipped["profile_id"] in ("", made["id"]):
+                self.notes.append(f"{item.title}: not served yet: {skipped['reason']}")
 
     # -- adding
 
@@ -243,8 +248,7 @@ class _Run:
         if "node" in new or "path" in new:  # those from before are dropped with a move
             body["entry_ips"] = change.item.fields.get("entry_ips", [])
         changed = self.api.call("PATCH", _at("profiles", _id(change)), {"version": _version(change)} | body)
-        for skipped in changed.get("skipped", []):
-            self.notes.append(f"{change.item.title}: not served yet: {skipped['reason']}")
+        self.note_skipped(change.item, changed)
 
     # -- removing
 

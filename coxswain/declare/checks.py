@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coxswain.declare.items import Item, Key, led_to, told_apart
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
-from coxswain.inventory import check_dialable, host_of, parse_control_addr
+from coxswain.inventory import check_dialable, check_policy, host_of, parse_control_addr
+from coxswain.model import NetworkPolicy
 
 __all__ = ["addr_of", "address_of", "check_file"]
 
@@ -22,7 +24,10 @@ def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence
     _one_of_each_machine(wanted, present, there)
     _one_of_each_addr(wanted, present)
     _dialable(wanted, there)
-    _entries(wanted, there)
+    will = _will_be(wanted, there)
+    _policies(wanted, will)
+    _jointed(wanted, there, will)
+    _entries(wanted, there, will)
     _all_nodes_or_profiles(wanted, present, named, prune=prune)
     _one_of_each_phone(wanted, present, prune=prune and "user" in spoken)
     if prune:
@@ -164,11 +169,56 @@ def _dialable(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> 
                 raise InvalidInput(f"{item.where}: {item.title}: {error}", remedy=error.remedy) from None
 
 
-def _entries(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
-    """A profile is given no endpoint that its entry will not have; where it stays, it may keep what it has."""
-    will = {(item.kind, item.key): item.fields for item in there.values()}
+Fields = Mapping[tuple[str, Key], Mapping[str, Any]]
+"""What items will have, by kind and key."""
+
+
+def _will_be(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> Fields:
+    """What is not said stays; of something new it is what it is by default."""
+    will: dict[tuple[str, Key], Mapping[str, Any]] = {(item.kind, item.key): item.fields for item in there.values()}
     for item in wanted:
-        will[item.kind, item.key] = {**will.get((item.kind, item.key), {}), **item.fields}
+        new = {name: field.default for name, field in FIELDS[item.kind].items()}
+        will[item.kind, item.key] = {**will.get((item.kind, item.key), new), **item.fields}
+    return will
+
+
+def _policies(wanted: Sequence[Item], will: Fields) -> None:
+    for item in (i for i in wanted if i.kind == "node"):
+        said = {way: will[item.kind, item.key][way] for way in ("forwarding", "masquerade", "isolation")}
+        try:
+            check_policy(NetworkPolicy(**said))
+        except InvalidInput as error:
+            raise InvalidInput(f"{item.where}: {item.title}: {error}", remedy=error.remedy) from None
+
+
+def _jointed(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item], will: Fields) -> None:
+    """A path that is new, or gets other fallbacks: each node to which another one leads has an address for that."""
+    for item in (i for i in wanted if i.kind == "path"):
+        before = there[item.kind, item.key].fields if (item.kind, item.key) in there else {}
+        hops = item.fields["hops"] if not before else []
+        for name in (*hops[1:], *(f for f in item.fields.get("fallbacks", ()) if f not in before.get("fallbacks", ()))):
+            if not _pool(name, there, will):
+                raise InvalidInput(
+                    f"{item.where}: {item.title}: node {name} has no address at which another node could dial it",
+                    remedy="Say it in its endpoint_ips.",
+                )
+
+
+def _pool(node: str, there: Mapping[tuple[str, Key], Item], will: Fields) -> Sequence[str]:
+    """Where it will be dialled. One that is onboarded gets the address of its machine, if that is called by one."""
+    has = will.get(("node", (node,)), {})
+    pool: Sequence[str] = has.get("endpoint_ips") or [ip for ip in [has.get("public_ip")] if ip]
+    if pool or not has.get("server") or ("node", (node,)) in there:
+        return pool
+    host = str(will["server", (has["server"],)]["ssh_host"])
+    try:
+        return [str(ipaddress.ip_address(host))]
+    except ValueError:
+        return []
+
+
+def _entries(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item], will: Fields) -> None:
+    """A profile is given no endpoint that its entry will not have; where it stays, it may keep what it has."""
     for item in wanted:
         said = item.fields.get("entry_ips", [])
         before = there[item.kind, item.key].fields if (item.kind, item.key) in there else {}

@@ -260,7 +260,9 @@ def _change(wanted: Item, present: Item | None) -> Change | None:
             raise Conflict(
                 f"{wanted.where}: {wanted.title}: {name} is {present.fields.get(name)!r} and cannot become "
                 f"{wanted.fields[name]!r}",
-                remedy="Remove it and add it anew, under another name if it has to stay in use meanwhile.",
+                remedy="Say endpoint_ips, which count instead of it."
+                if name == "public_ip"
+                else "Remove it and add it anew, under another name if it has to stay in use meanwhile.",
             )
     return Change(Action.EDIT, wanted, present, differing) if differing else None
 

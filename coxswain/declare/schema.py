@@ -16,11 +16,10 @@ from coxswain.inventory import (
     check_endpoint_ips,
     check_endpoint_ports,
     check_name,
-    check_policy,
     check_region,
     parse_control_addr,
 )
-from coxswain.model import DeviceStatus, NetworkPolicy
+from coxswain.model import DeviceStatus
 from coxswain.provisioning.checks import (
     check_email,
     check_label,
@@ -246,14 +245,8 @@ def _instead(value: Any) -> str:
 
 def _whole(kind: str, fields: dict[str, Any], tree: Tree, file: str) -> None:
     """What fields say of one another."""
-    if kind == "node":
-        said = {name: fields.get(name, FIELDS["node"][name].default) for name in _POLICY}
-        try:
-            check_policy(NetworkPolicy(**said))
-        except InvalidInput as error:
-            raise wrong(file, tree, str(error)) from None
-        if not fields.get("control_addr") and not fields.get("server"):
-            raise wrong(file, tree, "control_addr or server: one of them is needed")
+    if kind == "node" and not fields.get("control_addr") and not fields.get("server"):
+        raise wrong(file, tree, "control_addr or server: one of them is needed")
     if kind == "profile":
         if bool(fields.get("node")) == bool(fields.get("path")):
             raise wrong(file, tree, "node, path: exactly one of them is needed")

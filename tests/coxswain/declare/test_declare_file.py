@@ -96,7 +96,6 @@ def test_what_a_file_does_not_speak_of() -> None:
         ("fleet: 1\nnodes:\n  - name: ' '\n", "fleet.yaml:3: nodes[0].name: name: ' ' is not a name"),
         ("fleet: 1\nnodes:\n  - name: a\n    name: b\n", "fleet.yaml:4: nodes[0]: 'name' stands twice"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h}\n- {name: a, control_addr: i}\n", "fleet.yaml:4: node a is in the"),
-        ("fleet: 1\nnodes:\n- {name: a, control_addr: h, policy: {forwarding: off}}\n", "policy.masquerade: needs forw"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h, endpoint_ips: [x]}\n", "fleet.yaml:3: nodes[0].endpoint_ips: endp"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h, endpoint_ips: [[1]]}\n", "endpoint_ips: a list of texts is needed"),
         ("fleet: 1\nnodes:\n- {name: a, control_addr: h, endpoint_ports: 443}\n", "endpoint_ports: text is needed"),

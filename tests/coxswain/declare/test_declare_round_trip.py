@@ -165,6 +165,45 @@ def test_a_machine_that_is_not_known_needs_its_host_key(cox: Cox) -> None:
     assert "stdin:3: server s: host_key: is needed of a machine that is not known yet" in said and "ssh-keygen -lf" in said
 
 
+def test_a_policy_is_judged_as_it_will_be(cox: Cox) -> None:
+    """What the file does not say of it stays as it is, or is what it is of a new node."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = "fleet: 1\nnodes: [{{name: o-1, control_addr: h, policy: {{{}}}}}]\n"
+    said = cox("plan", "-f", "-", text=file.format("forwarding: off"), code=2).stderr
+    assert "stdin:2: node o-1: policy.masquerade: needs forwarding" in said
+    cox("apply", "-f", "-", "--yes", text=file.format("forwarding: off, masquerade: off"))
+    assert "The fleet is as the file says" in cox("plan", "-f", "-", text=file.format("forwarding: off")).stdout
+    for way in ("masquerade", "isolation"):
+        said = cox("plan", "-f", "-", text=file.format(f"{way}: on"), code=2).stderr
+        assert f"policy.{way}: needs forwarding" in said
+    cox("apply", "-f", "-", "--yes", text=file.format("forwarding: on, isolation: on"))
+
+
+def test_a_path_over_a_node_without_an_address_is_refused_before_anything_is_done(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    key = f"host_key: 'SHA256:{'A' * 43}'"
+    servers = f"servers: [{{name: h1, ssh_host: ny.example.org, {key}}}, {{name: h2, ssh_host: 192.0.2.7, {key}}}]\n"
+    by_hand = "{name: a, control_addr: h-1}, {name: b, control_addr: h-2}"
+    nodes = f"nodes: [{by_hand}, {{name: c, server: h1}}, {{name: d, server: h2}}]\n"
+    for hops, more, without in (
+        ("a, b", "", "b"), ("a, c", "", "c"), ("a, d", "", ""), ("b, d", ", fallbacks: [a]", "a"), ("d, b", "", "b")
+    ):  # fmt: skip
+        text = f"fleet: 1\n{servers}{nodes}paths:\n- {{name: over, hops: [{hops}]{more}}}\n"
+        out = cox("plan", "-f", "-", text=text, code=2 if without else 0)
+        assert not without or f"stdin:5: path over: node {without} has no address at which another node" in out.stderr
+        assert "endpoint_ips" in out.stderr or not without
+
+
+def test_what_is_not_served_is_said_of_the_profile_that_it_is_of(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    nodes = "nodes: [{name: k-1, control_addr: h-1}, {name: k-2, control_addr: h-2}]\n"
+    profiles = "[{name: x, node: k-1}, {name: y, node: k-2}]"
+    text = f"fleet: 1\n{nodes}users: [{{name: K, devices: [{{name: d, profiles: {profiles}}}]}}]\n"
+    out = cox("apply", "-f", "-", "--yes", text=text).stdout
+    assert out.count("/ x: not served yet: node k-1") == out.count("/ y: not served yet: node k-2") == 1
+    assert out.count("not served yet") == 2
+
+
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     host = f"servers:\n- {{name: nowhere, ssh_host: 127.0.0.1, ssh_port: {free_port()}, host_key: 'SHA256:{'A' * 43}'}}\n"
@@ -249,7 +288,8 @@ def test_what_cannot_change_is_said_before_anything_is_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     cox("apply", "-f", "-", "--yes", text="fleet: 1\nnodes:\n- {name: f-1, control_addr: f-1, public_ip: 192.0.2.1}\n")
     text = "fleet: 1\nnodes:\n- {name: f-1, control_addr: f-1, public_ip: 192.0.2.2}\n- {name: f-2, control_addr: f-2}\n"
-    assert "public_ip is '192.0.2.1' and cannot become" in cox("apply", "-f", "-", "--yes", text=text, code=5).stderr
+    said = cox("apply", "-f", "-", "--yes", text=text, code=5).stderr
+    assert "public_ip is '192.0.2.1' and cannot become" in said and "Say endpoint_ips, which count instead of it" in said
     assert "f-2" not in cox("nodes", "list").stdout
 
 

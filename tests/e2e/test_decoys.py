@@ -97,7 +97,7 @@ def test_a_node_has_a_decoy_of_its_own_and_no_other_hears_of_it(fleet: LiveFleet
 
 
 @pytest.mark.parametrize("fleet", ["ours"], indirect=True)
-@pytest.mark.parametrize("text", ["no decoy", "1.2.3", "203.0.113.9", "[2001:db8::1]:443", "host:0", "host:port", "https://www.example.org", "a" * 300, "a\nb"])
+@pytest.mark.parametrize("text", ["no decoy", "1.2.3", "host:0", "host:port", "https://www.example.org", "a" * 300, "a\nb"])
 def test_what_is_no_decoy_is_refused_and_changes_nothing(fleet: LiveFleet, text: str) -> None:
     before = fleet.controller.node("n0")
     with pytest.raises(RemoteError, match="decoy_site: ") as caught:

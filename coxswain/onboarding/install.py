@@ -35,6 +35,7 @@ __all__ = [
     "start_with",
     "stop_units",
     "swap_back",
+    "swap_forth",
     "swap_in",
     "uninstall",
     "unit_says",
@@ -149,8 +150,8 @@ def _swapping(program: Program) -> str:
 
 
 def swap_back(work: Work, host: Host, program: Program) -> None:
-    """The program from before changes places with the present one. May be interrupted anywhere: goes by digests, like
-    ``put_back``.
+    """The program from before, once it was tried out, changes places with the present one. May be interrupted anywhere: goes
+    by digests, like ``put_back``.
 
     Raises:
         Conflict: there is none.
@@ -160,7 +161,26 @@ def swap_back(work: Work, host: Host, program: Program) -> None:
         wanted = _digest(host, program.previous)
         if not wanted:
             raise Conflict(f"{host.name}: there is no previous agent to put back")
-        work.remember(wanted=wanted)
+        _version(host, program.previous)
+        work.remember(wanted=wanted, before=_digest(host, program.binary))
+    _exchange(host, program, wanted)
+
+
+def swap_forth(work: Work, host: Host, program: Program) -> bool:
+    """The undo of ``swap_back``. Returns whether they had changed places."""
+    wanted, before = (work.remembered.get(name) for name in ("wanted", "before"))
+    if not before:
+        return False  # nothing was done, or a release from before this one did it
+    if _digest(host, program.binary) == before:
+        if _digest(host, program.staged) == wanted:  # it was on its way
+            host.run(f"mv -f {program.staged} {program.previous}", what="leaving the previous agent where it was")
+        return False
+    _exchange(host, program, before)
+    return True
+
+
+def _exchange(host: Host, program: Program, wanted: str) -> None:
+    """Puts the program with this digest, which is the previous one, into place, and the present one there."""
     if _digest(host, program.binary) == wanted:
         return  # an earlier attempt did it
     if _digest(host, program.staged) != wanted:

@@ -42,6 +42,7 @@ from coxswain.onboarding.install import (
     start_with,
     stop_units,
     swap_back,
+    swap_forth,
     swap_in,
     uninstall,
     unstage,
@@ -103,7 +104,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
     renewing = (look_again, certificate, on_host("restart", "restart the agent", _restart, deadline_s=90), live)
     rolling_back = (
         look_again,
-        on_host("swap", "put the previous agent back", _swap_back, deadline_s=60),
+        on_host("swap", "put the previous agent back", _swap_back, _swap_forth, deadline_s=120),
         on_host("restart", "restart the agent", _restart, deadline_s=90),
         live,
     )
@@ -370,6 +371,13 @@ def _restart(work: Work, host: Host) -> None:
 
 def _swap_back(work: Work, host: Host) -> None:
     swap_back(work, host, NODE)
+
+
+def _swap_forth(work: Work, host: Host) -> None:
+    if swap_forth(work, host, NODE):
+        work.say("the agent that was rolled back is in its place again")
+        if work.data.get("restarted_at") and _view(work).node.enabled:
+            _start_unit(work, host)
 
 
 def _guard(work: Work, host: Host) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,46 @@ def test_an_upgrade_and_a_rollback(rig):
     assert back["agent_version"] == "0.3.1"
     forced = rig.client.post(f"{path}/update-agent", {"binary_path": rig.agent("older", version="0.2.9"), "force": True})
     assert forced["agent_version"] == "0.2.9"
+
+
+def test_a_rollback_to_what_does_not_run_is_refused_and_one_that_failed_can_be_taken_back(rig):
+    machine = rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent("old", version="0.3.1"), name="n0")
+    rollback = f"/api/nodes/{node['id']}/rollback"
+    rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": rig.agent("new", version="0.3.2")})
+    there, previous = (machine.path(f"/usr/local/bin/node{suffix}") for suffix in ("", ".previous"))
+    newest, started = there.read_bytes(), (machine.scratch / "pids/node.service").read_text()
+
+    previous.write_text("#!/bin/sh\necho no >&2; exit 4\n")
+    refused = rig.fails(rollback)
+    assert "node.previous version) failed (exit code 4): no" in str(refused)
+    assert there.read_bytes() == newest and (machine.scratch / "pids/node.service").read_text() == started
+    assert rig.over(rig.client.post(f"/api/operations/{rig.last('node.rollback')['id']}/cancel"))["state"] == "cancelled"
+
+    dying = Path(rig.agent("dying", version="0.3.0", dies="not today")).read_bytes()
+    previous.write_bytes(dying)
+    assert "not today" in str(rig.fails(rollback))
+    failed = rig.last("node.rollback")
+    assert there.read_bytes() == dying
+    assert rig.over(rig.client.post(f"/api/operations/{failed['id']}/cancel"))["state"] == "cancelled"
+    assert (there.read_bytes(), previous.read_bytes()) == (newest, dying)
+    rig.controller.until("n0", link_state="live", agent_version="0.3.2")
+
+    for at in (
+        ".previous version",
+        "mv -f /usr/local/bin/node.previous",
+        "cp -p /usr/local/bin/node",
+        "restart node",
+    ):
+        machine.hold(at)
+        operation = rig.begin(rollback)
+        eventually(machine.held, timeout=30)
+        rig.client.post(f"/api/operations/{operation['id']}/cancel")
+        machine.go_on()
+        assert rig.over(operation)["state"] == "cancelled"
+        assert (there.read_bytes(), previous.read_bytes()) == (newest, dying), at
+        assert machine.files("/usr/local/bin") == ["node", "node.previous"]
+        rig.controller.until("n0", link_state="live", agent_version="0.3.2")
 
 
 def test_the_very_same_agent_goes_on_as_it_is_unless_it_is_told_otherwise_or_does_not_run(rig):

@@ -10,6 +10,7 @@ from coxswain.web.names import names_of
 from coxswain.web.page import ask, fragment, page, tolerant
 from coxswain.web.pages.alerts import alerts_about
 from coxswain.web.pages.charts import over_time
+from coxswain.web.pages.operations import under_way
 from coxswain.web.pages.sessions import recent_sessions
 
 __all__ = ["PAGES"]
@@ -31,7 +32,8 @@ def _load(call: Call) -> dict[str, Any]:
 
 
 def _state(call: Call) -> dict[str, Any]:
-    return {"node": ask(call, f"/api/nodes/{call.path['key']}").value}
+    node = ask(call, f"/api/nodes/{call.path['key']}").value
+    return {"node": node} | under_way(call, node["id"])
 
 
 def _plan(call: Call) -> dict[str, Any]:

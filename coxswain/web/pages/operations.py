@@ -6,11 +6,18 @@ from typing import Any
 
 from coxswain.api.call import Call
 from coxswain.web.names import names_of
-from coxswain.web.page import ask, fragment, page
+from coxswain.web.page import ask, fragment, page, tolerant
 
-__all__ = ["PAGES"]
+__all__ = ["PAGES", "under_way"]
 
 _PAGE = 50
+_OVER = ("done", "undone", "cancelled")
+
+
+def under_way(call: Call, key: str) -> dict[str, Any]:
+    """What is being done to that thing, or failed and waits for somebody; the newest first."""
+    found = tolerant(call, "/api/operations", [], target=key, limit=5)
+    return {"under_way": [each for each in found if each["state"] not in _OVER and not each["overtaken_by"]]}
 
 
 def _list(call: Call) -> dict[str, Any]:

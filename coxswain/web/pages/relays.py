@@ -6,6 +6,7 @@ from typing import Any
 
 from coxswain.api.call import Call
 from coxswain.web.page import ask, fragment, page, tolerant
+from coxswain.web.pages.operations import under_way
 
 __all__ = ["PAGES"]
 
@@ -34,7 +35,8 @@ def _head(call: Call) -> dict[str, Any]:
 
 
 def _state(call: Call) -> dict[str, Any]:
-    return _head(call) | {"servers": _server_names(call)}
+    found = _head(call)
+    return found | {"servers": _server_names(call)} | under_way(call, found["r"]["id"])
 
 
 def _relay(call: Call) -> dict[str, Any]:

@@ -62,10 +62,14 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
         if not as_json:
             click.echo(clean(f"{_MARKS[change.action.value][0]} {change.item.title}"))
 
+    def say(text: str) -> None:
+        if not as_json:
+            click.echo(clean(f"> {text}"))
+
     if todo and not as_json:
         click.echo()
     try:
-        applied = carry_out(api, todo, present, done)
+        applied = carry_out(api, todo, present, done, say)
     except Stopped as stopped:
         for note in () if as_json else stopped.notes:
             click.echo(clean(note))

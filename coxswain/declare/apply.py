@@ -53,8 +53,9 @@ class Stopped(CoxswainError):
 class _Run:
     """Ids by kind and key: of what was there, and of what is made on the way."""
 
-    def __init__(self, api: Api, present: Sequence[Item]) -> None:
+    def __init__(self, api: Api, present: Sequence[Item], say: Callable[[str], None]) -> None:
         self.api = api
+        self.say = say
         self.ids = {(item.kind, item.key): item.id for item in present}
         self.notes: list[str] = []
         self.waiting: list[tuple[Change, str]] = []
@@ -97,12 +98,13 @@ class _Run:
         )
         work(change)
 
-    def _operation(self, path: str, body: Any) -> dict[str, Any]:
+    def _operation(self, change: Change, path: str, body: Any) -> dict[str, Any]:
         """Has something done that may take minutes, longer than a request may; what it kept, when it is over.
 
         Raises the class of error that it failed with.
         """
         operation = self.api.begin(path, body)
+        self.say(f"{change.item.title}: under way; see: cox operations show {operation['id']} --follow")
         while operation["state"] not in _OVER:
             time.sleep(_POLL_S)
             operation = self.api.call("GET", _at("operations", operation["id"]))
@@ -113,10 +115,10 @@ class _Run:
         kept: dict[str, Any] = operation["data"]
         return kept
 
-    def _onboard(self, node: dict[str, Any]) -> dict[str, Any]:
+    def _onboard(self, change: Change, node: dict[str, Any]) -> dict[str, Any]:
         """Also one whose onboarding failed: what is there of it is kept."""
         body = {"role": "node", "name": node["name"], "region": node["region"]}
-        kept = self._operation(_at("servers", self.id_of("server", node["server"]), "deploy"), body)
+        kept = self._operation(change, _at("servers", self.id_of("server", node["server"]), "deploy"), body)
         made: dict[str, Any] = self.api.call("GET", _at("nodes", kept["node_id"]))
         return made
 
@@ -145,13 +147,13 @@ class _Run:
     def _add_server(self, change: Change) -> None:
         item = change.item
         body = {k: v for k, (_, v) in change.fields.items() if k != "host_key" or v}
-        self.ids[item.kind, item.key] = self._operation("/api/servers", body)["server_id"]
+        self.ids[item.kind, item.key] = self._operation(change, "/api/servers", body)["server_id"]
 
     def _add_node(self, change: Change) -> None:
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
         policy = {name: new[name] for name in _POLICY}
         if new["server"]:
-            made = self._onboard(new)
+            made = self._onboard(change, new)
         else:
             body = {name: new[name] for name in ("name", "control_addr", "region", "public_ip")}
             made = self.api.call("POST", "/api/nodes", body | {"policy": policy})
@@ -219,7 +221,7 @@ class _Run:
         assert present is not None  # noqa: S101 - it is edited
         version = present.version
         if new.pop("onboarding", None):
-            version = self._onboard({**present.fields, **item.fields})["version"]
+            version = self._onboard(change, {**present.fields, **item.fields})["version"]
         plain = {name: value for name, value in new.items() if name != "enabled"}
         if "server" in plain:
             plain["server_id"] = self.id_of("server", plain.pop("server"))
@@ -264,19 +266,25 @@ class _Run:
         if not change.item.fields.get("server"):
             self._remove(change)
             return
-        self._operation(_at("nodes", _id(change), "remove"), {"version": _version(change)})
+        self._operation(change, _at("nodes", _id(change), "remove"), {"version": _version(change)})
 
     def _keep(self, _change: Change) -> None:
         return
 
 
-def apply(api: Api, changes: Sequence[Change], present: Sequence[Item], done: Callable[[Change], None]) -> Applied:
-    """Makes the changes in order; ``done`` is told of each.
+def apply(
+    api: Api,
+    changes: Sequence[Change],
+    present: Sequence[Item],
+    done: Callable[[Change], None],
+    say: Callable[[str], None] = lambda _text: None,
+) -> Applied:
+    """Makes the changes in order; ``done`` is told of each, ``say`` a sentence about what may take minutes.
 
     Raises:
         Stopped: one could not be made; those before it were.
     """
-    run = _Run(api, present)
+    run = _Run(api, present, say)
     count = 0
     for change in changes:
         if change.action is Action.KEEP:

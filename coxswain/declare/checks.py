@@ -31,7 +31,7 @@ def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence
     _all_nodes_or_profiles(wanted, present, named, prune=prune)
     _one_of_each_phone(wanted, present, prune=prune and "user" in spoken)
     if prune:
-        _unused(spoken, present, named)
+        _unused(spoken, present, {(item.kind, item.key): item for item in wanted})
 
 
 def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
@@ -251,8 +251,8 @@ def _all_nodes_or_profiles(
             )
 
 
-def _unused(spoken: frozenset[str], present: Sequence[Item], named: set[tuple[str, Key]]) -> None:
-    """To what goes nothing leads, and no device is bound, that stays because the file says nothing of its kind."""
+def _unused(spoken: frozenset[str], present: Sequence[Item], named: Mapping[tuple[str, Key], Item]) -> None:
+    """To what goes nothing leads, and no device is bound, that stays because the file does not say otherwise."""
     going = {(i.kind, i.key) for i in present if i.kind in spoken and (i.kind, i.key) not in named}
     for item in present:
         said = item.fields
@@ -271,6 +271,14 @@ def _unused(spoken: frozenset[str], present: Sequence[Item], named: set[tuple[st
                 raise Conflict(
                     f"path {name}: is not in the file, and {item.title} is bound to it",
                     remedy=f"Bind it elsewhere first (cox paths bind), or to nothing: cox paths unbind {item.id}",
+                )
+        kept = named.get((item.kind, item.key), item)
+        for field_name, kind, name in led_to(said):
+            unsaid = kept.where and field_name in ("server", "fallbacks") and field_name not in kept.fields
+            if unsaid and (kind, (name,)) in going:
+                raise Conflict(
+                    f"{kept.where}: {item.title}: {field_name}: keeps {name}, which is not in the file",
+                    remedy=f"Keep {kind} {name}{', or say its fallbacks without it' if kind == 'node' else ''}.",
                 )
         for _, kind, name in led_to(said) if item.kind not in spoken else ():
             if (kind, (name,)) in going:

@@ -243,6 +243,11 @@ def test_a_file_makes_a_fleet_and_cuts_nobody_off(
         said = cox(*command, "-f", "-", "--prune", text=ann, code=5).stderr
         assert "path over: is not in the file, and device ann@example.org / laptop is bound to it" in said
         assert f"cox paths unbind {laptop['id']}" in said
+    less = FILE.format(isolation="false").replace(", fallbacks: [n2]", "").replace("home, node: n2", "home, node: n1")
+    less = "".join(line for line in less.splitlines(keepends=True) if "name: n2" not in line)
+    said = cox("plan", "-f", "-", "--prune", text=less, code=5).stderr
+    assert "stdin:6: path over: fallbacks: keeps n2, which is not in the file" in said
+    cox("plan", "-f", "-", "--prune", text=less.replace('"#3366cc"', '"#3366cc", fallbacks: []'))
     assert len(get(fleet, "/api/devices")) == 2, "nothing was done"
     monkeypatch.setattr("coxswain.cli.accounts._PAGE", 1)  # as of a fleet of thousands
     cox("plan", "-f", "-", "--prune", text=ann, code=5)

@@ -32,6 +32,7 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
 
     said = cox("apply", "-f", "-", "--yes", typed=text)
     assert "+ node fra-1" in said
+    assert said.index("> node fra-1: under way; see: cox operations show op_") < said.rindex("+ node fra-1")
     (node,) = json.loads(cox("nodes", "list", "--json"))
     assert (node["name"], node["link_state"], node["endpoint_ips"]) == ("fra-1", "live", ["198.51.100.7"])
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text))["changes"] == []
@@ -49,6 +50,9 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
         assert says in cox("plan", "-f", "-", "--prune", typed=renamed, code=5)
     said = cox("plan", "-f", "-", "--prune", typed="fleet: 1\nservers: []\n", code=5)
     assert "server host-1: is not in the file, and node fra-1 leads to it, of which it says nothing" in said
+    there = f"fleet: 1\nservers: []\nnodes: [{{name: fra-1, control_addr: {machine.address}}}]\n"
+    said = cox("plan", "-f", "-", "--prune", typed=there, code=5)
+    assert "stdin:3: node fra-1: server: keeps host-1, which is not in the file" in said
 
     said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\nnodes: []\nusers: []\n")
     assert said.index("- user Ann") < said.index("- node fra-1") < said.index("- server host-1")

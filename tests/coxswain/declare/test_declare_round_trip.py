@@ -68,7 +68,8 @@ def _node(draw: st.DrawFn, name: str) -> dict[str, Any]:
     policy = {way: forwarding and draw(st.booleans()) for way in _WAYS} | {"forwarding": forwarding}
     return {
         "name": name,
-        "control_addr": f"192.0.2.{draw(st.integers(1, 250))}:{draw(st.integers(1, 65535))}",
+        # of each name another one: an agent is one node, and nodes that go do so after others came
+        "control_addr": f"h{name.encode().hex()}.example.org:{draw(st.integers(1, 65535))}",
         "region": draw(st.sampled_from(["", "nl", "de"])),
         # by the name: it cannot be another one where the second fleet has a node of the same name
         "public_ip": f"198.51.100.{sum(name.encode()) % 250 + 1}" if len(name) % 2 else "",

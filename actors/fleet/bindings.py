@@ -10,11 +10,12 @@ import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
 
+from actors.fleet.failover import at_work
 from actors.fleet.paths import check_enabled, find_path
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, install, rewired, wired
 from coxswain.audit import record
-from coxswain.cascade.preview import interruption, preview, way
+from coxswain.cascade.preview import given_up, interruption, preview, way
 from coxswain.cascade.resources import check_joint, names_of
 from coxswain.cascade.stages import crossing, parting
 from coxswain.cascade.types import Binding, Phase
@@ -38,24 +39,27 @@ def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingVie
     if before.phase is message.phase and before.next_route == message.path_id:
         return Committed(_view(fleet, found, before), 0)
     started = before.phase is not Phase.SETTLED
-    if started and before.next_route != message.path_id:
-        raise Conflict(
-            f"device {message.device_id}: is on its way to {_path_name(found, before.next_route)} already",
-            remedy="Wait for that operation or stop it: cox operations list",
-        )
+    gives_up = started and not message.path_id and bool(before.next_route)
+    if started and before.next_route != message.path_id and not gives_up:
+        raise _on_its_way(fleet, found, before)
     if not started:
         _check(fleet, found, before, message.path_id)
         _check_exits(found, before.route, message.path_id)
     after = dataclasses.replace(before, next_route=message.path_id, phase=message.phase)
+    if gives_up:  # at once: to be taken off one of both in stages, a node would have to be told of it that may be gone
+        after = dataclasses.replace(before, route="", next_route="", phase=Phase.SETTLED)
     with fleet.changing() as tx:
         if rows.is_revoked(tx, message.device_id):
             raise Conflict(f"device {message.device_id}: is revoked, for good")
-        after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
+        if gives_up:
+            rows.remove_exit(tx, message.device_id)
+        else:
+            after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
         wires = rewired(fleet, tx)
         action = "path.bind" if message.path_id else "path.unbind"
-        detail = {"path_id": message.path_id or before.route}
+        detail = {"path_id": message.path_id or before.route or before.next_route}
         target = ("device", message.device_id)
-        outbox_id = 0 if started else record(tx, message.caller, action, target, detail, now=fleet.now())
+        outbox_id = 0 if started and not gives_up else record(tx, message.caller, action, target, detail, now=fleet.now())
     return _changed(fleet, wires, after, outbox_id)
 
 
@@ -164,10 +168,9 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
     found = wired(fleet)
     before = _binding(fleet, found, message.device_id)
     if before.phase is not Phase.SETTLED:
-        raise Conflict(
-            f"device {message.device_id}: is on its way to {_path_name(found, before.next_route)} already",
-            remedy="Wait for that operation or stop it: cox operations list",
-        )
+        if message.path or not before.next_route or _is_moved(fleet, before):
+            raise _on_its_way(fleet, found, before)
+        return _plan_giving_up(fleet, found, before)
     path_id = find_path(found, message.path).id if message.path else ""
     _check(fleet, found, before, path_id)
     old, new = _routes(found, before.route, path_id)
@@ -196,6 +199,33 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
         notes.append(_told_later(fleet, old))
     interrupts = interruption(fleet.nodes, old, new)
     return m.BindingPlan(message.device_id, before.route, path_id, stages, interrupts, tuple(notes))
+
+
+def _plan_giving_up(fleet: FleetState, found: Wired, stuck: Binding) -> m.BindingPlan:
+    others = [binding for binding in found.bindings if binding.id != stuck.id]
+    stages = given_up(fleet.nodes, found.links.values(), found.paths, others, stuck)
+    entries = {route[0] for route in _routes(found, stuck.route, stuck.next_route) if route}
+    names = " or ".join(sorted(names_of(fleet.nodes, (node_id,)) for node_id in entries))
+    interrupts = f"until {names}, where it comes in, has been told, nothing gets through, and nothing leaves elsewhere"
+    return m.BindingPlan(stuck.device_id, stuck.route, "", stages, interrupts)
+
+
+def _is_moved(fleet: FleetState, binding: Binding) -> bool:
+    """Whether an operation is at it that is not over; and where that is not to be known."""
+    moved = at_work(fleet, "path.switch")
+    return moved is None or binding.device_id in moved
+
+
+def _on_its_way(fleet: FleetState, found: Wired, binding: Binding) -> Conflict:
+    remedy = "Wait for that operation or stop it: cox operations list"
+    if not _is_moved(fleet, binding):
+        remedy = "The operation that moved it failed. When its nodes are well, take that up again (cox operations retry)"
+        remedy += (
+            ", or take the device off both paths: cox paths unbind" if binding.next_route else "; a dead one can be disabled"
+        )
+    return Conflict(
+        f"device {binding.device_id}: is on its way to {_path_name(found, binding.next_route)} already", remedy=remedy
+    )
 
 
 def _told_later(fleet: FleetState, old: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ from coxswain.messages import paths as m
 from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.messages.links import Look
-from coxswain.model import LinkState, Node
+from coxswain.model import LinkState, Node, NodeStatus
 from coxswain.store import Tx
 from coxswain.store import paths as rows
 from coxswain.words import counted
@@ -285,7 +285,11 @@ def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
     active = len(route) == len(carrying) and all(view.active for view in route)
     broken = any(fleet.nodes[node_id].status.value == "error" for node_id in path.route if node_id in fleet.nodes)
     broken = broken or any(view.health is LinkHealth.DOWN for view in route)
-    status = PathStatus.ACTIVE if active and not broken else PathStatus.ERROR if broken else PathStatus.PENDING
+    in_place = active and not broken
+    away = _away(fleet, path)
+    problems += tuple(away.values())
+    broken = broken or any(fleet.nodes[node_id].enabled for node_id in away)
+    status = PathStatus.ERROR if broken else PathStatus.ACTIVE if active else PathStatus.PENDING
     return m.PathView(
         path=path,
         status=status,
@@ -297,7 +301,20 @@ def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
         devices=sum(binding.id == binding.device_id for binding in users),
         profiles=sum(binding.id != binding.device_id for binding in users),
         problems=problems,
+        in_place=in_place,
     )
+
+
+def _away(fleet: FleetState, path: Path) -> dict[str, str]:
+    """The nodes over which traffic goes of which nobody knows whether they are there, and why, for an operator."""
+    found: dict[str, str] = {}
+    for node in (fleet.nodes[node_id] for node_id in path.route if node_id in fleet.nodes):
+        view = fleet.views.get(node.id)
+        if not node.enabled:
+            found[node.id] = f"{node.name} is disabled"
+        elif node.status is NodeStatus.UNREACHABLE:
+            found[node.id] = f"{node.name} is unreachable{f': {view.reason}' if view is not None and view.reason else ''}"
+    return found
 
 
 def _link_view(fleet: FleetState, link: NodeLink) -> m.LinkView:

@@ -10,7 +10,7 @@ from typing import Any
 
 from coxswain.cascade.health import LinkHealth
 from coxswain.cascade.resources import check_color
-from coxswain.cascade.types import PathStatus, Phase
+from coxswain.cascade.types import Phase
 from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound, StoreUnavailable
 from coxswain.ids import new_id
 from coxswain.messages import paths as m
@@ -36,6 +36,9 @@ _MORE_S = 20.0
 """On the way back, where giving up would leave the change in its middle."""
 
 _MOST_PATIENCE_S = 3600.0
+
+_WELL_AGAIN = "See: cox nodes list. When the node is well again, repeat the command."
+_GONE = "If it is gone, disable it (cox nodes disable) and repeat: then it is told when it returns."
 
 
 # -- building a path
@@ -88,7 +91,7 @@ def _configure(work: Work) -> None:
             if link.active and link.link.id not in said:
                 said.add(link.link.id)
                 work.say(f"{link.entry}: inner link {link.link.interface} to {link.exit} is in place")
-        return view.status is PathStatus.ACTIVE
+        return view.in_place
 
     def waiting() -> str:
         view: m.PathView = work.ask("fleet", m.GetPath(work.params["path_id"]))
@@ -186,7 +189,13 @@ def _reach(work: Work, phase: Phase, *, back: bool = False) -> None:
         view = _binding(work, back=back)
         return view.phase is not phase or not view.waiting
 
-    wait_for_nodes(work, look, lambda: "; ".join(_binding(work, back=back).waiting), more_s=_MORE_S if back else 0.0)
+    wait_for_nodes(
+        work,
+        look,
+        lambda: "; ".join(_binding(work, back=back).waiting),
+        more_s=_MORE_S if back else 0.0,
+        remedy=_WELL_AGAIN if path_id else f"{_WELL_AGAIN} {_GONE}",
+    )
 
 
 def _settle(*, forward: bool) -> Callable[[Work], None]:
@@ -229,6 +238,7 @@ PATH_SWITCH = Kind(
     locks=lambda params: (f"device-exit:{params['device_id']}",),
     on_failure=OnFailure.UNDO,
     light=True,
+    overtaken_by=("path.switch",),  # what is stuck between two paths can be taken off both
 )
 
 KINDS = (PATH_ADD, PATH_PROVISION, PATH_SWITCH)
@@ -258,7 +268,9 @@ def insist(work: Work, message: object) -> None:
     work.wait_for(attempt, "the database", timeout=work.params["patience_s"])
 
 
-def wait_for_nodes(work: Work, look: Callable[[], bool], waiting: Callable[[], str], *, more_s: float = 0.0) -> None:
+def wait_for_nodes(
+    work: Work, look: Callable[[], bool], waiting: Callable[[], str], *, more_s: float = 0.0, remedy: str = _WELL_AGAIN
+) -> None:
     """Until ``look`` says so. Raises ``DeadlineExceeded`` with what ``waiting`` names."""
     patience = work.params["patience_s"] + more_s
     try:
@@ -266,7 +278,7 @@ def wait_for_nodes(work: Work, look: Callable[[], bool], waiting: Callable[[], s
     except DeadlineExceeded:
         raise DeadlineExceeded(
             f"after {patience:g} s: {waiting() or 'not all nodes have acknowledged it'}",
-            remedy="See: cox nodes list. When the node is well again, repeat the command.",
+            remedy=remedy,
         ) from None
 
 

@@ -12,7 +12,7 @@ from coxswain.cascade.types import Binding, NodeCascade, NodeLink, Path, Phase
 from coxswain.cascade.wiring import Cascade, wire
 from coxswain.model import Node, Peer
 
-__all__ = ["Stage", "interruption", "preview", "way"]
+__all__ = ["Stage", "given_up", "interruption", "preview", "way"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ def interruption(nodes: Mapping[str, Node], old: Sequence[str], new: Sequence[st
     both = crossing(old, new) if old[:1] == new[:1] else frozenset()
     if not both:
         return ""
-    return (
-        f"{names_of(nodes, sorted(both))} is reached from another side than before, and takes an address from one side at "
-        "a time: until the last node follows, nothing gets through, and nothing leaves elsewhere"
-    )
+    names = sorted(names_of(nodes, (node_id,)) for node_id in both)
+    reached = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} reached from another side than before, and"
+    takes = "takes an address from one side" if len(names) == 1 else "each take an address from one side"
+    return f"{reached} {takes} at a time: until the last node follows, nothing gets through, and nothing leaves elsewhere"
 
 
 def preview(
@@ -63,6 +63,19 @@ def preview(
             stages.append(Stage(step.phase, _title(step.phase, nodes, old, new), changes))
         state = after
     return tuple(stages)
+
+
+def given_up(
+    nodes: Mapping[str, Node],
+    links: Iterable[NodeLink],
+    paths: Mapping[str, Path],
+    others: Sequence[Binding],
+    stuck: Binding,
+) -> tuple[Stage, ...]:
+    """What taking a device off both of the paths does between which it is stuck; ``others`` stay as they are."""
+    known = list(links)
+    changes = _changes(wire(nodes, known, paths, [*others, stuck]), wire(nodes, known, paths, others), nodes)
+    return (Stage(Phase.SETTLED, "take it off both paths", changes),)
 
 
 def _title(phase: Phase, nodes: Mapping[str, Node], old: Sequence[str], new: Sequence[str]) -> str:

@@ -283,7 +283,7 @@ def color(config: str | None, path: str, color: str, *, as_json: bool) -> None:
 
 
 def _move(asking: Client, device: str, path: str, patience: int | None, *, yes: bool, wait: bool, as_json: bool) -> None:
-    if not as_json:
+    if not as_json and not _is_there(asking, device, path):
         found = _binding_plan(asking, device, path)
         _print_binding_plan(found)
         if found["interrupts"] and not yes and sys.stdin.isatty():
@@ -294,6 +294,13 @@ def _move(asking: Client, device: str, path: str, patience: int | None, *, yes: 
         click.echo(f"{clean(device)}: nothing to do")
         return
     finish(asking, operation, wait=wait, as_json=as_json)
+
+
+def _is_there(asking: Client, device: str, path: str) -> bool:
+    """Whether there is nothing to plan; that it was asked for is recorded all the same."""
+    now = asking.get(f"/api/devices/{quote(device, safe='')}/bind")
+    wanted = asking.get(_path(path))["id"] if path else ""
+    return bool(now["phase"] == "settled" and now["path_id"] == wanted)
 
 
 def _binding_plan(asking: Client, device: str, path: str) -> Any:

@@ -137,7 +137,8 @@ class PathView:
         mtu: for clients: what fits every hop, whichever exit, in bytes.
         links: of its edges, in order; those to other exits last.
         devices, profiles: how many use it.
-        problems: of whoever uses it and gets nothing.
+        problems: of whoever uses it and gets nothing; and of nodes of its route that are away.
+        in_place: its nodes have acknowledged it, whether or not they are there now.
     """
 
     path: Path
@@ -150,6 +151,7 @@ class PathView:
     problems: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
     exit: str = ""
+    in_place: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,59 @@ def test_a_switch_can_be_cancelled_in_its_middle(fleet: CascadeFleet) -> None:
     eventually(lambda: nothing_left_of_q(fleet, device), every=0.1)
 
 
+def test_a_path_that_leads_over_a_node_that_is_away_says_so(fleet: CascadeFleet) -> None:
+    """Its links are as they should be, as far as was acknowledged; who has its traffic on it should know all the same."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+    assert fleet.client.get("/api/paths/p")["problems"] == []
+    fleet.fleet.nodes.do("kill", node=2)
+    eventually(lambda: fleet.client.get("/api/paths/p")["status"] == "error", timeout=60, every=0.2)
+    (problem,) = fleet.client.get("/api/paths/p")["problems"]
+    assert problem.startswith("n2 is unreachable: ")
+    fleet.client.post("/api/nodes/n2/disable")
+    found = fleet.client.get("/api/paths/p")
+    assert (found["status"], found["problems"]) == ("active", ["n2 is disabled"])
+    fleet.client.post("/api/nodes/n2/enable")
+    fleet.fleet.nodes.do("start", node=2)
+    eventually(lambda: not fleet.client.get("/api/paths/p")["problems"], timeout=30, every=0.2)
+    assert fleet.client.get("/api/paths/p")["status"] == "active"
+
+
+def test_a_device_that_is_stuck_between_two_paths_is_taken_off_both(fleet: CascadeFleet) -> None:
+    """Where they cross, at a node that is gone for good: neither the way on nor the way back can be proven without it."""
+    device, stays = fleet.device(0), fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.path("q", 0, 2, 1)
+    for each in (device, stays):
+        fleet.bind(each, "p")
+    fleet.fleet.nodes.do("stall", node=2, method="SetNetworkConfig")
+    started = fleet.bind(device, "q", wait=False, patience=1)
+    eventually(lambda: fleet.client.get(f"/api/devices/{device}/bind")["phase"] == "turning", timeout=30, every=0.05)
+    with pytest.raises(RemoteError, match="on its way") as caught:
+        fleet.unbind(device)
+    assert "Wait for that operation" in caught.value.remedy
+    fleet.fleet.nodes.do("kill", node=2)
+    assert until_over(fleet, started)["state"] == "failed"
+    with pytest.raises(RemoteError, match="on its way") as caught:
+        fleet.bind(device, "p")
+    assert "cox paths unbind" in caught.value.remedy
+    plan = fleet.client.post(f"/api/devices/{device}/bind/plan", {})
+    assert "until n0, where it comes in, has been told" in plan["interrupts"]
+    changes = [change for stage in plan["stages"] for change in stage["changes"]]
+    address = fleet.addresses[device]
+    assert f"n0: send {address} on no longer" in changes and f"n1: take {address} from n2 no longer" in changes
+    fleet.unbind(device, patience=1)
+    assert operation(fleet, started)["overtaken_by"]
+    fleet.until_follows(device, 0)
+    retried = fleet.client.get("/api/bindings")
+    assert [binding["device_id"] for binding in retried] == [stays]
+    fleet.fleet.nodes.do("clear", node=2)
+    fleet.fleet.nodes.do("start", node=2)
+    fleet.until_follows(stays, 0, 1, 2)
+    eventually(lambda: not any(address in ips for n in (1, 2) for _, ips in fleet.network()[n]["peers"]), every=0.1)
+
+
 # -- the controller killed at every step
 
 HELD = {

@@ -108,8 +108,9 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
 
 def _noted(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> list[Change]:
     """With notes about what has to wait for nodes that are not enrolled, as one that is onboarded on a machine is, then; and
-    about nodes that do not move with their machine.
+    about nodes that do not move with their machine; and about users who may be one, of whom the file names one otherwise.
     """
+    others = {c.item.fields["name"]: c.item for c in changes if c.wanted is None and c.item.kind == "user"}
     will = {item.key[0]: item.fields for item in there.values() if item.kind == "node"}
     for change in changes:
         if change.item.kind == "node" and change.wanted is not None:
@@ -131,8 +132,18 @@ def _noted(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> list
         note = f"waits for {', '.join(reasons)}" if reasons else change.note
         if change.item.kind == "server" and change.action is Action.EDIT and "ssh_host" in change.fields:
             note = _left_behind(change, will)
+        if change.item.kind == "user" and change.action is Action.ADD:
+            note = _same_one(change.item, others.get(change.item.fields["name"]))
         noted.append(replace(change, note=note) if note else change)
     return noted
+
+
+def _same_one(new: Item, other: Item | None) -> str:
+    """Who gets an e-mail address in the file is named by it from then on, and would lose the devices of before."""
+    if other is None:
+        return ""
+    way = next((f"--{name} {new.fields[name]}" for name in ("email", "phone") if new.fields.get(name)), "--email ''")
+    return f"there is {other.title}, of the same name; if this is the same one, first: cox users edit {other.id} {way}"
 
 
 def _left_behind(moved: Change, nodes: Mapping[str, Mapping[str, Any]]) -> str:

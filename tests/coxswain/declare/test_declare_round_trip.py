@@ -205,6 +205,24 @@ def test_what_is_not_served_is_said_of_the_profile_that_it_is_of(cox: Cox) -> No
     assert out.count("not served yet") == 2
 
 
+def test_a_plan_says_that_a_user_with_another_address_may_be_one_who_is_there(cox: Cox) -> None:
+    """It is another user, whose devices are others; so nobody finds that out afterwards."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = "fleet: 1\nusers: [{{name: Ida{}, devices: [{{name: phone}}]}}]\n"
+    cox("apply", "-f", "-", "--yes", text=file.format(""))
+    with_address = file.format(", email: ida@example.org")
+    for more in ((), ("--prune",)):
+        said = cox("plan", "-f", "-", *more, text=with_address).stdout
+        assert "there is user Ida, of the same name; if this is the same one, first: cox users edit usr_" in said
+    way = said.split("first: cox ")[1].splitlines()[0].split()
+    cox(*way)
+    assert "The fleet is as the file says" in cox("plan", "-f", "-", "--prune", text=with_address).stdout
+    said = cox("plan", "-f", "-", "--prune", text=file.format("")).stdout
+    assert "there is user ida@example.org, of the same name" in said and "--email ''" in said
+    cox(*said.split("first: cox ")[1].splitlines()[0].replace("''", "").split(" "))
+    assert "The fleet is as the file says" in cox("plan", "-f", "-", "--prune", text=file.format("")).stdout
+
+
 def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     host = f"servers:\n- {{name: nowhere, ssh_host: 127.0.0.1, ssh_port: {free_port()}, host_key: 'SHA256:{'A' * 43}'}}\n"

@@ -44,7 +44,7 @@ def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingVie
         raise _on_its_way(fleet, found, before)
     if not started:
         _check(fleet, found, before, message.path_id)
-        _check_exits(found, before.route, message.path_id)
+        _check_exits(fleet, found, before.route, message.path_id)
     after = dataclasses.replace(before, next_route=message.path_id, phase=message.phase)
     if gives_up:  # at once: to be taken off one of both in stages, a node would have to be told of it that may be gone
         after = dataclasses.replace(before, route="", next_route="", phase=Phase.SETTLED)
@@ -134,15 +134,21 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
     )
 
 
-def _check_exits(found: Wired, *path_ids: str) -> None:
+def _check_exits(fleet: FleetState, found: Wired, *path_ids: str) -> None:
     """Nobody gets on or off a path while all of it is on its way to another exit."""
     for path_id in path_ids:
         path = found.paths.get(path_id)
-        if path is not None and path.detour.phase is not Phase.SETTLED:
-            raise Conflict(
-                f"path {path.name}: is on its way to another exit",
-                remedy="That takes seconds; wait for the operation: cox operations list",
+        if path is None or path.detour.phase is Phase.SETTLED:
+            continue
+        remedy = "That takes seconds; wait for the operation: cox operations list"
+        moved = at_work(fleet, "path.exit")
+        if moved is not None and path.id not in moved:
+            before = fleet.nodes[path.hops[-2]].name
+            remedy = (
+                "The operation that changes it failed; take it up again: cox operations list, cox operations retry. "
+                f"If {before} is gone, disable it before: cox nodes disable {before}"
             )
+        raise Conflict(f"path {path.name}: is on its way to another exit", remedy=remedy)
 
 
 # -- questions
@@ -173,6 +179,7 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
         return _plan_giving_up(fleet, found, before)
     path_id = find_path(found, message.path).id if message.path else ""
     _check(fleet, found, before, path_id)
+    _check_exits(fleet, found, before.route, path_id)
     old, new = _routes(found, before.route, path_id)
     moving = dataclasses.replace(before, next_route=path_id)
     with fleet.store.read() as tx:

@@ -155,9 +155,7 @@ def test_a_device_that_removes_itself_leads_back_to_its_user(
 
 
 @acts("/devices/{key}", "PATCH /api/devices/*")
-def test_a_device_is_renamed(
-    browser_page: Page, fleet: LiveFleet, user: dict[str, Any], complaints: list[str]
-) -> None:
+def test_a_device_is_renamed(browser_page: Page, fleet: LiveFleet, user: dict[str, Any], complaints: list[str]) -> None:
     client, key, page = fleet.controller.client, user["device"]["id"], browser_page
     page.goto(f"/devices/{key}")
     page.get_by_role("button", name="Edit").click()

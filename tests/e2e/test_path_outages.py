@@ -184,6 +184,36 @@ def test_a_device_that_is_stuck_between_two_paths_is_taken_off_both(fleet: Casca
     eventually(lambda: not any(address in ips for n in (1, 2) for _, ips in fleet.network()[n]["peers"]), every=0.1)
 
 
+def test_a_path_that_is_stuck_between_two_exits_can_be_left(fleet: CascadeFleet) -> None:
+    """The node before both is gone, in the middle of the change. Who wants to get off is told how, before it is begun."""
+    device = fleet.device(0)
+    fleet.client.post("/api/paths", {"name": "p", "node_ids": ["n0", "n1", "n2"], "fallback_ids": ["n3"]})
+    fleet.path("q", 0, 4)
+    fleet.bind(device, "p")
+    fleet.fleet.nodes.do("stall", node=1, method="SetNetworkConfig")
+    started = fleet.client.begin("/api/paths/p/exit?patience=1", {"node": "n3"})
+    eventually(lambda: fleet.client.get("/api/paths/p")["exit"]["phase"] == "moved", timeout=30, every=0.05)
+    begun = fleet.client.get("/api/operations?kind=path.switch")
+
+    def refused() -> str:
+        with pytest.raises(RemoteError, match="path p: is on its way to another exit") as caught:
+            fleet.bind(device, "q")
+        assert caught.value.status == 409
+        return caught.value.remedy
+
+    assert "wait for the operation" in refused()
+    fleet.fleet.nodes.do("kill", node=1)
+    assert until_over(fleet, started)["state"] == "failed"
+    assert "cox nodes disable n1" in refused()
+    assert fleet.client.get("/api/operations?kind=path.switch") == begun, "nothing was begun"
+    fleet.client.post("/api/nodes/n1/disable")
+    fleet.client.post(f"/api/operations/{started['id']}/retry")
+    eventually(lambda: operation(fleet, started)["state"] == "undone", timeout=30, every=0.1)
+    fleet.bind(device, "q")
+    assert fleet.follow(device, 0) == (0, 4)
+    fleet.client.post("/api/nodes/n1/enable")
+
+
 # -- the controller killed at every step
 
 HELD = {

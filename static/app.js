@@ -2,7 +2,7 @@
 // Pages work as plain HTML for reading; this adds the acting and, through live.js, the staying up to date. It starts the others.
 
 import { showClocks, startCharts } from "/static/charts.js";
-import { startLive } from "/static/live.js";
+import { startLive, typing } from "/static/live.js";
 import { ours } from "/static/html.js";
 import { startPalette } from "/static/palette.js";
 
@@ -11,7 +11,8 @@ const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
 // -- the API
 
-/** Calls the API. Returns {ok, status, data}; data is the parsed body, or null. Goes to the login page when signed out. */
+/** Calls the API. Returns {ok, status, data}; data is the parsed body, or null. Goes to the login page when signed out,
+ * unless something has been typed that would be lost. */
 async function api(method, path, body, { wait = true } = {}) {
   const options = { method, headers: { Accept: "application/json" }, credentials: "same-origin" };
   if (!wait) options.headers.Prefer = "respond-async";
@@ -32,7 +33,9 @@ async function api(method, path, body, { wait = true } = {}) {
   } catch {
     data = { error: text.slice(0, 200) };
   }
-  if (response.status === 401 && !location.pathname.startsWith("/login")) {
+  if (response.status === 401 && typing()) {
+    data = { error: "You are signed out. Sign in in another tab, then try again here: what you typed is kept." };
+  } else if (response.status === 401 && !location.pathname.startsWith("/login")) {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
   }
   return { ok: response.ok, status: response.status, data };

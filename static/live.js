@@ -18,6 +18,9 @@ const regions = [];
 let seq = document.body.dataset.seq || ""; // of the newest event when the page was rendered: nothing is missed in between
 let failures = 0;
 
+/** Somebody has a form open, which another page in its place would lose. */
+export const typing = () => document.querySelector("dialog[open] form[data-api]") !== null;
+
 const FOCUSABLE = "a[href], button, input, select, textarea";
 
 /** Puts a newer version in an element's place; who was on a button of the old one is on the same one of the new. */
@@ -111,6 +114,7 @@ class Region {
     try {
       const response = await fetch(address, { credentials: "same-origin" });
       if ("leaving" in document.body.dataset) return;
+      if (response.status === 401 && typing()) return; // saving says so
       if (response.status === 401) return location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
       if (response.status === 404 && !this.byRow) return gone();
       if (response.ok) this.show(await response.text(), all, keys);

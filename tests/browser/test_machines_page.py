@@ -220,6 +220,17 @@ def test_a_machine_that_moved_is_logged_in_to_at_its_new_address(
     dialog.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Saved.")).to_be_visible()
 
+    page.get_by_role("button", name="Add a server").click()
+    adding = page.locator("#add-server")
+    adding.get_by_label("Address").fill("127.0.4.250")
+    page.set_viewport_size({"width": 390, "height": 420})
+    adding.get_by_role("button", name="Ask the host").click()  # nobody is there, and no field is named
+    expect(adding.get_by_role("alert")).to_contain_text("127.0.4.250")
+    expect(adding.get_by_role("alert")).to_be_in_viewport()
+    complaints.clear()  # the 502
+    page.set_viewport_size({"width": 390, "height": 844})
+    adding.get_by_role("button", name="Cancel").click()
+
     card = page.get_by_role("region", name="host-three")
     card.get_by_role("button", name="Settings").click()
     login = (("Address", machine.address), ("User", "root"), ("Port", "22"))

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from coxswain.web.refusal import safe_next
 from coxswain.web.table import PAGES
 from tests.browser.actions import acts
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import confirm, sign_in
 from tests.fleet import LiveFleet
 
 
@@ -48,6 +48,35 @@ def test_signing_out_ends_it(open_browser: Callable[..., Page]) -> None:
     expect(browser_page).to_have_url(re.compile("/login"))
     browser_page.goto("/")
     assert "/login" in browser_page.url
+
+
+def test_what_was_typed_outlives_the_login(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
+    """Whoever was signed out meanwhile signs in elsewhere, and sends the form that is still there."""
+    page = open_browser(signed_in=False)
+    sign_in(page)
+    page.goto("/users")
+    page.get_by_text("Live", exact=True).wait_for()
+    page.get_by_role("button", name="Add a user").click()
+    page.get_by_label("Name").fill("Patient Penelope")
+    page.context.clear_cookies()
+    with page.expect_response(re.compile("/ui/")) as refused:
+        gone = fleet.controller.client.post("/api/users", {"name": "news"})  # the page asks for what changed
+    assert refused.value.status == 401
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Sign in in another tab")
+    expect(page.get_by_label("Name")).to_have_value("Patient Penelope")
+    other = page.context.new_page()
+    sign_in(other)
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.wait_for_url("**/users/usr_*")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Patient Penelope")
+    key = page.url.rpartition("/")[2]
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Suspend").click()
+    confirm(page, "Suspend")
+    page.wait_for_url("**/login?next=*")  # nothing is lost there
+    for each in (gone["id"], key):
+        fleet.controller.client.call("DELETE", f"/api/users/{each}")
 
 
 def test_every_page_and_fragment_wants_a_credential(open_browser: Callable[..., Page], base: str) -> None:

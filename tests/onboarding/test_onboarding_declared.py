@@ -209,6 +209,8 @@ def test_a_node_that_was_set_up_by_hand_gets_its_machine(rig, cox):
     assert "server: is empty" in cox(*put, "", code=2)
     said = cox("nodes", "renew", "n1", code=5)
     assert "it is on no machine that this controller can log in to" in said and "cox nodes edit n1 --server" in said
+    said = cox("nodes", "add", "--server", "host-1", "--name", "another", "--binary", rig.agent("second"), code=5)
+    assert "is that of node n1 already" in said and "cox nodes edit n1 --server SERVER" in said
     cox("nodes", "edit", "n1", "--server", "host-1")
     found = rig.client.get("/api/nodes/n1")
     assert (found["id"], found["server_id"], found["ssh_host"]) == (by_hand["id"], server["id"], machine.address)

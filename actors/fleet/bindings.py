@@ -50,7 +50,7 @@ def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingVie
         after = dataclasses.replace(before, route="", next_route="", phase=Phase.SETTLED)
     with fleet.changing() as tx:
         if rows.is_revoked(tx, message.device_id):
-            raise Conflict(f"device {message.device_id}: is revoked, for good")
+            raise _revoked(message.device_id)
         if gives_up:
             rows.remove_exit(tx, message.device_id)
         else:
@@ -120,6 +120,8 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
     for dialer, target in pairwise(nodes):
         check_joint(dialer, target)
     with fleet.store.read() as tx:
+        if rows.is_revoked(tx, before.device_id):
+            raise _revoked(before.device_id)
         tunnels, proxies = rows.peers_at(tx, before.device_id, path.entry)
     if tunnels:
         return
@@ -132,6 +134,10 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
         f"device {before.device_id}: has no AmneziaWG address on {nodes[0].name}, the entry of {path.name}",
         remedy="Give it a profile for that node first: cox profiles create",
     )
+
+
+def _revoked(device_id: str) -> Conflict:
+    return Conflict(f"device {device_id}: is revoked, for good")
 
 
 def _check_exits(fleet: FleetState, found: Wired, *path_ids: str) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from coxswain.cascade.types import Phase
+from coxswain.errors import Conflict
 from coxswain.messages.fleet import SetNodeEnabled
-from coxswain.messages.paths import AddPath, GetBinding, SettleBinding, StageBinding
+from coxswain.messages.paths import AddPath, GetBinding, PlanBinding, SettleBinding, StageBinding
 from tests.actors.test_exit_stages import CALLER, World
 
 
@@ -58,3 +59,16 @@ def test_what_is_taken_back_waits_for_a_disabled_node_only_where_something_would
     switch_off(world, f"nod_{parting}")
     assert waits_for(world, back=False) == [parting], "a way that is gone on with needs it, whatever it is"
     assert waits_for(world, back=True) == back
+
+
+def test_one_that_was_revoked_in_the_middle_is_said_to_be(world: World) -> None:
+    """Its keys and its binding went with that; it is not told to get itself another profile."""
+    world.ask(StageBinding(CALLER, "dev_1", "pth_away", Phase.PREPARING))
+    with world.store.write() as tx:
+        tx.execute("DELETE FROM device_exits")
+        tx.execute("DELETE FROM peers")
+        tx.execute("UPDATE devices SET status = 'revoked'")
+    world.ask(AddPath(CALLER, "pth_new", "new", ("a", "d")))  # whereupon what is bound is read anew
+    for ask in (StageBinding(CALLER, "dev_1", "pth_away", Phase.MOVED), PlanBinding("dev_1", "pth_away")):
+        with pytest.raises(Conflict, match="is revoked, for good"):
+            world.ask(ask)

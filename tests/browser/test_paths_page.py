@@ -105,3 +105,28 @@ def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Pa
     expect(row).to_have_count(0, timeout=30_000)
     expect(links.get_by_text("No inner links")).to_be_visible()
     eventually(lambda: client.get("/api/node-links") == [], timeout=30)
+
+
+def test_a_path_over_a_node_that_is_disabled_is_refused_in_its_form(
+    open_browser: Callable[..., Page], fleet: LiveFleet, complaints: list[str]
+) -> None:
+    client, page = fleet.controller.client, open_browser()
+    before = client.get("/api/operations")
+    client.post("/api/nodes/n2/disable")
+    try:
+        page.goto("/paths")
+        page.get_by_role("button", name="Add a path").click()
+        form = page.locator("#add-path")
+        form.get_by_label("Name").fill("nowhere")
+        form.get_by_label("Entry").select_option(label="n0 (fra1)")
+        form.get_by_label("Second").select_option(label="n2 (sgp1)")
+        for name in ("Show the plan", "Build it"):
+            with page.expect_response(lambda response: response.status == 409), page.expect_console_message():
+                form.get_by_role("button", name=name).click()
+            expect(form).to_contain_text("node n2: is disabled")
+            expect(form).to_contain_text("cox nodes enable n2")
+        assert client.get("/api/operations") == before and client.get("/api/paths") == []
+        complaints.clear()  # of both refusals
+    finally:
+        client.post("/api/nodes/n2/enable")
+        fleet.controller.until("n2", link_state="live", in_sync=True)

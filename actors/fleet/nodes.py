@@ -80,12 +80,12 @@ def _check_addr_is_free(fleet: FleetState, control_addr: str, *, but: str = "") 
     """One agent is one node: two would undo each other's changes. ``but``: the id of the one that moves there."""
     for other in fleet.nodes.values():
         if other.id != but and is_same_addr(other.control_addr, control_addr):
-            way = f"Give another address, or change that one first: cox nodes show {other.name}"
+            way = f"or change that one first: cox nodes show {other.name}"
             if not other.server_id:
-                way = f"Give another address; or if that one is on a machine of yours: cox nodes edit {other.name} --server SERVER"
+                way = f"or if that one is on a machine of yours: cox nodes edit {other.name} --server SERVER"
             raise AlreadyExists(
                 f"control_addr: {control_addr} is that of node {other.name} already",
-                remedy=f"An agent is one node. {way}",
+                remedy=f"An agent is one node. Give another address, {way}",
             )
 
 

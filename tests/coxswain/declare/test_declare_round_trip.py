@@ -559,11 +559,11 @@ def test_what_goes_is_led_to_by_nothing_that_the_file_does_not_speak_of(cox: Cox
     nodes = "fleet: 1\nnodes: [{name: s-1, control_addr: s-1}, {name: s-2, control_addr: s-2, public_ip: 192.0.2.1}]\n"
     users = "users:\n- name: Sue\n  devices: [{name: phone, profiles: [{name: x, node: s-2}]}]\n"
     cox("apply", "-f", "-", "--yes", text=nodes + users)
-    left = "fleet: 1\nnodes: [{name: s-1, control_addr: s-1, region: nl}]\n"
+    left = "fleet: 1\nnodes: [{name: s-1, control_addr: s-1, region: Nederland}]\n"
     for command in (("plan",), ("apply", "--yes")):
         said = cox(*command, "--prune", "-f", "-", text=left, code=5).stderr
         assert "node s-2: is not in the file, and profile Sue / phone / x leads to it" in said
-    assert "nl" not in cox("nodes", "list").stdout
+    assert "Nederland" not in cox("nodes", "list").stdout
     cox("apply", "-f", "-", "--yes", text=left)
     cox("apply", "-f", "-", "--yes", "--prune", text=left + "users: []\n")
     assert "s-2" not in cox("nodes", "list").stdout

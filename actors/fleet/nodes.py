@@ -61,7 +61,7 @@ def _add(fleet: FleetState, message: m.AddNode) -> Committed[Node]:
         updated_at=fleet.now(),
     )
     check_dialable("public_ip", [node.public_ip] if node.public_ip else [])
-    _check_new(fleet, m.CheckNewNode(node.name, node.control_addr))
+    _check_new(fleet, m.CheckNewNode(node.name, node.control_addr if message.unique else ""))
     with fleet.changing() as tx:
         rows.insert_node(tx, node)
         detail = {"name": node.name, "control_addr": node.control_addr}
@@ -73,7 +73,8 @@ def _check_new(fleet: FleetState, message: m.CheckNewNode) -> None:
     name = message.name and check_name(message.name)
     if name and fleet.named(name) is not None:
         raise AlreadyExists(f"name: a node named {name!r} exists already; choose another name")
-    _check_addr_is_free(fleet, parse_control_addr(message.control_addr))
+    if message.control_addr:
+        _check_addr_is_free(fleet, parse_control_addr(message.control_addr))
 
 
 def _check_addr_is_free(fleet: FleetState, control_addr: str, *, but: str = "") -> None:
@@ -105,7 +106,7 @@ def _edit(fleet: FleetState, message: m.EditNode) -> Committed[Node]:
         check_dialable("endpoint_ips", after.endpoint_ips, known=before.endpoint_ips)
     if message.control_addr is not None:
         after = dataclasses.replace(after, control_addr=parse_control_addr(message.control_addr))
-        if not is_same_addr(after.control_addr, before.control_addr):  # two may have had one before there was a check
+        if message.unique and not is_same_addr(after.control_addr, before.control_addr):  # others keep what they share
             _check_addr_is_free(fleet, after.control_addr, but=before.id)
     if message.endpoint_ports is not None:
         after = dataclasses.replace(after, endpoint_ports=check_endpoint_ports(message.endpoint_ports))

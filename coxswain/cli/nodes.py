@@ -91,7 +91,7 @@ def add(  # noqa: PLR0917
 
 
 def _add_by_hand(config: str | None, name: str, addr: str, region: str, public_ip: str, *, as_json: bool) -> None:
-    body = {"name": name, "control_addr": addr, "region": region, "public_ip": public_ip}
+    body = {"name": name, "control_addr": addr, "region": region, "public_ip": public_ip, "unique": True}
     node = client(config).post("/api/nodes", body)
     if as_json:
         print_json(node)
@@ -365,7 +365,7 @@ def edit(
     path = node_path(node)
     found = asking.get(path)
     body: dict[str, Any] = {"version": found["version"], "name": new_name, "region": region, "control_addr": addr}
-    body |= {"server_id": server, "decoy_site": decoy}
+    body |= {"server_id": server, "decoy_site": decoy, "unique": None if addr is None else True}
     body |= {"forwarding": forwarding, "masquerade": masquerade, "isolation": isolation}
     changed = asking.call("PATCH", path, {key: value for key, value in body.items() if value is not None})
     if as_json:

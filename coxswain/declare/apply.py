@@ -156,7 +156,7 @@ class _Run:
             made = self._onboard(change, new)
         else:
             body = {name: new[name] for name in ("name", "control_addr", "region", "public_ip")}
-            made = self.api.call("POST", "/api/nodes", body | {"policy": policy})
+            made = self.api.call("POST", "/api/nodes", body | {"policy": policy, "unique": True})
             self.notes.append(f"{item.title}: enrol it: cox nodes enroll {new['name']} --csr FILE")
         node_id = self.learn(item, made)
         rest: dict[str, Any] = {name: new[name] for name in ("endpoint_ips", "endpoint_ports", "decoy_site") if new[name]}
@@ -225,6 +225,8 @@ class _Run:
         plain = {name: value for name, value in new.items() if name != "enabled"}
         if "server" in plain:
             plain["server_id"] = self.id_of("server", plain.pop("server"))
+        if "control_addr" in plain:
+            plain["unique"] = True
         if plain:
             version = self.api.call("PATCH", _at("nodes", present.id), {"version": version} | plain)["version"]
         if "enabled" in new:

@@ -54,7 +54,8 @@ class AddNode:
     """A host that will run an agent. Reply: ``Committed[Node]``.
 
     ``control_addr`` is ``host:port``; the host becomes the pinned name of the node's certificate. ``policy`` None: the
-    default one. ``provisioning``: an operation is setting it up; it is disabled until the agent runs.
+    default one. ``provisioning``: an operation is setting it up; it is disabled until the agent runs. ``unique``: raises
+    ``AlreadyExists`` if another node has that address.
     """
 
     caller: Caller
@@ -65,6 +66,7 @@ class AddNode:
     policy: NetworkPolicy | None = None
     server_id: str = ""
     provisioning: bool = False
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class EditNode:
     """Changes what is not None. Reply: ``Committed[Node]``. A changed policy, range of ports or decoy bumps the revision.
 
     ``server_id``: the machine that it is on, of one that was set up by hand. Raises ``Conflict``: it is on another one, that
-    one has another node, or is not where the node is reached.
+    one has another node, or is not where the node is reached. ``unique``: as of ``AddNode``, of another address.
     """
 
     caller: Caller
@@ -86,6 +88,7 @@ class EditNode:
     decoy_site: str | None = None
     policy: NetworkPolicy | None = None
     server_id: str | None = None
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,9 @@ class DrainNode:
 
 @dataclass(frozen=True, slots=True)
 class CheckNewNode:
-    """Asked before something is begun that ends in ``AddNode``. Reply: None. Raises ``AlreadyExists``, as that would.
+    """Asked before something is begun that ends in ``AddNode``. Reply: None. Raises ``AlreadyExists``.
 
-    ``name``: empty: it will be one that nobody has.
+    ``name``: empty: it will be one that nobody has. ``control_addr``: empty: it may be another node's.
     """
 
     name: str

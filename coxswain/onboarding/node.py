@@ -246,6 +246,7 @@ def _take_in(work: Work) -> None:
         public_ip=host if _is_ip(host) else "",
         server_id=server.id,
         provisioning=True,
+        unique=True,
     )
     work.remember(added=True)
     node: Node = work.change("fleet", message)

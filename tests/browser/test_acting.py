@@ -52,7 +52,9 @@ def test_a_node_is_added_and_its_request_signed(browser_page: Page, fleet: LiveF
     complaints.clear()  # its page may still have asked for what is gone
 
 
-def test_bad_input_names_the_field_and_keeps_what_was_typed(browser_page: Page, complaints: list[str]) -> None:
+def test_bad_input_names_the_field_and_keeps_what_was_typed(
+    browser_page: Page, fleet: LiveFleet, complaints: list[str]
+) -> None:
     page = browser_page
     page.goto("/")
     page.get_by_role("button", name="Add a node").click()
@@ -62,7 +64,11 @@ def test_bad_input_names_the_field_and_keeps_what_was_typed(browser_page: Page, 
     expect(page.get_by_role("alert")).to_contain_text("n0")
     expect(page.get_by_label("Name")).to_have_value("n0")
     expect(page.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
-    complaints.clear()  # the 409 itself
+    page.get_by_label("Name").fill("a-twin")
+    page.get_by_label("Address").fill(fleet.controller.node("n0")["control_addr"])
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("is that of node n0 already")
+    complaints.clear()  # the two 409
 
 
 @acts(

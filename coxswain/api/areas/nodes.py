@@ -22,6 +22,7 @@ __all__ = ["NODE", "ROUTES", "WHERE"]
 _STATUSES = choice(*(status.value for status in NodeStatus))
 _POLICY_KEYS = {"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL}
 _POLICY = obj({}, _POLICY_KEYS)
+_UNIQUE = BOOL | {"description": "409 if another node is reached at that address"}
 _STORED = {
     "id": TEXT,
     "name": TEXT,
@@ -165,6 +166,7 @@ def _add(call: Call) -> Any:
         body.get("region", str) or "",
         body.get("public_ip", str) or "",
         policy(body.object("policy")),
+        unique=bool(body.get("unique", bool)),
     )
     return views.node_brief(call.change("fleet", message))
 
@@ -203,6 +205,7 @@ def _edit(call: Call) -> Any:
         # If the node has changed since it was read here, the version is stale and nothing of this counts.
         policy_change(body, present),
         _machine(call),
+        bool(body.get("unique", bool)),
     )
     changed = call.change("fleet", message)
     return _shown(call, changed.id)  # by what it is called in the path it may not be there any more
@@ -293,7 +296,10 @@ ROUTES = (
     Route(
         "POST", "/api/nodes", _ADMIN, "Takes a node into the inventory.", _add, "node.add", "node",
         STORED_NODE, 201, (409,),
-        obj({"name": TEXT, "control_addr": TEXT}, {"region": TEXT, "public_ip": TEXT, "policy": nullable(_POLICY)}),
+        obj(
+            {"name": TEXT, "control_addr": TEXT},
+            {"region": TEXT, "public_ip": TEXT, "policy": nullable(_POLICY), "unique": _UNIQUE},
+        ),
     ),
     Route("GET", "/api/nodes/{key}", _READ, "One node, by id or name.", _show, returns=NODE, also=(404,)),
     Route(
@@ -302,7 +308,7 @@ ROUTES = (
         body=obj(
             {"version": INT},
             {"name": TEXT, "region": TEXT, "control_addr": TEXT, "endpoint_ips": array(TEXT), "endpoint_ports": TEXT}
-            | {"decoy_site": TEXT, "server_id": TEXT}
+            | {"decoy_site": TEXT, "server_id": TEXT, "unique": _UNIQUE}
             | _POLICY_KEYS,
         ),
     ),

@@ -135,16 +135,17 @@ def test_every_change_is_in_the_audit_log_before_it_is_answered(controller: Cont
     assert newest_record(controller)["seq"] == size + 2
 
 
-def test_an_address_is_one_nodes(controller: Controller) -> None:
+def test_an_address_is_one_nodes_for_whoever_wants_it_so(controller: Controller) -> None:
     """Two links to one agent would undo each other's changes. Names are compared as names."""
     first = add(controller, "one-agent", control_addr="Agent.example")
     six = add(controller, "v6-agent", control_addr="2001:db8:0::7")
     for addr in ("agent.example:8444", "AGENT.example"):
-        error = refused(controller, "POST", "/api/nodes", {"name": "twin", "control_addr": addr})
+        error = refused(controller, "POST", "/api/nodes", {"name": "twin", "control_addr": addr, "unique": True})
         assert error.status == 409 and "is that of node one-agent already" in str(error)
-    assert "node v6-agent" in str(refused(controller, "POST", "/api/nodes", {"name": "t", "control_addr": "[2001:db8::7]"}))
+    twin = {"name": "twin", "control_addr": "[2001:db8::7]", "unique": True}
+    assert "node v6-agent" in str(refused(controller, "POST", "/api/nodes", twin))
     other = add(controller, "another-agent", control_addr="agent.example:8445")
-    body = {"version": 1, "control_addr": "agent.example"}
+    body = {"version": 1, "control_addr": "agent.example", "unique": True}
     error = refused(controller, "PATCH", f"/api/nodes/{other['id']}", body)
     assert error.status == 409 and "control_addr: agent.example:8444 is that of node one-agent already" in str(error)
     assert controller.node("another-agent")["version"] == 1
@@ -153,7 +154,8 @@ def test_an_address_is_one_nodes(controller: Controller) -> None:
     controller.client.call("PATCH", f"/api/nodes/{six['id']}", {"version": 1, "control_addr": "agent.example:8446"})
     controller.client.call("PATCH", f"/api/nodes/{other['id']}", {"version": 1, "control_addr": "2001:db8::7"})
     controller.client.call("DELETE", f"/api/nodes/{other['id']}")
-    add(controller, "its-heir", control_addr="[2001:db8::7]:8444")
+    add(controller, "its-heir", control_addr="[2001:db8::7]:8444", unique=True)
+    add(controller, "its-twin", control_addr="[2001:db8::7]")  # callers from before know no such key
 
 
 def test_a_stale_version_changes_nothing_and_says_which_is_now(controller: Controller) -> None:

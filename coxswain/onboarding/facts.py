@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from coxswain.errors import NodeMisbehaved, NodeRefused
 from coxswain.onboarding.units import GUARD_FILE, NODE, NODE_UNIT, RELAY, RELAY_UNITS, unit_file
 
-__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "check_uplink", "read_absent", "read_facts"]
+__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "has_no_uplink", "read_absent", "read_facts"]
 
 MIN_FREE_MB = 200
 """Below this an installation would end half way."""
@@ -80,13 +80,8 @@ def check_fit(facts: Mapping[str, str]) -> None:
         raise NodeRefused(f"the host has {free} MB left at /usr/local/bin; {MIN_FREE_MB} MB are needed")
 
 
-def check_uplink(facts: Mapping[str, str]) -> None:
-    """Whether an agent can masquerade there: that is done by the interface of the default route, asked for as agents do
-    (node-contract.md 7.8). A host that could not tell (no ``ip``) is given the benefit of the doubt. Raises ``NodeRefused``.
+def has_no_uplink(facts: Mapping[str, str]) -> bool:
+    """Whether agents would find nothing to masquerade by: that is the interface of the default route, asked for as they do
+    (node-contract.md 7.8). A host that could not tell (no ``ip``) is given the benefit of the doubt.
     """
-    if facts.get("uplink") == "":
-        raise NodeRefused(
-            "the host has no default route (IPv4): no agent can masquerade there, as the node's network policy wants it to",
-            remedy="Give it one, so that it shows in: ip route show default. A node of the inventory can do without: "
-            "cox nodes edit NODE --no-masquerade",
-        )
+    return facts.get("uplink") == ""

@@ -9,16 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import (
-    Conflict,
-    CoxswainError,
-    InvalidInput,
-    NodeFailure,
-    NodeRefused,
-    NodeUnreachable,
-    NotFound,
-    Unavailable,
-)
+from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
 from coxswain.inventory import check_name, check_region, check_runs, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
@@ -26,7 +17,7 @@ from coxswain.onboarding.access import facts_of, open_host, reached, server_of, 
 from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
-from coxswain.onboarding.facts import check_uplink
+from coxswain.onboarding.facts import has_no_uplink
 from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
     get_csr,
@@ -200,15 +191,16 @@ def _look(work: Work, host: Host) -> None:
 
 
 def _look_first(work: Work, host: Host) -> None:
-    """What its policy needs would fail in the last step only, after all that waits there."""
+    """What its policy needs fails in the last step only, so it is said in the first; a route may still come until then."""
     _look(work, host)
     views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server_of(work).id))
     policy = views[0].node.policy if views else NetworkPolicy()
-    if policy.masquerade:
-        try:
-            check_uplink(work.data["facts"])
-        except NodeRefused as error:
-            raise NodeRefused(f"{host.name}: {error}", remedy=error.remedy) from None
+    if policy.masquerade and has_no_uplink(work.data["facts"]):
+        work.say(
+            "! it has no default route (IPv4; ip route show default), without which agents do not masquerade, as the node's "
+            "policy wants it: give it one, or take that from the node once it is in the inventory "
+            "(cox nodes edit NODE --no-masquerade)"
+        )
 
 
 def _look_if_it_runs(work: Work, dialer: Dialer) -> None:

@@ -38,6 +38,8 @@ def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingVie
     before = _binding(fleet, found, message.device_id)
     if before.phase is message.phase and before.next_route == message.path_id:
         return Committed(_view(fleet, found, before), 0)
+    if before.phase is Phase.SETTLED and not message.path_id and not before.route:  # given up, and the answer was lost
+        return Committed(_view(fleet, found, before), 0)
     started = before.phase is not Phase.SETTLED
     gives_up = started and not message.path_id and bool(before.next_route)
     if started and before.next_route != message.path_id and not gives_up:

@@ -138,7 +138,7 @@ class PathView:
         links: of its edges, in order; those to other exits last.
         devices, profiles: how many use it.
         problems: of whoever uses it and gets nothing; and of nodes of its route that are away.
-        in_place: its nodes have acknowledged it, whether or not they are there now.
+        in_place: its nodes have acknowledged it and nothing of it is ill, whether or not they can be reached now.
     """
 
     path: Path

@@ -167,15 +167,15 @@ def swap_back(work: Work, host: Host, program: Program) -> None:
 
 
 def swap_forth(work: Work, host: Host, program: Program) -> bool:
-    """The undo of ``swap_back``. Returns whether they had changed places."""
+    """The undo of ``swap_back``. Returns whether the program from before that is in its place; else nothing is known of it."""
     wanted, before = (work.remembered.get(name) for name in ("wanted", "before"))
     if not before:
         return False  # nothing was done, or a release from before this one did it
-    if _digest(host, program.binary) == before:
-        if _digest(host, program.staged) == wanted:  # it was on its way
-            host.run(f"mv -f {program.staged} {program.previous}", what="leaving the previous agent where it was")
-        return False
-    _exchange(host, program, before)
+    if _digest(host, program.binary) != before:
+        _exchange(host, program, before)
+        work.say("the agent that was rolled back is in its place again")
+    elif _digest(host, program.staged) == wanted:  # it was on its way
+        host.run(f"mv -f {program.staged} {program.previous}", what="leaving the previous agent where it was")
     return True
 
 

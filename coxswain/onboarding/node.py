@@ -367,10 +367,9 @@ def _swap_back(work: Work, host: Host) -> None:
 
 
 def _swap_forth(work: Work, host: Host) -> None:
-    if swap_forth(work, host, NODE):
-        work.say("the agent that was rolled back is in its place again")
-        if work.data.get("restarted_at") and _view(work).node.enabled:
-            _start_unit(work, host)
+    """Starts it also where it was in its place already: an attempt before this one may have got no further than that."""
+    if swap_forth(work, host, NODE) and work.data.get("restarted_at") and _view(work).node.enabled:
+        _start_unit(work, host)
 
 
 def _guard(work: Work, host: Host) -> None:
@@ -460,6 +459,7 @@ def _drain(work: Work, dialer: Dialer) -> None:
         view = _view(work)
     except NotFound:
         return
+    work.remember(noted=True)  # of what is taken off, if anything is; releases before this one noted nothing
     work.ask("fleet", fleet.CheckNodeUnused(view.node.id))  # before anything is stopped, as at the end it would be refused
     host = reached(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
     if not view.node.enabled:
@@ -488,7 +488,8 @@ def _refill(work: Work) -> None:
     except NotFound:
         return
     if policy is None:
-        _say_what_is_off(work, node)
+        if not work.remembered.get("noted"):
+            _say_what_is_off(work, node)
         return
     before = fleet.EditNode(work.caller, node.id, node.version, policy=NetworkPolicy(*policy), endpoint_ports=ports)
     work.change("fleet", before)

@@ -61,6 +61,14 @@ def test_what_is_taken_back_waits_for_a_disabled_node_only_where_something_would
     assert waits_for(world, back=True) == back
 
 
+def test_who_is_taken_off_both_paths_is_so_however_often_that_is_asked_for(world: World) -> None:
+    """It is asked again where the answer was lost."""
+    world.ask(StageBinding(CALLER, "dev_1", "pth_away", Phase.PREPARING))
+    for _ in range(2):
+        off = world.ask(StageBinding(CALLER, "dev_1", "", Phase.PREPARING)).value
+        assert (off.phase, off.route, off.waiting) == (Phase.SETTLED, "", ())
+
+
 def test_one_that_was_revoked_in_the_middle_is_said_to_be(world: World) -> None:
     """Its keys and its binding went with that; it is not told to get itself another profile."""
     world.ask(StageBinding(CALLER, "dev_1", "pth_away", Phase.PREPARING))

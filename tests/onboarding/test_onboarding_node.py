@@ -506,8 +506,13 @@ def test_a_node_whose_host_lets_nobody_in_goes_on_as_it_is(rig):
         assert refused.status == 502 and time.monotonic() - begun < 20, "and says so at once"
         found = rig.controller.until("r0", link_state="live", in_sync=True)
         assert (found["forwarding"], found["enabled"], found["config_revision"]) == (True, True, node["config_revision"])
+    first, version = rig.last("node.remove"), found["version"]
+    rig.client.call("PATCH", f"/api/nodes/{node['id']}", {"version": version, "forwarding": False, "masquerade": False})
+    assert rig.fails(f"/api/nodes/{node['id']}/remove").status == 502
+    over = rig.over(rig.client.post(f"/api/operations/{rig.last('node.remove')['id']}/cancel"))
+    assert over["state"] == "cancelled" and "forwards nothing" not in str(over["steps"]), "it switched nothing off"
     (machine.home / "kept").rename(machine.authorized_keys)
-    over = rig.client.post(f"/api/operations/{rig.last('node.remove')['id']}/retry")
+    over = rig.client.post(f"/api/operations/{first['id']}/retry")
     assert rig.over(over)["state"] == "done" and machine.files("/usr/local/bin") == []
 
 

@@ -73,6 +73,22 @@ def test_a_rollback_to_what_does_not_run_is_refused_and_one_that_failed_can_be_t
         rig.controller.until("n0", link_state="live", agent_version="0.3.2")
 
 
+def test_a_rollback_whose_taking_back_broke_off_before_the_agent_was_started_has_it_started(rig):
+    machine = rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent("old", version="0.3.1"), name="n0")
+    rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": rig.agent("new", version="0.3.2")})
+    there, previous = (machine.path(f"/usr/local/bin/node{suffix}") for suffix in ("", ".previous"))
+    newest = there.read_bytes()
+    previous.write_bytes(Path(rig.agent("dying", version="0.3.0", dies="not today")).read_bytes())
+    assert "not today" in str(rig.fails(f"/api/nodes/{node['id']}/rollback"))
+    machine.cut_at("restart node")
+    failed = rig.over(rig.client.post(f"/api/operations/{rig.last('node.rollback')['id']}/cancel"))
+    assert (failed["state"], failed["direction"], there.read_bytes()) == ("failed", "back", newest)
+    machine.go_on()
+    assert rig.over(rig.client.post(f"/api/operations/{failed['id']}/retry"))["state"] == "cancelled"
+    rig.controller.until("n0", link_state="live", agent_version="0.3.2")
+
+
 def test_the_very_same_agent_goes_on_as_it_is_unless_it_is_told_otherwise_or_does_not_run(rig):
     machine, agent = rig.machine(), rig.agent(version="0.3.1")
     node = rig.node_on(machine, agent)

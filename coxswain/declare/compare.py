@@ -165,6 +165,8 @@ def _freed_first(kind: str, changes: list[Change]) -> list[Change]:
     """
     if kind not in _EXCHANGED:
         return changes
+    # Who is new frees nothing, and of a node that is onboarded the address is not in the file.
+    changes = sorted(changes, key=lambda change: change.action is Action.ADD)
     left, ordered = [(change, *_had_and_gets(change)) for change in changes], list[Change]()
     while left:
         held = {had: change for change, had, gets in left if had and had != gets}

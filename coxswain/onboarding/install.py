@@ -167,7 +167,7 @@ def swap_back(work: Work, host: Host, program: Program) -> None:
 
 
 def swap_forth(work: Work, host: Host, program: Program) -> bool:
-    """The undo of ``swap_back``. Returns whether the program from before that is in its place; else nothing is known of it."""
+    """The undo of ``swap_back``. Returns whether the program from before that is in its place; else nobody knows of one."""
     wanted, before = (work.remembered.get(name) for name in ("wanted", "before"))
     if not before:
         return False  # nothing was done, or a release from before this one did it

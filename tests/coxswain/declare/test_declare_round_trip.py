@@ -344,6 +344,15 @@ def test_an_address_is_one_nodes_in_a_file_as_well(cox: Cox, controller: Control
     assert "nodes exchange their addresses" in refused(nodes(a="h-3", b="h-2"))
 
 
+def test_a_node_that_moves_away_goes_before_one_that_is_onboarded_at_its_address(cox: Cox) -> None:
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    cox("apply", "-f", "-", "--yes", text="fleet: 1\nnodes: [{name: old, control_addr: 192.0.2.7}]\n")
+    machine = f"{{name: m, ssh_host: 192.0.2.7, host_key: 'SHA256:{'A' * 43}'}}"
+    nodes = "[{name: new, server: m}, {name: old, control_addr: 192.0.2.8}]"
+    planned = cox("plan", "-f", "-", text=f"fleet: 1\nservers: [{machine}]\nnodes: {nodes}\n").stdout
+    assert planned.index("node old") < planned.index("node new")
+
+
 def test_nodes_with_one_address_from_before_stay_and_can_be_changed(cox: Cox, controller: Controller) -> None:
     text = "fleet: 1\nnodes: [{name: a, control_addr: h-1}, {name: b, control_addr: h-2}, {name: c, control_addr: h-3}]\n"
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)

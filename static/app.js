@@ -154,11 +154,15 @@ async function onStale(form, answer) {
   if (!record?.ok || !version) return tell(form, advice(answer.data));
   const theirs = [];
   for (const field of form.elements) {
-    if (!field.name || field === version || (field instanceof HTMLSelectElement && field.dataset.options)) continue;
+    if (!field.name || field === version || (field.matches(":disabled") && !field.dataset.needs)) continue;
+    const several = kindOf(field) === "each";
+    const fields = several ? $$(`[name="${field.name}"]`, form) : [field];
+    if (field !== fields[0] || (field.dataset.options && !several)) continue;
     const now = (field.dataset.of || field.name).split(".").reduce((at, part) => at?.[part], record.data);
-    const before = kindOf(field) === "bool" ? field.defaultChecked : field.defaultValue;
-    const shown = Array.isArray(now) ? now.join(" ") : now;
-    if (now !== undefined && String(shown ?? "") !== String(before ?? "")) theirs.push(`${field.name}: ${shown}`);
+    const before = kindOf(field) === "bool" ? field.defaultChecked : fields.map((each) => each.defaultValue).filter(Boolean).join(" ");
+    const called = (value) => [...(field.options ?? [])].find((option) => option.value === value)?.textContent ?? value;
+    const same = String((Array.isArray(now) ? now.join(" ") : now) ?? "") === String(before ?? "");
+    if (now !== undefined && !same) theirs.push(`${field.name}: ${Array.isArray(now) ? now.map(called).join(" ") || "none" : now}`);
   }
   version.value = record.data.version;
   const what = theirs.length ? `now ${theirs.join("; ")}` : "in fields that are not shown here";

@@ -130,3 +130,23 @@ def test_a_path_over_a_node_that_is_disabled_is_refused_in_its_form(
     finally:
         client.post("/api/nodes/n2/enable")
         fleet.controller.until("n2", link_state="live", in_sync=True)
+
+
+def test_fallbacks_that_somebody_else_changed_are_said_before_they_are_overwritten(
+    open_browser: Callable[..., Page], fleet: LiveFleet, complaints: list[str]
+) -> None:
+    client, page = fleet.controller.client, open_browser()
+    body = {"name": "hers-and-his", "node_ids": fleet.ids[:1] + fleet.ids[2:3], "fallback_ids": []}
+    path = client.post("/api/paths", body)
+    try:
+        page.goto("/paths")
+        page.get_by_role("row").filter(has_text="hers-and-his").get_by_role("button", name="Edit").click()
+        client.call("PATCH", f"/api/paths/{path['id']}", {"version": path["version"], "fallback_ids": fleet.ids[1:2]})
+        form = page.locator("#edit-path")
+        form.get_by_label("Name").fill("his")
+        with page.expect_response(lambda response: response.status == 409), page.expect_console_message():
+            form.get_by_role("button", name="Save").click()
+        expect(form.get_by_role("alert")).to_contain_text("Somebody else changed this meanwhile (now fallback_ids: n1 (nyc1)).")
+        complaints.clear()  # of the refusal
+    finally:
+        client.call("DELETE", f"/api/paths/{path['id']}")

@@ -137,12 +137,14 @@ def check_dialable(name: str, addresses: Sequence[str], *, known: Sequence[str] 
 
 def check_decoy_site(text: str) -> str:
     """``host`` or ``host:port``, without blanks around it; empty stays empty. Raises ``InvalidInput``: also for an address,
-    as TLS clients name hosts, and no addresses (RFC 6066, section 3).
+    and for a name with a dot at its end, as TLS clients name hosts, and without it (RFC 6066, section 3).
     """
     site = text.strip()
     name = reality_of(site, field="decoy_site").server_names[0] if site else ""
     if name.startswith("[") or name.rpartition(".")[2].isdigit():
         raise InvalidInput(f"decoy_site: {name} is an address, and REALITY's clients ask for a host by its name")
+    if name.endswith("."):
+        raise InvalidInput(f"decoy_site: {name} ends with a dot, and REALITY's clients ask for it without")
     return site
 
 

@@ -138,7 +138,9 @@ def test_a_decoy_is_a_host_by_its_name(text: str) -> None:
     assert check_decoy_site(f" {text} ") == text
 
 
-@pytest.mark.parametrize("text", ["203.0.113.9", "203.0.113.9:443", "[2001:db8::1]:443", "2001:db8::1", "a b", "a:0"])
-def test_an_address_is_no_decoy(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["203.0.113.9", "203.0.113.9:443", "[2001:db8::1]:443", "2001:db8::1", "a b", "a:0", "a.test.", "a.test.:443"]
+)
+def test_what_no_client_asks_for_is_no_decoy(text: str) -> None:
     with pytest.raises(InvalidInput, match="decoy_site: "):
         check_decoy_site(text)

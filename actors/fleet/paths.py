@@ -14,7 +14,7 @@ from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, install, intended, rewired, wired
 from actors.node_link import link_name
 from coxswain.audit import record
-from coxswain.cascade.health import LinkHealth
+from coxswain.cascade.health import said_of_down
 from coxswain.cascade.resources import (
     check_color,
     check_fallbacks,
@@ -284,10 +284,11 @@ def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
     route = [view for view in links if view.link in carrying]
     active = len(route) == len(carrying) and all(view.active for view in route)
     broken = any(fleet.nodes[node_id].status.value == "error" for node_id in path.route if node_id in fleet.nodes)
-    broken = broken or any(view.health is LinkHealth.DOWN for view in route)
+    down = said_of_down(route)
+    broken = broken or bool(down)
     in_place = active and not broken
     away = _away(fleet, path)
-    problems += tuple(away.values())
+    problems += (*down, *away.values())
     broken = broken or any(fleet.nodes[node_id].enabled for node_id in away)
     status = PathStatus.ERROR if broken else PathStatus.ACTIVE if active else PathStatus.PENDING
     return m.PathView(

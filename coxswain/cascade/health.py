@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from typing import Protocol
 
 from coxswain.model import Peer
 from coxswain.netpolicy import Transit
 from coxswain.reconcile.types import ObservedPeer
 
-__all__ = ["FRESH_S", "LinkHealth", "edges_seen", "health", "links_in_use"]
+__all__ = ["FRESH_S", "LinkHealth", "Seen", "edges_seen", "health", "links_in_use", "said_of_down"]
 
 FRESH_S = 180.0
 """A peer that shook hands within it is there (node-contract.md 5.4)."""
@@ -68,3 +69,23 @@ def health(in_use_since: float | None, handshake_at: float | None, now: float) -
     if in_use_since is None or now - in_use_since < FRESH_S or now - handshake_at < FRESH_S + _LOOKS_S:
         return LinkHealth.IDLE
     return LinkHealth.DOWN
+
+
+class Seen(Protocol):
+    """A link with the names of its ends."""
+
+    @property
+    def entry(self) -> str: ...
+    @property
+    def exit(self) -> str: ...
+    @property
+    def health(self) -> LinkHealth: ...
+
+
+def said_of_down(links: Iterable[Seen]) -> tuple[str, ...]:
+    """A sentence for each link that is down."""
+    return tuple(
+        f"the link from {link.entry} to {link.exit} is down: clients use it, and it has shaken no hands for minutes"
+        for link in links
+        if link.health is LinkHealth.DOWN
+    )

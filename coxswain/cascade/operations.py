@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.cascade.health import LinkHealth
+from coxswain.cascade.health import said_of_down
 from coxswain.cascade.resources import check_color
 from coxswain.cascade.types import Phase
 from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound, StoreUnavailable
@@ -104,8 +104,7 @@ def _unwell(work: Work, view: m.PathView) -> list[str]:
     """What keeps a path from carrying whose links are all in place."""
     nodes: list[NodeView] = [work.ask("fleet", GetNode(node_id)) for node_id in view.path.route]
     ill = [f"{n.node.name} is not well: {n.link_reason}" for n in nodes if n.node.status is NodeStatus.ERROR]
-    down = [f"the link from {link.entry} to {link.exit} is down" for link in view.links if link.health is LinkHealth.DOWN]
-    return ill + down
+    return [*ill, *said_of_down(view.links)]
 
 
 PATH_ADD = Kind(

@@ -372,6 +372,8 @@ def edit(
         print_json(changed)
     else:
         click.echo(f"{changed['name']}: changed (version {changed['version']})")
+        if changed["decoy_site"] != found.get("decoy_site"):
+            click.echo("Its XRay sessions end; for new ones devices fetch their profiles, or get new files.")
 
 
 def _switch(config: str | None, node: str, action: str, *, as_json: bool) -> None:

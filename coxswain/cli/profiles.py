@@ -49,6 +49,8 @@ def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: 
     """Add a profile of a device, and provision it."""
     api = client(config)
     device = device_of(api, given["device"], given["user"])
+    is_first = not list(every(api, "/api/profiles", device=device["id"]))
+    had_all = is_first and bool(api.get(place("devices", device["id"]))["peer_count"])
     body = {
         "device_id": device["id"],
         "user_id": device["user_id"],
@@ -59,6 +61,8 @@ def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: 
         "node_id": api.get(node_path(given["node"]))["id"] if given["node"] else None,
     }
     _say(api.post(with_query("/api/profiles", wait=wait), body), as_json=as_json)
+    if had_all and not as_json:
+        click.echo("This is the device's first profile: it had every node until now, and has what its profiles say.")
 
 
 @profiles.command("list")

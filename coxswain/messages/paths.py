@@ -137,7 +137,7 @@ class PathView:
         mtu: for clients: what fits every hop, whichever exit, in bytes.
         links: of its edges, in order; those to other exits last.
         devices, profiles: how many use it.
-        problems: of whoever uses it and gets nothing; and of nodes of its route that are away.
+        problems: of whoever uses it and gets nothing; and of links of its route that are down, and nodes that are away.
         in_place: its nodes have acknowledged it and nothing of it is ill, whether or not they can be reached now.
     """
 

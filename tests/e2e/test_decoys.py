@@ -117,7 +117,8 @@ def test_the_command_line_and_fleet_files(fleet: LiveFleet, tmp_path: Path) -> N
         return result.output
 
     assert "decoy           as reality.decoy_site" in cox("nodes", "show", "n0")
-    cox("nodes", "edit", "n0", "--decoy", OWN)
+    assert "XRay sessions end" in cox("nodes", "edit", "n0", "--decoy", OWN)
+    assert "XRay" not in cox("nodes", "edit", "n0", "--region", "ams")
     assert f"decoy           {OWN}" in cox("nodes", "show", "n0")
     assert "decoy_site: " in cox("nodes", "edit", "n0", "--decoy", "no decoy", code=2)
 

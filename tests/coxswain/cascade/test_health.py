@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from coxswain.cascade.health import LinkHealth, edges_seen, health, links_in_use
+from coxswain.cascade.health import LinkHealth, edges_seen, health, links_in_use, said_of_down
 from coxswain.messages.sessions import PeerCounters
 from coxswain.model import Peer, Protocol
 from coxswain.netpolicy import Transit
@@ -57,3 +59,10 @@ def test_a_link_is_in_use_while_a_client_is_there_that_goes_into_it() -> None:
     assert links_in_use(transits, (here, gone, row("c", 0.0, "10.7.0.3/32")), 0.0, NOW) == ("awg1",)
     assert links_in_use(transits, (gone,), -30.0, NOW) == ("awg2",), "a node whose clock is behind"
     assert links_in_use((), (here,), 0.0, NOW) == ()
+
+
+def test_links_that_are_down_are_named_by_their_ends() -> None:
+    health_to = {"fra": LinkHealth.DOWN, "zrh": LinkHealth.IDLE, "lon": LinkHealth.UP, "nyc": LinkHealth.UNKNOWN}
+    views = [SimpleNamespace(entry="ams", exit=to, health=how) for to, how in health_to.items()]
+    (said,) = said_of_down(views)
+    assert said.startswith("the link from ams to fra is down")

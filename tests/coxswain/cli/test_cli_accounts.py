@@ -59,6 +59,7 @@ def test_from_a_user_to_a_file_for_a_client_and_back(
 
     chosen = ["--user", "ann@example.org", "--node", "n0", "--entry-ips", "198.51.100.8"]
     out = cox("profiles", "create", "home", *chosen).stdout
+    assert "it had every node until now" in out
     profile = re.search(r"pspec_\w+", out)
     assert profile is not None
     assert "node n0" in cox("profiles", "list").stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import logging
 import os
 import re
@@ -22,7 +21,7 @@ from coxswain.config import Config
 from coxswain.config.live import LiveConfig
 from coxswain.errors import Refused
 from coxswain.keyring import KeySource, load_secret, open_keyring
-from coxswain.limits import raise_descriptor_limit
+from coxswain.limits import collect_rarely, raise_descriptor_limit
 from coxswain.messages.configuration import HungUp
 from coxswain.statedir import open_state_directory
 from coxswain.store import Durability, open_store
@@ -117,10 +116,7 @@ def _set_up_process(config: Config) -> None:
     threading.stack_size(_STACK_BYTES)
     _limit_arenas()
     raise_descriptor_limit()
-    # Thousands of long-lived objects make full collections long; they are rarely worth it. The others cost little: what
-    # goes well leaves no cycles, and what fails some (tracebacks, 70 objects for each dead node that is knocked at).
-    gc.set_threshold(5_000, 20, 50)
-    gc.freeze()  # what was imported is never garbage
+    collect_rarely()
     os.umask(0o077)
     # What no line shows need not be found out for each (https://docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None  # noqa: SLF001

@@ -57,12 +57,12 @@ def fleet(home: Path) -> Iterator[LiveFleet]:
         yield found
 
 
-def add_relay(fleet: LiveFleet, name: str, hop: int = 1) -> str:
+def add_relay(fleet: LiveFleet, name: str, hop: int = 1, host: str = "192.0.2.200") -> str:
     """A relay in all its roles, as if it were installed on a machine that only others can log in to. Its id."""
     relay = Relay(
-        "", name, endpoint="192.0.2.200:8455", egress_endpoint="192.0.2.200:8456", egress_hop=hop,
-        onion_endpoint="192.0.2.200:8457", onion_pubkey="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
-        hostname="192.0.2.200", region="ams3", agent_version="v0.4.0", status="active",
+        "", name, endpoint=f"{host}:8455", egress_endpoint=f"{host}:8456", egress_hop=hop,
+        onion_endpoint=f"{host}:8457", onion_pubkey="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+        hostname=host, region="ams3", agent_version="v0.4.0", status="active",
     )  # fmt: skip
     done: Committed[Relay] = fleet.controller.system.ask("servers", AddRelay(Caller("tests", "system"), relay), deadline=30)
     return done.value.id

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Response, expect
 
 from coxswain.web import page as page_module
 from coxswain.web.table import PAGES
+from tests.browser.conftest import add_relay
 from tests.browser.found_alerts import some_alerts
 from tests.fleet import LiveFleet
 from tests.support import an_addr
@@ -116,6 +117,7 @@ def test_long_names_leave_room_for_their_neighbours(open_browser: Callable[..., 
     entry = fleet.controller.node("n0")
     client.call("PATCH", "/api/nodes/n0", {"version": entry["version"], "name": "W" * 63})
     client.post("/api/paths", {"name": "W" * 64, "node_ids": [entry["id"], "n1"], "fallback_ids": ["n2"]})
+    relay = add_relay(fleet, name, 9, host=f"{'w' * 60}.example")
     control = client.post("/api/control-paths", {"name": "W" * 64, "hops": ["harbour"]})
     device = client.post(f"/api/users/{users[0]['id']}/devices", {"name": name})
     client.post("/api/profiles", {"device_id": device["id"], "name": name, "node_id": entry["id"]})
@@ -132,6 +134,7 @@ def test_long_names_leave_room_for_their_neighbours(open_browser: Callable[..., 
         client.call("DELETE", f"/api/nodes/{node['id']}")
         client.call("DELETE", f"/api/paths/{name}")
         client.call("DELETE", f"/api/control-paths/{control['id']}")
+        client.call("DELETE", f"/api/relays/{relay}")
         version = fleet.controller.node(entry["id"])["version"]
         client.call("PATCH", f"/api/nodes/{entry['id']}", {"version": version, "name": "n0"})
         client.call("DELETE", f"/api/tokens/{token['id']}")

@@ -43,8 +43,8 @@ async function api(method, path, body, { wait = true } = {}) {
 
 const sentence = (data) => data?.error || data?.detail || "It did not work, and the controller did not say why.";
 
-/** The same, and what to do about it. */
-const advice = (data) => (data?.remedy ? `${sentence(data)} ${data.remedy}` : sentence(data));
+/** The same, and what to do about it: two sentences, as the API's errors end without a full stop. */
+const advice = (data) => (data?.remedy ? `${sentence(data).replace(/(?<![.!?:])$/, ".")} ${data.remedy}` : sentence(data));
 
 // -- toasts
 
@@ -204,6 +204,7 @@ function undoing(element) {
 function done(element, data) {
   const undo = element.dataset.undo && undoing(element);
   if (element.dataset.show) return showOnce(element, data);
+  if (element.dataset.save !== undefined) saveFile(data.name, data.text);
   const then = element.dataset.then || "close";
   if (then.startsWith("/")) document.body.dataset.leaving = "";
   if (then.startsWith("/")) return location.assign(then.replace(/\{(\w+)\}/g, (_, key) => encodeURIComponent(data?.[key] ?? "")));
@@ -215,6 +216,13 @@ function done(element, data) {
   if (element instanceof HTMLFormElement && then === "close") element.reset();
   refresh();
   if (element.dataset.next) openDialog($(element.dataset.next), data); // what is mostly done next, with what came of this
+}
+
+/** data-save: the answer is a file, {name, text}, which becomes a download. */
+function saveFile(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "application/octet-stream" }));
+  Object.assign(document.createElement("a"), { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 function showValue(place, value) {

@@ -11,7 +11,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from coxswain.clock import rfc3339
-from coxswain.words import counted
+from coxswain.web.machine import machine_facts
+from coxswain.words import counted, ended
 
 __all__ = ["Gone", "duration", "human_bytes", "in_words", "render", "tone"]
 
@@ -177,6 +178,7 @@ def _environment() -> jinja2.Environment:
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
     made.tests |= {"gone": lambda name: isinstance(name, Gone)}
     made.filters |= {"protocol": _protocol, "times": _times, "recorded": _recorded, "counted": counted, "in_words": in_words}
+    made.filters |= {"ended": ended, "machine_facts": machine_facts}
     made.globals |= {"between": _between, "page_of": _page_of}
     return made
 

@@ -50,6 +50,10 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
     dialog.get_by_label("One-time password").fill(PASSWORD)
     dialog.get_by_role("button", name="The key is right").click()
     finished(page)
+    page.goto("/servers")
+    facts = page.get_by_role("region", name="host-one").locator("dl.facts")
+    expect(facts.locator("dt")).to_contain_text(["System", "Memory", "Rights", "AmneziaWG's tools"])
+    expect(facts).not_to_contain_text("memory_mb")
 
     # one after the other: they would listen on the same port
     kinds = (("node", agent_file, "0.3.1", "0.3.2"), ("relay", relay_file, "0.4.0", "0.5.0"))
@@ -60,9 +64,20 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
         dialog = page.locator("#deploy")
         dialog.get_by_label("What").select_option(what)
         expect(dialog.get_by_text("egress:")).to_be_visible(visible=what == "relay")
-        dialog.get_by_label("Name").fill(f"{what}-on-host")
+        if what == "relay":
+            assert Axe().run(page, context="#deploy").violations_count == 0
+            expect(dialog.get_by_label("no ingress")).to_be_disabled()
+            dialog.get_by_label("egress:").check()
+            dialog.get_by_label("Egress port").fill("9456")
+            dialog.get_by_label("Hop").fill("8")
+            dialog.get_by_label("Endpoint").fill(f"{machine.address}:9444")
+        dialog.get_by_label("Name", exact=True).fill(f"{what}-on-host")
         dialog.get_by_role("button", name="Install it").click()
         finished(page)
+        if what == "relay":
+            relay = fleet.controller.client.get("/api/relays/relay-on-host")
+            assert (relay["endpoint"], relay["egress_hop"]) == (f"{machine.address}:9444", 8)
+            assert relay["egress_endpoint"] == f"{machine.address}:9456"
 
         newer(make(home / what, version=new), f"v{new}")
         page.goto("/servers")
@@ -93,7 +108,13 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
 
 
 @acts("/servers", "POST /api/rollouts")
-@acts("/nodes/{key}", "POST /api/nodes/*/renew", "POST /api/nodes/*/rollback", "POST /api/nodes/*/stop")
+@acts(
+    "/nodes/{key}",
+    "POST /api/nodes/*/renew",
+    "POST /api/nodes/*/rollback",
+    "POST /api/nodes/*/stop",
+    "POST /api/nodes/*/guard",
+)
 @acts("/nodes/{key}", "POST /api/nodes/*/start", "POST /api/nodes/*/update-agent", "POST /api/nodes/*/remove")
 def test_an_agent_is_seen_to_from_the_page_of_its_node(
     open_browser: Callable[..., Page], fleet: LiveFleet, home: Path, machine: Machine
@@ -119,6 +140,7 @@ def test_an_agent_is_seen_to_from_the_page_of_its_node(
     press("Stop the agent")
     press("Start the agent")
     press("Renew its certificate")
+    press("Guard its control port", "Set the rules")
     page.goto("/nodes/cared-for")
     state = page.locator(".card").filter(has=page.get_by_role("heading", name="State", exact=True))
     expect(state.get_by_text("Operation")).to_have_count(0)  # what is done is over

@@ -44,6 +44,10 @@ def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Pa
     row.get_by_role("button", name="Set up again").click()
     expect(page.get_by_text("It is being looked at.")).to_be_visible()
 
+    expect(row.get_by_role("cell", name="nobody", exact=True)).to_be_visible()
+    tops = {button.evaluate("each => each.offsetTop") for button in row.locator("td").last.get_by_role("button").all()}
+    assert len(tops) == 1, "on one line"
+
     row.get_by_role("button", name="Leave at n1").click()
     expect(page.locator("#confirm")).to_contain_text("Everybody on it goes along")
     confirm(page, "Leave at n1")

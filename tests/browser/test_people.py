@@ -181,6 +181,7 @@ def test_a_profile_is_added_and_removed(browser_page: Page, fleet: LiveFleet, us
     for where in ("/profiles", f"/devices/{key}"):
         page.goto(where)
         page.get_by_role("button", name="Add a profile").click()
+        expect(page.locator("#add-profile")).to_contain_text("Its first one takes the others from it")
         if where == "/profiles":
             page.locator("#add-profile").get_by_label("Device").select_option(key)
         page.locator("#add-profile").get_by_label("Name").fill("abroad")
@@ -200,6 +201,55 @@ def test_a_profile_is_added_and_removed(browser_page: Page, fleet: LiveFleet, us
         expect(page.get_by_role("dialog")).to_contain_text("the last one, the device keeps the keys and is given every node")
         confirm(page, "Remove")
         expect(row(page, "abroad")).to_have_count(0)
+
+
+@acts("/profiles", "POST /api/devices/*/export")
+@acts("/devices/{key}", "POST /api/devices/*/export")
+def test_what_a_device_is_given_is_exported_to_a_file(
+    open_browser: Callable[..., Page], fleet: LiveFleet, user: dict[str, Any], tmp_path: Path, complaints: list[str]
+) -> None:
+    client, page, key = fleet.controller.client, open_browser(viewport={"width": 390, "height": 844}), user["device"]["id"]
+    page.goto(f"/devices/{key}")
+    page.get_by_role("button", name="Export").click()
+    dialog = page.locator("#export")
+    with page.expect_response(lambda response: response.status == 409), page.expect_console_message():
+        dialog.get_by_role("button", name="Export").click()
+    expect(dialog.get_by_role("alert")).to_have_text(re.compile(r"^device .+[^.]\. [A-Z].+$"))  # what is wrong. What to do.
+    complaints.clear()  # of the refusal
+    client.post(f"/api/devices/{key}/provision")
+    assert Axe().run(page, context="#export").violations_count == 0
+
+    def exported(where: Locator, kind: str = "conf", **choose: str) -> tuple[str, str]:
+        where.get_by_role("button", name="Export").click()
+        expect(dialog.get_by_label("Password")).to_be_hidden()
+        dialog.get_by_label("For").select_option(kind)
+        for label, text in choose.items():
+            if label == "node":
+                dialog.get_by_label("Enters by the node").select_option(label=text)
+            else:
+                dialog.get_by_label("Password").fill(text)
+        with page.expect_download() as found:
+            dialog.get_by_role("button", name="Export").click()
+        expect(page.get_by_text("It is among your downloads.").last).to_be_visible()
+        expect(dialog).to_be_hidden()
+        found.value.save_as(tmp_path / found.value.suggested_filename)
+        return found.value.suggested_filename, (tmp_path / found.value.suggested_filename).read_text()
+
+    dialog.get_by_role("button", name="Cancel").click()
+    head = page.locator(".head")
+    name, text = exported(head, node="n2 (sgp1)")
+    assert (name, "PrivateKey" in text) == ("pocket-n2.conf", True)
+    name, text = exported(head, "pharos", password="a secret of the file")
+    assert name.endswith(".pharos") and "PrivateKey" not in text
+    assert "PrivateKey" not in page.content() and "a secret of the file" not in page.content()
+    expect(dialog.get_by_label("Password")).to_have_value("")
+
+    profile = client.post("/api/profiles", {"device_id": key, "name": "abroad", "node_id": fleet.ids[1]})
+    for where in ("/profiles", f"/devices/{key}"):
+        page.goto(where)
+        mine = row(page, "abroad")
+        assert exported(mine)[0] == "pocket-n1.conf"
+    client.call("DELETE", f"/api/profiles/{profile['id']}")
 
 
 @acts("/sessions", "GET /sessions")

@@ -94,7 +94,7 @@ def test_a_hop_that_somebody_else_changed_meanwhile_is_not_overwritten(
     complaints.clear()  # the 409 itself
 
 
-@acts("/relays/{key}", "POST /api/relays/*/update-agent", "POST /api/relays/*/remove")
+@acts("/relays/{key}", "POST /api/relays/*/update-agent", "POST /api/relays/*/renew", "POST /api/relays/*/remove")
 def test_a_relay_on_a_machine_is_upgraded_and_uninstalled(
     browser_page: Page, fleet: LiveFleet, home: Path, machine: Machine
 ) -> None:
@@ -112,6 +112,12 @@ def test_a_relay_on_a_machine_is_upgraded_and_uninstalled(
     page.get_by_role("button", name="Upgrade to v0.5.0").click()
     expect(page.locator("#confirm")).to_contain_text("the old one comes back")
     confirm(page, "Upgrade to v0.5.0")
+    finished(page)
+
+    page.goto("/relays/ferry")
+    page.get_by_role("button", name="Renew its certificate").click()
+    expect(page.locator("#confirm")).to_contain_text("interrupted for a moment")
+    confirm(page, "Renew its certificate")
     finished(page)
 
     page.goto("/relays/ferry")

@@ -11,6 +11,7 @@ from actors.tree import operation_kinds
 from coxswain.api.areas.operations import operation_view
 from coxswain.operations import Operation, OperationState, StepRecord, StepState
 from coxswain.operations.model import Direction
+from coxswain.web.pages.operations import names_of_targets
 from coxswain.web.render import in_words, render
 
 
@@ -50,6 +51,37 @@ def test_what_is_not_in_the_inventory_yet_has_the_name_that_it_will_have() -> No
     row, page = shown(params={"name": "fra-new", "named": True})
     assert "fra-new" in row and "fra-new" in page
     assert "Named" not in page
+
+
+def test_what_is_gone_from_the_inventory_has_the_name_that_it_had() -> None:
+    def row(key: str, target: str, state: str, **params: str) -> dict[str, Any]:
+        return {"id": key, "target_id": target, "state": state, "params": params}
+
+    rows = [
+        row("op_1", "pth_gone", "done", name="over-the-sea"),
+        row("op_2", "pth_there", "done", name="as it was called then"),
+        row("op_3", "rly_never", "undone", name="lighthouse"),
+        row("op_4", "192.0.2.7", "failed", name="fra-host", ssh_host="192.0.2.7"),
+        row("op_5", "nod_archive_silent", "done", name="fra-1"),
+        row("op_6", "", "done"),
+        row("op_7", "dev_nameless", "done", path_id="pth_gone"),
+    ]
+    found = names_of_targets(rows, {"pth_there": "renamed since"})
+    assert found == {
+        "pth_gone": "over-the-sea (removed)",
+        "rly_never": "lighthouse",
+        "192.0.2.7": "fra-host (192.0.2.7)",
+        "nod_archive_silent": "fra-1",
+    }
+    view = operation_view(Operation("op_1", "path.add", target_type="path", target_id="pth_gone")) | {"overtaken_by": ""}
+    shown_row = render("_operations.html", {"operations": [view], "names": found}).decode()
+    assert '<span title="pth_gone">over-the-sea (removed)</span>' in shown_row, "and leads nowhere"
+
+
+def test_what_failed_and_what_to_do_are_two_sentences() -> None:
+    view = operation_view(Operation("op_1", "node.add", state=OperationState.FAILED, error="it broke", remedy="Mend it."))
+    page = render("_operation.html", {"o": view | {"overtaken_by": ""}, "names": {}}).decode()
+    assert "it broke. Mend it." in page
 
 
 def test_each_kind_is_said_in_words(tmp_path: Path) -> None:

@@ -103,18 +103,20 @@ def _nodes(get: Get) -> Iterator[Finding]:
         elif not node["in_sync"]:
             names["behind"].append(node["name"])
     what = {
-        "certificate": ("have no certificate", "Enrol them: cox nodes enroll NODE"),
-        "unreachable": ("are not linked", "See: cox nodes status NODE; they are tried again by themselves."),
-        "degraded": ("are degraded", "See: cox nodes plan NODE"),
-        "behind": ("are not in sync", "It may take a moment; otherwise: cox nodes push NODE"),
+        "certificate": ("has no certificate", "have no certificate", "Enrol them: cox nodes enroll NODE"),
+        "unreachable": ("is not linked", "are not linked", "See: cox nodes status NODE; it is tried again by itself."),
+        "degraded": ("is degraded", "are degraded", "See: cox nodes plan NODE"),
+        "behind": ("is not in sync", "are not in sync", "It may take a moment; otherwise: cox nodes push NODE"),
     }
     for kind, found in names.items():
         if found:
             more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-            text, remedy = what[kind]
+            one, several, remedy = what[kind]
+            text = one if len(found) == 1 else several
             yield warn("nodes", f"{len(found)} of {len(nodes)} {text}: {', '.join(found[:_MOST_NAMED])}{more}", remedy)
     if nodes and not any(names.values()):
-        yield ok("nodes", f"all {len(nodes)} are linked and in sync")
+        whole = "the only one is" if len(nodes) == 1 else f"all {len(nodes)} are"
+        yield ok("nodes", f"{whole} linked and in sync")
 
 
 def _relays(get: Get) -> Iterator[Finding]:
@@ -151,11 +153,12 @@ def _audit(get: Get) -> Iterator[Finding]:
 
 def _operations(get: Get) -> Iterator[Finding]:
     """Those about which something has to be done: not what another one has done on the same since."""
-    for state, text in (("failed", "have failed"), ("waiting", "wait for a secret")):
+    for state, one, several in (("failed", "has failed", "have failed"), ("waiting", "waits for a secret", "wait for one")):
         found = [o for o in get(f"/api/operations?state={state}&limit=100") if not o.get("overtaken_by")]
         if found:
             kinds = ", ".join(f"{o['kind']} {o['id']}" for o in found[:_MOST_NAMED])
-            yield warn("operations", f"{len(found)} {text}: {kinds}", "See: cox operations show ID; retry or cancel them.")
+            text = f"{len(found)} {one if len(found) == 1 else several}: {kinds}"
+            yield warn("operations", text, "See: cox operations show ID; retry or cancel it.")
 
 
 def _first(text: str) -> str:

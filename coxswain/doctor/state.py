@@ -91,7 +91,7 @@ def _integrity(store: Store, config: Config, *, quick: bool) -> Iterator[Finding
         if loose:
             yield fail(
                 "database",
-                f"{len(loose)} rows refer to others that are not there, first in {loose[0][0]}",
+                f"{counted(len(loose), 'reference')} to what is not there, first in {loose[0][0]}",
                 "Restore a backup: cox backup restore --force",
             )
         if problems or loose:

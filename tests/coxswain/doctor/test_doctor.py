@@ -157,7 +157,7 @@ def test_rows_that_lead_nowhere(config: Config) -> None:
         connection.execute(
             "INSERT INTO devices (id, user_id, name, created_at, updated_at) VALUES ('d', 'nobody', 'd', 1, 1)"
         )
-    assert "refer to others that are not there" in found(state(config), "database", Level.FAIL)
+    assert "1 reference to what is not there" in found(state(config), "database", Level.FAIL)
 
 
 def test_another_schema(config: Config) -> None:
@@ -382,12 +382,15 @@ def test_nodes_that_are_not_well() -> None:
     )
     text = found(findings, "nodes", Level.WARN)
     assert text.splitlines() == [
-        "1 of 4 are not linked: b",
-        "1 of 4 are degraded: c (drift)",
-        "1 of 4 are not in sync: d",
-        "1 of 4 have no certificate: a",
+        "1 of 4 is not linked: b",
+        "1 of 4 is degraded: c (drift)",
+        "1 of 4 is not in sync: d",
+        "1 of 4 has no certificate: a",
     ]
-    assert found(told(nodes=[node("a")]), "nodes", Level.OK)
+    assert found(told(nodes=[node("a")]), "nodes", Level.OK) == "the only one is linked and in sync"
+    assert found(told(nodes=[node("a"), node("b")]), "nodes", Level.OK) == "all 2 are linked and in sync"
+    both = told(nodes=[node("a", in_sync=False), node("b", in_sync=False)])
+    assert found(both, "nodes", Level.WARN) == "2 of 2 are not in sync: a, b"
 
 
 def test_what_waits_or_is_wrong() -> None:
@@ -402,7 +405,9 @@ def test_what_waits_or_is_wrong() -> None:
     failed = [{"kind": "server.add", "id": "op_1", "overtaken_by": "op_2"}]
     assert [f for f in told(failed=failed) if f.check == "operations"] == [], "it was done since"
     failed.append({"kind": "node.add", "id": "op_3", "overtaken_by": ""})
-    assert found(told(failed=failed), "operations", Level.WARN) == "1 have failed: node.add op_3"
+    assert found(told(failed=failed), "operations", Level.WARN) == "1 has failed: node.add op_3"
+    failed.append({"kind": "node.add", "id": "op_4", "overtaken_by": ""})
+    assert found(told(failed=failed), "operations", Level.WARN) == "2 have failed: node.add op_3, node.add op_4"
     assert "it is 0.0.0" in found(told(status={"version": "0.0.0"}), "daemon", Level.WARN)
 
 

@@ -13,8 +13,8 @@ from coxswain.web.refusal import is_page
 
 __all__ = ["record_failure"]
 
-_REFUSALS = frozenset({401, 403, 409, 429})
-_FAILURES = frozenset({500, 502, 503, 504})
+_REFUSALS = frozenset({401, 403, 429})
+_WHERE_CHANGED = frozenset({409, 500, 502, 503, 504})
 _RECORD_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -23,10 +23,11 @@ _log = logging.getLogger(__name__)
 def record_failure(route: Route, call: Call, status: int, error: CoxswainError) -> None:
     """Has it recorded, and waits for that. If it cannot be recorded just now, the log says so; the answer does not change.
 
-    Refusals count on every route, failures inside where something was to be changed. What the owning actor has recorded
-    already (``CoxswainError.audited``) is only waited for.
+    Refusals count on every route; failures inside, and what conflicts with what is there, where something was to be changed:
+    a question whose answer is no (``/api/paths/plan``) is no attempt at anything. What the owning actor has recorded already
+    (``CoxswainError.audited``) is only waited for.
     """
-    if status not in _REFUSALS and not (route.audit and status in _FAILURES):
+    if status not in _REFUSALS and not (route.audit and status in _WHERE_CHANGED):
         return
     if status == 401 and _only_opens_a_page(call):
         return

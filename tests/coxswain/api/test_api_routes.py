@@ -314,3 +314,12 @@ def test_lists_are_searched_by_a_part_of_a_name(controller: Controller) -> None:
     assert names(f"/api/devices?q={device['id']}") == ["Quartz phone"]
     assert names("/api/users?q=%25") == names("/api/nodes?q=%25") == []
     assert "at most 100" in str(refused(controller, "GET", f"/api/users?q={'x' * 101}"))
+
+
+def test_a_question_whose_answer_is_no_is_no_refusal_in_the_log(controller: Controller) -> None:
+    hops = [add(controller, name)["id"] for name in ("unheard-1", "unheard-2")]
+    size = controller.client.get("/api/audit/head")["size"]
+    assert refused(controller, "POST", "/api/paths/plan", {"node_ids": hops}).status == 409
+    assert controller.client.get("/api/audit/head")["size"] == size, "a plan attempts nothing"
+    assert refused(controller, "POST", "/api/nodes", {"name": "unheard-1", "control_addr": an_addr()}).status == 409
+    assert newest_record(controller)["action"] == "node.add", "a change that conflicts is an attempt"

@@ -58,7 +58,7 @@ def check(config: str | None, *, as_json: bool) -> None:
 @json_option
 @click.option("--pending", is_flag=True, help="Only what the running daemon does not follow yet; asks the daemon.")
 @click.option("--running", is_flag=True, help="What is in force in the running daemon; asks the daemon.")
-@click.option("--changed", is_flag=True, help="Only what is neither default nor preset.")
+@click.option("--changed", is_flag=True, help="Only what is another value than the default or preset.")
 def show(config: str | None, *, as_json: bool, pending: bool, running: bool, changed: bool) -> None:
     """Every key with its effective value and where it comes from; secrets are masked."""
     if pending:
@@ -72,11 +72,20 @@ def show(config: str | None, *, as_json: bool, pending: bool, running: bool, cha
         loaded = load(config_path(config))
         values = {k.name: {"value": loaded.shown_value(k.name), "from": loaded.origin(k.name).where} for k in KEYS}
     if changed:
-        values = {key: v for key, v in values.items() if v["from"] != "default" and not v["from"].startswith("preset")}
+        values = _changed(values)
     if as_json:
         print_json(values)
     else:
         table(["KEY", "VALUE", "FROM"], [[key, _shown(v["value"]), v["from"]] for key, v in values.items()])
+
+
+def _changed(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without those that have the value of their preset or default: ``cox init`` writes presets into the file."""
+    from coxswain.config import KEYS  # noqa: PLC0415
+
+    posture = values["posture"]["value"]
+    without = {key.name: key.preset(posture) for key in KEYS}
+    return {name: v for name, v in values.items() if name not in without or v["value"] != without[name]}
 
 
 def _show_pending(found: dict[str, Any], *, as_json: bool) -> None:

@@ -290,6 +290,22 @@ def test_the_configuration_of_a_running_daemon(cox: Cox, controller: Controller)
     assert "nothing waits" in cox("config", "show", "--pending").stdout
 
 
+def test_what_nobody_changed_is_not_called_changed(tmp_path: Path) -> None:
+    """``cox init`` writes the presets into the file."""
+    config = tmp_path / "cox.yaml"
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, [*arguments, "--config", str(config)], prog_name="cox")
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    run("init", "--personal")
+    assert set(json.loads(run("config", "show", "--changed", "--json"))) == {"posture", "state_dir"}
+    config.write_text(config.read_text().replace("audit_days: 30", "audit_days: 31"))
+    changed = json.loads(run("config", "show", "--changed", "--json"))
+    assert changed["retention.audit_days"] == {"value": 31, "from": "line 19"} and len(changed) == 3
+
+
 @pytest.mark.parametrize("what", ["events", "totals"])
 def test_when_is_said_as_to_the_audit_log(cox: Cox, what: str) -> None:
     for since in ("2h", "3d", "2026-01-31", "2026-01-31T12:00:00Z"):

@@ -291,7 +291,10 @@ def _move(asking: Client, device: str, path: str, patience: int | None, *, yes: 
     place = _query(f"/api/devices/{quote(device, safe='')}/bind", patience)
     operation = asking.begin(place, {"path_id": path}) if path else asking.begin(place, None, "DELETE")
     if operation is None:
-        click.echo(f"{clean(device)}: nothing to do")
+        if as_json:
+            print_json(asking.get(f"/api/devices/{quote(device, safe='')}/bind"))
+        else:
+            click.echo(f"{clean(device)}: nothing to do")
         return
     finish(asking, operation, wait=wait, as_json=as_json)
 

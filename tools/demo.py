@@ -30,6 +30,7 @@ from rig import (
 )
 
 from coxswain.cli.live import Picture, on_screen, render
+from coxswain.cli.names import Names
 from coxswain.cli.output import duration
 from coxswain.cli.stream import Follower
 from coxswain.cli.watch import Watcher
@@ -303,7 +304,7 @@ def _show(daemon: Daemon, trouble: Chaos | None, seconds: float, *, live: bool, 
             time.sleep(0.2)
         return
     status, nodes, _ = watcher.look()
-    picture = Picture(status, nodes)
+    picture = Picture(status, nodes, names=Names(daemon.client()))
     follower = Follower(daemon.client())
 
     def tell(kind: str, text: str) -> None:

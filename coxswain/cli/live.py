@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from coxswain.cli.names import Names
 from coxswain.cli.output import clean
 from coxswain.words import counted
 
@@ -46,6 +47,9 @@ _KIND_STYLES = {
     "chaos": "bold yellow",
 }
 
+_NAMING = ("device_id", "user", "id", "target_id")
+"""Where events have ids of what is no node."""
+
 
 @dataclass
 class Picture:
@@ -61,10 +65,16 @@ class Picture:
     note: str = ""
     rows: int = 12
     feed_rows: int = 10
+    names: Names | None = None
 
     def take_events(self, events: Sequence[dict[str, Any]]) -> None:
-        """Adds events of the API to the feed, with names instead of ids."""
+        """Adds events of the API to the feed, with names instead of ids: ``names`` is asked for those that may be seen."""
         names = {n["id"]: n["name"] for n in self.nodes}
+        if self.names is not None:
+            shown = [event for event in events if _tell(event, names)][-self.feed_rows :]
+            mentioned = (each.get(key) for event in shown for each in (event, event.get("alert") or {}) for key in _NAMING)
+            self.names.learn(str(key) for key in mentioned if key and key not in names)
+            names = self.names.known | names
         for event in events:
             text = _tell(event, names)
             if text:
@@ -149,7 +159,7 @@ def _alert_state(alert: dict[str, Any]) -> str:
 
 def _tell(event: dict[str, Any], names: dict[str, str]) -> str:
     node = names.get(event.get("node_id", ""), event.get("name") or event.get("node_id", ""))
-    who = event.get("device_id") or event.get("peer_id", "")[:8]
+    who = _who(event, names)
     match _kind(event):
         case "PEER_CONNECTED":
             return f"{who} from {event.get('source_endpoint') or '?'} on {node}"
@@ -159,7 +169,8 @@ def _tell(event: dict[str, Any], names: dict[str, str]) -> str:
             return f"{node}: {event.get('message') or 'error'}"
         case "alert" | "alert_updated":
             alert = event.get("alert") or {}
-            about = names.get(alert.get("node_id", "")) or alert.get("device_id", "")
+            device = alert.get("device_id", "")
+            about = names.get(alert.get("node_id", "")) or names.get(device, device)
             return f"{alert.get('title') or alert.get('kind', '')}{about and ': ' + about}, {_alert_state(alert)}"
         case "node.link":
             return f"{node}: {event['link_state'].replace('_', ' ')}{': ' + event['reason'] if event['reason'] else ''}"
@@ -172,11 +183,20 @@ def _tell(event: dict[str, Any], names: dict[str, str]) -> str:
         case "inventory":
             return f"{event.get('action')}: {event.get('object')} {names.get(event.get('id', ''), event.get('id', ''))}"
         case "audit":
-            return f"{event.get('actor')}: {event.get('action')} {event.get('target_id')} {event.get('result')}"
+            target = event.get("target_id", "")
+            return f"{event.get('actor')}: {event.get('action')} {names.get(target, target)} {event.get('result')}"
         case kind if kind.startswith("tree."):
             return f"{_actor(event['actor'], names)}{': ' + event['reason'] if event['reason'] else ''}"
         case _:
             return ""
+
+
+def _who(event: dict[str, Any], names: dict[str, str]) -> str:
+    """A device with its user, as everybody may call one ``phone``; a peer that is no device's by its key."""
+    device, user = str(event.get("device_id", "")), event.get("user", "")
+    if not device:
+        return str(event.get("peer_id", ""))[:8]
+    return names.get(device, device) + (f" ({names[user]})" if names.get(user, user) != user else "")
 
 
 def _actor(name: str, names: dict[str, str]) -> str:

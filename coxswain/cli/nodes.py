@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from urllib.parse import quote
 
 import click
 
+from coxswain.cli.client import Client
 from coxswain.cli.endpoints import endpoints, ports_of
 from coxswain.cli.machines import Login, login_options, reached
+from coxswain.cli.names import Names
 from coxswain.cli.node_agents import OF_AGENTS
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
 from coxswain.cli.output import (
@@ -82,12 +85,13 @@ def add(  # noqa: PLR0917
     if via:
         body["route"] = [relay.strip() for relay in via.split(",")]
     done = begin(config, f"/api/servers/{quote(key, safe='')}/deploy", body, wait=wait, as_json=as_json)
-    found = client(config).get(node_path(done["data"]["node_id"]))
+    asking = client(config)
+    found = asking.get(node_path(done["data"]["node_id"]))
     if as_json:
         print_json(found)
     else:
         click.echo()
-        _print_node(found)
+        _print_node(asking, found)
 
 
 def _add_by_hand(config: str | None, name: str, addr: str, region: str, public_ip: str, *, as_json: bool) -> None:
@@ -224,24 +228,42 @@ def show(config: str | None, node: str, *, as_json: bool) -> None:
 @click.argument("node")
 def status(config: str | None, node: str, *, as_json: bool) -> None:
     """Look at one node now, and say how it is."""
-    found = client(config).get(node_path(node, "status"))
+    asking = client(config)
+    found = asking.get(node_path(node, "status"))
     if as_json:
         print_json(found)
         return
-    _print_node(found)
+    _print_node(asking, found)
     click.echo()
     _print_plan(found["plan"])
 
 
 def _show(config: str | None, node: str, *, as_json: bool) -> None:
-    found = client(config).get(node_path(node))
+    asking = client(config)
+    found = asking.get(node_path(node))
     if as_json:
         print_json(found)
     else:
-        _print_node(found)
+        _print_node(asking, found)
 
 
-def _print_node(n: dict[str, Any]) -> None:
+def _machine(asking: Client, n: dict[str, Any]) -> str:
+    """Where the agent is installed, by name and id; of a node that was set up by hand nobody knows."""
+    names = Names(asking)
+    names.learn([n["server_id"]])
+    name = names.of(n["server_id"])
+    return name if name == n["server_id"] else f"{name} {n['server_id']}"
+
+
+def _up(n: dict[str, Any]) -> str:
+    """For how long the agent runs. What it said at the last look is reckoned on from there; without a link it is old."""
+    if not n["last_seen"]:
+        return f"up {duration(n['uptime_seconds'])} at the last look"
+    since = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(n["last_seen"])).total_seconds()
+    return f"up {duration(n['uptime_seconds'] + max(0.0, since))}"
+
+
+def _print_node(asking: Client, n: dict[str, Any]) -> None:
     policy = [word for word in ("forwarding", "masquerade", "isolation") if n[word]]
     facts(
         [
@@ -249,6 +271,7 @@ def _print_node(n: dict[str, Any]) -> None:
             ("name", n["name"]),
             ("region", n["region"]),
             ("address", n["control_addr"]),
+            ("machine", _machine(asking, n)),
             ("status", paint(n["status"])),
             ("link", Painted(paint(n["link_state"]) + (f" for {ago(n['link_since'])}" if n["link_since"] else ""))),
             ("reason", n["link_reason"]),
@@ -256,7 +279,7 @@ def _print_node(n: dict[str, Any]) -> None:
             ("in sync", n["in_sync"]),
             ("peers", f"{n['peers_online']} online of {n['peers_configured']}"),
             ("policy", ", ".join(policy) or "no forwarding"),
-            ("agent", f"{n['agent_version']}, up {duration(n['uptime_seconds'])}" if n["agent_version"] else ""),
+            ("agent", f"{n['agent_version']}, {_up(n)}" if n["agent_version"] else ""),
             ("AmneziaWG key", n["wg_public_key"]),
             ("REALITY key", n["xray_public_key"]),
             ("decoy", n["decoy_site"] or "as reality.decoy_site"),

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from coxswain.cli.client import Client
+from coxswain.cli.names import Names, ids_called
 from coxswain.cli.output import Painted, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
 
@@ -44,12 +45,16 @@ def operations() -> None:
 @json_option
 @click.option("--all", "every", is_flag=True, help="Those that are over as well.")
 @click.option("--kind", help="Only of this kind, e.g. node.add.")
-@click.option("--target", help="Only about the thing with this id.")
+@click.option("--target", help="Only about the thing with this name or id.")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True)
 def list_(config: str | None, kind: str | None, target: str | None, limit: int, *, every: bool, as_json: bool) -> None:
     """Operations that are not over, or failed; newest first."""
+    asking = client(config)
     query = {"kind": kind, "target": target, "limit": limit, "open": None if every else "true"}
-    found = client(config).get(f"/api/operations?{urlencode({k: v for k, v in query.items() if v is not None})}")
+    found = _listed(asking, query)
+    if target:  # of several things that have that name
+        found += [o for key in ids_called(asking, target) for o in _listed(asking, query | {"target": key})]
+        found = sorted(found, key=lambda o: str(o["created_at"]), reverse=True)[:limit]
     if as_json:
         print_json(found)
         return
@@ -58,11 +63,19 @@ def list_(config: str | None, kind: str | None, target: str | None, limit: int, 
             "There are none." if every else "None is under way, and none failed. See all with: cox operations list --all"
         )
         return
-    rows = [
-        [o["id"], o["kind"], o["target_id"], _state(o), _where(o), ago(o["created_at"]), o["actor"], _what_is_wrong(o)]
-        for o in found
-    ]
+    names = Names(asking)
+    names.learn(o["target_id"] for o in found)
+    rows = []
+    for o in found:
+        about = names.of(o["target_id"])
+        rows.append([o["id"], o["kind"], about, _state(o), _where(o), ago(o["created_at"]), o["actor"], _what_is_wrong(o)])
     table(["ID", "KIND", "TARGET", "STATE", "STEP", "AGE", "BY", "ERROR"], rows, styles={3: paint})
+
+
+def _listed(asking: Client, query: dict[str, Any]) -> list[dict[str, Any]]:
+    given = {key: value for key, value in query.items() if value is not None}
+    found: list[dict[str, Any]] = asking.get(f"/api/operations?{urlencode(given)}")
+    return found
 
 
 @operations.command("show")
@@ -83,7 +96,9 @@ def show(config: str | None, operation: str, *, following: bool, as_json: bool) 
     if as_json:
         print_json(found)
         return
-    _print(found)
+    names = Names(asking)
+    names.learn([found["target_id"]])
+    _print(found, names)
 
 
 @operations.command("retry")
@@ -192,13 +207,16 @@ def follow(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
         for number, step in enumerate(operation["steps"]):
             state, lines = told.get(number, ("pending", 0))
             output = step["output"].splitlines()
-            if step["state"] != state and step["state"] in ("running", "undoing"):
-                click.echo(f"{marks[step['state']]} {clean(step['title'])}")
+            begins = step["state"] != state and step["state"] in ("running", "undoing")
+            ends = step["state"] != state and step["state"] not in ("running", "undoing", "pending")
+            at_once = ends and state not in ("running", "undoing")  # its beginning was not seen
+            if begins or at_once:
+                click.echo(f"{marks.get(step['state'], ' ')} {clean(step['title'])}{_took(step) if ends else ''}")
             if len(output) < lines:
                 lines = 0
             for line in output[lines:]:
                 click.echo(f"    {clean(line)}")
-            if step["state"] != state and step["state"] not in ("running", "undoing", "pending"):
+            if ends and not at_once:
                 click.echo(f"{marks.get(step['state'], ' ')} {clean(step['title'])}{_took(step)}")
             told[number] = (step["state"], len(output))
         if operation["state"] in _OVER:
@@ -234,12 +252,13 @@ def _way_out(operation: dict[str, Any]) -> str:
     return ""
 
 
-def _print(o: dict[str, Any]) -> None:
+def _print(o: dict[str, Any], names: Names) -> None:
+    about = names.of(o["target_id"])
     facts(
         [
             ("id", o["id"]),
             ("kind", o["kind"]),
-            ("target", f"{o['target_type']} {o['target_id']}".strip()),
+            ("target", f"{o['target_type']} {about}{'' if about == o['target_id'] else ' ' + o['target_id']}".strip()),
             (
                 "state",
                 Painted(

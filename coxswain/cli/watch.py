@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from coxswain.cli.client import Client
+from coxswain.cli.names import Names
 from coxswain.cli.output import clean, client, config_option
 from coxswain.cli.stream import Follower, follow
 from coxswain.errors import CoxswainError, InvalidInput
@@ -90,7 +91,7 @@ def _view(asking: Client, end: float | None) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
     watcher = Watcher(asking)
     status, nodes, _ = watcher.look()
-    picture = Picture(status, nodes, title="coxswain · Ctrl-C ends")
+    picture = Picture(status, nodes, title="coxswain · Ctrl-C ends", names=Names(asking))
     follower = Follower(asking)
     pause = _EVERY_S
     with closing(follower), on_screen(picture) as live:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -38,6 +39,17 @@ def test_a_path_from_its_plan_to_its_end(fleet: CascadeFleet) -> None:
     assert (code, err) == (0, "")
     assert "n1: inner link awg1 to n2 is in place" in out
     assert out.rstrip().endswith("path.add: done")
+    code, out, _ = cox(fleet, "operations", "list", "--all", "--target", "far")
+    assert code == 0 and re.search(r"op_\w+  path.add +far +done ", out), "by its name"
+    operation = re.findall(r"op_\w+", out)[0]
+    _, out, _ = cox(fleet, "operations", "show", "--follow", operation)
+    steps = json.loads(cox(fleet, "operations", "show", operation, "--json")[1])["steps"]
+    told = [line.partition(" (")[0] for line in out.splitlines()]
+    for step in steps:  # none of which was seen to begin
+        lines = step["output"].splitlines()
+        place = told.index(f"✓ {step['title'].partition(' (')[0]}")
+        assert out.splitlines()[place + 1 : place + 1 + len(lines)] == [f"    {line}" for line in lines]
+    assert any(step["output"] for step in steps)
     code, out, _ = cox(fleet, "paths", "list")
     assert "n0 → n1 → n2" in out
     assert "active" in out
@@ -47,9 +59,10 @@ def test_a_path_from_its_plan_to_its_end(fleet: CascadeFleet) -> None:
     assert (code, err) == (0, "")
     assert "move the traffic" in out
     assert fleet.follow(device, 0) == (0, 1, 2)
-    for more in ((), ("--json",)):
-        code, out, _ = cox(fleet, "paths", "bind", device, "far", *more)
-        assert code == 0 and "nothing to do" in out
+    code, out, _ = cox(fleet, "paths", "bind", device, "far")
+    assert code == 0 and "nothing to do" in out
+    code, out, _ = cox(fleet, "paths", "bind", device, "far", "--json")
+    assert code == 0 and json.loads(out)["phase"] == "settled"
     code, out, _ = cox(fleet, "paths", "show", "far", "--json")
     found = json.loads(out)
     assert [b["device_id"] for b in found["bindings"]] == [device]

@@ -335,7 +335,7 @@ def test_a_frame_has_counts_nodes_and_events() -> None:
         "03:04:05  PEER_DISCONNECTED keykeyke on a: idle",
         "some events may be missing",
         "node.add: node b",
-        "eve: node.add nod_b ok",
+        "eve: node.add b ok",
         "b: backing off: refused",
         "b: active → unreachable",
         "fleet: boom",

@@ -93,7 +93,7 @@ class Generator:
         if not node.running or position >= len(peers) or node.index in self.spared:
             return False
         key = next(itertools.islice(peers, position, None))
-        if peers[key].connected == connect:
+        if peers[key].connected == connect or not node.plane.is_client(key):
             return False
         (node.connect if connect else node.disconnect)([key], handshakes=handshakes)
         return True

@@ -9,6 +9,8 @@ and, while nothing happens on it, no CPU: one shared tick looks only at nodes th
         fleet[3].connect(2)                             # two clients shake hands on node 3
         await fleet[7].kill()                           # connections break, the port is closed
         await fleet[7].start()                          # the agent is back, with its files
+
+Nodes that were told of each other have inner links that work (``sim_network``).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import coxswain
 from coxswain.agent.event_generator import Generator
 from coxswain.agent.events import BUFFER
 from coxswain.agent.observer import POLL_S
+from coxswain.agent.sim_network import SimNetwork
 from coxswain.agent.sim_node import SimNode
 from coxswain.agent.simulated import Behaviour
 from coxswain.agent.state import Files
@@ -82,6 +85,7 @@ class SimFleet:
         self._clock = clock if clock is not None else SystemClock()
         self._tick: asyncio.Task[None] | None = None
         shared = key if key is not None else ec.generate_private_key(ec.SECP256R1())
+        network = SimNetwork()
         self.nodes = [
             SimNode(
                 index,
@@ -96,6 +100,7 @@ class SimFleet:
                 record=record,
                 version=version,
                 existing_agent=existing_agent,
+                network=network,
             )
             for index in range(nodes)
         ]
@@ -162,7 +167,7 @@ class SimFleet:
         return sum(len(node.connect(1)) for node in self._rounds(peers))
 
     def _rounds(self, count: int) -> Iterator[SimNode]:
-        free = {node: len(node.peers) - len(node.sessions) for node in self.nodes if node.running}
+        free = {node: len(set(node.clients) - node.sessions) for node in self.nodes if node.running}
         while count > 0 and any(free.values()):
             for node in [node for node, left in free.items() if left][:count]:
                 free[node] -= 1

@@ -111,4 +111,8 @@ class SimLinks:
         if interface not in self.up:
             return None
         self.settle(carried)
-        return LinkState(self.up[interface], self._counted.get(interface, LinkTraffic()))
+        return LinkState(self.up[interface], self.counted(interface))
+
+    def counted(self, interface: str) -> LinkTraffic:
+        """As of the last time that anything was booked."""
+        return self._counted.get(interface, LinkTraffic())

@@ -18,6 +18,7 @@ from coxswain.agent.knobs import Knobs
 from coxswain.agent.observer import Observer
 from coxswain.agent.server import AgentServer, TlsMaterial, static_credentials
 from coxswain.agent.service import NodeService
+from coxswain.agent.sim_network import SimNetwork
 from coxswain.agent.simulated import Behaviour, SimulatedPlane
 from coxswain.agent.state import XRAY_CONFIG, Files, MemoryFiles, State
 from coxswain.clock import Clock
@@ -33,7 +34,10 @@ class SimNode:
         existing_agent: forgets what the existing agent forgets (node-contract.md 4.12 to 4.14): XRay and the registry of
             inner links at a restart; and it does not start with a policy whose links a reboot has taken (12.1).
 
+        network: the hosts that it can dial and that can dial it; None: nobody.
+
     Attributes:
+        identity: its AmneziaWG keys and obfuscation.
         port: 0 until first started, unless given; kept over restarts.
         plane: the data plane, with its own switches.
         knobs: switches of the RPCs, and the record of calls and pushes.
@@ -54,8 +58,10 @@ class SimNode:
         record: bool = False,
         version: str = coxswain.__version__,
         existing_agent: bool = False,
+        network: SimNetwork | None = None,
     ) -> None:
         self.index = index
+        self.network = network if network is not None else SimNetwork()
         self.existing_agent = existing_agent
         self.host = host
         self.port = port
@@ -82,6 +88,8 @@ class SimNode:
 
     def _assemble(self) -> None:
         rng = random.Random(f"{self._seed}/{self.index}")  # noqa: S311 - a seeded identity, of a node that is none
+        self.identity = load_or_create_awg(self.files, rng)
+        self.plane.join(self.network, self.identity)
         self.hub = EventHub(self._clock, capacity=self._buffer, name=f"node {self.index}: ")
         self.observer = Observer(self.plane, self.hub, self._clock)
         self.service = NodeService(
@@ -89,7 +97,7 @@ class SimNode:
             self.plane,
             self.observer,
             self.hub,
-            load_or_create_awg(self.files, rng),
+            self.identity,
             load_or_create_xray(self.files, rng),
             self._clock,
             version=self.version,
@@ -176,15 +184,22 @@ class SimNode:
         ``forget_xray``: as the existing agent does. Revisions of inner links stay, their interfaces do not, and nothing
         brings them back but the controller; or, with ``links_up``, the unit's ExecStartPre (12.1). Raises as ``start`` does.
         """
-        await self.kill()
-        self.plane.reboot(links_up=links_up)
+        await self.power_off(links_up=links_up)
         if forget_xray:
             self._forget_xray()
         await self.start()
 
+    async def power_off(self, *, links_up: bool = False) -> None:
+        """The host is gone, and what went through it stands still; ``start`` boots it. An agent that is merely killed
+        leaves its host at work. ``links_up``: as ``reboot``.
+        """
+        await self.kill()
+        self.plane.reboot(links_up=links_up)
+
     async def set_up_anew(self) -> None:
         """Another host in its place: other keys, other obfuscation, nothing configured."""
         await self.kill()
+        self.network.leave(self.identity.public_key)
         self._seed += 1_000_000
         self.files = MemoryFiles()
         self.plane = SimulatedPlane(
@@ -227,6 +242,11 @@ class SimNode:
         return list(self.plane.peers)
 
     @property
+    def clients(self) -> list[str]:
+        """Those of them that are no other simulated node's."""
+        return [key for key in self.plane.peers if self.plane.is_client(key)]
+
+    @property
     def sessions(self) -> set[str]:
         """Public keys of the peers that are connected in truth."""
         return {key for key, peer in self.plane.peers.items() if peer.connected}
@@ -242,7 +262,7 @@ class SimNode:
         """Opens sessions and tells subscribers at once; returns the keys.
 
         Args:
-            peers: keys, or how many of the configured peers that are not connected (fewer if there are fewer).
+            peers: keys, or how many of the configured clients that are not connected (fewer if there are fewer).
             rx_rate: bytes per second from the client.
             tx_rate: bytes per second to the client.
             handshakes: False: no HANDSHAKE_UP events.
@@ -270,7 +290,7 @@ class SimNode:
 
     def _choose(self, peers: int | Sequence[str], *, connected: bool) -> list[str]:
         if isinstance(peers, int):
-            fitting = (key for key, peer in self.plane.peers.items() if peer.connected == connected)
+            fitting = (key for key in self.clients if self.plane.peers[key].connected == connected)
             return list(itertools.islice(fitting, peers))
         for key in peers:
             if key not in self.plane.peers:

@@ -39,11 +39,12 @@ class SimPeer:
 
     __slots__ = (
         "_base_rx", "_base_tx", "_handshake", "_rx_rate", "_since", "_step", "_tx_rate", "_until",
-        "config", "connected", "endpoint",
+        "by_hand", "config", "connected", "endpoint",
     )  # fmt: skip
 
     def __init__(self, config: PeerConfig) -> None:
         self.config = config
+        self.by_hand = False  # somebody said how it is: a host that dials is then left as that says
         self.connected = False
         self.endpoint = config.endpoint
         self._handshake = 0  # the last one, or the first of the running session
@@ -91,6 +92,18 @@ class SimPeer:
         self._handshake = self._handshake if handshake is None else handshake
         self._base_rx = self._base_rx if rx is None else rx
         self._base_tx = self._base_tx if tx is None else tx
+
+    def carry(self, now: float, port: int, rx_bytes: int, tx_bytes: int) -> None:
+        """It is a host that dials: what came from it and went to it since the last look, and from which UDP port it sends
+        now; 0: from none.
+        """
+        if port and not self.connected:
+            host = client_endpoint(random.Random(self.config.public_key)).partition(":")[0]  # noqa: S311 - a host that is none
+            self.connect(now, f"{host}:{port}")
+        elif not port and self.connected:
+            self.leave(now)
+        self._base_rx += rx_bytes
+        self._base_tx += tx_bytes
 
     def recreated(self) -> None:
         """The interface was made anew: counters and handshakes are gone."""

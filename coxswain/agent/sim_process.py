@@ -94,6 +94,9 @@ class Conductor:
         up = bool(command.get("links_up", False))
         return await self._each(command, lambda node: node.reboot(forget_xray=forget, links_up=up))
 
+    async def _off(self, command: Answer) -> Answer:
+        return await self._each(command, SimNode.power_off)
+
     async def _anew(self, command: Answer) -> Answer:
         return await self._each(command, SimNode.set_up_anew)
 
@@ -281,7 +284,8 @@ class Conductor:
 
 
 COMMANDS = {
-    "kill": "node: breaks its connections and closes its port",
+    "kill": "node: its agent dies; breaks its connections and closes its port",
+    "off": "node: its host is switched off: kill, and nothing goes through it any more; start boots it",
     "stop": "node: stops it cleanly",
     "start": "node: starts it again, with its files",
     "restart": "node, forget_xray: stop and start",
@@ -290,7 +294,7 @@ COMMANDS = {
     "reboot": "node, forget_xray, links_up: kill, lose interfaces and counters, start",
     "cut": "node: breaks its event streams only",
     "inject": "node; connect: n or keys; disconnect: n or keys; or peer, handshake, endpoint, rx, tx",
-    "connect": "peers: opens so many sessions, spread over the fleet",
+    "connect": "peers: opens so many clients' sessions, spread over the fleet",
     "rate": "events_per_s, handshakes: until told otherwise; 0 stops",
     "burst": "events_per_s, seconds, handshakes, spare (nodes left alone): answered when it is over",
     "stall": "node, method: calls are not answered any more",

@@ -1,7 +1,8 @@
 """A data plane without packets: believable clients from a seed, cheap enough for thousands of nodes in one process.
 
 Nothing runs on its own: what a peer is doing is worked out from the clock when somebody looks. A peer that is connected
-has shaken hands at its connect time and every two minutes since; its counters grow at the rate of its session.
+has shaken hands at its connect time and every two minutes since; its counters grow at the rate of its session. One that is
+another simulated host does what that host's inner links do (``sim_network``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from coxswain.agent.dataplane import (
     PeerConfig,
     StoredPolicy,
 )
+from coxswain.agent.identity import AwgIdentity
 from coxswain.agent.sim_links import Carried, LinkState, LinkTraffic, SimLinks
+from coxswain.agent.sim_network import Sent, SimNetwork, understood
 from coxswain.agent.sim_peer import REKEY_S, Behaviour, SimPeer, client_endpoint
 from coxswain.agent.state import Files, MemoryFiles
 from coxswain.clock import Clock
@@ -104,6 +107,10 @@ class SimulatedPlane:
         self.commands: deque[tuple[str, ...]] | None = deque(maxlen=1000) if record else None
         self.failures: dict[str, list[str]] = {}
         self.peers: dict[str, SimPeer] = {}
+        self._network = SimNetwork()
+        self._identity: AwgIdentity | None = None
+        self._heard: dict[str, LinkTraffic] = {}  # what hosts that dial had sent and got when this one last looked
+        self._looking = False
         self._clock = clock
         self._seed = seed
         self._files = files if files is not None else MemoryFiles()
@@ -206,7 +213,42 @@ class SimulatedPlane:
     async def close(self) -> None:
         return None
 
+    # -- what other hosts ask for
+
+    def join(self, network: SimNetwork, identity: AwgIdentity) -> None:
+        """From now on others of ``network`` can dial it."""
+        self._network, self._identity = network, identity
+        network.join(identity.public_key, self)
+
+    def takes(self, dialler: str, link: LinkConfig) -> bool:
+        """See ``sim_network.Host``."""
+        peer = self.peers.get(dialler)
+        return (
+            self._up
+            and peer is not None
+            and peer.config.preshared_key == link.exit.preshared_key
+            and self._identity is not None
+            and understood(link.obfuscation, self._identity.obfuscation)
+        )
+
+    def sent_to(self, key: str) -> Sent:
+        """See ``sim_network.Host``."""
+        carried = self._carried()
+        self._links.settle(carried)
+        at_work = {interface for interface, peer in carried if self.peers[peer].connected}
+        port, rx, tx = 0, 0, 0
+        for interface, link in self._links.up.items():
+            if link.exit.public_key == key:
+                counted = self._links.counted(interface)
+                rx, tx = rx + counted.rx_bytes, tx + counted.tx_bytes
+                port = link.listen_port if interface in at_work else port
+        return Sent(port, LinkTraffic(rx, tx))
+
     # -- what simulators and tests ask for
+
+    def is_client(self, key: str) -> bool:
+        """No: the key is another simulated host's."""
+        return key not in self._network
 
     def reboot(self, *, links_up: bool = False) -> None:
         """Interfaces, links, rules and counters are gone; configured peers are not. ``links_up``: as ``SimLinks`` has it."""
@@ -253,14 +295,14 @@ class SimulatedPlane:
         if not endpoint and not peer.endpoint:
             endpoint = client_endpoint(random.Random(f"{self._seed}/{key}"))  # noqa: S311 - a seeded life
         peer.connect(now, endpoint, rx_rate, tx_rate)
-        self._changed = True
+        peer.by_hand = self._changed = True
         return peer.live(now)
 
     def leave(self, key: str, *, at_once: bool = False) -> LivePeer:
         """Ends a session (``SimPeer.leave``). Raises ``KeyError``."""
         peer, now = self.peers[key], self._clock.now()
         peer.leave(now, at_once=at_once)
-        self._changed = True
+        peer.by_hand = self._changed = True
         return peer.live(now)
 
     def set_live(
@@ -277,13 +319,15 @@ class SimulatedPlane:
         peer.set_live(self._clock.now(), handshake=handshake, rx=rx, tx=tx)
         if endpoint is not None:
             peer.endpoint = endpoint
-        self._changed = True
+        peer.by_hand = self._changed = True
 
     def looked(self) -> None:
         """The observer has just looked; dumps for ListPeers and GetStatus are no looks of its."""
         now = self._clock.now()
         self._changed = False
         self._next = min((peer.next_change(now) for peer in self.peers.values()), default=math.inf)
+        if self._network.among(self.peers):
+            self._next = now  # what happens on other hosts shows here without a word
 
     def next_change(self) -> float:
         """Epoch seconds from which on the observer can see anything new; in the past: now; infinity: it will not."""
@@ -294,8 +338,9 @@ class SimulatedPlane:
     def _carried(self) -> Carried:
         now = self._clock.now()
         self._live(now)
-        transits = self.policy.transits if self.policy is not None else ()
-        links = {transit.device_cidr: transit.inner_interface for transit in transits}
+        transits = self.policy.transits if self.policy is not None and self._up else ()
+        taken = {interface for interface, link in self._links.up.items() if transits and self._is_taken(link)}
+        links = {transit.device_cidr: transit.inner_interface for transit in transits if transit.inner_interface in taken}
         carried: dict[tuple[str, str], LinkTraffic] = {}
         for key, peer in self.peers.items() if links else ():
             interface = next((links[cidr] for cidr in peer.config.allowed_ips if cidr in links), "")
@@ -304,10 +349,32 @@ class SimulatedPlane:
                 carried[interface, key] = LinkTraffic(tx, rx)
         return carried
 
+    def _is_taken(self, link: LinkConfig) -> bool:
+        own = self._identity.public_key if self._identity is not None else ""
+        return self._network.takes(link.exit.public_key, own, link)
+
     def _live(self, now: float) -> None:
         if self.behaviour is not None:
-            for peer in self.peers.values():
-                peer.advance(now, self.behaviour, self._seed)
+            for key, peer in self.peers.items():
+                if key not in self._network:
+                    peer.advance(now, self.behaviour, self._seed)
+        if self._identity is not None and not self._looking:
+            self._looking = True  # two hosts may dial each other
+            try:
+                self._hear(now, self._identity.public_key)
+            finally:
+                self._looking = False
+
+    def _hear(self, now: float, own: str) -> None:
+        """Looks at what goes on in the links of the hosts that dial this one."""
+        before, self._heard = self._heard, {}
+        for key in self._network.among(self.peers):
+            sent, peer = self._network.sent(key, own), self.peers[key]
+            was, total = before.get(key, sent.traffic), sent.traffic
+            self._heard[key] = total
+            if not peer.by_hand:
+                rx, tx = max(0, total.tx_bytes - was.tx_bytes), max(0, total.rx_bytes - was.rx_bytes)
+                peer.carry(now, sent.port if self._up else 0, rx, tx)
 
     def _peer(self, known: SimPeer | None, config: PeerConfig) -> SimPeer:
         self._changed = True

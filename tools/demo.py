@@ -223,7 +223,7 @@ def _run(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     relay = f"127.0.0.1:{free_port()}"
-    daemon = Daemon(home, {"COX_RELAY__CLIENT_LISTEN": relay, "COX_RELAY__PUBLIC_ENDPOINT": relay})
+    daemon = Daemon(home, {"relay.client_listen": relay, "relay.public_endpoint": relay})
     fleet_dir = home / "fleet"
     fleet_dir.mkdir()
     say(f"Making a fleet in {home}")

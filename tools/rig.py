@@ -23,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from coxswain.cli.client import Client
+from coxswain.config import render
 from coxswain.errors import CoxswainError
 from tests.support import free_port
 
@@ -66,10 +67,10 @@ def usage(pid: int) -> Usage:
 
 @dataclass
 class Daemon:
-    """``cox serve`` in a scratch directory. ``settings``: more environment variables for it."""
+    """``cox serve`` in a scratch directory. ``settings``: what its configuration has besides, by the names of the keys."""
 
     home: Path
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     log_path: Path = field(init=False)
     listen: str = field(init=False)
@@ -78,10 +79,6 @@ class Daemon:
     def __post_init__(self) -> None:
         self.log_path = self.home / "serve.log"
         self.listen = f"127.0.0.1:{free_port()}"
-
-    @property
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {"COX_UI__LISTEN": self.listen} | self.settings
 
     @property
     def config(self) -> Path:
@@ -103,9 +100,12 @@ class Daemon:
     def init(self) -> None:
         command = [sys.executable, "-m", "actors.main", "init", "--personal", "--config", str(self.config)]
         command += ["--state-dir", str(self.home / "state")]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RigError(f"cox init: {done.stderr.strip()}")
+        # In the file and not in the daemon's environment: whoever calls ``cox doctor`` beside it reads the file.
+        own = {"state_dir": str(self.home / "state"), "ui.listen": self.listen}
+        self.config.write_text(render("personal", own | self.settings), encoding="utf-8")
         shown = (line.split() for line in done.stdout.splitlines())
         self.password = next((words[1] for words in shown if words[:1] == ["password"]), "")
 
@@ -114,9 +114,7 @@ class Daemon:
         if chaos:
             command.append("--allow-chaos")
         log = self.log_path.open("ab")
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         if wait:
             self.wait_ready()

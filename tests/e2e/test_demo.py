@@ -117,6 +117,10 @@ def test_two_at_once_do_not_meet_and_cox_reaches_either(tmp_path: Path) -> None:
                 assert line, (lines, demo.communicate())
                 lines.append(line)
             command = f"{lines[-1].removeprefix('In another terminal: ').strip()} --json"
+            asked = command.replace("nodes list", "doctor")
+            doctor = subprocess.run(asked, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path)
+            found = {finding["check"]: finding["level"] for finding in json.loads(doctor.stdout)["findings"]}
+            assert found["dashboard"] == "ok", doctor.stdout
             listed = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
             assert [node["in_sync"] for node in json.loads(listed.stdout)] == [True] * nodes
             there = inhabitants(lines[-1].partition("COX_CONFIG=")[2].split()[0])

@@ -23,6 +23,10 @@ def health_of(fleet: FleetState, link: NodeLink) -> LinkHealth:
     """How a link is now."""
     view = fleet.views.get(link.exit_node_id)
     seen = None if view is None else dict(view.edges_seen).get(link.id)
+    if seen is None and fleet.wired is not None:
+        edges = fleet.wired.cascade.of(link.exit_node_id).edges
+        if all(edge.id != link.id for edge in edges):
+            return LinkHealth.IDLE  # nobody uses it: its exit has no peer whose handshakes could be looked at
     return health(fleet.in_use.get((link.entry_node_id, link.interface)), seen, fleet.now())
 
 

@@ -541,17 +541,41 @@ def test_the_preview_has_the_exact_commands(fleet: CascadeFleet) -> None:
 def test_how_a_link_is_shows_at_both_of_its_ends(fleet: CascadeFleet) -> None:
     device = fleet.device(0)
     fleet.path("p", 0, 1)
-    fleet.bind(device, "p")
 
     def health() -> str:
         fleet.client.post("/api/nodes/n1/look")
         return str(fleet.client.get("/api/node-links")[0]["health"])
 
+    assert health() == "idle", "its exit has no peer to look at as long as nobody uses the link"
+    fleet.bind(device, "p")
     eventually(lambda: health() == "idle", every=0.2)
     edge = fleet.node(0)["wg_public_key"]
     fleet.fleet.nodes.do("inject", node=1, peer=edge, handshake=int(time.time()))
     eventually(lambda: health() == "up", every=0.2)
     assert fleet.client.get("/api/paths/p")["links"][0]["last_handshake"]
+
+
+def test_links_between_simulated_nodes_are_as_they_would_be_in_life(fleet: CascadeFleet) -> None:
+    """Whoever plays with ``tools/demo`` sees a path that somebody uses carry, and one whose link is gone not."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1, 2)
+    fleet.bind(device, "p")
+
+    def health() -> list[str]:
+        for node in ("n0", "n1", "n2"):
+            fleet.client.post(f"/api/nodes/{node}/look")
+        return [link["health"] for link in fleet.client.get("/api/paths/p")["links"]]
+
+    eventually(lambda: health() == ["idle", "idle"], every=0.2)
+    key = fleet.bodies[device]["add"][0]["public_key"]
+    fleet.fleet.nodes.do("inject", node=0, connect=[key])
+    eventually(lambda: health() == ["up", "up"], every=0.2)
+    peers = fleet.fleet.nodes.do("peers", node=2)["peers"]
+    assert [(peer["public_key"], peer["connected"]) for peer in peers] == [(fleet.node(1)["wg_public_key"], True)]
+    fleet.fleet.nodes.do("link_down", node=1, interface="awg1")
+    fleet.client.post("/api/nodes/n2/look")
+    assert not fleet.fleet.nodes.do("peers", node=2)["peers"][0]["connected"]
+    fleet.fleet.nodes.do("inject", node=0, disconnect=[key])
 
 
 # -- what is said about it

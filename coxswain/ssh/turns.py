@@ -1,4 +1,5 @@
-"""Uploads take turns where they would wait for processors, and none where each waits for its own line.
+"""Uploads take turns where they would wait for the controller's processors, and none where each waits for its own line or
+its own host.
 
 Twenty uploads at once to near hosts cost controller and hosts a third more than two at a time: threads take the interpreter
 from each other packet by packet, and what is to be sent or read has left the processor's cache when its turn comes.
@@ -18,7 +19,12 @@ _SMALL = 128 * 1024
 """Bytes that need no turn: certificates and units of one host do not wait for the programs of all others."""
 
 _FAST = 30_000_000
-"""Bytes a second, a quarter of a Gbit/s: what is slower, and waits for a line, gives its turn away."""
+"""Bytes a second, a quarter of a Gbit/s: what is slower, and waits for a line or for its host, gives its turn away."""
+
+_BUSY = 0.4
+"""Of a processor, what the controller takes where uploads wait for it: all of one, unless hosts on the same machine take their
+share, as in a benchmark. Below this an upload is slow because its host is.
+"""
 
 _TRIED = 600_000
 """Bytes after which that is known: more than is on the way to a near host at once (``connection.py``)."""
@@ -48,17 +54,18 @@ class Turn:
 
     def taken_for(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """``blocks``, which wait for the turn once ``_SMALL`` bytes of them are sent. Raises what ``check`` raises."""
-        sent, began = 0, 0.0
+        sent, began, worked = 0, 0.0, 0.0
         try:
             for block in blocks:
                 if sent >= _SMALL and not self._has_had and not self._holds:
                     while not _AT_ONCE.acquire(timeout=_POLL_S):
                         self._check()
-                    self._holds, began, sent = True, time.monotonic(), 0
+                    self._holds, began, worked, sent = True, time.monotonic(), time.process_time(), 0
                 yield block
                 sent += len(block)
-                slow = sent > _TRIED and sent < _FAST * (time.monotonic() - began)
-                if slow and self._on_line():
+                took = time.monotonic() - began
+                slow = sent > _TRIED and sent < _FAST * took
+                if slow and (time.process_time() - worked < _BUSY * took or self._on_line()):
                     self.give_away()
         finally:
             self.give_away()

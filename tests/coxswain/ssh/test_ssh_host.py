@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,6 +22,7 @@ from coxswain.ssh import (
     connection,
     fingerprint_of,
     see_host_key,
+    turns,
 )
 from coxswain.ssh.connection import Login, Target
 from tests import machines
@@ -177,6 +180,39 @@ def test_a_line_that_breaks(machine, host):
         host.execute("sleep 30", deadline=20)
     with pytest.raises(NodeUnreachable):
         host.run("true")
+
+
+def test_a_near_host_that_is_slow_keeps_no_other_upload_waiting(host, machine, identity, key, monkeypatch):
+    """It reads a block of 64 KB now and then, and the controller has nothing to do meanwhile. Its kernel acknowledges what
+    arrives at once, as a busy host's does.
+    """
+    monkeypatch.setattr(connection, "_round_trip_s", lambda _connection, **_which: 0.0001)
+    only = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(turns, "_AT_ONCE", only)
+    slow = connect(Target(machine.address, host_key=key), Login(identity), DIALER)
+    reads = "while :; do dd bs=64k count=1 iflag=fullblock of=/dev/null status=none; sleep 0.03; done"
+    goes_on, ended = threading.Event(), threading.Event()
+
+    def blocks() -> Iterator[bytes]:
+        for number in range(10_000):
+            yield bytes(65_536)
+            if number == 20:
+                goes_on.set()
+
+    def send() -> None:
+        with contextlib.suppress(NodeUnreachable):
+            slow.execute(reads, stdin=blocks(), deadline=600)
+        ended.set()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        assert goes_on.wait(60)
+        assert host.execute("wc -c", stdin=iter([bytes(1_000_000)] * 3), deadline=300).stdout.strip() == "3000000"
+        assert not ended.is_set()
+    finally:
+        slow.close()
+        thread.join()
 
 
 def test_a_file_arrives_whole_with_its_mode(machine, host, tmp_path):

@@ -59,13 +59,18 @@ def test_a_host_that_hangs_keeps_nobody_waiting(one: threading.BoundedSemaphore)
         one.release()  # nobody gave back what was not theirs
 
 
-@pytest.mark.parametrize("on_line", [True, False])
-def test_what_waits_for_its_line_lets_others_go_on(
-    on_line: bool, one: threading.BoundedSemaphore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("on_line", "busy", "given_away"),
+    [(True, True, True), (False, False, True), (False, True, False)],
+    ids=["its line is slow", "its host is slow", "the controller is busy"],
+)
+def test_what_does_not_wait_for_the_controllers_processors_lets_others_go_on(
+    on_line: bool, busy: bool, given_away: bool, one: threading.BoundedSemaphore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "_FAST", 10**15)  # whatever it is, it is slow
+    monkeypatch.setattr(turns, "_BUSY", 0.0 if busy else float("inf"))  # and whatever the controller takes
     sent = Turn(_gone, lambda: on_line).taken_for(_blocks(9))
     for _ in range(5):
         next(sent)
-    assert one.acquire(blocking=False) is on_line
+    assert one.acquire(blocking=False) is given_away
     assert len(list(sent)) == 4

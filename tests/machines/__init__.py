@@ -107,6 +107,12 @@ class Machine:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """What holds all of it, outside of its namespaces."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def fingerprint(self) -> str:
         command = ["ssh-keygen", "-lf", str(self.home / f"host_{self.kind}.pub")]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[1]

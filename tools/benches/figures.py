@@ -84,6 +84,11 @@ GOALS = {
     "onboard 20 hosts at once, against one, lines of 100mbit": Goal("times", 3.0),
     "onboard 20 hosts at once, lines of 100mbit: CPU of the controller": Goal("s"),
     "onboard 20 hosts at once, lines of 100mbit: CPU of the whole machine": Goal("s"),
+    "onboard one host over SSH, 40 MB, a processor each": Goal("s", 15),
+    "onboard 20 hosts at once, a processor each": Goal("s"),
+    "onboard 20 hosts at once, against one, a processor each": Goal("times", 3.0),
+    "onboard 20 hosts at once, a processor each: CPU of the controller": Goal("s"),
+    "onboard 20 hosts at once, a processor each: CPU of the whole machine": Goal("s"),
     **{
         f"{kind} of two relays: {what}": goal
         for kind in ("egress chain", "onion circuits")

@@ -1,8 +1,9 @@
 """Onboarding over SSH: one host, and twenty at once, on real sshds with a program of 40 MB.
 
-Twice: over loopback, where one host keeps a core busy for most of its time, and with a line of 100 Mbit/s in front of each
-host, as rented machines have them. Controller and hosts share this machine's processors both times, and have a network
-namespace to themselves: the lines are not for the rest of the machine, and are gone with the bench, however it ends.
+Three times: over loopback, where controller and hosts share this machine's processors and nothing else is scarce; with a line
+of 100 Mbit/s in front of each host, as rented machines have them; and with a processor for each host alone, of a tenth of the
+speed of one of this machine's. Hosts and controller have a network namespace to themselves: the lines are not for the rest
+of the machine, and are gone with the bench, however it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 20
 _BYTES = 40_000_000
 _LINE = "100mbit"
+_PROCESSOR = 0.1
+_PERIOD_US = 20_000
 _CLONE_NEWNET = 0x40000000
 _OVER = ("failed", "undone", "cancelled", "waiting")
 
@@ -58,6 +61,13 @@ def onboarding(bench: Bench) -> None:
         _clear(client, machines)
         with _lines(machines):
             _measure(bench, daemon, machines, agent, f", lines of {_LINE}")
+        _clear(client, machines)
+        try:
+            stack.enter_context(_processors(machines))
+        except OSError as error:
+            bench.say(f"hosts with a processor each are not measured: no control group for them can be made here ({error})")
+            return
+        _measure(bench, daemon, machines, agent, ", a processor each")
 
 
 def _measure(bench: Bench, daemon: Daemon, machines: Sequence[Machine], agent: str, how: str) -> None:
@@ -142,6 +152,39 @@ def _lines(machines: Sequence[Machine]) -> Iterator[None]:
         yield
     finally:
         _run("tc qdisc del dev lo root")
+
+
+@contextmanager
+def _processors(machines: Sequence[Machine]) -> Iterator[None]:
+    """Each host has its share of a processor meanwhile, whatever the others do. Raises ``OSError`` where that cannot be."""
+    old = Path("/sys/fs/cgroup/cpu")  # version 1 of control groups; in version 2 there is one tree for all controllers
+    quota = f"{_PERIOD_US * _PROCESSOR:.0f}"
+    limit = {"cpu.cfs_period_us": f"{_PERIOD_US}", "cpu.cfs_quota_us": quota} if old.exists() else {"cpu.max": f"{quota} {_PERIOD_US}"}
+    with ExitStack() as stack:
+        for number, machine in enumerate(machines):
+            group = (old if old.exists() else old.parent) / f"cox-bench-{os.getpid()}-{number}"
+            group.mkdir()
+            stack.callback(_give_up, group)
+            for name, value in limit.items():
+                (group / name).write_text(value)
+            for pid in _tree(machine.pid):
+                (group / "cgroup.procs").write_text(f"{pid}")
+        yield
+
+
+def _give_up(group: Path) -> None:
+    """Its processes, of which there may be new ones meanwhile, are no part of it any more."""
+    while pids := (group / "cgroup.procs").read_text().split():
+        for pid in pids:
+            with suppress(OSError):  # it has ended
+                (group.parent / "cgroup.procs").write_text(pid)
+    group.rmdir()
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and all that came of it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in _tree(int(child)))]
 
 
 def _run(command: str) -> None:

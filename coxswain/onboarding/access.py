@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Refused
+from coxswain.messages import fleet
 from coxswain.messages import servers as m
 from coxswain.onboarding.facts import SCRIPT, check_fit, read_absent, read_facts
 from coxswain.operations import Work
@@ -15,7 +16,18 @@ from coxswain.servers import Server
 from coxswain.ssh import Dialer, Host, HostKeyChanged, LocalHost, SshHost, connect
 from coxswain.ssh.connection import Login, Target
 
-__all__ = ["KEY", "facts_of", "login_with_key", "open_host", "reached", "server_of", "take_back_on_host", "target_of"]
+__all__ = [
+    "KEY",
+    "facts_of",
+    "login_with_key",
+    "node_id_of",
+    "node_view",
+    "open_host",
+    "reached",
+    "server_of",
+    "take_back_on_host",
+    "target_of",
+]
 
 KEY = "host"
 """Under this name the steps of an operation share their connection."""
@@ -28,6 +40,17 @@ def server_of(work: Work) -> Server:
         raise InvalidInput("server: this operation has no machine to work on")
     found: Server = work.ask("servers", m.GetServer(str(server_id)))
     return found
+
+
+def node_id_of(work: Work) -> str:
+    """Of the node that the operation is about."""
+    return str(work.data.get("node_id") or work.params["node_id"])
+
+
+def node_view(work: Work) -> fleet.NodeView:
+    """What is known of it now. Raises ``NotFound``."""
+    view: fleet.NodeView = work.ask("fleet", fleet.GetNode(node_id_of(work)))
+    return view
 
 
 def target_of(server: Server, route: Any = ()) -> Target:

@@ -1,5 +1,5 @@
 """Nodes over SSH: ``node.add``, ``node.update``, ``node.renew``, ``node.rollback``, ``node.guard``, ``node.start``,
-``node.stop``, ``node.remove``.
+``node.stop``; and ``node.remove``, whose steps are in ``removal.py``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import Conflict, CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
+from coxswain.errors import Conflict, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Unavailable
 from coxswain.inventory import check_name, check_region, check_runs, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
-from coxswain.onboarding.access import facts_of, open_host, reached, server_of, take_back_on_host
+from coxswain.onboarding.access import facts_of, node_id_of, node_view, open_host, reached, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
@@ -35,11 +35,11 @@ from coxswain.onboarding.install import (
     swap_back,
     swap_forth,
     swap_in,
-    uninstall,
     unstage,
     wait_until_up,
 )
-from coxswain.onboarding.units import NODE, NODE_UNIT, node_unit, unit_file
+from coxswain.onboarding.removal import forget, removing
+from coxswain.onboarding.units import NODE, NODE_UNIT, node_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.ssh import Dialer, Host, SentFile
 
@@ -47,7 +47,6 @@ __all__ = ["node_kinds"]
 
 _UNIT = NODE_UNIT
 _LIVE_S = 90.0
-_DRAIN_S = 60.0
 _REACH_S = 10.0
 _AGENTS = ("node.add", "node.update", "node.rollback", "node.remove")
 """Whichever of them was done last says which agent is on the host, if any."""
@@ -113,17 +112,6 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         Step("disable", "close the link to it", lambda work: _disable(work, dialer), deadline_s=90),
         on_host("stop", "stop the service", lambda _work, host: _systemctl(host, "stop")),
     )
-    removing = (
-        Step("drain", "take its clients and its policy off", lambda w: _drain(w, dialer), _refill, deadline_s=_DRAIN_S + 90),
-        Step(
-            "uninstall",
-            "stop the agent and remove it",
-            lambda work: uninstall(open_host(work, dialer), NODE, _UNIT),
-            lambda work: _start_what_is_left(work, dialer),
-            deadline_s=120,
-        ),
-        Step("inventory", "take it out of the inventory", _forget, deadline_s=30),
-    )
     return (
         _kind(
             "node.add",
@@ -139,7 +127,7 @@ def node_kinds(dialer: Dialer) -> tuple[Kind, ...]:
         _kind("node.guard", guarding, on_failure=OnFailure.UNDO),
         _kind("node.start", starting, overtaken_by=_RUNNING),
         _kind("node.stop", stopping, overtaken_by=_RUNNING),
-        _kind("node.remove", removing, overtaken_by=("node.add",)),
+        _kind("node.remove", removing(dialer), overtaken_by=("node.add",)),
     )
 
 
@@ -205,17 +193,8 @@ def _look_first(work: Work, host: Host) -> None:
 
 def _look_if_it_runs(work: Work, dialer: Dialer) -> None:
     """It may have been stopped since this was asked for, as in the middle of a rollout."""
-    check_runs(_view(work).node)
+    check_runs(node_view(work).node)
     _look(work, open_host(work, dialer))
-
-
-def _node_id(work: Work) -> str:
-    return str(work.data.get("node_id") or work.params["node_id"])
-
-
-def _view(work: Work) -> fleet.NodeView:
-    view: fleet.NodeView = work.ask("fleet", fleet.GetNode(_node_id(work)))
-    return view
 
 
 def _take_in(work: Work) -> None:
@@ -247,17 +226,10 @@ def _take_in(work: Work) -> None:
 
 def _take_out(work: Work) -> None:
     if work.remembered.get("added") and work.data.get("node_id"):
-        _forget(work)
+        forget(work)
     elif work.data.get("served"):
         with contextlib.suppress(NotFound):  # it was taken out of the inventory since
             _enable(work)  # the failure disabled it
-
-
-def _forget(work: Work) -> None:
-    try:
-        work.change("fleet", fleet.RemoveNode(work.caller, _node_id(work)))
-    except NotFound:
-        return  # an earlier attempt did it
 
 
 def _install(work: Work, host: Host) -> None:
@@ -276,7 +248,7 @@ def _stage_newer(work: Work, host: Host) -> None:
     if work.data["unchanged"]:
         work.say("it runs, so nothing is restarted; --force does it all the same")
         return
-    candidate, present = staged_version(host, NODE), _view(work).node.agent_version
+    candidate, present = staged_version(host, NODE), node_view(work).node.agent_version
     known = normalise_version(candidate) and normalise_version(present)
     if candidate and known and not is_newer(candidate, present) and not work.params.get("force"):
         unstage(host, NODE)
@@ -290,7 +262,7 @@ def _stage_newer(work: Work, host: Host) -> None:
 
 def _goes_on(work: Work, host: Host) -> bool:
     """Whether the agent in place runs, with the unit that it needs, and answers: to start it anew would mend nothing."""
-    if _view(work).link_state is not LinkState.LIVE:
+    if node_view(work).link_state is not LinkState.LIVE:
         return False
     return runs_as_it_should(host, NODE, _UNIT, node_unit(made_for(host)))
 
@@ -315,11 +287,11 @@ def _switch_back(work: Work, host: Host) -> None:
 
 def _certify(work: Work, host: Host) -> None:
     remember_key(work, host, NODE)
-    request = ca.IssueNodeCertificate(work.caller, _node_id(work), get_csr(host, NODE))
+    request = ca.IssueNodeCertificate(work.caller, node_id_of(work), get_csr(host, NODE))
     issued: ca.IssuedNodeCertificate = work.change("certificate_authority", request)
     certificates = {"node": issued.node_crt, "ca": issued.ca_crt}
     host.put_and_run([SentFile(f"/etc/node/{name}.crt", crt, 0o644) for name, crt in certificates.items()])
-    work.say(f"certificate {issued.serial} for {work.data.get('node_name') or _node_id(work)}")
+    work.say(f"certificate {issued.serial} for {work.data.get('node_name') or node_id_of(work)}")
 
 
 def _decertify(work: Work, host: Host) -> None:
@@ -328,7 +300,7 @@ def _decertify(work: Work, host: Host) -> None:
         return
     try:
         work.change(
-            "certificate_authority", ca.RevokeNodeCertificates(work.caller, _node_id(work), None, "onboarding taken back")
+            "certificate_authority", ca.RevokeNodeCertificates(work.caller, node_id_of(work), None, "onboarding taken back")
         )
     except NotFound:
         work.say("there was no certificate to revoke")
@@ -357,7 +329,7 @@ def _stop_service(work: Work, host: Host) -> None:
 
 
 def _restart(work: Work, host: Host) -> None:
-    check_runs(_view(work).node)  # a step that failed may be retried when it is stopped
+    check_runs(node_view(work).node)  # a step that failed may be retried when it is stopped
     work.keep(restarted_at=work.now())
     _start_unit(work, host)
 
@@ -368,18 +340,18 @@ def _swap_back(work: Work, host: Host) -> None:
 
 def _swap_forth(work: Work, host: Host) -> None:
     """Starts it also where it was in its place already: an attempt before this one may have got no further than that."""
-    if swap_forth(work, host, NODE) and work.data.get("restarted_at") and _view(work).node.enabled:
+    if swap_forth(work, host, NODE) and work.data.get("restarted_at") and node_view(work).node.enabled:
         _start_unit(work, host)
 
 
 def _guard(work: Work, host: Host) -> None:
-    address = parse_control_addr(_view(work).node.control_addr)
+    address = parse_control_addr(node_view(work).node.control_addr)
     guard(work, host, check_sources(work.params.get("control_from") or ()), int(address.rpartition(":")[2]))
 
 
 def _reach(work: Work, dialer: Dialer) -> None:
     """Along the control path, as links are."""
-    address = parse_control_addr(_view(work).node.control_addr)
+    address = parse_control_addr(node_view(work).node.control_addr)
     host, _, port = address.rpartition(":")
     try:
         dialer.dial(host.strip("[]"), int(port), timeout=_REACH_S).close()
@@ -403,16 +375,16 @@ def _prove(work: Work, host: Host) -> None:
 
     def live() -> bool:
         nonlocal nudged
-        view = _view(work)
+        view = node_view(work)
         if view.link_state is LinkState.LIVE and view.since >= since and view.in_sync and view.node.policy_confirmed:
             return _answers(work)
         if work.now() - nudged > 1.0:
             nudged = work.now()
-            work.tell(f"node_link:{_node_id(work)}", links.Look())
+            work.tell(f"node_link:{node_id_of(work)}", links.Look())
         return False
 
-    wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S, why=lambda: _view(work).link_reason)
-    node = _view(work).node
+    wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S, why=lambda: node_view(work).link_reason)
+    node = node_view(work).node
     work.keep(agent_version=node.agent_version)
     work.say(f"the agent {node.agent_version} answers, and has its policy and {node.config_revision} as its revision")
 
@@ -420,7 +392,7 @@ def _prove(work: Work, host: Host) -> None:
 def _answers(work: Work) -> bool:
     """Asks the agent itself: a link that came up to the old one while that was being stopped looks live a moment longer."""
     try:
-        work.ask(f"node_link:{_node_id(work)}", links.PreviewPlan())
+        work.ask(f"node_link:{node_id_of(work)}", links.PreviewPlan())
     except (NodeFailure, Unavailable):
         return False
     return True
@@ -430,94 +402,25 @@ def _mark_failed(work: Work) -> None:
     if work.data.get("served") and not work.data.get("restarted_at"):
         return  # it goes on as it was: of what runs there nothing was touched
     if work.data.get("node_id"):
-        if _view(work).node.enabled:
-            work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), False))
-        work.change("fleet", fleet.SetNodeStatus(work.caller, _node_id(work), NodeStatus.ERROR))
+        if node_view(work).node.enabled:
+            work.change("fleet", fleet.SetNodeEnabled(work.caller, node_id_of(work), False))
+        work.change("fleet", fleet.SetNodeStatus(work.caller, node_id_of(work), NodeStatus.ERROR))
 
 
 def _enable(work: Work) -> None:
-    if not _view(work).node.enabled:
-        work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), True))
+    if not node_view(work).node.enabled:
+        work.change("fleet", fleet.SetNodeEnabled(work.caller, node_id_of(work), True))
 
 
 def _disable(work: Work, dialer: Dialer) -> None:
     """Not of one whose service could not be stopped then, and would go on out of sight."""
     reached(work, dialer, f"To close its link only: cox nodes disable {work.params['name']}")
-    if _view(work).node.enabled:
-        work.change("fleet", fleet.SetNodeEnabled(work.caller, _node_id(work), False))
+    if node_view(work).node.enabled:
+        work.change("fleet", fleet.SetNodeEnabled(work.caller, node_id_of(work), False))
 
 
 def _systemctl(host: Host, verb: str) -> None:
     host.run(f"systemctl {verb} {_UNIT}", what=f"systemctl {verb} {_UNIT}", deadline=60)
-
-
-def _drain(work: Work, dialer: Dialer) -> None:
-    """An empty peer set, and no forwarding, while the agent still listens. One that does not answer is removed all the
-    same; one whose host cannot be logged in to goes on as it is.
-    """
-    try:
-        view = _view(work)
-    except NotFound:
-        return
-    work.remember(noted=True)  # of what is taken off, if anything is; releases before this one noted nothing
-    work.ask("fleet", fleet.CheckNodeUnused(view.node.id))  # before anything is stopped, as at the end it would be refused
-    host = reached(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
-    if not view.node.enabled:
-        work.say("the node is disabled; its clients were cut off with its service")
-        return
-    if view.link_state is not LinkState.LIVE and host.run(f"systemctl is-active --quiet {_UNIT}", check=False).code:
-        work.say("its agent does not run, and can take nothing off; what it left goes with it")
-        return
-    if "policy" not in work.remembered:
-        policy = view.node.policy
-        flags = [policy.forwarding, policy.masquerade, policy.isolation]
-        work.remember(policy=flags, endpoint_ports=view.node.endpoint_ports)
-    work.change("fleet", fleet.DrainNode(work.caller, view.node.id))
-    try:
-        work.wait_for(lambda: _view(work).in_sync, "the node taking its clients off", timeout=_DRAIN_S)
-    except CoxswainError as error:
-        work.check()
-        work.say(f"it did not answer ({error}); the agent is stopped all the same")
-
-
-def _refill(work: Work) -> None:
-    """Its policy and ports are as they were, and devices are given what they lack. Peers that were made by hand are gone."""
-    policy, ports = work.remembered.get("policy"), work.remembered.get("endpoint_ports")
-    try:
-        node = _view(work).node
-    except NotFound:
-        return
-    if policy is None:
-        if not work.remembered.get("noted"):
-            _say_what_is_off(work, node)
-        return
-    before = fleet.EditNode(work.caller, node.id, node.version, policy=NetworkPolicy(*policy), endpoint_ports=ports)
-    work.change("fleet", before)
-
-
-def _say_what_is_off(work: Work, node: Node) -> None:
-    """Releases before this one noted nothing before they drained; what to put back nobody knows then. The default might let
-    clients reach each other that must not.
-    """
-    if node.enabled and not node.policy.forwarding:
-        work.say(
-            f"! {node.name} forwards nothing. The removal, begun by an earlier release, may have switched that off, and did "
-            f"not note what its policy and its range of ports were: cox nodes edit {node.name} --forwarding --masquerade, "
-            f"and cox nodes endpoints {node.name} --ports"
-        )
-
-
-def _start_what_is_left(work: Work, dialer: Dialer) -> None:
-    try:
-        host = open_host(work, dialer)
-    except (NodeFailure, NotFound) as error:
-        work.say(f"{error}; on it nothing is taken back")
-        return
-    there = host.run(f"[ -e {unit_file(_UNIT)} ] && [ -e {NODE.binary} ]", check=False).code == 0
-    if there and _view(work).node.enabled:
-        host.run(f"systemctl enable --now {_UNIT}", what=f"starting {_UNIT} again", deadline=60)
-    elif not there:
-        work.say("the agent is gone from its host: onboard it again, or remove the node")
 
 
 def _is_ip(host: str) -> bool:

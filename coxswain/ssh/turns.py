@@ -22,8 +22,8 @@ _FAST = 30_000_000
 """Bytes a second, a quarter of a Gbit/s: what is slower, and waits for a line or for its host, gives its turn away."""
 
 _BUSY = 0.4
-"""Of a processor, what the controller takes where uploads wait for it: all of one, unless hosts on the same machine take their
-share, as in a benchmark. Below this an upload is slow because its host is.
+"""Of a processor, what the controller takes where uploads wait for it: all of one, unless hosts on the same machine take
+their share, as in a benchmark. Below this an upload is slow because its host is.
 """
 
 _TRIED = 600_000

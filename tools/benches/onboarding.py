@@ -1,9 +1,9 @@
 """Onboarding over SSH: one host, and twenty at once, on real sshds with a program of 40 MB.
 
-Three times: over loopback, where controller and hosts share this machine's processors and nothing else is scarce; with a line
-of 100 Mbit/s in front of each host, as rented machines have them; and with a processor for each host alone, of a tenth of the
-speed of one of this machine's. Hosts and controller have a network namespace to themselves: the lines are not for the rest
-of the machine, and are gone with the bench, however it ends.
+Three times: over loopback, where controller and hosts share this machine's processors, and nothing else is scarce; with a
+line of 100 Mbit/s in front of each host, as rented machines have them; and with a processor for each host alone, of a tenth
+of the speed of one of this machine's. Hosts and controller have a network namespace to themselves: the lines are not for
+the rest of the machine, and are gone with the bench, however it ends.
 """
 
 from __future__ import annotations
@@ -157,12 +157,13 @@ def _lines(machines: Sequence[Machine]) -> Iterator[None]:
 @contextmanager
 def _processors(machines: Sequence[Machine]) -> Iterator[None]:
     """Each host has its share of a processor meanwhile, whatever the others do. Raises ``OSError`` where that cannot be."""
-    old = Path("/sys/fs/cgroup/cpu")  # version 1 of control groups; in version 2 there is one tree for all controllers
-    quota = f"{_PERIOD_US * _PROCESSOR:.0f}"
-    limit = {"cpu.cfs_period_us": f"{_PERIOD_US}", "cpu.cfs_quota_us": quota} if old.exists() else {"cpu.max": f"{quota} {_PERIOD_US}"}
+    groups, period, quota = Path("/sys/fs/cgroup"), f"{_PERIOD_US}", f"{_PERIOD_US * _PROCESSOR:.0f}"
+    limit = {"cpu.max": f"{quota} {period}"}
+    if (groups / "cpu").exists():  # version 1, with a tree for each controller
+        groups, limit = groups / "cpu", {"cpu.cfs_period_us": period, "cpu.cfs_quota_us": quota}
     with ExitStack() as stack:
         for number, machine in enumerate(machines):
-            group = (old if old.exists() else old.parent) / f"cox-bench-{os.getpid()}-{number}"
+            group = groups / f"cox-bench-{os.getpid()}-{number}"
             group.mkdir()
             stack.callback(_give_up, group)
             for name, value in limit.items():

@@ -25,20 +25,22 @@ from coxswain.onboarding.install import (
     prepare,
     put_back,
     remember_key,
-    restart_what_runs,
-    runs_as_it_should,
     stage,
     staged_version,
-    start_unit,
-    start_with,
-    stop_units,
     swap_back,
     swap_forth,
     swap_in,
     unstage,
-    wait_until_up,
 )
 from coxswain.onboarding.removal import forget, removing
+from coxswain.onboarding.service import (
+    restart_what_runs,
+    runs_as_it_should,
+    start_unit,
+    start_with,
+    stop_units,
+    wait_until_up,
+)
 from coxswain.onboarding.units import NODE, NODE_UNIT, node_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.ssh import Dialer, Host, SentFile

@@ -19,22 +19,24 @@ from coxswain.onboarding.access import facts_of, open_host, reached, server_of, 
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.beforehand import check_relay
 from coxswain.onboarding.install import (
-    end_units,
     get_csr,
     install,
     put_back,
     remember_key,
-    restart_what_runs,
-    runs_as_it_should,
     stage,
-    start_with,
-    stop_units,
     swap_in,
     uninstall,
     unstage,
-    wait_until_up,
 )
 from coxswain.onboarding.neighbours import CLIENT_PORT
+from coxswain.onboarding.service import (
+    end_units,
+    restart_what_runs,
+    runs_as_it_should,
+    start_with,
+    stop_units,
+    wait_until_up,
+)
 from coxswain.onboarding.units import RELAY, RELAY_UNITS, egress_unit, ingress_unit, onion_unit
 from coxswain.operations import Kind, OnFailure, Step, Work
 from coxswain.relay.policy import FILE_NAME

@@ -19,8 +19,8 @@ from coxswain.errors import CoxswainError, InvalidInput, NodeMisbehaved, NodeRef
 from coxswain.onboarding.binary import check_binary, display_version, is_newer, normalise_version
 from coxswain.onboarding.candidate import candidate_version
 from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, has_no_uplink, read_absent, read_facts
-from coxswain.onboarding.install import last_words
 from coxswain.onboarding.rollout import plan_batches
+from coxswain.onboarding.service import last_words
 from coxswain.onboarding.sources import Source, Sources, source_from
 from coxswain.onboarding.units import egress_unit, ingress_unit, node_unit, onion_unit
 from coxswain.servers import check_ssh_host, check_ssh_port, check_ssh_user

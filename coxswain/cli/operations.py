@@ -233,12 +233,18 @@ def _end(operation: dict[str, Any], good: tuple[str, ...] = ("done",), *, quiet:
             click.echo(f"{clean(operation['kind'])}: {paint(state)}")
         else:
             why = operation["error"] or (f"it needs: {', '.join(operation['needs'])}" if operation["needs"] else "")
-            click.echo(f"cox: {clean(operation['kind'])} is {state}{': ' + clean(why) if why else ''}", err=True)
-            remedy = operation["remedy"] or _way_out(operation)
-            if remedy:
+            is_now = state if state == "failed" else f"is {state}"
+            click.echo(f"cox: {clean(operation['kind'])} {is_now}{': ' + clean(why) if why else ''}", err=True)
+            for remedy in _remedies(operation):
                 click.echo(f"     {clean(remedy)}", err=True)
     if state not in good:
         sys.exit(_FAILED_EXIT)
+
+
+def _remedies(operation: dict[str, Any]) -> list[str]:
+    """Against the cause, and then for the operation."""
+    found = ("" if operation.get("overtaken_by") else operation["remedy"], _way_out(operation))
+    return [remedy for remedy in found if remedy]
 
 
 def _way_out(operation: dict[str, Any]) -> str:
@@ -271,7 +277,7 @@ def _print(o: dict[str, Any], names: Names) -> None:
             ("begun", o["created_at"]),
             ("ended", o["finished_at"]),
             ("error", o["error"]),
-            ("remedy", _way_out(o) if o.get("overtaken_by") else o["remedy"] or _way_out(o)),
+            ("remedy", " ".join(_remedies(o))),
             ("needs", o["needs"]),
         ]
     )

@@ -208,13 +208,20 @@ def _connect(
 
 
 def see_host_key(target: Target, dialer: Dialer) -> str:
-    """The key that a host shows, of the strongest type it has. No login is tried. Raises ``NodeUnreachable``."""
-    transport = _transport(target, dialer)
+    """The key that a host shows, of the strongest type it has. No login is tried. Raises ``NodeUnreachable``.
+
+    It is the first time that anybody asks it, so what is wrong may be what was typed; whoever knows the host has another
+    way out of it.
+    """
     try:
-        _handshake(target, transport)
-        return _shown_key(transport)
-    finally:
-        transport.close()
+        transport = _transport(target, dialer)
+        try:
+            _handshake(target, transport)
+            return _shown_key(transport)
+        finally:
+            transport.close()
+    except NodeUnreachable as error:
+        raise NodeUnreachable(str(error), remedy=error.remedy or _LISTENS) from None
 
 
 def _transport(target: Target, dialer: Dialer) -> paramiko.Transport:
@@ -284,6 +291,10 @@ def _authenticate(target: Target, transport: paramiko.Transport, login: Login, *
         raise NodeUnreachable(f"{target.name}: the login broke off: {_words(error)}") from None
 
 
+_LISTENS = (
+    "Is the machine on, does an sshd listen at that address and port, and does no firewall stand in between? Another port "
+    "is said with --port."
+)
 _LET_IN = "Put the controller's key (cox ssh-key) into the user's authorized_keys on the host, or give a one-time password."
 
 

@@ -286,8 +286,9 @@ def test_only_the_pinned_type_of_key_is_offered(tmp_path, identity):
 
 
 def test_what_is_no_ssh_server(key):
-    with pytest.raises(NodeUnreachable, match="Connection refused"):
+    with pytest.raises(NodeUnreachable, match="Connection refused") as refused:
         see_host_key(Target("127.0.2.9", 9), DIALER)
+    assert "does an sshd listen" in refused.value.remedy and "--port" in refused.value.remedy
     with socket.create_server(("127.0.2.9", 0)) as listener:
 
         def answer() -> None:
@@ -297,8 +298,9 @@ def test_what_is_no_ssh_server(key):
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(NodeUnreachable, match="no SSH handshake"):
+        with pytest.raises(NodeUnreachable, match="no SSH handshake") as strange:
             see_host_key(Target("127.0.2.9", listener.getsockname()[1]), DIALER)
+        assert "does an sshd listen" in strange.value.remedy
         thread.join()
 
 

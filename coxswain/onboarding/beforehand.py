@@ -10,13 +10,16 @@ from typing import Any
 from coxswain.control_path.model import check_hops
 from coxswain.errors import AlreadyExists, Conflict, InvalidInput
 from coxswain.inventory import check_name, parse_control_addr
-from coxswain.messages import fleet
+from coxswain.messages import fleet, operations
 from coxswain.messages import servers as m
 from coxswain.model import Node
 from coxswain.onboarding.neighbours import Ask, check_node_beside_relays, check_relay_beside_nodes, relay_ports
+from coxswain.operations import Operation, OperationState
 from coxswain.servers import Relay, Server
 
-__all__ = ["check_node", "check_relay", "check_route", "check_server"]
+__all__ = ["check_node", "check_relay", "check_rollback", "check_route", "check_server"]
+
+_TAKEN_BACK = (OperationState.UNDONE, OperationState.CANCELLED)
 
 
 def check_server(ask: Ask, name: str, host: str, port: int) -> None:
@@ -47,6 +50,27 @@ def check_node(ask: Ask, server: Server, name: str) -> Node | None:
         return there
     ask("fleet", fleet.CheckNewNode(name, parse_control_addr(server.ssh_host)))
     return None
+
+
+def check_rollback(ask: Ask, node: Node) -> None:
+    """Raises ``Conflict``: the agent was installed where there was none, and none since, so there is no previous one. What
+    the journal does not know for certain is for the host to say.
+    """
+
+    def journal(kind: str) -> list[Operation]:
+        page: operations.OperationsPage = ask("operations", operations.ListOperations(target_id=node.id, kind=kind))
+        return [operation for operation in page.operations if operation.state not in _TAKEN_BACK]
+
+    added = journal("node.add")
+    if not added or added[0].state is not OperationState.DONE or journal("node.update"):
+        return
+    if {step.data.get("before") for step in added[0].steps if step.name == "agent"} != {""}:
+        return
+    if any(operation.state is OperationState.DONE for operation in journal("node.rollback")):
+        return  # somebody had put one there
+    raise Conflict(
+        f"node {node.name}: there is no previous agent to put back", remedy="The next upgrade leaves one: cox nodes update"
+    )
 
 
 def check_relay(ask: Ask, server: Server, params: Mapping[str, Any]) -> Relay | None:

@@ -22,6 +22,9 @@ def test_an_upgrade_and_a_rollback(rig):
     machine = rig.machine()
     node = rig.node_on(machine, rig.agent("old", version="0.3.1"))
     path = f"/api/nodes/{node['id']}"
+    early = rig.fails(f"{path}/rollback")
+    assert early.status == 409 and "there is no previous agent" in str(early) and "cox nodes update" in early.remedy
+    assert rig.client.get("/api/operations?kind=node.rollback") == [], "refused before an operation is begun"
     upgraded = rig.client.post(f"{path}/update-agent", {"binary_path": rig.agent("new", version="0.3.2")})
     assert (upgraded["agent_version"], upgraded["link_state"]) == ("0.3.2", "live")
     assert machine.files("/usr/local/bin") == ["node", "node.previous"]

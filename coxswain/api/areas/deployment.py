@@ -15,6 +15,7 @@ from coxswain.errors import Conflict
 from coxswain.inventory import check_runs
 from coxswain.messages import fleet
 from coxswain.model import Node
+from coxswain.onboarding.beforehand import check_rollback
 from coxswain.operations import Operation
 
 __all__ = ["ROUTES"]
@@ -52,6 +53,8 @@ def _run(call: Call, kind: str, **params: Any) -> Any:
     node = _on_machine(call)
     if kind in _RESTARTS:
         check_runs(node)
+    if kind == "node.rollback":
+        check_rollback(call.ask, node)
     gone = kind == "node.remove"
     if gone:
         call.ask("fleet", fleet.CheckNodeUnused(node.id))  # refused at once, and not by an operation

@@ -11,12 +11,17 @@ from typing import Any
 
 import click
 
+from coxswain.cli.client import Client
 from coxswain.cli.operations import begin
-from coxswain.cli.output import clean, client
+from coxswain.cli.output import clean, client, confirm
 from coxswain.errors import InvalidInput, Refused
 
-__all__ = ["COMPARE", "Login", "login_options", "onboard", "reached"]
+__all__ = ["COMPARE", "Login", "login_options", "onboard", "own_option", "reached"]
 
+_OWN = (
+    "{} is the machine that the controller itself runs on. Packages, settings of its network and the service are installed "
+    "here, at once and without a login. Go on?"
+)
 COMPARE = "Compare it with what this prints on the host's console: ssh-keygen -lf /etc/ssh/ssh_host_{}_key.pub"
 
 
@@ -46,18 +51,39 @@ def login_options(command: Any) -> Any:
     return command
 
 
-def reached(config: str | None, host: str, server: str, login: Login, *, region: str, via: str, as_json: bool) -> str:
+own_option = click.option("--yes", is_flag=True, help="Do not ask, even if it is the controller's own machine.")
+
+
+def reached(
+    config: str | None,
+    host: str,
+    server: str,
+    login: Login,
+    *,
+    region: str,
+    via: str,
+    yes: bool,
+    as_json: bool,
+    check_new: Callable[[Client], object],
+) -> str:
     """The machine that ``HOST`` or ``--server`` names. A HOST that is not known yet is taken in first, with the controller's
     key, as ``login`` says or, for what it leaves open, the configuration, and not before its host key is given or confirmed.
+
+    ``yes``: nobody is asked whether the controller's own machine is meant. ``check_new``: raises what would be refused
+    once a HOST was taken in.
     """
     if not (server or host):
         raise InvalidInput("host: a machine is needed", remedy="Onboard one first: cox servers add ADDRESS")
     if server and login.given:
         raise InvalidInput("server: this machine is known, so it takes no --user, --port, --host-key")
+    asking = client(config)
+    known = next((s for s in asking.get("/api/servers") if _is_meant(s, server or host, login.port)), None)
+    if known is not None and known["is_self"] and not yes:
+        confirm(_OWN.format(known["name"]))
     if server:
         return server
-    known = next((s for s in client(config).get("/api/servers") if _is_meant(s, host, login.port)), None)
     if known is None and not host.startswith("srv_"):
+        check_new(asking)
         click.echo(f"{clean(host)} is none of cox servers list: it has to be taken in first, by key.", err=True)
         made = onboard(config, host, login, region=region, via=via, wait=True, as_json=as_json)
         return str(made["id"])

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
-from coxswain.cli.output import client, config_option, json_option, node_path, paint, print_json
+from coxswain.cli.output import clean, client, config_option, json_option, node_path, paint, print_json
 
 __all__ = ["OF_AGENTS"]
 
@@ -76,7 +76,26 @@ def stop(config: str | None, node: str, *, wait: bool, as_json: bool) -> None:
     _operate(config, node, "stop", {}, wait=wait, as_json=as_json)
 
 
+_PROVE = ("update-agent", "rollback", "renew")
+"""They end with a link to the agent that they started."""
+
+_UP = ("live", "degraded", "syncing")
+
+
+def _warn_without_link(n: dict[str, Any]) -> None:
+    """Says before it is begun what will be waited for: an address that is wrong is not mended by another agent."""
+    if n["link_state"] in _UP:
+        return
+    name, why = clean(n["name"]), f": {clean(n['link_reason'])}" if n["link_reason"] else ""
+    click.echo(f"! {name} is not reached at {n['control_addr']} now{why}", err=True)
+    click.echo("  A link to the agent is what this waits for in the end. If that address is wrong, mend it first:", err=True)
+    at = f" (its machine is at {clean(n['ssh_host'])})" if n["ssh_host"] else ""
+    click.echo(f"  cox nodes edit {name} --addr HOST[:PORT]{at}", err=True)
+
+
 def _operate(config: str | None, node: str, action: str, body: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+    if action in _PROVE:
+        _warn_without_link(client(config).get(node_path(node)))
     begin(config, node_path(node, action), body, wait=wait, as_json=as_json)
     found = client(config).get(node_path(node))
     if as_json:

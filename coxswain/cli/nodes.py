@@ -13,7 +13,7 @@ import click
 
 from coxswain.cli.client import Client
 from coxswain.cli.endpoints import endpoints, ports_of
-from coxswain.cli.machines import Login, login_options, reached
+from coxswain.cli.machines import Login, login_options, own_option, reached
 from coxswain.cli.names import Names
 from coxswain.cli.node_agents import OF_AGENTS
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
@@ -34,7 +34,7 @@ from coxswain.cli.output import (
     table,
     yes_option,
 )
-from coxswain.errors import InvalidInput
+from coxswain.errors import AlreadyExists, InvalidInput
 
 __all__ = ["nodes"]
 
@@ -63,10 +63,12 @@ for _command in (endpoints, *OF_AGENTS):
 @click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this SSH connection, comma-separated.")
 @login_options
 @source_options
+@own_option
 @wait_option
 def add(  # noqa: PLR0917
     config: str | None, host: str, server: str, addr: str, name: str, region: str, public_ip: str, via: str, user: str,
-    port: int, host_key: str, binary: str, url: str, sha256: str, *, accept_new_host_key: bool, wait: bool, as_json: bool,
+    port: int, host_key: str, binary: str, url: str, sha256: str, *, accept_new_host_key: bool, yes: bool, wait: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Onboard a node on a machine over SSH; with --addr, only take one into the inventory."""
     login = Login(user, port, host_key, accept_new_host_key)
@@ -80,7 +82,17 @@ def add(  # noqa: PLR0917
             "public-ip: goes with --addr, where the node's agent is reached",
             remedy=f"Say where that is: cox nodes add {host or name} --addr {public_ip} --public-ip {public_ip}",
         )
-    key = reached(config, host, server, login, region=region, via=via, as_json=as_json)
+    key = reached(
+        config,
+        host,
+        server,
+        login,
+        region=region,
+        via=via,
+        yes=yes,
+        as_json=as_json,
+        check_new=lambda asking: _check_new(asking, name, host),
+    )
     body: dict[str, Any] = {"role": "node", "name": name, "region": region} | source_body(binary, url, sha256)
     if via:
         body["route"] = [relay.strip() for relay in via.split(",")]
@@ -92,6 +104,22 @@ def add(  # noqa: PLR0917
     else:
         click.echo()
         _print_node(asking, found)
+
+
+def _check_new(asking: Client, name: str, host: str) -> None:
+    """Before a machine is taken in for a node that would be refused then; the daemon looks again."""
+    from coxswain.inventory import check_name, is_same_addr, parse_control_addr  # noqa: PLC0415
+
+    name, addr = name and check_name(name), parse_control_addr(host)
+    for other in asking.get("/api/nodes"):
+        if name and other["name"] == name:
+            raise AlreadyExists(f"name: a node named {name!r} exists already; choose another name")
+        if is_same_addr(other["control_addr"], addr):
+            raise AlreadyExists(
+                f"host: {host} is where node {other['name']} is reached already",
+                remedy=f"If it is that one, take the machine in, and say that it is there: cox servers add {host}, "
+                f"cox nodes edit {other['name']} --server {host}",
+            )
 
 
 def _add_by_hand(config: str | None, name: str, addr: str, region: str, public_ip: str, *, as_json: bool) -> None:

@@ -149,7 +149,7 @@ def confirm(question: str, *, scripts_may: bool = False) -> None:
     asks nobody: its scripts know no ``--yes``, and what they read themselves is not for us.
     """
     if sys.stdin.isatty():
-        click.confirm(clean(question), abort=True)
+        click.confirm(clean(question), abort=True, err=True)  # what is printed may go into a file
         return
     if scripts_may:
         return

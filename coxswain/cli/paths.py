@@ -287,7 +287,7 @@ def _move(asking: Client, device: str, path: str, patience: int | None, *, yes: 
         found = _binding_plan(asking, device, path)
         _print_binding_plan(found)
         if found["interrupts"] and not yes and sys.stdin.isatty():
-            click.confirm("Go on?", abort=True)
+            click.confirm("Go on?", abort=True, err=True)
     place = _query(f"/api/devices/{quote(device, safe='')}/bind", patience)
     operation = asking.begin(place, {"path_id": path}) if path else asking.begin(place, None, "DELETE")
     if operation is None:

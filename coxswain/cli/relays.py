@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import click
 
-from coxswain.cli.machines import Login, login_options, reached
+from coxswain.cli.client import Client
+from coxswain.cli.machines import Login, login_options, own_option, reached
 from coxswain.cli.operations import begin, source_body, source_options, wait_option
 from coxswain.cli.output import (
     Group,
@@ -22,7 +23,7 @@ from coxswain.cli.output import (
     table,
     yes_option,
 )
-from coxswain.errors import InvalidInput
+from coxswain.errors import AlreadyExists, InvalidInput
 
 __all__ = ["relays"]
 
@@ -50,15 +51,26 @@ def relays() -> None:
 @click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this SSH connection, comma-separated.")
 @login_options
 @source_options
+@own_option
 @wait_option
 def add(  # noqa: PLR0917
     config: str | None, host: str, server: str, name: str, region: str, endpoint: str, hostname: str, egress_port: int,
     egress_hop: int, onion_port: int, via: str, user: str, port: int, host_key: str, binary: str, url: str, sha256: str, *,
-    accept_new_host_key: bool, egress: bool, onion: bool, no_ingress: bool, wait: bool, as_json: bool,
+    accept_new_host_key: bool, egress: bool, onion: bool, no_ingress: bool, yes: bool, wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Onboard a relay on a machine over SSH."""
     login = Login(user, port, host_key, accept_new_host_key)
-    key = reached(config, host, server, login, region=region, via=via, as_json=as_json)
+    key = reached(
+        config,
+        host,
+        server,
+        login,
+        region=region,
+        via=via,
+        yes=yes,
+        as_json=as_json,
+        check_new=lambda asking: _check_new(asking, name),
+    )
     body: dict[str, Any] = {
         "role": "relay",
         "name": name,
@@ -93,6 +105,15 @@ def add(  # noqa: PLR0917
             ("status", paint(found["status"])),
         ]
     )
+
+
+def _check_new(asking: Client, name: str) -> None:
+    """Before a machine is taken in for a relay that would be refused then; the daemon looks again."""
+    from coxswain.inventory import check_name  # noqa: PLC0415
+
+    name = name and check_name(name)
+    if name and any(other["name"] == name for other in asking.get("/api/relays")):
+        raise AlreadyExists(f"name: a relay named {name!r} exists already; choose another name")
 
 
 @relays.command("list")

@@ -129,7 +129,7 @@ def test_a_machine_that_was_taken_in_after_all_is_nothing_to_look_at(rig, cox):
     def doctor():
         return [f.text for f in check_daemon(rig.client.get, may_be_stopped=False) if f.check == "operations"]
 
-    assert doctor() == [f"1 have failed: server.add {failed}"]
+    assert doctor() == [f"1 has failed: server.add {failed}"]
     machine.authorized_keys.write_text(cox("ssh-key"))
     cox(*add)
     assert doctor() == []
@@ -144,3 +144,47 @@ def test_trust_in_the_terminal(rig, cox):
     said = cox("servers", "trust", machine.address, code=6)
     assert machine.fingerprint in said
     assert "is trusted now" in cox("servers", "trust", machine.address, "--host-key", machine.fingerprint)
+
+
+def test_a_machine_is_not_taken_in_for_a_node_that_would_be_refused(rig, cox):
+    machine = rig.machine()
+    machine.authorized_keys.write_text(cox("ssh-key"))
+    cox("nodes", "add", "taken", "--addr", "192.0.2.1")
+    add = ("nodes", "add", machine.address, "--host-key", machine.fingerprint, "--binary", rig.agent(version="0.3.1"))
+    assert "a node named 'taken' exists already" in cox(*add, "--name", "taken", code=5)
+    assert "is not a name" in cox(*add, "--name", "a/b", code=2)
+    assert "is not a name" in cox("relays", *add[1:], "--name", "a/b", code=2)
+    cox("nodes", "add", "there", "--addr", machine.address)
+    assert f"cox nodes edit there --server {machine.address}" in cox(*add, code=5)
+    assert "There are no machines yet" in cox("servers", "list")
+    cox("nodes", "remove", "there", "--yes", "--forget")
+    assert "prove the link" in cox(*add, "--name", "free")
+
+
+def test_the_controllers_own_machine_is_asked_about(rig, cox):
+    """By the command, which somebody types; never by the API. The agent is one that there is not: nothing is installed."""
+    own = json.loads(cox("servers", "self", "--host", "127.0.3.9", "--json"))
+    for role in ("nodes", "relays"):
+        for machine in (("--server", own["name"]), (own["ssh_host"],), ("--server", own["id"])):
+            add = (role, "add", *machine, "--binary", str(rig.home / "none"))
+            said = cox(*add, code=2)
+            assert "there is nobody to ask" in said and "--yes" in said, machine
+            said = at_a_terminal(rig, "n", *add, code=1)
+            assert f"{own['name']} is the machine that the controller itself runs on" in said and "Aborted" in said
+            assert "none cannot be read" in cox(*add, "--yes", code=2)
+    assert rig.client.get("/api/operations") == []
+
+
+def test_an_upgrade_over_a_link_that_does_not_stand_says_what_it_will_wait_for(rig, cox):
+    machine = rig.machine()
+    rig.node_on(machine, rig.agent(version="0.3.1"), name="n0")
+    new = ("nodes", "update", "n0", "--binary", rig.agent("new", version="0.3.2"))
+    cox("nodes", "edit", "n0", "--addr", f"{machine.address}:9")
+    rig.controller.until("n0", link_state="backing_off")
+    said = cox(*new, "--no-wait")
+    assert f"! n0 is not reached at {machine.address}:9 now: " in said
+    assert f"cox nodes edit n0 --addr HOST[:PORT] (its machine is at {machine.address})" in said
+    cox("operations", "cancel", rig.last("node.update")["id"])
+    cox("nodes", "edit", "n0", "--addr", machine.address)
+    rig.controller.until("n0", link_state="live")
+    assert "is not reached" not in cox(*new)

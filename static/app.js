@@ -134,16 +134,30 @@ function tell(form, text, kind = "problem") {
   return box;
 }
 
-/** Which fields of a form does an error sentence name? The API begins with the field's name. */
-function mark(form, text) {
+/** Which field of a form does an error sentence name? The API begins with the field's name. */
+const named = (field, text) => {
   const name = text.split(":")[0].trim();
+  return field.name && (field.name === name || field.name.endsWith(`.${name}`));
+};
+
+function mark(form, text) {
   for (const field of form.elements) {
-    if (!field.name) continue;
-    const wrong = field.name === name || field.name.endsWith(`.${name}`);
-    if (wrong) field.setAttribute("aria-invalid", "true");
+    if (named(field, text)) field.setAttribute("aria-invalid", "true");
     else field.removeAttribute("aria-invalid");
   }
-  $('[aria-invalid="true"]', form)?.focus();
+  const wrong = $('[aria-invalid="true"]', form);
+  wrong?.closest("details")?.setAttribute("open", "");
+  wrong?.focus();
+}
+
+/** What went wrong with what a form asked for, in the words of the form: its label in place of the field's name. */
+function refused(form, data) {
+  const [field, another] = [...form.elements].filter((each) => each.type !== "hidden" && named(each, sentence(data)));
+  const label = field?.closest("label")?.firstChild?.textContent.trim();
+  const text = advice(data);
+  const rest = text.slice(text.indexOf(":"));
+  tell(form, another ? rest.slice(1).trim() : label ? label + rest : text); // those of one name have labels of their own
+  mark(form, sentence(data));
 }
 
 /** Somebody else saved first: say what differs, keep what was typed, and let the next save go on top of theirs.
@@ -178,8 +192,7 @@ async function submit(form) {
   button?.removeAttribute("aria-busy");
   if (!answer.ok) {
     if (answer.status === 409 && answer.data?.current !== undefined) return onStale(form, answer);
-    tell(form, advice(answer.data));
-    return mark(form, sentence(answer.data));
+    return refused(form, answer.data);
   }
   tell(form, "");
   form.dispatchEvent(new CustomEvent("cox:done", { bubbles: true, detail: answer.data }));
@@ -305,6 +318,7 @@ async function openDialog(dialog, values) {
     tell(form, "");
     mark(form, "");
     follow(form);
+    outdated(form);
   }
   const filled = fillChoices(dialog);
   if ($("select[data-wanted]", dialog) && !(await filled)) return; // saved like this, it would lose what it has
@@ -349,13 +363,14 @@ async function fillIn(button) {
   const form = button.closest("form");
   const [method, path] = button.dataset.fetch.split(" ");
   const wanted = button.dataset.take.split(" ");
+  for (const field of form.elements) if (wanted.includes(field.name) && !field.reportValidity()) return;
   const body = Object.fromEntries(Object.entries(bodyOf(form)).filter(([name]) => wanted.includes(name)));
   button.setAttribute("aria-busy", "true");
   const answer = await api(method, path, body);
   button.removeAttribute("aria-busy");
-  tell(form, answer.ok ? "" : advice(answer.data));
-  mark(form, answer.ok ? "" : sentence(answer.data));
-  if (!answer.ok) return;
+  if (!answer.ok) return refused(form, answer.data);
+  tell(form, "");
+  mark(form, "");
   form.elements.namedItem(button.dataset.fill).value = answer.data[button.dataset.fill];
 }
 
@@ -365,10 +380,19 @@ async function showPlan(button) {
   if (!form.reportValidity()) return;
   const answer = await api("POST", button.dataset.plan, bodyOf(form));
   const place = $(button.dataset.into);
-  const stages = answer.data?.stages?.map((stage) => [stage.title, ...stage.changes.map((change) => `  ${change}`)].join("\n"));
-  const lines = answer.ok ? [...(stages || answer.data.steps), ...answer.data.notes] : [advice(answer.data)];
+  place.classList.add("hidden");
+  if (!answer.ok) return refused(form, answer.data);
+  tell(form, "");
+  mark(form, "");
+  const stages = answer.data.stages?.map((stage) => [stage.title, ...stage.changes.map((change) => `  ${change}`)].join("\n"));
+  const lines = [...(stages || answer.data.steps), ...answer.data.notes];
   place.textContent = lines.join("\n") || "Nothing would change.";
   place.classList.remove("hidden");
+}
+
+/** A plan is of what the form said when it was asked for. */
+function outdated(form) {
+  for (const button of $$("[data-plan]", form)) $(button.dataset.into).classList.add("hidden");
 }
 
 /** What the node would be told, as the switches stand. */
@@ -399,8 +423,15 @@ document.addEventListener("reset", (event) => setTimeout(follow, 0, event.target
 document.addEventListener("change", (event) => {
   const form = event.target.form;
   if (form) follow(form);
+  if (form) outdated(form);
   if (form?.dataset.preview && form.dataset.take.split(" ").includes(event.target.name)) preview(form);
 });
+
+/** The rules are shown when somebody opens them, as the switches stand then. */
+document.addEventListener("toggle", ({ target }) => {
+  const form = target.open && target.matches("[data-preview] details") && target.closest("form");
+  if (form) preview(form);
+}, true);
 
 /** Fetches a fragment that is only wanted when somebody asks for it. */
 async function load(button) {

@@ -106,6 +106,18 @@ def _badge(word: str | None) -> Markup:
     return Markup('<span class="badge {}">{}</span>').format(tone(word), text)
 
 
+_OPERATION = re.compile(r"\bop_[a-z2-7]{16}\b")
+
+
+def _linked(text: str) -> Markup:
+    """A sentence in which the operations that it names lead to their pages."""
+    found, at = Markup(), 0
+    for named in _OPERATION.finditer(text):
+        found += escape(text[at : named.start()]) + Markup('<a href="/operations/{0}">{0}</a>').format(named[0])
+        at = named.end()
+    return found + escape(text[at:])
+
+
 def _protocol(word: str) -> str:
     return {"amneziawg": "AmneziaWG", "xray-reality": "XRay/REALITY"}.get(word, word)
 
@@ -178,7 +190,7 @@ def _environment() -> jinja2.Environment:
     made.filters |= {"bytes": human_bytes, "duration": duration, "time": _time, "badge": _badge, "tone": tone}
     made.tests |= {"gone": lambda name: isinstance(name, Gone)}
     made.filters |= {"protocol": _protocol, "times": _times, "recorded": _recorded, "counted": counted, "in_words": in_words}
-    made.filters |= {"ended": ended, "machine_facts": machine_facts}
+    made.filters |= {"ended": ended, "linked": _linked, "machine_facts": machine_facts}
     made.globals |= {"between": _between, "page_of": _page_of}
     return made
 

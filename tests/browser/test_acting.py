@@ -210,6 +210,7 @@ def test_the_rules_of_a_policy_are_shown_before_it_is_saved(browser_page: Page, 
     page.goto("/nodes/n0")
     page.get_by_role("button", name="Settings").click()
     page.get_by_text("The rules on the node").click()
+    expect(page.locator("#rules")).not_to_be_empty()  # as the switches stand now
     isolation = page.get_by_label("Keep clients from each other")
     isolation.set_checked(not isolation.is_checked())
     expect(page.locator("#rules")).to_contain_text("iptables")

@@ -43,6 +43,13 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
 
     page.get_by_role("button", name="Add a server").click()
     dialog = page.locator("#add-server")
+    dialog.get_by_role("button", name="Ask the host").click()
+    expect(dialog.get_by_label("Address")).to_be_focused()  # it says itself that it is needed
+    dialog.get_by_label("Address").fill("not an address")
+    with page.expect_response(lambda response: response.status == 400), page.expect_console_message():
+        dialog.get_by_role("button", name="Ask the host").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Address: 'not an address'")
+    complaints.clear()  # of the refusal
     dialog.get_by_label("Address").fill(machine.address)
     dialog.get_by_label("Name").fill("host-one")
     dialog.get_by_role("button", name="Ask the host").click()
@@ -71,6 +78,20 @@ def test_a_server_is_added_set_up_upgraded_and_cleared(
             dialog.get_by_label("Egress port").fill("9456")
             dialog.get_by_label("Hop").fill("8")
             dialog.get_by_label("Endpoint").fill(f"{machine.address}:9444")
+        dialog.get_by_text("Another program").click()
+        digest = dialog.get_by_label("SHA-256")
+        dialog.get_by_role("textbox", name="URL in place").fill("https://example.org/node")
+        digest.fill("too short")
+        assert Axe().run(page, context="#deploy").violations_count == 0
+        dialog.get_by_text("Another program").click()
+        with page.expect_response(lambda response: response.status == 400), page.expect_console_message():
+            dialog.get_by_role("button", name="Install it").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("SHA-256: what is behind a URL")
+        expect(digest).to_be_focused()  # it was folded away
+        complaints.clear()  # of the refusal
+        dialog.get_by_role("textbox", name="URL in place").fill("")
+        digest.fill("")
+        dialog.get_by_role("textbox", name="File on").fill(f"{home}/{what}")
         dialog.get_by_label("Name", exact=True).fill(f"{what}-on-host")
         dialog.get_by_role("button", name="Install it").click()
         finished(page)
@@ -165,6 +186,9 @@ def test_an_agent_is_seen_to_from_the_page_of_its_node(
     finished(page)
     operation = client.get(f"/api/operations/{page.url.rpartition('/')[2]}")
     assert (operation["params"]["canary"], operation["params"]["batch"]) == (1, 2)
+    facts = page.locator("dl.facts").first
+    expect(facts.get_by_role("link", name="cared-for")).to_be_visible()
+    expect(facts).not_to_contain_text("node_id")
     assert fleet.controller.node("cared-for")["agent_version"] == "0.3.2"
 
     page.goto("/nodes/cared-for")
@@ -262,7 +286,7 @@ def test_a_machine_that_moved_is_logged_in_to_at_its_new_address(
     dialog.get_by_label("Address").fill("no such host")
     dialog.get_by_label("Region").fill("fra1")
     dialog.get_by_role("button", name="Save").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("ssh_host: ")
+    expect(dialog.get_by_role("alert")).to_contain_text("Address: ")
     expect(dialog.get_by_role("alert")).to_be_in_viewport()
     expect(dialog.get_by_label("Address")).to_be_focused()
     expect(dialog.get_by_label("Address")).to_have_attribute("aria-invalid", "true")

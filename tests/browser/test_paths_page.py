@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from axe_playwright_python.sync_playwright import Axe
@@ -23,7 +24,9 @@ from tests.support import eventually
     "DELETE /api/paths/*",
 )
 @acts("/devices/{key}", "POST /api/devices/*/bind", "POST /api/devices/*/bind/plan", "DELETE /api/devices/*/bind")
-def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Page], fleet: LiveFleet) -> None:
+def test_a_path_is_planned_built_used_and_removed(
+    open_browser: Callable[..., Page], fleet: LiveFleet, complaints: list[str]
+) -> None:
     client, page = fleet.controller.client, open_browser()
     page.goto("/paths")
     page.get_by_role("button", name="Add a path").click()
@@ -32,8 +35,21 @@ def test_a_path_is_planned_built_used_and_removed(open_browser: Callable[..., Pa
     dialog.get_by_label("Entry").select_option(label="n0 (fra1)")
     dialog.get_by_label("Second").select_option(label="n2 (sgp1)")
     dialog.get_by_label("Fallback").select_option(label="n1 (nyc1)")
+    second = dialog.get_by_label("Second")
+    second.select_option(label="n0 (fra1)")
+    with page.expect_response(lambda response: response.status == 400), page.expect_console_message():
+        page.get_by_role("button", name="Show the plan").click()
+    expect(dialog.get_by_role("alert")).to_have_text(re.compile("^'n0' comes twice"))
+    expect(page.locator("#path-plan")).to_be_hidden()
+    complaints.clear()  # of the refusal
+    second.select_option(label="n2 (sgp1)")
     page.get_by_role("button", name="Show the plan").click()
     expect(page.locator("#path-plan")).to_contain_text("n2")
+    expect(dialog.get_by_role("alert")).to_be_hidden()
+    assert page.locator("#path-plan").evaluate("each => each.scrollWidth <= each.clientWidth"), "all of it is seen"
+    dialog.get_by_label("Third").select_option(label="n1 (nyc1)")
+    expect(page.locator("#path-plan")).to_be_hidden()  # it was of two nodes
+    dialog.get_by_label("Third").select_option("")
     assert client.get("/api/paths") == []
     page.get_by_role("button", name="Build it").click()
     (built,) = client.get("/api/operations?kind=path.add&limit=1")

@@ -222,7 +222,7 @@ def test_what_a_device_is_given_is_exported_to_a_file(
     def exported(where: Locator, kind: str = "conf", **choose: str) -> tuple[str, str]:
         where.get_by_role("button", name="Export").click()
         expect(dialog.get_by_label("Password")).to_be_hidden()
-        dialog.get_by_label("For").select_option(kind)
+        dialog.get_by_role("combobox", name=re.compile("^For")).select_option(kind)
         for label, text in choose.items():
             if label == "node":
                 dialog.get_by_label("Enters by the node").select_option(label=text)

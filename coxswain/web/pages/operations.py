@@ -51,7 +51,9 @@ def _list(call: Call) -> dict[str, Any]:
 def _show(call: Call) -> dict[str, Any]:
     found = ask(call, f"/api/operations/{call.path['key']}").value
     given = [each for value in found["params"].values() for each in (value if isinstance(value, list) else [value])]
-    names = names_of(call, [found, *({"target_id": each} for each in given)], "target_id")
+    rows = [each if isinstance(each, dict) else {"target_id": each} for each in given]  # a rollout's nodes are dicts
+    names: dict[str, str] = {each["node_id"]: Gone(each["name"]) for each in rows if {"node_id", "name"} <= each.keys()}
+    names |= names_of(call, [found, *rows], "target_id", "node_id")
     names |= names_of_targets([found], names)
     return {"o": found, "names": names, "here": "/operations"}
 

@@ -84,6 +84,21 @@ def test_what_failed_and_what_to_do_are_two_sentences() -> None:
     assert "it broke. Mend it." in page
 
 
+def test_an_operation_that_another_one_names_is_one_click_away() -> None:
+    nodes = [{"node_id": "nod_1", "server_id": "srv_1", "name": "fra-1"}]
+    rollout = Operation(
+        "op_1", "rollout", target_type="fleet", target_id="rollout", state=OperationState.FAILED, params={"nodes": nodes},
+        error="1 <of> 1 failed", remedy="See: cox operations show op_abcdefghijklmnop. Then retry.",
+    )  # fmt: skip
+    view = operation_view(rollout) | {"overtaken_by": ""}
+    page = render("_operation.html", {"o": view, "names": {"nod_1": "fra-1"}}).decode()
+    assert 'show <a href="/operations/op_abcdefghijklmnop">op_abcdefghijklmnop</a>. Then' in page
+    assert "1 &lt;of&gt; 1 failed. See" in page
+    assert '<a href="/nodes/nod_1">fra-1</a>' in page and "srv_1" not in page
+    row = render("_operations.html", {"operations": [view], "names": {}}).decode()
+    assert 'fleet<span class="under">1 node</span>' in row
+
+
 def test_each_kind_is_said_in_words(tmp_path: Path) -> None:
     for kind in operation_kinds(cast("Any", None), tmp_path):
         assert in_words(kind) != kind

@@ -14,11 +14,12 @@ from actors.link_report import Known, Reporter
 from actors.node_change import Change, Changed, Look
 from actors.supervision import Context
 from coxswain.errors import InvalidInput, NodeMisbehaved, Unavailable
-from coxswain.messages.fleet import BeginLinks, BumpRevision, GetIntent, Intent
+from coxswain.messages.fleet import BeginLinks, BumpRevision, GetIntent, Intent, NodeDrifted
 from coxswain.model import Node, Protocol
 from coxswain.reconcile import codec
 from coxswain.reconcile.desired import desired as desired_state
-from coxswain.reconcile.plan import forced, plan, remember
+from coxswain.reconcile.desired import policy_fingerprint
+from coxswain.reconcile.plan import DRIFT, FOREIGN, describe, forced, plan, remember
 from coxswain.reconcile.types import (
     Desired,
     Finding,
@@ -125,7 +126,9 @@ class Knowledge:
         observed = codec.observed(look.status, look.peers, self._context.clock.now(), asked_at=look.asked_at, rows=look.rows)
         ours = None if self.desired is None else self.desired.revision
         now = self._context.clock.monotonic()
-        self.memory = remember(self.memory, observed, now, reconnected=reconnected, ours=ours)
+        wanted = self.desired
+        policy = "" if wanted is None else policy_fingerprint(wanted.policy, wanted.transits, wanted.ports)
+        self.memory = remember(self.memory, observed, now, reconnected=reconnected, ours=ours, policy=policy)
         self.observed = observed
         self.peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
 
@@ -148,15 +151,15 @@ class Knowledge:
         """
         if self.desired is None or self.observed is None:
             return
-        if change.policy_applied:  # which ports it maps by now, it has not said yet
-            self.observed = dataclasses.replace(self.observed, mapped_ports=None)
+        if change.policy_applied:  # what it has by now, it has not said yet
+            self.observed = dataclasses.replace(self.observed, mapped_ports=None, policy="")
         if change.pushed is not None:
             applied = change.pushed.applied_revision
             if applied != self.desired.revision:
                 raise NodeMisbehaved(f"PushConfig: revision {self.desired.revision} was pushed, {applied} was acknowledged")
             self.observed = dataclasses.replace(self.observed, applied_revision=applied, peers=None)
         if change.xray and self.desired.xray is not None:
-            self.observed = served(self.observed, len(self.desired.xray.clients))
+            self.observed = dataclasses.replace(served(self.observed, len(self.desired.xray.clients)), xray="")
 
     def settled(self) -> None:
         """The node is as it should be."""
@@ -205,12 +208,22 @@ class Knowledge:
                 now = self._context.clock.monotonic()
                 if step.reason is Reason.STALLED:
                     self.memory = dataclasses.replace(self.memory, last_stall_heal_at=now)
-                elif step.reason is Reason.REVISION_AHEAD:
-                    self.memory = dataclasses.replace(self.memory, overtaken=(*self.memory.overtaken, now)[-2:])
+                elif step.reason is Reason.PEERS_LIVE:
+                    self.memory = dataclasses.replace(self.memory, live_healed_at=now)
+        if any(step.reason in FOREIGN for step in made.steps):
+            now = self._context.clock.monotonic()
+            self.memory = dataclasses.replace(self.memory, overtaken=(*self.memory.overtaken, now)[-2:])
+        self._tell_drift(made)
         desired, _ = self._both()
         change = calls(made, desired, self.require().node.link_revision, verify=verify)
         self._doubt(change)
         return change
+
+    def _tell_drift(self, made: Plan) -> None:
+        steps = [(step.reason, text) for step, text in zip(made.steps, describe(made), strict=True) if step.reason in DRIFT]
+        if steps:
+            found = tuple(dict.fromkeys(text for _, text in steps))
+            self._context.tell("fleet", NodeDrifted(self._node_id, found, frozenset(reason.value for reason, _ in steps)))
 
     def _begin_links(self, interfaces: tuple[str, ...]) -> None:
         intent = self._ask_fleet(BeginLinks(self._node_id, interfaces, self._links_at_least), "ConfigureInnerLink")

@@ -15,6 +15,7 @@ from actors.fleet import (
     bindings,
     bundles,
     doubt,
+    drift,
     enrolment,
     exits,
     failover,
@@ -54,7 +55,7 @@ _REVIEW_S = 3.0
 
 _CONCERNS = (
     nodes, accounts, removed, profiles, enrolment, bundles, refreshing, peers, paths, bindings, exits,
-    wiring, intents, waiting, reports,
+    wiring, intents, waiting, reports, drift,
     doubt, questions,
 )  # fmt: skip
 _CHANGES: dict[type, Handler] = {kind: handler for concern in _CONCERNS for kind, handler in concern.CHANGES.items()}

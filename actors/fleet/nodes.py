@@ -204,7 +204,7 @@ def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
     fleet.context.tell("alert_engine", NodeGone(node.id))
     fleet.context.tell("servers", AddressesChanged())
     fleet.nodes.pop(node.id, None)
-    for known in (fleet.views, fleet.sightings, fleet.since, fleet.uptimes, fleet.unwritten):
+    for known in (fleet.views, fleet.sightings, fleet.since, fleet.uptimes, fleet.unwritten, fleet.drifted):
         known.pop(node.id, None)
     fleet.peers_changed()
     fleet.node_set_changed()

@@ -43,6 +43,7 @@ class FleetState:
         sightings: what its links note at each look, without a word.
         since: when each link entered the state that it is in.
         uptimes: for how long each was up, for ``meter``.
+        drifted: of what each node was put right lately, and since when (``drift``).
         unwritten: nodes whose reports are not written yet; an ordered set.
         keys_changed: a node reported another key since the last flush.
         serves_anew: nodes that reported another key or obfuscation since then, so that what devices know of them is old.
@@ -72,6 +73,7 @@ class FleetState:
         self.sightings: MutableMapping[str, m.Sighting] = {}
         self.since: dict[str, float] = {}
         self.uptimes: dict[str, Uptime] = {}
+        self.drifted: dict[str, tuple[frozenset[str], float]] = {}
         self.unwritten: dict[str, None] = {}
         self.keys_changed = False
         self.serves_anew: dict[str, None] = {}

@@ -29,6 +29,7 @@ from coxswain.agent.writer import Writer
 from coxswain.agent.xray import Stale, XrayInbound
 from coxswain.clock import Clock
 from coxswain.errors import InvalidInput, Refused
+from coxswain.fingerprints import of_policy
 from coxswain.netpolicy import Policy
 from coxswain.wire import validate
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
@@ -37,6 +38,8 @@ __all__ = ["NodeService"]
 
 AWG = pb.PROTOCOL_AMNEZIAWG
 XRAY = pb.PROTOCOL_XRAY_REALITY
+
+_NONE = Policy()
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,6 +52,7 @@ class NodeService:
     Args:
         allowed_clients: common names of client certificates that may call; empty: every certificate that TLS let in.
         hook: see ``Hook``.
+        names_what_it_holds: False: no fingerprints in the status, as of an existing agent.
     """
 
     def __init__(  # noqa: PLR0917 - the parts of one node, assembled in one place (node.py)
@@ -64,6 +68,7 @@ class NodeService:
         version: str,
         allowed_clients: frozenset[str] = frozenset(),
         hook: Hook | None = None,
+        names_what_it_holds: bool = True,
     ) -> None:
         self._state = state
         self._plane = plane
@@ -75,6 +80,8 @@ class NodeService:
         self._started = clock.monotonic()
         self._writer = Writer()
         self._complaints: dict[str, str] = {}
+        self._names_what_it_holds = names_what_it_holds
+        self._named: tuple[Policy, str] | None = None
         self._policy = self._readable("policy", state.policy)
         self.applied_revision = state.awg_revision()
         remembered = self._readable("xray", state.xray)
@@ -193,7 +200,17 @@ class NodeService:
             tunnel_ipv6=self._plane.carries_ipv6,
             endpoint_port_min=mapped.low if mapped is not None else 0,
             endpoint_port_max=mapped.high if mapped is not None else 0,
+            network_fingerprint=self._policy_name if self._names_what_it_holds else "",
+            xray_fingerprint=self.xray.fingerprint if self._names_what_it_holds and self._plane.has_xray else "",
         )
+
+    @property
+    def _policy_name(self) -> str:
+        """Of the policy that is kept in force; of one that does nothing, where there is none."""
+        held = self._policy.policy if self._policy is not None else _NONE
+        if self._named is None or self._named[0] is not held:  # asked for with each status
+            self._named = (held, of_policy(held))
+        return self._named[1]
 
     async def list_peers(self, request: pb.ListPeersRequest) -> pb.ListPeersResponse:
         """0 means AmneziaWG only (node-contract.md 4.9)."""

@@ -102,6 +102,7 @@ class SimNode:
             self._clock,
             version=self.version,
             hook=self.knobs,
+            names_what_it_holds=not self.existing_agent,
         )
 
     # -- life

@@ -13,6 +13,7 @@ from coxswain.agent.dataplane import DataPlaneFailed
 from coxswain.agent.identity import XrayIdentity
 from coxswain.agent.state import State, XrayClient, XrayConfig
 from coxswain.agent.xray_engine import XrayEngine, render_xray
+from coxswain.fingerprints import of_reality
 
 __all__ = ["Stale", "XrayInbound"]
 
@@ -44,6 +45,7 @@ class XrayInbound:
         self._engine = engine
         self._identity = identity
         self._early: tuple[XrayClient, ...] = ()
+        self._named: tuple[XrayConfig, str] | None = None
         self.config: XrayConfig | None = remembered[0] if remembered is not None else None
         self.revision = remembered[1] if remembered is not None else 0
 
@@ -61,6 +63,18 @@ class XrayInbound:
     @property
     def clients(self) -> tuple[XrayClient, ...]:
         return self._early if self.config is None else self.config.clients
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what is configured by its content; empty: nothing is."""
+        config = self.config
+        if config is None:
+            return ""
+        if self._named is None or self._named[0] is not config:  # asked for with each status
+            clients = ((client.id, client.flow) for client in config.clients)
+            name = of_reality(config.port, config.dest, config.server_names, config.short_ids, clients)
+            self._named = (config, name)
+        return self._named[1]
 
     async def push(self, revision: int, config: Callable[[], XrayConfig]) -> bool:
         """Returns whether it was reloaded. ``config`` is only looked at if it is to be applied.

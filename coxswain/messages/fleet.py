@@ -35,6 +35,7 @@ __all__ = [
     "LinkFell",
     "LinkReport",
     "ListNodes",
+    "NodeDrifted",
     "NodeView",
     "RecordPush",
     "RemoveNode",
@@ -305,6 +306,17 @@ class BeginLinks:
     node_id: str
     interfaces: tuple[str, ...]
     at_least: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDrifted:
+    """Told by a link that is about to put right what nobody here made so: somebody was at the node, its agent lost a file,
+    or our database was put back. ``found``: in an operator's words. ``kinds``: by which the same is known the next time.
+    """
+
+    node_id: str
+    found: tuple[str, ...]
+    kinds: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from coxswain.cascade.types import InnerLink
 from coxswain.errors import InvalidInput, NodeMisbehaved
+from coxswain.fingerprints import is_fingerprint
 from coxswain.messages.sessions import EventKind, NodeEvent, PeerCounters
 from coxswain.model import Obfuscation, Peer, Protocol
 from coxswain.netpolicy import Policy
@@ -194,7 +195,14 @@ def observed(
         asked_at=asked_at,
         tunnel_ipv6=status.tunnel_ipv6,
         mapped_ports=_mapped(status.endpoint_port_min, status.endpoint_port_max),
+        policy=_fingerprint(status.network_fingerprint),
+        xray=_fingerprint(status.xray_fingerprint),
     )
+
+
+def _fingerprint(text: str) -> str:
+    """What is none of ours says nothing."""
+    return text if is_fingerprint(text) else ""
 
 
 def _mapped(low: int, high: int) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import ipaddress
-import json
 import operator
 import re
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,9 @@ from functools import lru_cache
 
 from coxswain.cascade.types import NodeCascade
 from coxswain.errors import InvalidInput
+from coxswain.fingerprints import of_policy
 from coxswain.model import NetworkPolicy, Node, Peer, Protocol
-from coxswain.netpolicy import Transit
+from coxswain.netpolicy import Policy, Transit
 from coxswain.ports import PortRange
 from coxswain.reality import Reality
 from coxswain.reconcile.codec import normal_ips, psk_digest
@@ -259,18 +259,6 @@ def _inbound(reality: Reality, kept: list[_Row]) -> XrayInbound:
 @lru_cache(maxsize=4096)
 def policy_fingerprint(policy: NetworkPolicy, transits: tuple[Transit, ...] = (), ports: PortRange | None = None) -> str:
     """Names a policy by its content, with the transits and ports that go with it. Asked for at each look at each node."""
-    content: dict[str, object] = {
-        "forwarding": policy.forwarding or bool(transits),
-        "masquerade": policy.masquerade,
-        "isolation": policy.isolation,
-    }
-    if transits:
-        content["transits"] = [[t.device_cidr, t.inner_interface, t.mark, t.table] for t in transits]
-    if ports is not None:
-        content["endpoint_ports"] = str(ports)
-    return _digest(content)
-
-
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return of_policy(
+        Policy(policy.forwarding or bool(transits), policy.masquerade, policy.isolation, transits, ports),
+    )

@@ -28,7 +28,7 @@ from coxswain.reconcile.types import (
 )
 from coxswain.words import counted
 
-__all__ = ["RIVAL", "STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused_links"]
+__all__ = ["DRIFT", "FOREIGN", "RIVAL", "STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused_links"]
 
 STALL_COOLDOWN_S = 300.0
 """management-plane.md 8.1: a stalled data plane is healed at most every five minutes."""
@@ -38,9 +38,18 @@ _CLOCK_STEP_S = 1.0
 
 _NO_KEY = psk_digest("")
 
+DRIFT = frozenset({
+    Reason.REVISION_AHEAD, Reason.PEERS_DIFFER, Reason.PEERS_LIVE, Reason.DATA_PLANE_DOWN,
+    Reason.POLICY_DIFFERS, Reason.PORTS_DIFFER, Reason.XRAY_DIFFERS,
+})  # fmt: skip
+"""What somebody else did to the node, or its files became: nothing of it was to be."""
+
+FOREIGN = frozenset({Reason.REVISION_AHEAD, Reason.XRAY_DIFFERS})
+"""Of that, what only a controller does, or a state that is older than the node. Policies: ``remember``."""
+
 _RIVAL_WITHIN_S = 3600.0
 _RIVAL_HOLDS_S = 180.0
-"""A revision that is ahead once is a restored database. Twice within an hour, and it is another controller, which is said
+"""Once is a restored database, or files of the agent's. Twice within an hour, and it is another controller, which is said
 until it has been quiet for some looks."""
 
 RIVAL = "another controller pushes to it as well; stop one of the two"
@@ -70,9 +79,12 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     steps: list[Step] = [*_links(desired, memory)]
     if push is not None:
         steps.append(push)
-    if memory.policy_suspect:
+    policy = policy_fingerprint(desired.policy, desired.transits, desired.ports)
+    if _is_foreign(observed.policy, policy, memory):
+        steps.append(SetPolicy(Reason.POLICY_DIFFERS))
+    elif memory.policy_suspect:
         steps.append(SetPolicy(Reason.POLICY_SUSPECT))
-    elif memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits, desired.ports):
+    elif memory.policy_confirmed != policy:
         steps.append(SetPolicy(Reason.POLICY_CHANGED))
     elif observed.mapped_ports and observed.mapped_ports != str(desired.ports or ""):
         steps.append(SetPolicy(Reason.PORTS_DIFFER))  # of a restored database, or by another controller
@@ -91,7 +103,13 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
 
 
 def remember(
-    memory: LinkMemory, observed: Observed, now: float, *, reconnected: bool = False, ours: int | None = None
+    memory: LinkMemory,
+    observed: Observed,
+    now: float,
+    *,
+    reconnected: bool = False,
+    ours: int | None = None,
+    policy: str = "",
 ) -> LinkMemory:
     """The memory after a look.
 
@@ -101,6 +119,7 @@ def remember(
         now: monotonic seconds.
         reconnected: it is the first look of a connection.
         ours: the highest revision that this controller has counted; None: not known.
+        policy: fingerprint of the intended network policy; empty: not known.
     """
     service = _service(observed)
     handshakes = service is not None and service.handshaking_peers > 0
@@ -112,7 +131,9 @@ def remember(
     anew = restarted or made_anew
     # Somebody else told it things, or we did and our database was put back since: what it acknowledged is not what it has.
     ahead = ours is not None and observed.applied_revision > ours
-    doubtful = anew or ahead
+    # The same where it has another policy than it acknowledged; of inner links, say, no look shows what became of them.
+    meddled = _is_foreign(observed.policy, policy, memory)
+    doubtful = anew or ahead or meddled
     started = now - observed.uptime_s
     began = 0.0 if observed.asked_at is None else observed.asked_at[1] - observed.uptime_s
     return dataclasses.replace(
@@ -122,6 +143,10 @@ def remember(
         applied_revision=observed.applied_revision,
         # node-contract.md 11.4, rule 6; and no look shows whether a host that was set up anew has any policy.
         policy_suspect=memory.policy_suspect or doubtful,
+        # A restarted agent may have lost a file, and each time that it is found so until it is mended is one time.
+        overtaken=(
+            (*memory.overtaken, now)[-2:] if meddled and not (anew or ahead or memory.policy_suspect) else memory.overtaken
+        ),
         links={name: f"{had.partition(':')[0]}:" for name, had in memory.links.items()} if doubtful else memory.links,
         registered=frozenset() if anew else memory.registered,
         xray_confirmed="" if doubtful else memory.xray_confirmed,
@@ -133,6 +158,11 @@ def remember(
         # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.
         handshakes_seen_at=now if handshakes else None if restarted else memory.handshakes_seen_at,
     )
+
+
+def _is_foreign(said: str, policy: str, memory: LinkMemory) -> bool:
+    """Whether a node holds neither the policy that it acknowledged nor the intended one. An existing agent does not say."""
+    return memory.policy_confirmed != "" and said not in ("", policy, memory.policy_confirmed)
 
 
 def describe(made: Plan) -> tuple[str, ...]:
@@ -202,6 +232,8 @@ def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
         return None
     if memory.xray_confirmed != wanted.fingerprint:
         return PushXray(Reason.XRAY_CHANGED)
+    if observed.xray not in ("", wanted.as_told):
+        return PushXray(Reason.XRAY_DIFFERS)
     if served != len(wanted.clients):
         return PushXray(Reason.XRAY_DOWN)
     return None
@@ -254,6 +286,26 @@ def _revive(observed: Observed, memory: LinkMemory, now: float, findings: list[F
         return PushPeers(Reason.DATA_PLANE_DOWN, True, observed.applied_revision + 1, service.detail)
     if _stalled(service, memory, now):
         return PushPeers(Reason.STALLED, True, observed.applied_revision + 1, f"{service.peer_count} peers")
+    return _live(service, observed, memory, now, findings)
+
+
+def _live(
+    service: ServiceHealth, observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]
+) -> PushPeers | None:
+    """Peers that somebody gave the interface, or took from it, past the agent: they are not in the list of those that are
+    configured, but they are counted (node-contract.md 1.3, 4.9). A push makes the interface what is configured; at most once
+    in five minutes, as an agent that cannot read its interface counts none.
+    """
+    if observed.peers is None:
+        return None
+    listed = len({peer.public_key for peer in observed.peers})
+    if service.peer_count == listed:
+        return None
+    detail = f"{service.peer_count} live, {listed} configured"
+    healed_at = memory.live_healed_at
+    if healed_at is None or now - healed_at >= STALL_COOLDOWN_S:
+        return PushPeers(Reason.PEERS_LIVE, True, observed.applied_revision + 1, detail)
+    findings.append(Finding(f"{Reason.PEERS_LIVE.value}: {detail}", degraded=service.peer_count > listed))
     return None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from coxswain.cascade.types import InnerLink
+from coxswain.fingerprints import of_reality
 from coxswain.messages.sessions import PeerCounters
 from coxswain.model import NetworkPolicy, Obfuscation, Peer, Protocol
 from coxswain.netpolicy import Policy, Transit
@@ -45,6 +46,13 @@ class XrayInbound:
         """Names it by its content."""
         clients = sorted((client.public_key, client.flow) for client in self.clients)
         return hashlib.sha256(repr((self.reality, clients)).encode()).hexdigest()[:32]
+
+    @property
+    def as_told(self) -> str:
+        """The same as a node's agent names it (``Observed.xray``)."""
+        face = self.reality
+        clients = ((client.public_key, client.flow) for client in self.clients)
+        return of_reality(face.port, face.dest, face.server_names, face.short_ids, clients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,8 @@ class ObservedPeer:
 class Observed:
     """What a node is. ``peers`` None: not asked this time. ``clock_skew_s``: how far its clock is ahead of ours; 0 also when
     the difference is small, None: unknown. ``asked_at``: when, monotonic seconds and epoch seconds; None: unknown.
-    ``mapped_ports``: as ``Node`` has it; None: not asked since the policy was set.
+    ``mapped_ports``: as ``Node`` has it; None: not asked since the policy was set. ``policy``, ``xray``: fingerprints of the
+    network policy and of the REALITY inbound that its agent holds; empty: it does not say, or was not asked since.
     """
 
     agent_version: str
@@ -133,6 +142,8 @@ class Observed:
     asked_at: tuple[float, float] | None = None
     tunnel_ipv6: bool = False
     mapped_ports: str | None = ""
+    policy: str = ""
+    xray: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,7 @@ class LinkMemory:
             empty: not known, as after a restart of the agent, which may have lost some of it with its file.
         handshakes_seen_at: when handshakes were last seen; a data plane is stalled only if there were some before.
         last_stall_heal_at: to heal a stall at most every five minutes (management-plane.md 8.1).
+        live_healed_at: when peers that were in force but not configured, or the reverse, were last pushed away.
         links: of each inner link that the node may have, by interface: ``block:peer`` as it acknowledged them
             (``InnerLink``); ``block:`` while it is in doubt what became of the last call.
         registered: the interfaces that the agent was told of since it started. What it was not told of it does not remove,
@@ -158,7 +170,8 @@ class LinkMemory:
         seen_at: when it was last looked at, by our monotonic clock.
         started_by: the agent started at this time at the latest, by our monotonic clock.
         agent_started_at: when it started, epoch seconds, roughly, as the store keeps it; 0: not known.
-        overtaken: when a revision of the node's that was ahead of ours was taken over, the last two times.
+        overtaken: when the node was found to have been told something by somebody else (a revision ahead of ours, another
+            policy than it acknowledged), the last two times.
     """
 
     policy_confirmed: str = ""
@@ -169,6 +182,7 @@ class LinkMemory:
     applied_content: str = ""
     handshakes_seen_at: float | None = None
     last_stall_heal_at: float | None = None
+    live_healed_at: float | None = None
     links: Mapping[str, str] = field(default_factory=dict)
     registered: frozenset[str] = frozenset()
     xray_confirmed: str = ""
@@ -186,10 +200,12 @@ class Reason(StrEnum):
     REVISION_AHEAD = "the node's revision is ahead of ours"
     CONTENT_UNKNOWN = "the node acknowledged this revision for something else"
     PEERS_DIFFER = "the node's peers differ from the intended ones"
+    PEERS_LIVE = "other peers are in force on the node than its agent has configured"
     KEYS_HIDDEN = "it is not certain that it has the preshared keys, of which it shows none"
     DATA_PLANE_DOWN = "the data plane is down"
     STALLED = "no peer shakes hands any more"
     POLICY_CHANGED = "the network policy was changed"
+    POLICY_DIFFERS = "the node has another network policy than intended"
     PORTS_DIFFER = "the node maps other ports than intended"
     POLICY_SUSPECT = "it is not certain that the network policy is in force"
     LINK_NEW = "a path leads over it"
@@ -197,6 +213,7 @@ class Reason(StrEnum):
     LINK_DOUBTFUL = "it is not certain that the node has it"
     LINK_UNUSED = "no path leads over it any more"
     XRAY_CHANGED = "its clients or its decoy were changed"
+    XRAY_DIFFERS = "the node has other clients or another decoy than intended"
     XRAY_DOWN = "it does not run, or not with the intended clients"
     OPERATOR = "asked for by the operator"
 

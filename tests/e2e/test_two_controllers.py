@@ -92,3 +92,30 @@ def test_a_path_may_leave_at_a_node_that_two_controllers_drive(tmp_path: Path) -
         finally:
             second.stop()
         fleet.until_follows(device, 0, 2)
+
+
+def test_a_copy_that_differs_in_a_policy_alone_is_told_of_on_both_and_leaves_nothing_behind(
+    fleet: CascadeFleet, tmp_path: Path
+) -> None:
+    """No revision counts it; agents of ours name the policy that they hold."""
+    first = fleet.fleet.controller
+    first.all_in_sync(2)
+    first.stop()
+    shutil.copytree(first.home, tmp_path / "copy")
+    first.start()
+    with database(tmp_path / "copy") as copy:
+        copy.execute("UPDATE nodes SET isolation = 1 WHERE name = 'n1'")
+    second = Controller(tmp_path / "copy", interval_s=1.0)
+    second.start()
+    try:
+        for controller in (first, second):
+            controller.until("n1", link_state="degraded", status="active", link_reason=lambda reason: TOLD in reason)
+        heals = [r for r in first.client.get("/api/audit?limit=50") if r["action"] == "node.heal"]
+        assert len(heals) == 1, "and not at every look"
+        assert "another network policy than intended" in str(heals[0]["detail"])
+    finally:
+        second.stop()
+    eventually(lambda: not fleet.network()[1]["policy"]["isolation"])
+    first.client.post("/api/nodes/n1/look")
+    eventually(lambda: first.client.get("/api/nodes/n1/plan")["steps"] == [])
+    assert not fleet.network()[1]["policy"]["isolation"]

@@ -42,11 +42,14 @@ def shown(peer: Peer) -> ObservedPeer:
 def seen(
     *peers: Peer,
     applied: int = 5,
-    services: tuple[ServiceHealth, ...] = (service(),),
+    services: tuple[ServiceHealth, ...] | None = None,
     uptime: int = 100,
     asked: bool = True,
 ) -> Observed:
+    """``services`` None: AmneziaWG runs, and what is configured is in force."""
     rows = tuple(shown(peer) for peer in peers) if asked else None
+    if services is None:
+        services = (service(len({peer.public_key for peer in peers})),)
     return Observed("v1", uptime, applied, services, key("node"), Obfuscation(), "", rows)
 
 

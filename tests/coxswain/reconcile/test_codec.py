@@ -83,7 +83,9 @@ def test_ports_go_with_the_policy_in_fields_that_existing_agents_pass_over() -> 
 def test_what_was_pushed_and_read_back_is_in_sync() -> None:
     desired = wanted(peer(1), peer(2, ips=("10.7.0.9", "fd00::9"), psk=key("psk")))
     pushed = pb.AmneziaWGConfig.FromString(codec.push_request(desired).config).peers
-    observed = codec.observed(status(), listed(*(pb.PeerState(peer=p) for p in pushed)), NOW)
+    live = status()
+    live.services[0].peer_count = 2
+    observed = codec.observed(live, listed(*(pb.PeerState(peer=p) for p in pushed)), NOW)
     [step] = plan(desired, observed, remember(LinkMemory(), observed, 0), 0).steps
     assert isinstance(step, SetPolicy)
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coxswain.model import NetworkPolicy, Node, Peer
+from coxswain.model import NetworkPolicy, Node, Peer, Protocol
 from coxswain.ports import PortRange
+from coxswain.reality import reality_of
 from coxswain.reconcile.codec import psk_digest
 from coxswain.reconcile.desired import desired, policy_fingerprint
 from coxswain.reconcile.plan import STALL_COOLDOWN_S, describe, plan, remember
-from coxswain.reconcile.types import Desired, LinkMemory, Observed, Plan, PushPeers, Reason, SetPolicy
+from coxswain.reconcile.types import Desired, LinkMemory, Observed, Plan, PushPeers, Reason, SetPolicy, XrayInbound
 from tests.coxswain.reconcile.samples import AWG, confirmed, key, peer, seen, service, shown, wanted
 
 ONE, TWO = peer(1), peer(2)
@@ -308,7 +309,7 @@ def test_a_push_always_comes_before_the_policy_and_only_once(situation: tuple[De
 
 def test_the_service_of_another_protocol_says_nothing_about_ours() -> None:
     xray = dataclasses.replace(service(running=False), protocol=type(AWG).XRAY_REALITY)
-    assert made(wanted(ONE), seen(ONE, services=(xray, service()))).steps == ()
+    assert made(wanted(ONE), seen(ONE, services=(xray, service(1)))).steps == ()
 
 
 # -- what a revision stands for
@@ -381,3 +382,82 @@ def test_content_does_not_depend_on_order_or_on_how_it_was_worked_out(numbers: l
     assert grown is not None
     assert grown.content == state.content
     assert (len(peers) < 2) or desired(node, peers[1:])[0].content != state.content
+
+
+# -- what somebody else told the node, or did to it
+
+HELD = policy_fingerprint(POLICY)
+OTHER = policy_fingerprint(NetworkPolicy(isolation=True))
+
+
+def holding(policy: str, **more: object) -> Observed:
+    return dataclasses.replace(seen(ONE), policy=policy, **more)  # type: ignore[arg-type]
+
+
+def looked(observed: Observed, memory: LinkMemory, now: float = NOW, **more: object) -> LinkMemory:
+    return remember(memory, observed, now, ours=5, policy=HELD, **more)  # type: ignore[arg-type]
+
+
+def test_a_policy_that_somebody_else_set_is_set_anew_and_what_no_look_shows_is_told_again() -> None:
+    links = {"awg1": "block:peer"}
+    memory = looked(holding(OTHER), confirmed(links=links, xray_confirmed="x"))
+    assert memory.policy_suspect and memory.links == {"awg1": "block:"} and memory.xray_confirmed == ""
+    assert SetPolicy(Reason.POLICY_DIFFERS) in plan(wanted(ONE), holding(OTHER), memory, NOW).steps
+
+
+@pytest.mark.parametrize("said", ["", HELD])
+def test_a_node_that_says_nothing_of_its_policy_or_the_right_thing_is_left_alone(said: str) -> None:
+    assert plan(wanted(ONE), holding(said), looked(holding(said), confirmed()), NOW) == Plan((), ())
+
+
+def test_a_policy_of_ours_whose_confirmation_was_lost_is_nobody_elses() -> None:
+    """The daemon was killed between the call and the note of it."""
+    memory = looked(holding(HELD), LinkMemory(policy_confirmed=OTHER))
+    assert (memory.overtaken, memory.policy_suspect) == ((), False)
+    assert plan(wanted(ONE), holding(HELD), memory, NOW).steps == (SetPolicy(Reason.POLICY_CHANGED),)
+
+
+def test_another_policy_twice_is_another_controller_and_once_that_cannot_be_mended_is_none() -> None:
+    once = looked(holding(OTHER), confirmed())
+    assert once.overtaken == (NOW,)
+    assert looked(holding(OTHER), once, NOW + 1).overtaken == (NOW,), "the same one, still there"
+    again = looked(holding(OTHER), dataclasses.replace(once, policy_suspect=False), NOW + 45)
+    assert again.overtaken == (NOW, NOW + 45)
+    restarted = looked(holding(OTHER, uptime_s=1), confirmed(uptime_s=100, started_by=None))
+    assert restarted.overtaken == () and restarted.policy_suspect, "its agent lost a file, perhaps"
+    ahead = looked(holding(OTHER, applied_revision=9), confirmed())
+    assert ahead.overtaken == (), "counted where the revision is taken over"
+
+
+@pytest.mark.parametrize(("live", "detail"), [(2, "2 live, 1 configured"), (0, "0 live, 1 configured")])
+def test_peers_that_are_in_force_and_not_configured_are_pushed_away_once_in_five_minutes(live: int, detail: str) -> None:
+    observed = seen(ONE, services=(service(live),))
+    step = push(made(wanted(ONE), observed))
+    assert (step.reason, step.fresh_revision, step.at_least, step.detail) == (Reason.PEERS_LIVE, True, 6, detail)
+    result = made(wanted(ONE), observed, confirmed(live_healed_at=NOW - STALL_COOLDOWN_S + 1))
+    assert (result.steps, [f.degraded for f in result.findings]) == ((), [live > 1])
+    assert push(made(wanted(ONE), observed, confirmed(live_healed_at=NOW - STALL_COOLDOWN_S))).reason is Reason.PEERS_LIVE
+
+
+def test_nothing_is_said_of_live_peers_without_a_list() -> None:
+    assert made(wanted(ONE), seen(services=(service(3),), asked=False)).steps == ()
+
+
+UUID = "8c7b5d43-6a9e-4c1f-9d3a-2f4f0c7a1b22"
+
+
+def test_other_clients_of_xray_in_the_same_number_are_noticed() -> None:
+    """A look counts clients; who they are, only an agent of ours says."""
+    client = Peer("per_x", "nod_a", "dev_x", Protocol.XRAY_REALITY, UUID, ())
+    inbound = XrayInbound(reality_of(), (client,))
+    other = dataclasses.replace(inbound, clients=(dataclasses.replace(client, public_key=UUID[:-1] + "3"),))
+    state = dataclasses.replace(wanted(ONE), xray=inbound)
+    runs = dataclasses.replace(service(1), protocol=Protocol.XRAY_REALITY)
+    memory = confirmed(xray_confirmed=inbound.fingerprint)
+
+    def plan_for(said: str) -> list[Reason]:
+        observed = dataclasses.replace(seen(ONE, services=(service(1), runs)), xray=said)
+        return [step.reason for step in made(state, observed, memory).steps]
+
+    assert plan_for("") == plan_for(inbound.as_told) == []
+    assert plan_for(other.as_told) == [Reason.XRAY_DIFFERS] * 2

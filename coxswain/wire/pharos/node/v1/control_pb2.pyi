@@ -161,6 +161,8 @@ class GetStatusResponse(_message.Message):
     TUNNEL_IPV6_FIELD_NUMBER: _builtins.int
     ENDPOINT_PORT_MIN_FIELD_NUMBER: _builtins.int
     ENDPOINT_PORT_MAX_FIELD_NUMBER: _builtins.int
+    NETWORK_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    XRAY_FINGERPRINT_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     uptime_seconds: _builtins.int
     applied_revision: _builtins.int
@@ -171,6 +173,12 @@ class GetStatusResponse(_message.Message):
     endpoint_port_min: _builtins.int
     """Ours as well: the range of NetworkConfig that is in force; 0: none."""
     endpoint_port_max: _builtins.int
+    network_fingerprint: _builtins.str
+    """Ours as well: name by their content what the agent was told and no other call reads back: the policy of NetworkConfig, and
+    the REALITY inbound with its clients. Empty: the agent does not say; of REALITY also, that none is configured. How they are
+    made: coxswain/fingerprints.py.
+    """
+    xray_fingerprint: _builtins.str
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]: ...
     @_builtins.property
@@ -189,10 +197,12 @@ class GetStatusResponse(_message.Message):
         tunnel_ipv6: _builtins.bool = ...,
         endpoint_port_min: _builtins.int = ...,
         endpoint_port_max: _builtins.int = ...,
+        network_fingerprint: _builtins.str = ...,
+        xray_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amneziawg", b"amneziawg", "xray", b"xray"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "amneziawg", b"amneziawg", "applied_revision", b"applied_revision", "endpoint_port_max", b"endpoint_port_max", "endpoint_port_min", b"endpoint_port_min", "services", b"services", "tunnel_ipv6", b"tunnel_ipv6", "uptime_seconds", b"uptime_seconds", "xray", b"xray"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "amneziawg", b"amneziawg", "applied_revision", b"applied_revision", "endpoint_port_max", b"endpoint_port_max", "endpoint_port_min", b"endpoint_port_min", "network_fingerprint", b"network_fingerprint", "services", b"services", "tunnel_ipv6", b"tunnel_ipv6", "uptime_seconds", b"uptime_seconds", "xray", b"xray", "xray_fingerprint", b"xray_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

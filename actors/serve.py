@@ -17,6 +17,8 @@ from actors.configuration import LEVELS
 from actors.tree import Parts, build
 from coxswain import __version__
 from coxswain.audit.keys import load_audit_key
+from coxswain.backup.put_back import revoke_again
+from coxswain.clock import SystemClock
 from coxswain.config import Config
 from coxswain.config.live import LiveConfig
 from coxswain.errors import Refused
@@ -24,7 +26,7 @@ from coxswain.keyring import KeySource, load_secret, open_keyring
 from coxswain.limits import collect_rarely, raise_descriptor_limit
 from coxswain.messages.configuration import HungUp
 from coxswain.statedir import open_state_directory
-from coxswain.store import Durability, open_store
+from coxswain.store import Durability, Store, open_store
 
 __all__ = ["serve"]
 
@@ -61,6 +63,7 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
                     "a restore of this database was interrupted", remedy="Do it again with: cox backup restore --force"
                 )
             keyring = open_keyring(tx, secret)
+        _revoke_again(store, config.audit_paths.revocations)
         system = build(
             Parts(
                 store=store,
@@ -81,6 +84,18 @@ def serve(config: Config, *, allow_chaos: bool = False) -> int:
             _log.error("the service tree gave up: %s", system.failure)
         _log.info("stopped")
         return code
+
+
+def _revoke_again(store: Store, path: Path) -> None:
+    """Said here at once, and by the audit log, which has lost records with them, for as long as nobody looked into it."""
+    try:
+        replayed = revoke_again(store, path, SystemClock().now())
+    except OSError as error:
+        _log.error("whether all that was revoked is known cannot be told: %s", error)
+        return
+    if replayed is not None:
+        done = "; ".join(replayed.effects) or "nothing that is left in it"
+        _log.error("this database is older than %s: somebody put it back. Revoked or taken away again: %s", path, done)
 
 
 def _delete_stale_unpackings() -> None:

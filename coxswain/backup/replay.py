@@ -19,6 +19,11 @@ from coxswain.words import counted
 
 __all__ = ["Replayed", "replay"]
 
+_REVERSIBLE = frozenset(
+    {"disable", "enable", "suspend", "resume", "update", "password", "totp_enable", "totp_remove", "provision", "trust"}
+)
+"""Last words of the actions after which things may be otherwise again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
@@ -29,7 +34,13 @@ class Replayed:
 
 
 def replay(tx: Tx, entries: list[Entry], now: float) -> Replayed:
-    """Applies, in order, the entries that the audit log of ``tx`` does not hold: they happened after it was copied."""
+    """Applies, in order, the entries that the audit log of ``tx`` does not hold: they happened after it was copied.
+
+    Or long before: retention took them, or an earlier restore applied them and the log went on without. Then what is so for
+    good is done again; what somebody may have undone since (``_REVERSIBLE``) is not.
+    """
+    newest = tx.execute("SELECT seq, at FROM audit_log ORDER BY seq DESC LIMIT 1")
+    size, copied_at = newest[0] if newest else (0, 0)
     known: set[str] = set()
     for part, marks in in_lists([entry.id for entry in entries]):
         for table in ("audit_log", "audit_outbox"):
@@ -38,6 +49,9 @@ def replay(tx: Tx, entries: list[Entry], now: float) -> Replayed:
     effects: list[str] = []
     for entry in entries:
         if entry.id in known:
+            continue
+        is_old = entry.seq <= size and entry.at <= copied_at
+        if is_old and entry.action.rpartition(".")[2] in _REVERSIBLE:
             continue
         applied.append(entry)
         verb = entry.action.rpartition(".")[2]

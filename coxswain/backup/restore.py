@@ -9,7 +9,6 @@ there.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from coxswain.audit.verify import verify as verify_log
 from coxswain.backup.archive import Data, Page, safe_name
 from coxswain.backup.create import CONFIG_FILE, movable
 from coxswain.backup.envelope import BackupSecret, Damaged
+from coxswain.backup.put_back import doubt_what_was_acknowledged, forget_what_was_under_way
 from coxswain.backup.replay import Replayed, replay
 from coxswain.backup.revocations import FILE, Entry, RevocationLog, read_file
 from coxswain.backup.stage import DatabaseStage, copy_private, counted, look_into, sync, write_file, write_pages
@@ -35,9 +35,8 @@ from coxswain.errors import AlreadyExists, InvalidInput, KeyUnavailable
 from coxswain.keyring import KeySource, load_secret, open_keyring
 from coxswain.messages.audit import Caller
 from coxswain.statedir import StateDirectory, open_state_directory
-from coxswain.store import Durability, Store, Tx, open_store
+from coxswain.store import Durability, Store, open_store
 from coxswain.store.access import BUILT_IN
-from coxswain.store.migrate import table_names
 
 __all__ = ["Order", "Restored", "Verified", "restore", "verify"]
 
@@ -319,8 +318,8 @@ class _Work:
             self._try_key(store)
             with store.write(Durability.ACKNOWLEDGED) as tx:
                 replayed = replay(tx, entries, self._order.now)
-                _forget_what_was_under_way(tx)
-                _doubt_what_was_acknowledged(tx)
+                forget_what_was_under_way(tx)
+                doubt_what_was_acknowledged(tx)
             seq = restart_restored(store, paths, self._order.caller, self._detail(replayed), now=self._order.now)
             with store.write(Durability.ACKNOWLEDGED) as tx:
                 tx.execute("DELETE FROM meta WHERE key = 'restoring'")
@@ -376,27 +375,3 @@ class _Work:
 
 def _day(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _doubt_what_was_acknowledged(tx: Tx) -> None:
-    """Nodes were told other things since, and no look shows it: their policy, XRay's clients and decoy, where links lead.
-    Each is told all of it once more; to one that has it already, that changes nothing.
-    """
-    for node_id, links in tx.execute("SELECT id, links_confirmed FROM nodes"):
-        doubtful = {interface: f"{had.partition(':')[0]}:" for interface, had in json.loads(links).items()}
-        tx.execute(
-            "UPDATE nodes SET policy_confirmed = '', xray_confirmed = '', links_confirmed = ? WHERE id = ?",
-            (json.dumps(doubtful), node_id),
-        )
-
-
-def _forget_what_was_under_way(tx: Tx) -> None:
-    """Logins end with a restore, and operations that were under way are not gone on with: they may be over long since."""
-    ours = table_names()
-    for table in ("login_sessions", "account_sessions"):
-        if table in ours:
-            tx.execute(f"DELETE FROM {table}")  # noqa: S608 - a constant
-    tx.execute(
-        "UPDATE operations SET state = 'failed', error = 'the controller was restored from a backup in the middle of this', "
-        "remedy = 'Look at what it left, then retry or cancel it.' WHERE state IN ('queued', 'running', 'waiting')"
-    )

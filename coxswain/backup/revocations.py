@@ -22,7 +22,7 @@ from coxswain.clock import to_micros
 from coxswain.errors import Refused
 from coxswain.store.api import Tx
 
-__all__ = ["FILE", "Entry", "RevocationLog", "is_revoking", "read_file"]
+__all__ = ["FILE", "Entry", "RevocationLog", "end_of", "is_revoking", "read_file"]
 
 FILE = "revocations.log"
 """In the state directory."""
@@ -135,6 +135,11 @@ def read_file(path: Path) -> list[Entry]:
         OSError: it cannot be read.
     """
     return [_entry(value) for _, value in _lines(path) if "mark" not in value]
+
+
+def end_of(path: Path) -> int:
+    """Up to which record of the audit log the file is complete; 0: there is none. Raises as ``read_file`` does."""
+    return _end_of(path)[0]
 
 
 # -- the file

@@ -487,3 +487,27 @@ def test_another_firewall_that_drops_what_is_forwarded_keeps_no_client_from_it(h
     node.policy()
     for tool in ("iptables", "ip6tables"):
         assert "awg0" not in node.space.run(tool, "-S", "FORWARD").stdout
+
+
+@pytest.mark.parametrize("how", ["the table is emptied", "one rule is taken out", "a rule is added"])
+def test_rules_that_somebody_changed_by_hand_come_back(hub, how):
+    """Not only a table that is gone: one without its rules looks the same from far away, and isolates nobody."""
+    node = hub.node(heal_s=0.5)
+    client = hub.client(node)
+    connect(node, client)
+    node.policy(forwarding=True, masquerade=True, isolation=True)
+
+    def rules(*options):
+        return node.space.run("nft", *options, "list", "table", "inet", "coxswain").stdout
+
+    before = rules()
+    isolating = next(line for line in rules("-a").splitlines() if 'iifname "awg0" oifname "awg0" drop' in line)
+    commands = {
+        "the table is emptied": ["flush", "table", "inet", "coxswain"],
+        "one rule is taken out": ["delete", "rule", "inet", "coxswain", "forward", "handle", isolating.split()[-1]],
+        "a rule is added": ["insert", "rule", "inet", "coxswain", "forward", "accept"],
+    }
+    node.space.run("nft", *commands[how])
+    assert rules() != before
+    assert eventually(lambda: rules() == before, timeout=60)
+    assert eventually(lambda: client.reaches(HUB_SERVER))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -343,6 +344,41 @@ def test_a_policy_that_was_changed_since_is_the_one_of_the_backup(
         in_sync(new, 3)
     finally:
         new.kill()
+
+
+def test_a_database_that_is_put_back_by_hand_revives_nobody(tmp_path: Path) -> None:
+    """Past ``cox backup restore``: a copy of the file, as of a snapshot. What lies beside it knows better."""
+    fleet = Fleet(tmp_path / "old", "", 3)
+    daemon, kept = fleet.daemon, tmp_path / "a week ago"
+    try:
+        client = daemon.client()
+        user = client.post("/api/users", {"name": "Ann", "email": "ann@example.org"})["id"]
+        stolen = client.post(f"/api/users/{user}/devices", {"name": "stolen"})["id"]
+        assert daemon.stop() == 0
+        shutil.copytree(daemon.state, kept)
+        daemon.start()
+        client = daemon.client()
+        client.post(f"/api/devices/{stolen}/revoke")
+        client.post("/api/nodes/n2/revoke", {"reason": "stolen"})
+        eventually(lambda: node(daemon, "n0")["in_sync"])
+        assert daemon.stop() == 0
+        for old in daemon.state.glob("app.db*"):
+            old.unlink()
+        for copy in kept.glob("app.db*"):
+            shutil.copy(copy, daemon.state / copy.name)
+        for _ in range(2):  # it is done once; the next start finds nothing
+            daemon.start()
+            client = daemon.client()
+            in_sync(daemon, 2)
+            assert client.get(f"/api/devices/{stolen}")["status"] == "revoked"
+            assert not node(daemon, "n2")["enrolled"] and node(daemon, "n2")["link_state"] != "live"
+            told = [r for r in client.get("/api/audit?limit=100") if r["action"] == "backup.put_back"]
+            assert len(told) == 1 and len(told[0]["detail"]["revoked_again"]) == 2, told
+            assert any(alert["kind"] == "audit_broken" for alert in client.get("/api/alerts")["alerts"])
+            assert daemon.stop() == 0
+    finally:
+        fleet.nodes.stop()
+        daemon.kill()
 
 
 def test_a_stopped_daemon_and_a_restore_in_place(fleet: Fleet, dsns: tuple[str, str], tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Firewall(Protocol):
         ...
 
     async def in_force(self, policy: Policy) -> bool:
-        """Is the policy that was applied still there? A quick look, not a comparison. Never raises."""
+        """Is the policy that was applied still there, as far as a look shows it? Never raises."""
         ...
 
 

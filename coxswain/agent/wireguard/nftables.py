@@ -9,6 +9,7 @@ table out of force.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -75,6 +76,7 @@ class NftablesFirewall:
         self._lines = IptablesLines(shell)
         self._transits = Transits(shell)
         self._egress = ""
+        self._listed: bytes | None = None
         self._passes_ipv6 = True
         self.ports: PortRange | None = None
 
@@ -122,13 +124,13 @@ class NftablesFirewall:
         await self._commit(policy, self._egress, mtus)
 
     async def in_force(self, policy: Policy) -> bool:
-        chain = "forward" if policy.forwarding else "ports" if self.ports is not None else ""
-        if not chain:
+        if not policy.forwarding and self.ports is None:
             return True
         if await has_moved(self._shell, policy, self._egress):
             return False
-        table = await self._shell("nft", "list", "chain", "inet", NFT_TABLE, chain)
-        if not table.ok or not await self._transits.are_there(hops(policy.transits)):
+        listed = await self._listing()
+        # A table that was flushed has its chains still, and one rule less is isolation gone: all of it has to be as it was.
+        if listed is None or listed != self._listed or not await self._transits.are_there(hops(policy.transits)):
             return False
         # The other firewall may have come, or have been loaded again, since.
         chains = await foreign_chains(self._shell)
@@ -138,6 +140,17 @@ class NftablesFirewall:
         )
 
     async def _commit(self, policy: Policy, egress: str, mtus: Mapping[str, int]) -> None:
+        try:
+            await self._put(policy, egress, mtus)
+        finally:
+            self._listed = await self._listing()
+
+    async def _listing(self) -> bytes | None:
+        """What names the whole table as it is, as the kernel says; None: it is not there."""
+        listed = await self._shell("nft", "-s", "list", "table", "inet", NFT_TABLE)
+        return hashlib.sha256(listed.output.encode()).digest() if listed.ok else None
+
+    async def _put(self, policy: Policy, egress: str, mtus: Mapping[str, int]) -> None:
         ended = await self._shell("nft", "-f", "-", stdin=ruleset(policy, egress, mtus))
         if ended.ok:
             self.ports = policy.ports

@@ -304,6 +304,34 @@ def test_what_the_copy_already_knows_is_not_done_again(store: Store) -> None:
     assert done.entries == () and column(store, "SELECT count(*) FROM peers") == [4]
 
 
+@pytest.mark.parametrize(
+    ("seq", "at", "counts"),
+    [
+        (3, 900, False),  # retention took it
+        (3, 1_001, True),  # it happened since, in a log that was put back once more
+        (9, 900, True),  # it happened since, and the clock was set back
+        (9, 1_001, True),
+    ],
+)
+def test_what_was_long_before_the_copy_takes_nothing_away_that_was_given_back(
+    store: Store, seq: int, at: int, counts: bool
+) -> None:
+    inventory(store)
+    for number in range(5):
+        act(store, "node.add", ("node", f"nod_{number}"))
+    old = [
+        Entry(seq, f"aud_old{number}", at * 1_000_000, action, action.partition(".")[0], target, {})
+        for number, (action, target) in enumerate([("user.password", "usr_a"), ("node.disable", "nod_a")])
+    ]
+    revoked = Entry(seq, "aud_old9", at * 1_000_000, "device.revoke", "device", "dev_a1", {})
+    with store.write() as tx:
+        replayed = replay(tx, [*old, revoked], LATER)
+    assert (column(store, "SELECT enabled FROM nodes WHERE id = 'nod_a'") == [0]) is counts
+    assert (column(store, "SELECT password_hash FROM users WHERE id = 'usr_a'") == [""]) is counts
+    assert column(store, "SELECT status FROM devices WHERE id = 'dev_a1'") == ["revoked"], "for good, whenever it was"
+    assert len(replayed.entries) == (3 if counts else 1)
+
+
 def test_what_nobody_knows_of_changes_nothing(store: Store) -> None:
     inventory(store)
     done = run(store, ("device.revoke", "dev_gone", {}), ("node.rm", "nod_gone", {}), ("profile.rm", "prf_gone", {}))

@@ -142,7 +142,7 @@ class Host:
 
     def changes(self):
         """The calls so far, without those that only look."""
-        looks = (" -C ", " show", "nft list", "nft -j")
+        looks = (" -C ", " show", "nft list", "nft -s list", "nft -j")
         return [line for line in self.lines() if not any(look in line for look in looks)]
 
     def conf(self, interface="awg0"):

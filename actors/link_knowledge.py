@@ -209,7 +209,7 @@ class Knowledge:
                 if step.reason is Reason.STALLED:
                     self.memory = dataclasses.replace(self.memory, last_stall_heal_at=now)
                 elif step.reason is Reason.PEERS_LIVE:
-                    self.memory = dataclasses.replace(self.memory, live_healed_at=now)
+                    self.memory = dataclasses.replace(self.memory, live_healed=(now, step.detail))
         if any(step.reason in FOREIGN for step in made.steps):
             now = self._context.clock.monotonic()
             self.memory = dataclasses.replace(self.memory, overtaken=(*self.memory.overtaken, now)[-2:])

@@ -156,7 +156,7 @@ def remember(
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
         agent_started_at=began if anew or not memory.agent_started_at else memory.agent_started_at,
         # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.
-        live_healed_at=None if service is not None and service.peer_count == _listed(observed) else memory.live_healed_at,
+        live_healed=(0.0, "") if service is not None and service.peer_count == _listed(observed) else memory.live_healed,
         handshakes_seen_at=now if handshakes else None if restarted else memory.handshakes_seen_at,
     )
 
@@ -294,14 +294,15 @@ def _live(
     service: ServiceHealth, observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]
 ) -> PushPeers | None:
     """Peers that somebody gave the interface, or took from it, past the agent: they are not in the list of those that are
-    configured, but they are counted (node-contract.md 1.3, 4.9). A push makes the interface what is configured. One that did
-    not help is repeated after five minutes: an agent that cannot read its interface counts none.
+    configured, but they are counted (node-contract.md 1.3, 4.9). A push makes the interface what is configured. One that changed
+    nothing is repeated after five minutes: an agent that cannot read its interface counts none.
     """
     listed = _listed(observed)
     if listed is None or service.peer_count == listed:
         return None
     detail = f"{service.peer_count} live, {listed} configured"
-    if memory.live_healed_at is None or now - memory.live_healed_at >= STALL_COOLDOWN_S:
+    healed_at, found = memory.live_healed
+    if found != detail or now - healed_at >= STALL_COOLDOWN_S:
         return PushPeers(Reason.PEERS_LIVE, True, observed.applied_revision + 1, detail)
     findings.append(Finding(f"{Reason.PEERS_LIVE.value}: {detail}", degraded=service.peer_count > listed))
     return None

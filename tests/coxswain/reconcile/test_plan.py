@@ -434,10 +434,17 @@ def test_peers_that_are_in_force_and_not_configured_are_pushed_away(live: int, d
     observed = seen(ONE, services=(service(live),))
     step = push(made(wanted(ONE), observed))
     assert (step.reason, step.fresh_revision, step.at_least, step.detail) == (Reason.PEERS_LIVE, True, 6, detail)
-    result = made(wanted(ONE), observed, confirmed(live_healed_at=NOW - STALL_COOLDOWN_S + 1))
+    result = made(wanted(ONE), observed, confirmed(live_healed=(NOW - STALL_COOLDOWN_S + 1, detail)))
     assert (result.steps, [f.degraded for f in result.findings]) == ((), [live > 1])
-    assert push(made(wanted(ONE), observed, confirmed(live_healed_at=NOW - STALL_COOLDOWN_S))).reason is Reason.PEERS_LIVE
-    helped = remember(confirmed(live_healed_at=NOW - 2), seen(ONE), NOW - 1)
+    assert (
+        push(made(wanted(ONE), observed, confirmed(live_healed=(NOW - STALL_COOLDOWN_S, detail)))).reason
+        is Reason.PEERS_LIVE
+    )
+    assert (
+        push(made(wanted(ONE), observed, confirmed(live_healed=(NOW - 2, "9 live, 1 configured")))).reason
+        is Reason.PEERS_LIVE
+    )
+    helped = remember(confirmed(live_healed=(NOW - 2, detail)), seen(ONE), NOW - 1)
     assert push(made(wanted(ONE), observed, helped)).reason is Reason.PEERS_LIVE, "the next one is another"
 
 

@@ -294,8 +294,8 @@ def _live(
     service: ServiceHealth, observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]
 ) -> PushPeers | None:
     """Peers that somebody gave the interface, or took from it, past the agent: they are not in the list of those that are
-    configured, but they are counted (node-contract.md 1.3, 4.9). A push makes the interface what is configured. One that changed
-    nothing is repeated after five minutes: an agent that cannot read its interface counts none.
+    configured, but they are counted (node-contract.md 1.3, 4.9). A push makes the interface what is configured. One that
+    changed nothing is repeated after five minutes: an agent that cannot read its interface counts none.
     """
     listed = _listed(observed)
     if listed is None or service.peer_count == listed:

@@ -160,8 +160,8 @@ class LinkMemory:
             empty: not known, as after a restart of the agent, which may have lost some of it with its file.
         handshakes_seen_at: when handshakes were last seen; a data plane is stalled only if there were some before.
         last_stall_heal_at: to heal a stall at most every five minutes (management-plane.md 8.1).
-        live_healed: when peers that were in force but not configured, or the reverse, were last pushed away, and what was found;
-            empty: since then they were the same.
+        live_healed: when peers that were in force but not configured, or the reverse, were last pushed away, and what was
+            found; empty: since then they were the same.
         links: of each inner link that the node may have, by interface: ``block:peer`` as it acknowledged them
             (``InnerLink``); ``block:`` while it is in doubt what became of the last call.
         registered: the interfaces that the agent was told of since it started. What it was not told of it does not remove,

@@ -215,6 +215,10 @@ def test_the_agent_mends_what_somebody_took_away(hub):
     entry.space.run("nft", "delete", "table", "inet", "coxswain")
     assert eventually(lambda: "awg0" in entry.space.run("nft", "list", "ruleset").stdout, timeout=30)
     assert eventually(lambda: leaves_at(hub, client) == leave.address, timeout=30)
+    hub.count()
+    entry.space.run("ip", "route", "flush", "table", "7100")
+    assert eventually(lambda: client.reaches(HUB_SERVER), timeout=30), "and so do the routes into it"
+    assert leaves_at(hub, client) == leave.address and hub.counted(entry) == 0
 
 
 def test_a_reboot_of_every_node_brings_the_path_back(hub):

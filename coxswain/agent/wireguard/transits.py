@@ -170,11 +170,15 @@ class Transits:
                 await self.take_down([hop.route("del"), *([] if same_table else [hop.refusal("del")])])
 
     async def are_there(self, wanted: tuple[Hop, ...]) -> bool:
-        """Do the rules of all links exist? Never raises."""
+        """Are the rules of all links there, and their routes? Of a link that is not, the one that refuses. Never raises."""
         try:
             for family in dict.fromkeys(hop.family for hop in wanted):
                 there = await self._rules(family)
                 if not all(there[hop.mark, hop.table] for hop in wanted if hop.family == family):
+                    return False
+            for hop in wanted:
+                routes = await self._routes(hop)
+                if "" not in routes or (is_there(hop.interface) and hop.interface not in routes):
                     return False
         except DataPlaneFailed:
             return False
@@ -196,6 +200,16 @@ class Transits:
 
     async def _run(self, argv: tuple[str, ...]) -> None:
         (await self._shell(*argv)).check()
+
+    async def _routes(self, hop: Hop) -> set[str]:
+        """Interfaces of the default routes of a table; empty: of one that refuses."""
+        family = ("-6",) if hop.family == 6 else ()
+        listed = (await self._shell("ip", *family, "-j", "route", "show", "table", str(hop.table))).check()
+        try:
+            defaults = [route for route in json.loads(listed.output or "[]") if route.get("dst") == "default"]
+            return {"" if route.get("type") == "unreachable" else str(route.get("dev", "?")) for route in defaults}
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise DataPlaneFailed("ip route show: its output cannot be read") from None
 
     async def _rules(self, family: int) -> Counter[tuple[int, int]]:
         """How many rules look up a table for a mark."""

@@ -46,6 +46,7 @@ case "$line" in
 "ip route show default") /bin/cat $H/default ;;
 "ip -N -j rule show") /bin/cat $H/marks ;;
 "ip -6 -N -j rule show") echo '[]' ;;
+"ip -j route show table "*|"ip -6 -j route show table "*) /bin/cat $H/routes ;;
 "nft list table "*) exit 1 ;;
 esac
 """
@@ -97,6 +98,7 @@ class Host:
             "default": "",
             "rules": "",
             "marks": "[]",
+            "routes": '[{"type": "unreachable", "dst": "default", "metric": 4000}]',
         }.items():
             self.write(name, content)
         self.write("default", "default via 192.0.2.254 dev eth0 proto dhcp metric 100\n")

@@ -350,6 +350,10 @@ async def test_what_is_gone_is_noticed_and_applied_again(host, firewall):
     assert await plane.heal(stored) == stored
     assert "ip rule add fwmark 7100 lookup 7100" in host.lines()
     host.write("marks", marks(7100))
+    host.write("routes", "[]")  # the link's table: it is not there, and its clients must not leave here
+    assert await plane.heal(stored) == stored
+    assert "ip route replace unreachable default metric 4000 table 7100" in host.lines()
+    host.write("routes", '[{"type": "unreachable", "dst": "default", "metric": 4000}]')
     if firewall is FirewallChoice.IPTABLES:
         host.write("rules", "")
         assert await plane.heal(stored) == stored

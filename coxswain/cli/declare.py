@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from coxswain.cli.accounts import every
 from coxswain.cli.client import Client, RemoteError
 from coxswain.cli.files import written
 from coxswain.cli.output import clean, client, colour, config_option, json_option, print_json, yes_option
-from coxswain.errors import InvalidInput, Unavailable, door_of
+from coxswain.errors import InvalidInput, Refused, Unavailable, door_of
 from coxswain.words import counted
 
 __all__ = ["apply", "export", "plan"]
@@ -45,7 +46,7 @@ def plan(config: str | None, file: str, *, prune: bool, as_json: bool) -> None:
 @yes_option
 def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: bool) -> None:
     """Make the fleet what a file says. What is done stays done if it is interrupted; running it again does the rest."""
-    from coxswain.declare.apply import Stopped  # noqa: PLC0415 - takes time to import
+    from coxswain.declare.apply import Stopped, exit_code_of  # noqa: PLC0415 - takes time to import
     from coxswain.declare.apply import apply as carry_out  # noqa: PLC0415
 
     api = client(config)
@@ -71,23 +72,22 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
     try:
         applied = carry_out(api, todo, present, done, say)
     except Stopped as stopped:
-        for note in () if as_json else stopped.notes:
-            click.echo(clean(note))
-        cause = stopped.cause
-        code = cause.exit_code if isinstance(cause, RemoteError) else door_of(cause).exit_code
+        if not as_json:
+            _print_rest(stopped.notes, stopped.waiting)
+        code = exit_code_of(stopped.cause)
         raise RemoteError(str(stopped), status=0, exit_code=code, remedy=stopped.remedy) from None
     if as_json:
-        waiting = [{"kind": c.item.kind, "key": list(c.item.key), "for": reason} for c, reason in applied.waiting]
-        print_json({"applied": applied.count, "notes": list(applied.notes), "waiting": waiting})
+        print_json({"applied": applied.count, "notes": list(applied.notes), "waiting": [_waits(w) for w in applied.waiting]})
     elif todo:
         click.echo(f"\n{applied.count} applied")
-    for note in () if as_json else applied.notes:
-        click.echo(clean(note))
-    for change, reason in () if as_json else applied.waiting:
-        click.echo(clean(f"not yet: {change.action.value} {change.item.title}: waits for {reason}"))
+    if not as_json:
+        _print_rest(applied.notes, applied.waiting)
     if applied.waiting:
-        raise Unavailable(
+        waits = door_of(Unavailable("")).exit_code  # unless somebody has to decide something
+        raise RemoteError(
             f"{counted(len(applied.waiting), 'change waits', 'changes wait')} for what is not ready yet",
+            status=0,
+            exit_code=next((left.exit_code for left in applied.waiting if left.exit_code != waits), waits),
             remedy="When it is, apply the file again.",
         )
 
@@ -120,7 +120,7 @@ def export(config: str | None, out: str | None, *, as_json: bool) -> None:
 
 def _compared(api: Client, file: str, *, prune: bool) -> tuple[list[Any], list[Any], list[str]]:
     from coxswain.declare.compare import compare  # noqa: PLC0415
-    from coxswain.declare.present import read_present  # noqa: PLC0415
+    from coxswain.declare.present import read_present, with_login  # noqa: PLC0415
     from coxswain.declare.schema import read  # noqa: PLC0415
 
     try:
@@ -129,7 +129,35 @@ def _compared(api: Client, file: str, *, prune: bool) -> tuple[list[Any], list[A
         raise InvalidInput(f"file: {file} cannot be read: {error.strerror}") from None
     wanted, spoken = read(raw, "stdin" if file == "-" else file)
     present = read_present(partial(every, api))
+    wanted = with_login(wanted, present.items, partial(_login, api))
     return compare(wanted, spoken, present.items, prune=prune), present.items, present.drift
+
+
+def _login(api: Client) -> dict[str, Any]:
+    """How machines are logged in to of which nothing else is said; nothing: this credential may not see it."""
+    try:
+        values = api.get("/api/config")["values"]
+    except RemoteError as error:
+        if error.exit_code != door_of(Refused("")).exit_code:
+            raise
+        return {}
+    return {name: values[f"node.{name}"]["value"] for name in ("ssh_user", "ssh_port") if values[f"node.{name}"]["value"]}
+
+
+def _print_rest(notes: Sequence[str], waiting: Sequence[Any]) -> None:
+    for note in notes:
+        click.echo(clean(note))
+    for left in waiting:
+        why = left.reason if left.failed else f"waits for {left.reason}"
+        click.echo(clean(f"not yet: {left.change.action.value} {left.change.item.title}: {why}"))
+        if left.remedy:
+            click.echo(clean(f"    {left.remedy}"))
+
+
+def _waits(left: Any) -> dict[str, Any]:
+    item = left.change.item
+    view = {"kind": item.kind, "key": list(item.key), "for": left.reason}
+    return view | ({"remedy": left.remedy} if left.remedy else {})
 
 
 def _view(change: Any) -> dict[str, Any]:

@@ -1,24 +1,32 @@
-"""Carries changes out through the API, one at a time; what was done stays done, and the next run does the rest."""
+"""Carries changes out through the API; what was done stays done, and the next run does the rest.
+
+On machines they are made side by side. What cannot be made on one of them, or over a node that is away, holds up what needs
+it and nothing else.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from coxswain.declare.checks import addr_of
 from coxswain.declare.compare import Action, Change
 from coxswain.declare.items import Item, led_to, unready
-from coxswain.errors import CoxswainError, Unavailable, class_called
+from coxswain.declare.side_by_side import OVER, Operation, Work, side_by_side
+from coxswain.errors import Conflict, CoxswainError, NodeFailure, NotFound, Unavailable, class_called, door_of
 from coxswain.model import LinkState
 from coxswain.words import counted
 
-__all__ = ["Api", "Applied", "Stopped", "apply"]
+__all__ = ["Api", "Applied", "Stopped", "Waiting", "apply", "exit_code_of"]
 
 _POLICY = ("forwarding", "masquerade", "isolation")
-_POLL_S = 0.25
-_OVER = frozenset({"done", "failed", "undone", "cancelled", "waiting"})
+_WAITS = door_of(Unavailable("")).exit_code
+_NODE = door_of(NodeFailure("")).exit_code
+_REFUSED_FOR_ONE = frozenset({_NODE, *(door_of(kind("")).exit_code for kind in (Conflict, NotFound))})
+"""Exit codes of refusals that are about one machine; others would meet the next one as well."""
 
 
 class Api(Protocol):
@@ -30,48 +38,150 @@ class Api(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A change that could not be made yet.
+
+    Attributes:
+        reason: what it waits for; or, if it ``failed``, a sentence that says why it could not be made.
+        remedy: what to do about it.
+        exit_code: what the cause means at the command line.
+    """
+
+    change: Change
+    reason: str
+    failed: bool = False
+    remedy: str = ""
+    exit_code: int = _WAITS
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
-    """How many changes were made, what was said about them, and which could not be made yet: each with what it waits for."""
+    """How many changes were made, what was said about them, and which could not be made yet."""
 
     count: int
     notes: tuple[str, ...]
-    waiting: tuple[tuple[Change, str], ...] = ()
+    waiting: tuple[Waiting, ...] = ()
 
 
 class Stopped(CoxswainError):
-    """A change could not be made. ``done`` were, with ``notes`` about them; run it again when the cause is mended."""
+    """A change could not be made. ``done`` were, with ``notes`` about them, and some wait; run it again when the cause is
+    mended.
+    """
 
-    def __init__(self, change: Change, done: int, cause: CoxswainError, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, change: Change, done: int, cause: CoxswainError, notes: Sequence[str] = (), waiting: Sequence[Waiting] = ()
+    ) -> None:
         where = f"{change.wanted.where}: " if change.wanted is not None else ""
         again = f"{counted(done, 'change')} before that stay made; when it is mended, apply the file again."
         super().__init__(f"{where}{change.action} {change.item.title}: {cause}", remedy=f"{again} {cause.remedy}".strip())
         self.done = done
         self.cause = cause
         self.notes = tuple(notes)
+        self.waiting = tuple(waiting)
+
+
+class _ForOne(CoxswainError):
+    """Something could not be done on one machine, or takes longer than a request may. The rest has nothing to do with it."""
+
+    def __init__(self, cause: CoxswainError) -> None:
+        super().__init__(str(cause), remedy=cause.remedy)
+        self.exit_code = exit_code_of(cause)
+
+
+def exit_code_of(error: CoxswainError) -> int:
+    """Of what the daemon said, or of an error of our own."""
+    return int(getattr(error, "exit_code", 0)) or door_of(error).exit_code
 
 
 class _Run:
     """Ids by kind and key: of what was there, and of what is made on the way."""
 
-    def __init__(self, api: Api, present: Sequence[Item], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, api: Api, present: Sequence[Item], done: Callable[[Change], None], say: Callable[[str], None]
+    ) -> None:
         self.api = api
         self.say = say
+        self.done = done
+        self.count = 0
         self.ids = {(item.kind, item.key): item.id for item in present}
         self.notes: list[str] = []
-        self.waiting: list[tuple[Change, str]] = []
+        self.waiting: list[Waiting] = []
         self._held: dict[tuple[str, str], str] = {}
         """To what those that wait still lead, and which of them; so it cannot go."""
-        self._late: set[str] = set()
-        """Paths that are not there yet."""
+        self._late: set[tuple[str, str]] = set()
+        """What is not there yet, or not yet what it is to be."""
+        self._place: dict[tuple[str, str], str] = {}
+        """Addresses and machines of nodes that wait, which are not free yet, and which of them."""
 
-    def reason_to_wait(self, change: Change) -> str:
+    def make(self, changes: Sequence[Change]) -> None:
+        """In order; of machines and nodes those side by side that have nothing in common."""
+        for on_machines, some in groupby(changes, key=lambda change: change.item.kind in ("server", "node")):
+            if on_machines:
+                side_by_side(list(some), self._begun, self._go_on)
+                continue
+            for change in some:
+                self._begun(change)
+
+    def _begun(self, change: Change) -> Work | None:
+        """None: it is made, or waits. Raises ``Stopped``."""
+        try:
+            if change.wanted is not None and change.item.kind == "server" and "host_key" in change.fields and change.present:
+                self._put_off(Waiting(change, change.note, failed=True))
+                return None
+            reason = self._reason_to_wait(change)
+            if reason:
+                self._put_off(Waiting(change, reason))
+                return None
+            work = self._work(change)
+        except CoxswainError as error:
+            self._failed(change, error)
+            return None
+        if work is None:
+            self._made(change)
+        return work
+
+    def _go_on(self, change: Change, work: Work, waited_for: Operation | None) -> Operation | None:
+        """None: it has ended. Raises ``Stopped``."""
+        try:
+            if waited_for is None:
+                return next(work)
+            return work.send(self.api.call("GET", _at("operations", waited_for["id"])))
+        except StopIteration:
+            self._made(change)
+        except CoxswainError as error:
+            self._failed(change, error)
+        return None
+
+    def _made(self, change: Change) -> None:
+        self.count += 1
+        self.done(change)
+
+    def _failed(self, change: Change, error: CoxswainError) -> None:
+        """Raises ``Stopped``, if it is about more than this change and what needs it."""
+        code = exit_code_of(error)
+        if not isinstance(error, _ForOne) and code != _NODE:
+            raise Stopped(change, self.count, error, self.notes, self.waiting) from error
+        if change.item.kind in ("server", "node"):
+            self.say(f"{change.item.title}: failed: {error}")
+        code = _WAITS if code == _NODE else code
+        self._put_off(Waiting(change, str(error), failed=True, remedy=error.remedy, exit_code=code))
+
+    def _reason_to_wait(self, change: Change) -> str:
         """Empty: nothing keeps it from being made now."""
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
         if change.action is Action.REMOVE:
             other = self._held.get((item.kind, item.key[0]), "") if len(item.key) == 1 else ""
             return f"{other}, which leads to it until then" if other else ""
-        if item.kind == "profile" and new.get("path") in self._late:
-            return f"path {new['path']}"
+        needs = list(led_to(new))
+        if "onboarding" in new and change.present is not None:
+            needs.append(("server", "server", change.present.fields["server"]))
+        missing = dict.fromkeys(f"{kind} {name}" for _, kind, name in needs if (kind, name) in self._late)
+        if missing:
+            return ", ".join(missing)
+        for place in _places(item) if item.kind == "node" else ():
+            other = self._place.get(place, item.title)
+            if other != item.title:
+                return f"{other}, which has its place until then"
         reasons: list[str] = []
         if item.kind == "path" and (change.action is Action.ADD or "fallbacks" in new):
             for field_name, _, name in led_to(new):
@@ -82,52 +192,66 @@ class _Run:
                 reasons += [f"node {name}, which {reason}"] if reason else []
         return ", ".join(reasons)
 
-    def put_off(self, change: Change, reason: str) -> None:
-        self.waiting.append((change, reason))
-        if change.item.kind == "path" and change.action is Action.ADD:
-            self._late.add(change.item.key[0])
+    def _put_off(self, waiting: Waiting) -> None:
+        self.waiting.append(waiting)
+        change, item = waiting.change, waiting.change.item
+        if item.kind in ("server", "node") or (item.kind == "path" and change.action is Action.ADD):
+            self._late.add((item.kind, item.key[0]))
         if change.present is not None:
-            self._held |= {(kind, name): change.item.title for _, kind, name in led_to(change.present.fields)}
+            self._held |= {(kind, name): item.title for _, kind, name in led_to(change.present.fields)}
+            self._place |= dict.fromkeys(_places(change.present), item.title) if item.kind == "node" else {}
 
     def id_of(self, kind: str, name: str) -> str:
         return self.ids.get((kind, (name,)), name)
 
-    def do(self, change: Change) -> None:
-        work: Callable[[Change], None] = getattr(self, f"_{change.action.value}_{change.item.kind}", None) or getattr(
+    def _work(self, change: Change) -> Work | None:
+        """Makes a change; of one that takes operations, the work that is left."""
+        work: Callable[[Change], Work | None] = getattr(self, f"_{change.action.value}_{change.item.kind}", None) or getattr(
             self, f"_{change.action.value}"
         )
-        work(change)
+        return work(change)
 
-    def _operation(self, change: Change, path: str, body: Any) -> dict[str, Any]:
-        """Has something done that may take minutes, longer than a request may; what it kept, when it is over.
+    def _operation(self, change: Change, path: str, body: Any) -> Generator[Operation, Operation, dict[str, Any]]:
+        """Has something done on a machine that may take minutes, longer than a request may; what it kept, when it is over.
 
-        Raises the class of error that it failed with.
+        Raises ``_ForOne``: it failed, or this machine is not to be worked on now.
         """
-        operation = self.api.begin(path, body)
+        try:
+            operation = self.api.begin(path, body)
+        except CoxswainError as error:
+            if exit_code_of(error) in _REFUSED_FOR_ONE:
+                raise _ForOne(error) from error
+            raise
         self.say(f"{change.item.title}: under way; see: cox operations show {operation['id']} --follow")
-        while operation["state"] not in _OVER:
-            time.sleep(_POLL_S)
-            operation = self.api.call("GET", _at("operations", operation["id"]))
+        told = ""
+        while operation["state"] not in OVER:
+            operation = yield operation
+            step = next((step["title"] for step in operation["steps"] if step["state"] == "running"), told)
+            if step != told:
+                self.say(f"{change.item.title}: {step}")
+                told = step
         if operation["state"] != "done":
             said = operation["error"] or f"the operation is {operation['state']}"
             remedy = operation["remedy"] or f"See: cox operations show {operation['id']}"
-            raise class_called(operation["error_type"])(f"{said} (operation {operation['id']})", remedy=remedy)
+            kind = class_called(operation["error_type"])
+            raise _ForOne(kind(f"{said} (operation {operation['id']})", remedy=remedy))
         kept: dict[str, Any] = operation["data"]
         return kept
 
-    def _onboard(self, change: Change, node: dict[str, Any]) -> dict[str, Any]:
+    def _onboard(self, change: Change, node: dict[str, Any]) -> Generator[Operation, Operation, dict[str, Any]]:
         """Also one whose onboarding failed: what is there of it is kept."""
         body = {"role": "node", "name": node["name"], "region": node["region"]}
-        kept = self._operation(change, _at("servers", self.id_of("server", node["server"]), "deploy"), body)
+        kept = yield from self._operation(change, _at("servers", self.id_of("server", node["server"]), "deploy"), body)
         made: dict[str, Any] = self.api.call("GET", _at("nodes", kept["node_id"]))
         return made
 
     def _over(self, answer: Any) -> None:
         if isinstance(answer, dict) and "steps" in answer and "state" in answer:
-            raise Unavailable(
+            error = Unavailable(
                 f"it is not over yet and goes on by itself (operation {answer['id']})",
                 remedy=f"Follow it with: cox operations show {answer['id']} --follow",
             )
+            raise _ForOne(error)
 
     def learn(self, item: Item, made: dict[str, Any]) -> str:
         self._over(made)
@@ -144,16 +268,16 @@ class _Run:
 
     # -- adding
 
-    def _add_server(self, change: Change) -> None:
-        item = change.item
-        body = {k: v for k, (_, v) in change.fields.items() if k != "host_key" or v}
-        self.ids[item.kind, item.key] = self._operation(change, "/api/servers", body)["server_id"]
+    def _add_server(self, change: Change) -> Work:
+        item = change.item  # what it does not say is as configured
+        kept = yield from self._operation(change, "/api/servers", {k: v for k, v in item.fields.items() if v})
+        self.ids[item.kind, item.key] = kept["server_id"]
 
-    def _add_node(self, change: Change) -> None:
+    def _add_node(self, change: Change) -> Work:
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
         policy = {name: new[name] for name in _POLICY}
         if new["server"]:
-            made = self._onboard(change, new)
+            made = yield from self._onboard(change, new)
         else:
             body = {name: new[name] for name in ("name", "control_addr", "region", "public_ip")}
             made = self.api.call("POST", "/api/nodes", body | {"policy": policy, "unique": True})
@@ -215,13 +339,13 @@ class _Run:
             new["fallback_ids"] = [self.id_of("node", node) for node in new.pop("fallbacks")]
         self.api.call("PATCH", _at("paths", _id(change)), {"version": _version(change)} | new)
 
-    def _edit_node(self, change: Change) -> None:
+    def _edit_node(self, change: Change) -> Work:
         item, new = change.item, {name: after for name, (_, after) in change.fields.items()}
         present = change.present
         assert present is not None  # noqa: S101 - it is edited
         version = present.version
         if new.pop("onboarding", None):
-            version = self._onboard(change, {**present.fields, **item.fields})["version"]
+            version = (yield from self._onboard(change, {**present.fields, **item.fields}))["version"]
         plain = {name: value for name, value in new.items() if name != "enabled"}
         if "server" in plain:
             plain["server_id"] = self.id_of("server", plain.pop("server"))
@@ -263,15 +387,15 @@ class _Run:
         """Only an empty one: relays on it, and nodes that the file does not speak of, are not its business."""
         self.api.call("DELETE", _at("servers", _id(change)) + "?empty=true")
 
-    def _remove_node(self, change: Change) -> None:
+    def _remove_node(self, change: Change) -> Work | None:
         """One on a machine of ours is taken off it: left there it would go on serving whoever it knows."""
         if not change.item.fields.get("server"):
             self._remove(change)
-            return
-        self._operation(change, _at("nodes", _id(change), "remove"), {"version": _version(change)})
+            return None
+        return self._taken_off(change)
 
-    def _keep(self, _change: Change) -> None:
-        return
+    def _taken_off(self, change: Change) -> Work:
+        yield from self._operation(change, _at("nodes", _id(change), "remove"), {"version": _version(change)})
 
 
 def apply(
@@ -281,27 +405,21 @@ def apply(
     done: Callable[[Change], None],
     say: Callable[[str], None] = lambda _text: None,
 ) -> Applied:
-    """Makes the changes in order; ``done`` is told of each, ``say`` a sentence about what may take minutes.
+    """Makes the changes; ``done`` is told of each, ``say`` sentences about what may take minutes. What cannot be made on one
+    machine, and what needs it, waits.
 
     Raises:
-        Stopped: one could not be made; those before it were.
+        Stopped: one could not be made, for a reason that is not one machine's; those before it were.
     """
-    run = _Run(api, present, say)
-    count = 0
-    for change in changes:
-        if change.action is Action.KEEP:
-            continue
-        try:
-            reason = run.reason_to_wait(change)
-            if reason:
-                run.put_off(change, reason)
-                continue
-            run.do(change)
-        except CoxswainError as error:
-            raise Stopped(change, count, error, run.notes) from error
-        count += 1
-        done(change)
-    return Applied(count, tuple(run.notes), tuple(run.waiting))
+    run = _Run(api, present, done, say)
+    run.make([change for change in changes if change.action is not Action.KEEP])
+    return Applied(run.count, tuple(run.notes), tuple(run.waiting))
+
+
+def _places(node: Item) -> list[tuple[str, str]]:
+    """Of what there is one for each node only: where it is reached, and the machine that it is on."""
+    server = node.fields.get("server", "")
+    return [("addr", addr_of(node))] * bool(addr_of(node)) + [("server", server)] * bool(server)
 
 
 def _at(place: str, row_id: str, action: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from coxswain.declare.items import Item, Key, led_to, told_apart
@@ -12,7 +12,7 @@ from coxswain.errors import Conflict, InvalidInput
 from coxswain.inventory import check_dialable, check_policy, host_of, parse_control_addr
 from coxswain.model import NetworkPolicy
 
-__all__ = ["addr_of", "address_of", "check_file"]
+__all__ = ["addr_of", "address_of", "check_file", "replaced"]
 
 
 def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[Item], *, prune: bool) -> None:
@@ -21,8 +21,10 @@ def check_file(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence
     named = {(item.kind, item.key) for item in wanted}
     told_apart(present, [*named, *(("server", (i.fields["server"],)) for i in wanted if i.fields.get("server"))])
     _references(wanted, present)
-    _one_of_each_machine(wanted, present, there)
-    _one_of_each_addr(wanted, present)
+    going = {i.key for i in present if i.kind == "node" and prune and "node" in spoken and ("node", i.key) not in named}
+    staying = [item for item in present if item.kind != "node" or item.key not in going]
+    _one_of_each_machine(wanted, staying, there)
+    _one_of_each_addr(wanted, staying)
     _dialable(wanted, there)
     will = _will_be(wanted, there)
     _policies(wanted, will)
@@ -44,9 +46,15 @@ def _references(wanted: Sequence[Item], present: Sequence[Item]) -> None:
 
 def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> None:
     """A machine, by its address, is there once; and one node is on it. Neither is renamed by a file, nor becomes another
-    machine when it moves: it is known by its host key.
+    machine when it moves: it is known by its host key. ``present``: without nodes that go, whose machines are free then.
     """
     will = {item.key: address_of(item, there.get((item.kind, item.key))) for item in wanted if item.kind == "server"}
+    first = dict[tuple[Any, Any], Item]()
+    for item in (i for i in wanted if i.kind == "server"):
+        other = first.setdefault(will[item.key], item)
+        if other is not item:
+            host, port = will[item.key]
+            raise InvalidInput(f"{item.where}: {item.title}: ssh_host: {host} port {port} is {other.title}'s already")
     at = {address_of(item): item for item in present if item.kind == "server"}
     at = {address: item for address, item in at.items() if will.get(item.key, address) == address}  # others move away
     on = {item.fields["server"]: item for item in present if item.kind == "node" and item.fields["server"]}
@@ -110,20 +118,12 @@ def addr_of(node: Item) -> str:
 
 def _one_of_each_addr(wanted: Sequence[Item], present: Sequence[Item]) -> None:
     """An agent is one node. Two that had one address before there was a check keep it; who is not in the file keeps its own,
-    also with ``prune``, as nodes go last.
+    unless it goes (``present`` is without those).
     """
-    hosts = {item.key: item.fields["ssh_host"] for item in (*present, *wanted) if item.kind == "server"}
-    has = {item.key: item for item in present if item.kind == "node"}
-    will = {key: (addr_of(item), item) for key, item in has.items()}
-    moved = list[Item]()
-    for item in (i for i in wanted if i.kind == "node"):
-        before = will.get(item.key, ("", item))[0]
-        said = addr_of(item) or before
-        host = hosts.get((item.fields.get("server", ""),))
-        if item.key not in has and host:
-            said = parse_control_addr(host).lower()  # as onboarding does
-        will[item.key] = (said, item)
-        moved += [item] if said != before else []
+    has = {item.key: (addr_of(item), item) for item in present if item.kind == "node"}
+    gets = _addrs(wanted, present)
+    will = has | {item.key: (addr, item) for item, addr in gets}
+    moved = [item for item, addr in gets if addr != has.get(item.key, ("", item))[0]]
     at: dict[str, list[Item]] = {}
     for addr, item in will.values():
         at.setdefault(addr, []).append(item)
@@ -135,6 +135,68 @@ def _one_of_each_addr(wanted: Sequence[Item], present: Sequence[Item]) -> None:
                 f"{item.where}: {item.title}: control_addr: {addr} is that of {other.title} already",
                 remedy=f"An agent is one node. If it is to have another name: cox nodes edit {other.key[0]} --name",
             )
+
+
+def _addrs(wanted: Sequence[Item], present: Sequence[Item]) -> list[tuple[Item, str]]:
+    """Where each node of the file will be reached; empty: that is known once it is set up."""
+    hosts = {item.key: item.fields["ssh_host"] for item in (*present, *wanted) if item.kind == "server"}
+    has = {item.key: addr_of(item) for item in present if item.kind == "node"}
+    gets = []
+    for item in (i for i in wanted if i.kind == "node"):
+        host = hosts.get((item.fields.get("server", ""),))
+        as_onboarded = parse_control_addr(host).lower() if item.key not in has and host else ""
+        gets.append((item, as_onboarded or addr_of(item) or has.get(item.key, "")))
+    return gets
+
+
+def replaced(wanted: Sequence[Item], present: Sequence[Item], going: Collection[tuple[str, Key]]) -> dict[Key, Item]:
+    """Nodes that have to go first, as another one of the file gets their address or their machine: which one.
+
+    Raises:
+        Conflict: something leads to one of them that can only be led elsewhere once that other one is there.
+    """
+    gone = {item.key: item for item in present if item.kind == "node" and ("node", item.key) in going}
+    at = {addr_of(item): key for key, item in gone.items()}
+    on = {item.fields["server"]: key for key, item in gone.items() if item.fields["server"]}
+    has = {item.key: item for item in present if item.kind == "node"}
+    found = dict[Key, Item]()
+    for item, addr in _addrs(wanted, present):
+        before = has.get(item.key)
+        server = item.fields.get("server", "")
+        for key in (
+            at.get(addr) if before is None or addr_of(before) != addr else None,
+            on.get(server) if before is None or before.fields["server"] != server else None,
+        ):
+            if key is not None:
+                found.setdefault(key, item)
+    _leads_to_none(found, present, going)
+    return found
+
+
+def _leads_to_none(nodes: Mapping[Key, Item], present: Sequence[Item], going: Collection[tuple[str, Key]]) -> None:
+    """Nothing that stays leads to one of these nodes, nor to a path over it that goes as well."""
+    over = {
+        i.key: name
+        for i in present
+        if i.kind == "path" and ("path", i.key) in going
+        for _, _, name in led_to(i.fields)
+        if (name,) in nodes
+    }
+    for item in present:
+        if (item.kind, item.key) in going:
+            continue
+        for _, kind, name in led_to(item.fields):
+            node = name if kind == "node" else over.get((name,), "") if kind == "path" else ""
+            new = nodes.get((node,))
+            if new is not None:
+                same = (
+                    f"If it is that one under another name: cox nodes edit {node} --name {new.key[0]}, which keeps all of it"
+                )
+                is_new = all(other.kind != "node" or other.key != new.key for other in present)
+                raise Conflict(
+                    f"{new.where}: {new.title}: it takes the place of node {node}, to which {item.title} leads until then",
+                    remedy=f"{same}. Else lead that elsewhere first." if is_new else "Lead that elsewhere first.",
+                )
 
 
 def _one_of_each_phone(wanted: Sequence[Item], present: Sequence[Item], *, prune: bool) -> None:

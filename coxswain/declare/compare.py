@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from coxswain.declare.checks import addr_of, address_of, check_file
+from coxswain.declare.checks import addr_of, address_of, check_file, replaced
 from coxswain.declare.items import KINDS, Item, Key, led_to, unready
 from coxswain.declare.schema import FIELDS
 from coxswain.errors import Conflict, InvalidInput
@@ -19,6 +19,7 @@ __all__ = ["Action", "Change", "compare"]
 _PEOPLE = frozenset({"user", "device", "profile"})
 _OWNED = {"device": "user", "profile": "device"}
 _EVERY_NODE = "its device has no profile then, and is given every node"
+_FIRST = "its device's first profile: it has every node until then, and after it what its profiles say"
 
 
 class Action(StrEnum):
@@ -76,12 +77,12 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
     check_file(wanted, spoken, present, prune=prune)
     last = _last_profiles(wanted, present, named) if prune else {}
     becomes = {new.key: old for old, new in last.values() if new is not None}
-    replaced = {old.id for old in becomes.values()}
+    stand_in = {old.id for old in becomes.values()}
     changes: list[Change] = []
     gone: dict[str, set[Key]] = {kind: set() for kind in KINDS}
     extra: list[Change] = []
     for item in sorted((i for i in present if i.kind in spoken), key=lambda i: KINDS.index(i.kind)):
-        if (item.kind, item.key) in named or item.id in replaced:
+        if (item.kind, item.key) in named or item.id in stand_in:
             continue
         if item.kind in _OWNED and item.key[:-1] in gone[_OWNED[item.kind]]:
             gone[item.kind].add(item.key)
@@ -92,7 +93,11 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
     extra.reverse()
     # People and what is theirs go first, which frees their addresses; places last, when nothing leads to them any more.
     changes += [change for change in extra if change.item.kind in _PEOPLE]
+    places = [change for change in extra if change.item.kind not in _PEOPLE]
+    going = {(kind, key) for kind in KINDS for key in gone[kind]}
+    making_room = _making_room(places, replaced(wanted, present, going), there) if prune else []
     for kind in KINDS:
+        changes += making_room if kind == "node" else []
         found = [
             _renamed(item, becomes[item.key])
             if kind == "profile" and item.key in becomes
@@ -102,15 +107,55 @@ def compare(wanted: Sequence[Item], spoken: frozenset[str], present: Sequence[It
         ]
         ordered = [change for change in found if change is not None]
         changes += _freed_first(kind, ordered)
-    changes += [change for change in extra if change.item.kind not in _PEOPLE]
+        changes += _other_keys(wanted, there) if kind == "server" else []
+    early = {id(change.present) for change in making_room}
+    changes += [change for change in places if id(change.present) not in early]
     return _noted(changes, there)
 
 
+def _making_room(places: Sequence[Change], nodes: Mapping[Key, Item], there: Mapping[tuple[str, Key], Item]) -> list[Change]:
+    """Of what goes, what has to go before there are other nodes: those in whose place they come, and before them the paths
+    that lead over these.
+    """
+    found = list[Change]()
+    for change in places:
+        if change.item.kind == "node" and change.item.key in nodes:
+            old, new = change.item.key[0], nodes[change.item.key]
+            same = f"; if that is the same one, first: cox nodes edit {old} --name {new.key[0]}"
+            note = f"makes room for {new.title}" + (same if ("node", new.key) not in there else "")
+            found.append(replace(change, note=note))
+        elif change.item.kind == "path" and any((name,) in nodes for _, _, name in led_to(change.item.fields)):
+            found.append(change)
+    return found
+
+
+def _other_keys(wanted: Sequence[Item], there: Mapping[tuple[str, Key], Item]) -> list[Change]:
+    """Machines of which the file has another host key than is known: a difference that no file makes good."""
+    found = list[Change]()
+    for item in (i for i in wanted if i.kind == "server"):
+        before = there.get((item.kind, item.key))
+        said, has = item.fields.get("host_key"), before.fields["host_key"] if before is not None else ""
+        if before is None or not said or not has or said == has:
+            continue
+        name = item.key[0]
+        if before.fields.get("offered_host_key") == said:
+            way = f"The machine has shown this one since. If it was set up anew: cox servers trust {name} --host-key {said}"
+        else:
+            port = before.fields["ssh_port"]
+            add = f"cox servers add {before.fields['ssh_host']} --key" + (f" --port {port}" if port != 22 else "")
+            way = f"If it was set up anew, have it show its key ({add}), and then: cox servers trust {name}"
+        note = f"no file changes the key that is known. If the machine still has that, say it here. {way}"
+        found.append(Change(Action.EDIT, item, before, {"host_key": (has, said)}, note))
+    return found
+
+
 def _noted(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> list[Change]:
-    """With notes about what has to wait for nodes that are not enrolled, as one that is onboarded on a machine is, then; and
-    about nodes that do not move with their machine; and about users who may be one, of whom the file names one otherwise.
+    """With notes about what has to wait for nodes that are not enrolled, as one that is onboarded on a machine will be;
+    about nodes that do not move with their machine; about users who may be one, of whom the file names one otherwise; and
+    about devices that lose every other node to a first profile.
     """
     others = {c.item.fields["name"]: c.item for c in changes if c.wanted is None and c.item.kind == "user"}
+    everywhere = {key for (kind, key), item in there.items() if kind == "device" and item.fields.get("all_nodes")}
     will = {item.key[0]: item.fields for item in there.values() if item.kind == "node"}
     for change in changes:
         if change.item.kind == "node" and change.wanted is not None:
@@ -130,6 +175,9 @@ def _noted(changes: list[Change], there: Mapping[tuple[str, Key], Item]) -> list
         elif change.wanted is not None and change.wanted.fields.get("path") in late:
             reasons = [f"path {change.wanted.fields['path']}"]
         note = f"waits for {', '.join(reasons)}" if reasons else change.note
+        if change.item.kind == "profile" and change.action is Action.ADD and change.item.key[:-1] in everywhere:
+            everywhere.discard(change.item.key[:-1])
+            note = "; ".join(filter(None, (note, _FIRST)))
         if change.item.kind == "server" and change.action is Action.EDIT and "ssh_host" in change.fields:
             note = _left_behind(change, will)
         if change.item.kind == "user" and change.action is Action.ADD:

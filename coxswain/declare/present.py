@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coxswain.declare.items import Item, Key
@@ -12,7 +12,7 @@ from coxswain.errors import Refused
 from coxswain.model import MASKED, NodeStatus
 from coxswain.words import counted
 
-__all__ = ["Lister", "Present", "read_present"]
+__all__ = ["Lister", "Present", "read_present", "with_login"]
 
 _UNFINISHED = frozenset({NodeStatus.PROVISIONING.value, NodeStatus.ERROR.value})
 
@@ -51,6 +51,19 @@ def read_present(every: Lister) -> Present:
     return Present(items, drift, unsaid)
 
 
+def with_login(wanted: Sequence[Item], present: Sequence[Item], configured: Callable[[], Mapping[str, Any]]) -> list[Item]:
+    """The items of a file, with what is configured where it does not say how to log in to a machine that is new.
+
+    ``configured``: ``ssh_user`` and ``ssh_port``; asked only if there is such a machine.
+    """
+    there = {item.key for item in present if item.kind == "server"}
+    new = {item.key for item in wanted if item.kind == "server"} - there
+    if not new:
+        return list(wanted)
+    login = configured()
+    return [replace(i, fields={**login, **i.fields}) if i.kind == "server" and i.key in new else i for i in wanted]
+
+
 def _off(node: dict[str, Any]) -> str:
     state = node["link_state"].replace("_", " ")
     reason = f": {node['link_reason']}" if node["link_reason"] else ""
@@ -65,6 +78,7 @@ def _server(found: dict[str, Any], relay: str) -> Item:
         "ssh_port": found.get("ssh_port", 22),
         "region": found["region"],
         "host_key": found.get("host_key", ""),
+        "offered_host_key": found.get("offered_host_key", ""),
         "relay": relay,  # no file says what runs there besides a node
     }
     return Item("server", (found["name"],), fields, id=found["id"], version=found["version"])

@@ -284,8 +284,8 @@ def _alone(item: Item) -> Iterator[tuple[str, str]]:
     match item.kind:
         case "user":
             yield from ((name, said[name]) for name in ("email", "phone") if said.get(name))
-        case "server":
-            yield "ssh_host", f"{said['ssh_host']} port {said.get('ssh_port', 22)}"
+        case "server" if said.get("ssh_port"):  # else it is what it was, or as configured
+            yield "ssh_host", f"{said['ssh_host']} port {said['ssh_port']}"
         case "node" if said.get("server"):
             yield "server", said["server"]
 

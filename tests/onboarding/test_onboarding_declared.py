@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.machines import PASSWORD, relay_file
+from tests.support import eventually
 
 FILE = """\
 fleet: 1
@@ -26,8 +28,8 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
     )
     cox("config", "reload")
     text = FILE.format(address=machine.address, host_key=machine.fingerprint)
-    failed = cox("apply", "-f", "-", "--yes", typed=text, code=8)
-    assert "add server host-1" in failed and "0 changes before that stay made" in failed  # the host does not know us yet
+    failed = cox("apply", "-f", "-", "--yes", typed=text, code=7)
+    assert "not yet: add server host-1: the login with the controller's key failed" in failed and "cox ssh-key" in failed
     machine.authorized_keys.write_text(cox("ssh-key"))
 
     said = cox("apply", "-f", "-", "--yes", typed=text)
@@ -43,7 +45,7 @@ def test_from_a_file_to_a_node_on_a_machine(rig, cox):
 
     for old, new, says in (
         ("name: host-1", "name: host-2", f"{machine.address} is server host-1 already"),
-        ("name: fra-1", "name: fra-2", "node fra-1 is on its server already"),
+        ("name: fra-1", "name: fra-2", "it takes the place of node fra-1, to which profile Ann / phone / home leads"),
     ):
         renamed = text.replace(old, new).replace(old.replace("name", "server"), new.replace("name", "server"))
         renamed = renamed.replace(old.replace("name", "node"), new.replace("name", "node"))
@@ -142,18 +144,169 @@ def test_from_machines_to_a_path_in_one_go_also_after_a_failure(rig, cox):
         machine.authorized_keys.write_text(cox("ssh-key"))
     text = TWO.format(*machines)
     assert "waits for" not in cox("plan", "-f", "-", typed=text)
-    failed = cox("apply", "-f", "-", "--yes", typed=text, code=8)
-    assert "add node fra-1: " in failed and "2 changes before that stay made" in failed
-    assert [node["status"] for node in json.loads(cox("nodes", "list", "--json"))] == ["error"]
+    failed = cox("apply", "-f", "-", "--yes", typed=text, code=7)
+    assert "> node fra-1: failed: " in failed and "not yet: add node ams-1: " in failed
+    assert "not yet: add path over: waits for node fra-1, node ams-1\n" in failed
+    assert [node["status"] for node in json.loads(cox("nodes", "list", "--json"))] == ["error", "error"]
 
     (rig.home / "cox.yaml").write_text(config.format(rig.agent(version="0.3.1")))
     cox("config", "reload")
     said = cox("plan", "-f", "-", typed=text)
     assert "~ node fra-1" in said and "onboarding: unfinished → done" in said and "waits for" not in said
     said = cox("apply", "-f", "-", "--yes", typed=text)
-    assert said.index("~ node fra-1") < said.index("+ node ams-1") < said.index("+ path over") < said.index("/ away")
+    made = said.partition("to remove")[2]
+    assert max(made.index(f"\n~ node {name}\n") for name in ("fra-1", "ams-1")) < made.index("+ path over")
+    assert made.index("+ path over") < made.index("/ away")
     assert json.loads(cox("paths", "list", "--json"))[0]["status"] == "active"
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text)) == {"changes": [], "drift": []}
+
+
+THREE = """\
+fleet: 1
+servers:
+{servers}nodes:
+- {{name: n-0, server: host-0}}
+- {{name: n-1, server: host-1}}
+- {{name: n-2, server: host-2}}
+users: []
+"""
+
+
+def three_machines(rig, cox, **options):
+    """Machines that let the controller in, an agent for them, and a file that has a node on each."""
+    machines = [rig.machine(**options) for _ in range(3)]
+    (rig.home / "cox.yaml").write_text(
+        f"posture: personal\nstate_dir: ./state\nnode:\n  binary_path: {rig.agent(version='0.3.1')}\n"
+    )
+    cox("config", "reload")
+    key = cox("ssh-key")
+    servers = ""
+    for number, machine in enumerate(machines):
+        machine.authorized_keys.write_text(key)
+        servers += f"- {{name: host-{number}, ssh_host: {machine.address}, host_key: '{machine.fingerprint}'}}\n"
+    return machines, THREE.format(servers=servers)
+
+
+def configured_again(machine):
+    """As this stand-in for a machine was, once a node is taken off it."""
+    eventually(lambda: not machine.path("/etc/node/node.yaml").exists(), timeout=60, every=0.02)
+    machine.path("/etc/node").mkdir(exist_ok=True)
+    machine.configure()
+
+
+def test_machines_are_set_up_and_cleared_side_by_side_and_one_that_is_away_waits_alone(rig, cox):
+    machines, text = three_machines(rig, cox)
+    machines[1].stop()
+    said = cox("apply", "-f", "-", "--yes", typed=text, code=7)
+    made = said.partition("to remove\n")[2]
+    assert made.index("> node n-2: under way") < made.index("+ node n-0"), "nobody waits for another's end"
+    assert made.index("> node n-0: under way") < made.index("+ node n-2")
+    assert "> node n-0: start the service\n" in made and "+ node n-1" not in made
+    assert f"not yet: add server host-1: {machines[1].address} port 22: Connection refused" in made
+    assert "not yet: add node n-1: waits for server host-1\n" in made
+    assert sorted(node["name"] for node in rig.client.get("/api/nodes")) == ["n-0", "n-2"]
+    machines[1].start()
+    assert "2 applied" in cox("apply", "-f", "-", "--yes", typed=text)
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text))["changes"] == []
+
+    # Its node, and with it the machine, stays where it cannot be taken off; the other ones go.
+    machines[2].stop()
+    said = cox("apply", "-f", "-", "--yes", "--prune", typed="fleet: 1\nservers: []\nnodes: []\nusers: []\n", code=7)
+    assert "4 applied" in said and f"not yet: remove node n-2: {machines[2].address} port 22: Connection refused" in said
+    assert "cox nodes remove n-2 --forget" in said
+    assert "not yet: remove server host-2: waits for node n-2, which leads to it until then" in said
+    assert [s["name"] for s in rig.client.get("/api/servers")] == ["host-2"]
+
+
+def test_a_machine_with_another_key_is_refused_and_the_others_are_set_up(rig, cox):
+    """That is for somebody to decide, and so the exit code says."""
+    machines, text = three_machines(rig, cox)
+    wrong = text.replace(machines[1].fingerprint, f"SHA256:{'A' * 43}")
+    said = cox("apply", "-f", "-", "--yes", typed=wrong, code=6)
+    assert f"not yet: add server host-1: {machines[1].address} shows the host key {machines[1].fingerprint}" in said
+    assert "4 applied" in said and "not yet: add node n-1: waits for server host-1\n" in said
+    cox("apply", "-f", "-", "--yes", typed=text)
+
+    # Once it is known, the file changes nothing of it, and nothing new is done there while there is a doubt.
+    wrong = text.replace(machines[1].fingerprint, f"SHA256:{'A' * 43}").replace(
+        "name: host-1,", "name: host-1, region: fra,"
+    )
+    cox("nodes", "remove", "n-1", "--yes")
+    configured_again(machines[1])
+    said = cox("apply", "-f", "-", "--yes", typed=wrong, code=7)
+    assert f"    host_key: {machines[1].fingerprint} → SHA256:AAA" in said and "1 applied" in said
+    assert "not yet: edit server host-1: no file changes the key that is known" in said
+    assert "not yet: add node n-1: waits for server host-1\n" in said
+    assert [(s["host_key"], s["region"]) for s in rig.client.get("/api/servers") if s["name"] == "host-1"] == [
+        (machines[1].fingerprint, "fra")
+    ]
+
+    # The way out that it says: the machine shows what it has, and somebody who compared it decides.
+    known = machines[1].fingerprint
+    machines[1].new_host_key()
+    wrong = text.replace(known, machines[1].fingerprint)
+    way = cox("plan", "-f", "-", typed=wrong).partition("have it show its key (cox ")[2].partition(")")[0]
+    assert way == f"servers add {machines[1].address} --key"
+    cox(*way.split(), code=8)
+    way = cox("plan", "-f", "-", typed=wrong).partition("If it was set up anew: cox ")[2].splitlines()[0]
+    assert way == f"servers trust host-1 --host-key {machines[1].fingerprint}"
+    cox(*way.split())
+    assert "1 applied" in cox("apply", "-f", "-", "--yes", typed=wrong)
+    assert json.loads(cox("plan", "-f", "-", "--json", typed=wrong))["changes"] == []
+
+
+def test_with_prune_a_node_makes_room_on_its_machine_for_another(rig, cox):
+    machines, text = three_machines(rig, cox)
+    cox("apply", "-f", "-", "--yes", typed=text)
+    before = {node["name"]: node["id"] for node in rig.client.get("/api/nodes")}
+    renamed = text.replace("name: n-1,", "name: m-1,")
+    assert "node n-1 is on its server already" in cox("plan", "-f", "-", typed=renamed, code=5)
+    assert "makes room for node m-1; if that is the same one, first: cox nodes edit n-1 --name m-1" in cox(
+        "plan", "-f", "-", "--prune", typed=renamed
+    )
+    machines[1].authorized_keys.write_text("")
+    said = cox("apply", "-f", "-", "--prune", "--yes", typed=renamed, code=7)
+    assert "not yet: add node m-1: waits for node n-1, which has its place until then\n" in said
+    machines[1].authorized_keys.write_text(cox("ssh-key"))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(configured_again, machines[1])
+        said = cox("apply", "-f", "-", "--prune", "--yes", typed=renamed)
+    made = said.partition("to remove\n")[2]
+    assert made.index("\n- node n-1\n") < made.index("> node m-1: under way") < made.index("\n+ node m-1\n")
+    after = {node["name"]: node["id"] for node in rig.client.get("/api/nodes")}
+    assert after.keys() == {"n-0", "m-1", "n-2"} and before["n-1"] not in after.values()
+    assert after["n-0"] == before["n-0"]
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=renamed))["changes"] == []
+
+
+def test_a_daemon_that_ends_meanwhile_ends_an_apply_and_the_next_one_does_the_rest(rig, cox):
+    machines, text = three_machines(rig, cox, faults=True)
+    machines[1].hold("os-release")
+    with ThreadPoolExecutor(1) as pool:
+        applying = pool.submit(cox, "apply", "-f", "-", "--yes", typed=text, code=3)
+        eventually(lambda: rig.client.get("/api/servers") and machines[1].held(), timeout=30)
+        rig.controller.stop()
+        said = applying.result()
+    assert "no daemon answers on" in said or "went away" in said
+    assert "changes before that stay made; when it is mended, apply the file again." in said
+    machines[1].go_on()
+    rig.controller.start()
+    goes_on = ("queued", "running")
+    eventually(lambda: not any(o["state"] in goes_on for o in rig.client.get("/api/operations?open=true")), timeout=60)
+    cox("apply", "-f", "-", "--yes", typed=text)
+    assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text))["changes"] == []
+
+
+def test_what_would_meet_the_next_machine_as_well_stops_an_apply(rig, cox):
+    """And says where, and what was done before; nothing to install is configured here."""
+    machine = rig.machine()
+    rig.add_server(machine, name="host-1")
+    cox("users", "add", "Bea")
+    text = "fleet: 1\nnodes:\n- {name: n-1, control_addr: h-1}\n- {name: n-2, server: host-1}\nusers: [{name: Cem}]\n"
+    said = cox("apply", "-f", "-", "--prune", "--yes", typed=text, code=2)
+    assert "- user Bea" in said and "cox: stdin:4: add node n-2: " in said
+    assert "2 changes before that stay made; when it is mended, apply the file again." in said
+    assert "Cem" not in cox("users", "list")
 
 
 def test_machines_move_as_the_file_says(rig, cox):

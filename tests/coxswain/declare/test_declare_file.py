@@ -107,7 +107,7 @@ def test_what_a_file_does_not_speak_of() -> None:
         ("fleet: 1\npaths:\n- {name: p, hops: [a]}\n", "fleet.yaml:3: paths[0]: hops: 2 or 3 nodes are needed, not 1"),
         ("fleet: 1\npaths:\n- {name: p, hops: [a, b, a]}\n", "fleet.yaml:3: paths[0]: hops: a is there twice"),
         (
-            "fleet: 1\nservers:\n- {name: a, ssh_host: h}\n- {name: b, ssh_host: h, ssh_port: 22}\n",
+            "fleet: 1\nservers:\n- {name: a, ssh_host: h, ssh_port: 22}\n- {name: b, ssh_host: h, ssh_port: 22}\n",
             "fleet.yaml:4: ssh_host: h port 22 is server a's already",
         ),
         ("fleet: 1\nservers:\n- {name: a, ssh_host: h, host_key: x}\n", "fleet.yaml:3: servers[0].host_key: host_key: 'x'"),

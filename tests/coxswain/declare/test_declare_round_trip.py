@@ -223,18 +223,93 @@ def test_a_plan_says_that_a_user_with_another_address_may_be_one_who_is_there(co
     assert "The fleet is as the file says" in cox("plan", "-f", "-", "--prune", text=file.format("")).stdout
 
 
-def test_a_change_that_fails_says_where_and_what_was_done(cox: Cox) -> None:
+def test_a_machine_that_is_not_reached_keeps_nobody_waiting_who_does_not_need_it(cox: Cox, controller: Controller) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     host = f"servers:\n- {{name: nowhere, ssh_host: 127.0.0.1, ssh_port: {free_port()}, host_key: 'SHA256:{'A' * 43}'}}\n"
-    text = f"fleet: 1\nnodes:\n- {{name: b-1, control_addr: b-1}}\n- {{name: b-2, server: nowhere}}\n{host}users: []\n"
+    profiles = "[{name: x, node: b-1}, {name: y, node: b-2}, {name: z, path: over}]"
+    text = (
+        (
+            f"fleet: 1\nnodes:\n- {{name: b-1, control_addr: b-1}}\n- {{name: b-2, server: nowhere}}\n{host}"
+            "paths: [{name: over, hops: [b-1, b-2], fallbacks: []}]\n"
+            f"users:\n- name: Cem\n  devices: [{{name: phone, profiles: {profiles}}}]\n"
+        )
+        .replace("control_addr: b-1", "control_addr: b-1, endpoint_ips: [192.0.2.1]")
+        .replace("server: nowhere}", "server: nowhere, endpoint_ips: [192.0.2.2]}")
+    )
     cox("users", "add", "Bea")
-    new = cox("apply", "-f", "-", "--prune", "--yes", text=text, code=8)
-    assert "- user Bea" in new.stdout and "1 change before that stay made" in new.stderr, "what was done is told of"
-    result = cox("apply", "-f", "-", "--yes", text=text, code=8)
-    assert "stdin:6: add server nowhere: " in result.stderr
-    assert "0 changes before that stay made" in result.stderr and "  " not in result.stderr.partition("\n")[2].strip()
-    out = cox("plan", "-f", "-", text=text).stdout
-    assert "3 to add" in out
+    done = cox("apply", "-f", "-", "--prune", "--yes", text=text, code=7)
+    out = done.stdout
+    assert "> server nowhere: failed: 127.0.0.1 port " in out and "5 applied" in out
+    made = out.partition("to remove\n")[2]
+    for line in ("- user Bea", "+ node b-1", "+ user Cem", "+ device Cem / phone", "+ profile Cem / phone / x"):
+        assert f"{line}\n" in made
+    assert "not yet: add server nowhere: 127.0.0.1 port " in out and "(operation op_" in out
+    assert "not yet: add node b-2: waits for server nowhere\n" in out
+    assert "not yet: add path over: waits for node b-2\n" in out
+    assert "not yet: add profile Cem / phone / y: waits for node b-2\n" in out
+    assert "not yet: add profile Cem / phone / z: waits for path over\n" in out
+    assert "5 changes wait for what is not ready yet" in done.stderr and "apply the file again" in done.stderr
+    assert [p["name"] for p in controller.client.get("/api/profiles")] == ["x"]
+
+    answer = json.loads(cox("apply", "-f", "-", "--prune", "--yes", "--json", text=text, code=7).stdout)
+    assert answer["applied"] == 0 and [w["kind"] for w in answer["waiting"]] == ["server", "node", "path", *["profile"] * 2]
+    assert "(operation op_" in answer["waiting"][0]["for"]
+    assert f"    {answer['waiting'][0]['remedy']}\nnot yet: add node b-2" in out, "what to do about it"
+    assert answer["waiting"][1] == {"kind": "node", "key": ["b-2"], "for": "server nowhere"}
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY + "paths: []\n")
+
+
+def test_a_new_machine_is_logged_in_to_as_configured(cox: Cox, controller: Controller) -> None:
+    """Where the file does not say otherwise; the plan says how, and two of one address are told by their ports."""
+    config = controller.home.parent / "cox.yaml"
+    config.write_text("posture: personal\nstate_dir: state\nnode: {ssh_user: deploy, ssh_port: 2222}\n")
+    cox("config", "reload")
+    machine = f"{{{{name: {{}}, ssh_host: 127.0.0.1, host_key: 'SHA256:{'A' * 43}'{{}}}}}}"
+    file = f"fleet: 1\nservers:\n- {machine}\n- {machine}\n"
+    seen = json.loads(cox("plan", "-f", "-", "--json", text=file.format("a", "", "b", ", ssh_port: 22")).stdout)["changes"]
+    assert [[c["fields"][f]["after"] for f in ("ssh_user", "ssh_port")] for c in seen] == [["deploy", 2222], ["deploy", 22]]
+    said = cox("plan", "-f", "-", text=file.format("a", "", "b", ", ssh_port: 2222"), code=2).stderr
+    assert "stdin:4: server b: ssh_host: 127.0.0.1 port 2222 is server a's already" in said
+    config.write_text(f"posture: personal\nstate_dir: state\nnode: {{ssh_user: deploy, ssh_port: {free_port()}}}\n")
+    cox("config", "reload")
+    cox("apply", "-f", "-", "--yes", text=file.format("a", "", "b", ", ssh_user: root"), code=2)
+    cox("apply", "-f", "-", "--yes", text="\n".join(file.format("a", "", "", "").splitlines()[:3]), code=7)
+    (operation,) = controller.client.get("/api/operations?kind=server.add&limit=1")
+    values = controller.client.get("/api/config")["values"]
+    assert [operation["params"][f] for f in ("ssh_user", "ssh_port")] == ["deploy", values["node.ssh_port"]["value"]]
+    config.write_text("posture: personal\nstate_dir: state\n")
+    cox("config", "reload")
+
+
+def test_another_host_key_than_is_known_is_a_difference_that_no_file_makes_good(cox: Cox) -> None:
+    known, other = (f"SHA256:{letter * 43}" for letter in "AB")
+    fields = {"name": "h", "ssh_host": "192.0.2.1", "ssh_user": "root", "ssh_port": 2222, "region": "", "host_key": known}
+    text = f"fleet: 1\nservers: [{{name: h, ssh_host: 192.0.2.1, region: nl, host_key: '{other}'}}]\n".encode()
+    for shown, way in (
+        ("", "cox servers add 192.0.2.1 --key --port 2222"),
+        (other, f"cox servers trust h --host-key {other}"),
+    ):
+        present = [Item("server", ("h",), {**fields, "offered_host_key": shown}, id="srv_1", version=1)]
+        region, key = compare(*read(text), present, prune=False)
+        assert region.fields == {"region": ("", "nl")}
+        assert key.fields == {"host_key": (known, other)} and way in key.note
+        assert "no file changes the key that is known" in key.note
+
+
+def test_a_plan_says_who_loses_every_other_node(cox: Cox) -> None:
+    """As ``cox profiles create`` does of a device's first profile."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = (
+        "fleet: 1\nnodes: [{{name: l-1, control_addr: l-1}}, {{name: l-2, control_addr: l-2}}]\n"
+        "users:\n- name: Lea\n  devices: [{{name: phone{}}}]\n"
+    )
+    note = "its device's first profile: it has every node until then"
+    two = ", profiles: [{name: x, node: l-1}, {name: y, node: l-1}]"
+    assert note not in cox("plan", "-f", "-", text=file.format(two)).stdout, "a new device has had nothing"
+    cox("apply", "-f", "-", "--yes", text=file.format(", all_nodes: true"))
+    assert cox("plan", "-f", "-", text=file.format(two)).stdout.count(note) == 1
+    cox("apply", "-f", "-", "--yes", text=file.format(two.partition(", {name: y")[0] + "]"))
+    assert note not in cox("plan", "-f", "-", text=file.format(two)).stdout
 
 
 def test_all_is_done_that_need_not_wait_for_nodes_to_be_enrolled(cox: Cox, controller: Controller) -> None:
@@ -337,11 +412,51 @@ def test_an_address_is_one_nodes_in_a_file_as_well(cox: Cox, controller: Control
     cox("apply", "-f", "-", "--yes", text=nodes(a="h-1", b="h-2", c="h-3"))
     for file in (nodes(d="h-1"), nodes(a="h-2"), nodes(d="H-1", b="h-2", c="h-3")):
         assert "already" in refused(file)
-        assert "already" in refused(file, "--prune"), "nodes go last"
     cox("apply", "-f", "-", "--yes", text=nodes(a="h-2", b="h-3", c="h-4", d="h-1"))
     found = {node["name"]: node["control_addr"] for node in controller.client.get("/api/nodes")}
     assert found == {"a": "h-2:8444", "b": "h-3:8444", "c": "h-4:8444", "d": "h-1:8444"}
     assert "nodes exchange their addresses" in refused(nodes(a="h-3", b="h-2"))
+
+    # Who is not in the file goes before, with --prune: for one that is new, and for one that moves there.
+    out = cox("apply", "-f", "-", "--prune", "--yes", text=nodes(a="h-3", e="h-2", c="h-4")).stdout
+    assert "    makes room for node a\n" in out
+    made = out.partition("to remove\n")[2]
+    assert made.index("- node b") < made.index("~ node a") < made.index("+ node e") < made.index("- node d")
+    found = {node["name"]: node["control_addr"] for node in controller.client.get("/api/nodes")}
+    assert found == {"a": "h-3:8444", "c": "h-4:8444", "e": "h-2:8444"}
+
+
+def test_a_node_in_whose_place_another_one_comes_has_nothing_leading_to_it(cox: Cox, controller: Controller) -> None:
+    """What is led to the other one can only be that once it is there; so it is refused before anything is done."""
+    cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
+    file = "fleet: 1\nnodes:\n- {{name: k, control_addr: h-2}}\n- {{name: {0}, control_addr: h-1}}\nusers:\n- name: Kim\n{1}"
+    device = "  devices: [{{name: phone, profiles: [{{name: x, node: {}}}]}}]\n"
+    cox("apply", "-f", "-", "--yes", text=file.format("old", device.format("old")))
+    old = controller.node("old")["id"]
+    for leads in ("new", "k"):
+        said = cox("plan", "-f", "-", "--prune", text=file.format("new", device.format(leads)), code=5).stderr
+        assert "stdin:4: node new: it takes the place of node old, to which profile Kim / phone / x leads" in said
+        assert "cox nodes edit old --name new" in said
+    cox("nodes", "edit", "old", "--name", "new")
+    text = file.format("new", device.format("new"))
+    assert "The fleet is as the file says" in cox("plan", "-f", "-", "--prune", text=text).stdout
+    cox("nodes", "edit", "new", "--name", "old")
+    cox("apply", "-f", "-", "--prune", "--yes", text=file.format("new", ""))  # what led to it goes with its device
+    assert controller.node("new")["id"] != old and controller.client.get("/api/profiles") == []
+
+
+def test_a_path_over_a_node_that_makes_room_goes_before_it(cox: Cox) -> None:
+    there = {name: {"name": name, "control_addr": f"{name}:8444", "server": "", "enrolled": True, "wg_public_key": "k",
+                    "enabled": True, "public_ip": "", "endpoint_ips": ["192.0.2.1"]} for name in "ab"}  # fmt: skip
+    present = [Item("node", (name,), fields, id=f"nod_{name}", version=1) for name, fields in there.items()]
+    for item in present:
+        item.fields.update(region="", endpoint_ports="", decoy_site="", forwarding=True, masquerade=True, isolation=False)
+    present.append(Item("path", ("over",), {"name": "over", "hops": ["a", "b"], "color": "", "fallbacks": []}, id="pth_1"))
+    text = b"fleet: 1\nnodes: [{name: a, control_addr: a}, {name: new, control_addr: b}]\npaths: []\n"
+    changes = compare(*read(text), present, prune=True)
+    assert [(c.action.value, c.item.title) for c in changes] == [
+        ("remove", "path over"), ("remove", "node b"), ("add", "node new")
+    ]  # fmt: skip
 
 
 def test_a_node_that_moves_away_goes_before_one_that_is_onboarded_at_its_address(cox: Cox) -> None:

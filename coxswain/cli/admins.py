@@ -169,7 +169,7 @@ def _new_password(*, from_stdin: bool, generate: bool) -> str:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
         raise InvalidInput("password: there is nobody to ask", remedy="Say --stdin and pipe it in, or --generate.")
-    found: str = click.prompt("New password", hide_input=True, confirmation_prompt=True)
+    found: str = click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
     return found
 
 

@@ -283,7 +283,7 @@ def accept(config: str | None, reason: str, *, yes: bool, as_json: bool) -> None
     asking = client(config)
     if not yes:
         for finding in asking.get("/api/audit/head")["findings"]:
-            click.echo(clean(finding))
+            click.echo(clean(finding), err=True)
         confirm("Go on under a new name?")
     found = asking.post("/api/audit/accept", {"reason": reason})
     if as_json:

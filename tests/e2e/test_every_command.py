@@ -1,10 +1,12 @@
 """Every command of ``cox`` is carried out on a running controller; each that may change something leaves its audit record.
 
-A command without a row fails. What acts without a daemon is in ``tests/coxswain/cli/test_cli_recorded.py``.
+Over the network it is carried out with ``--json``, whose output then is JSON, whatever it came to. A command without a row
+fails. What acts without a daemon is in ``tests/coxswain/cli/test_cli_recorded.py``.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import time
@@ -36,9 +38,36 @@ def there(request: pytest.FixtureRequest) -> Iterator[World]:
         yield made
 
 
+_COMMANDS = leaves(cli)
+_BY_OTHER_NAMES = {"control-path": "control-paths", "cpaths": "control-paths"}
+
+
+def speaks_json(words: tuple[str, ...]) -> bool:
+    """Whether it is one of the commands that have ``--json``."""
+    first = _BY_OTHER_NAMES.get(words[0], words[0])
+    named = " ".join(("cox", first, *words[1:2])), f"cox {first}"
+    command = next(_COMMANDS[name] for name in named if name in _COMMANDS)
+    return "--json" not in words and any("--json" in parameter.opts for parameter in command.params)
+
+
+def check_json(text: str, *, has_failed: bool) -> None:
+    """One value; of a list that may be long, one a line. An error is told elsewhere: nothing, or what it came to."""
+    if has_failed and not text:
+        return
+    try:
+        json.loads(text)
+    except ValueError:
+        for line in text.splitlines():
+            assert isinstance(json.loads(line), dict), text
+
+
 def run(w: World, *words: str, typed: str = "", code: int = 0) -> Result:
-    result = CliRunner().invoke(cli, [*w.door, *words, "--config", str(w.home / "cox.yaml")], input=typed, prog_name="cox")
+    more = ("--json",) if w.door and speaks_json(words) else ()
+    line = [*w.door, *words, *more, "--config", str(w.home / "cox.yaml")]
+    result = CliRunner().invoke(cli, line, input=typed, prog_name="cox")
     assert result.exit_code == code, f"cox {' '.join(words)}: {result.output} {result.exception!r}"
+    if more:
+        check_json(result.stdout, has_failed=code != 0)
     return result
 
 
@@ -79,6 +108,7 @@ def _totp(w: World) -> None:
 def _bind(w: World) -> None:
     w.ids["roamer"] = w.device_on(0)
     run(w, "paths", "bind", w.ids["roamer"], "road")
+    run(w, "paths", "bind", w.ids["roamer"], "road")  # there is nothing to do
 
 
 def _invite(w: World) -> None:

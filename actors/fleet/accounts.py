@@ -80,7 +80,10 @@ def _add_user(fleet: FleetState, message: m.AddUser) -> Committed[m.Change[User]
 
     def work(tx: Tx) -> Did:
         if message.unique and not (user.email or user.phone) and rows.is_named(tx, user.name):
-            raise AlreadyExists(f"name: a user without e-mail address and phone number has the name {user.name!r} already")
+            raise AlreadyExists(
+                f"name: a user without e-mail address and phone number has the name {user.name!r} already",
+                remedy="Choose another name, or say an e-mail address or phone number that tells them apart.",
+            )
         rows.insert_user(tx, user, message.password_hash)
         return Did(("user", user.id), {"name": user.name}, user)
 

@@ -287,7 +287,11 @@ def _error(status: int, answer: Any) -> RemoteError:
 
 
 def config_path(given: str | None) -> Path:
-    """``--config``, else ``COX_CONFIG``, else ``cox.yaml`` here."""
+    """``--config``, else ``COX_CONFIG``, else ``cox.yaml`` here. Raises ``InvalidInput``: an empty ``--config``, as of a
+    variable that is not set; another daemon would be meant.
+    """
+    if given == "":
+        raise InvalidInput("config: is empty", remedy="Say which file is meant, or leave it out.")
     return Path(given or os.environ.get("COX_CONFIG") or "cox.yaml")
 
 

@@ -41,7 +41,7 @@ def devices() -> None:
 @click.option("--platform", default="", help="What it runs, e.g. android.")
 def add(config: str | None, user: str, name: str, platform: str, *, as_json: bool) -> None:
     """Add a device of a user (an id or e-mail address)."""
-    device = client(config).post(place("users", user, "devices"), {"name": name, "platform": platform})
+    device = client(config).post(place("users", user, "devices"), {"name": name, "platform": platform, "unique": True})
     if as_json:
         print_json(device)
         return

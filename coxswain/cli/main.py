@@ -134,6 +134,10 @@ def _misplaced(ctx: click.Context, _option: click.Parameter, path: str | None) -
 @click.pass_context
 def cli(ctx: click.Context, url: str | None, token_file: str | None, token: str | None, ca_cert: str | None) -> None:
     """The private, always-on controller of a self-hosted VPN fleet."""
+    given = {"--url": url, "--token-file": token_file, "--token": token, "--ca-cert": ca_cert}
+    for option, value in given.items():
+        if value == "":  # as of a variable that is not set: another daemon would be meant
+            raise click.UsageError(f"{option} is empty; say what is meant, or leave it out", ctx)
     if not (url or token_file or token or ca_cert):
         return  # remote's imports cost more than most commands
     from coxswain.cli.remote import Remote  # noqa: PLC0415

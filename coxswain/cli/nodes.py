@@ -56,7 +56,7 @@ for _command in (endpoints, *OF_AGENTS):
 @json_option
 @click.argument("host", default="")
 @click.option("--server", default="", metavar="SERVER", help="Onboard over SSH on this machine (cox servers list).")
-@click.option("--addr", default="", metavar="HOST[:PORT]", help="No SSH: where the agent listens; HOST is the node's name.")
+@click.option("--addr", metavar="HOST[:PORT]", help="No SSH: where the agent listens; HOST is the node's name.")
 @click.option("--name", default="", help="Its name; default: made from region and id.")
 @click.option("--region", default="", help="Free text, e.g. fra; default: that of the machine.")
 @click.option("--public-ip", default="", help="Where clients connect, if not at HOST (with --addr).")
@@ -66,12 +66,14 @@ for _command in (endpoints, *OF_AGENTS):
 @own_option
 @wait_option
 def add(  # noqa: PLR0917
-    config: str | None, host: str, server: str, addr: str, name: str, region: str, public_ip: str, via: str, user: str,
-    port: int, host_key: str, binary: str, url: str, sha256: str, *, accept_new_host_key: bool, yes: bool, wait: bool,
-    as_json: bool,
+    config: str | None, host: str, server: str, addr: str | None, name: str, region: str, public_ip: str, via: str,
+    user: str, port: int, host_key: str, binary: str, url: str, sha256: str, *, accept_new_host_key: bool, yes: bool,
+    wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Onboard a node on a machine over SSH; with --addr, only take one into the inventory."""
     login = Login(user, port, host_key, accept_new_host_key)
+    if addr == "":  # as of a variable that is not set: another way to take a node in would be taken
+        raise InvalidInput("addr: is empty", remedy="Say where the agent listens, or leave it out.")
     if addr and login.given:
         raise InvalidInput("addr: there is no SSH with it, so no --user, --port, --host-key")
     if addr:

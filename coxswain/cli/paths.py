@@ -48,6 +48,8 @@ def add(
     as_json: bool,
 ) -> None:
     """Build a path. It moves nobody; what cannot be built is taken back."""
+    if not name:  # its plan needs none
+        raise InvalidInput("name: is empty", remedy="Say how the path is to be called.")
     asking = client(config)
     body = {"name": name, "node_ids": _hops(hops), "color": color, "fallback_ids": _hops(fallback)}
     if wait and not as_json:

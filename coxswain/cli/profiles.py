@@ -73,6 +73,8 @@ def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: 
 def list_(config: str | None, user: str | None, device: str | None, *, as_json: bool) -> None:
     """Profiles, oldest first."""
     api = client(config)
+    if device:
+        api.get(place("devices", device))  # of one that there is not there are none, either
     found = list(every(api, "/api/profiles", user=user, device=device))
     if as_json:
         print_json(found)

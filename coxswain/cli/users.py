@@ -38,7 +38,7 @@ def users() -> None:
 @click.option("--phone", default="", help="Unique among all users.")
 def add(config: str | None, name: str, email: str, phone: str, *, as_json: bool) -> None:
     """Add a user."""
-    user = client(config).post("/api/users", {"name": name, "email": email, "phone": phone})
+    user = client(config).post("/api/users", {"name": name, "email": email, "phone": phone, "unique": True})
     if as_json:
         print_json(user)
         return

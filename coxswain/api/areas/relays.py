@@ -117,7 +117,16 @@ def _sources(call: Call) -> Sources:
 
 
 def _relay(call: Call) -> Relay:
-    found: Relay = call.ask("servers", m.GetRelay(one_line("relay", call.path["id"])))
+    key = one_line("relay", call.path["id"])
+    try:
+        found: Relay = call.ask("servers", m.GetRelay(key))
+    except NotFound:
+        if key != EMBEDDED:
+            raise
+        raise NotFound(
+            "relay: the embedded one is a part of the daemon: it is upgraded with it, and on no machine of its own",
+            remedy="The configuration says whether it runs: relay.embedded, relay.client_listen.",
+        ) from None
     return found
 
 

@@ -168,6 +168,28 @@ def test_an_empty_filter_is_not_no_filter(cox: Callable[..., Result], line: str)
     assert ": is empty\n     Say which one is meant, or leave it out." in cox(*line.split(), "", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("--url = nodes list", 2, "--url is empty; say what is meant"),
+        ("--token-file = nodes list", 2, "--token-file is empty"),
+        ("nodes list --config =", 2, "config: is empty"),
+        ("nodes add host --addr =", 2, "addr: is empty"),
+        ("paths add = --hops a,b", 2, "name: is empty"),
+        ("profiles list --device nobody", 4, "there is no device with the id 'nobody'"),
+        ("relays remove embedded --yes", 4, "a part of the daemon"),
+    ],
+)
+def test_what_is_empty_or_nothing_is_not_taken_for_something_else(
+    controller: Controller, line: str, code: int, says: str
+) -> None:
+    """``=`` is an empty word, as of a variable that is not set."""
+    words = ["" if word == "=" else word for word in line.split()]
+    config = () if "--config" in words else ("--config", str(controller.home.parent / "cox.yaml"))
+    result = CliRunner().invoke(cli, [*words, *config], prog_name="cox")
+    assert (result.exit_code, result.stdout) == (code, "") and says in result.stderr, result.output
+
+
 def test_bytes_that_are_no_text_are_refused(controller: Controller) -> None:
     done = shell(controller, r"cox users show $'\xff'")
     assert done.returncode == 2

@@ -509,21 +509,24 @@ def test_an_export_with_addresses_from_before_can_be_applied(cox: Cox, controlle
     assert changed["endpoint_ips"] == ["::", "192.0.2.1"], "an existing caller sends all of it back"
 
 
-def test_names_that_cannot_be_told_apart(cox: Cox) -> None:
+def test_names_that_cannot_be_told_apart(cox: Cox, controller: Controller) -> None:
+    """The API lets them in, for its callers; the command line does not."""
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
-    for _ in range(2):
-        cox("users", "add", "Twin")
+    cox("users", "add", "Twin")
+    assert "tells them apart" in cox("users", "add", "Twin", code=5).stderr
+    controller.client.post("/api/users", {"name": "Twin"})
     assert "user Twin: there are two of that name" in cox("export", code=5).stderr
     for line in cox("users", "list").stdout.splitlines()[1:]:
         cox("users", "remove", line.split()[0], "--yes")
 
 
-def test_devices_of_one_name_are_in_nobodys_way_who_does_not_name_them(cox: Cox) -> None:
+def test_devices_of_one_name_are_in_nobodys_way_who_does_not_name_them(cox: Cox, controller: Controller) -> None:
     """Clients that join are called alike, unless their users say otherwise."""
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     cox("users", "add", "Ann", "--email", "ann@example.org")
     for _ in range(2):
-        cox("devices", "add", "ann@example.org", "caravel-device")
+        controller.client.post("/api/users/ann@example.org/devices", {"name": "caravel-device"})
+    assert "has a device named" in cox("devices", "add", "ann@example.org", "caravel-device", code=5).stderr
     person = "fleet: 1\nusers:\n- name: Ann\n  email: ann@example.org\n  devices: [{{name: {}}}]\n"
     cox("apply", "-f", "-", "--yes", text=person.format("laptop"))
     out = cox("plan", "-f", "-", text=person.format("laptop")).stdout
@@ -533,7 +536,7 @@ def test_devices_of_one_name_are_in_nobodys_way_who_does_not_name_them(cox: Cox)
         problem, remedy = cox(*command, text=person.format("caravel-device"), code=5).stderr.splitlines()
         assert "device ann@example.org / caravel-device: there are two of that name" in problem
     for _ in range(2):
-        cox("users", "add", "Twin")
+        controller.client.post("/api/users", {"name": "Twin"})
     said = cox("export", code=5).stderr
     assert "so there are of " in said and "user Twin" in said and "device ann@example.org / caravel-device" in said
     for line in cox("users", "list").stdout.splitlines()[2:]:
@@ -542,7 +545,7 @@ def test_devices_of_one_name_are_in_nobodys_way_who_does_not_name_them(cox: Cox)
     cox(*asked, "phone")
     exported = cox("export").stdout
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", text=exported).stdout)["changes"] == []
-    cox("devices", "add", "ann@example.org", "phone")
+    controller.client.post("/api/users/ann@example.org/devices", {"name": "phone"})
     cox("apply", "-f", "-", "--yes", "--prune", text=person.format("laptop"))
     assert cox("export").stdout.count("- name: ") == 2, "Ann and her laptop"
 
@@ -565,7 +568,7 @@ def test_two_who_apply_a_file_at_once_make_nothing_twice(cox: Cox, controller: C
     phone = controller.client.get("/api/devices")[0]["id"]
     cox("devices", "revoke", phone, "--yes")
     cox("apply", "-f", "-", "--yes", text=f"fleet: 1\nusers:\n{ann}")
-    cox("devices", "add", "ann@example.org", "phone")
+    controller.client.post("/api/users/ann@example.org/devices", {"name": "phone"})
     assert len(controller.client.get("/api/devices")) == 3, "who does not ask for it may have two of one name"
 
 

@@ -116,9 +116,9 @@ def facts_of(host: Host) -> dict[str, str]:
     """What the host is; asked once in each connection. Raises ``NodeRefused`` where no agent can be installed."""
     if host.facts is not None:
         return host.facts
-    done = host.execute(SCRIPT, deadline=30)
+    done = host.ask(SCRIPT, deadline=30)
     if done.code:
-        raise NodeFailure(f"{host.name}: asking what it is failed (exit code {done.code}): {done.stderr.strip()[:300]}")
+        raise NodeFailure(f"{host.name}: asking what it is failed (exit code {done.code}): {done.printed[:300]}")
     facts = read_facts(done.stdout)
     try:
         check_fit(facts)

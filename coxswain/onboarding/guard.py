@@ -109,7 +109,7 @@ def _load(host: Host, rules: str) -> None:
 def _resolved(host: Host, sources: Sequence[str]) -> list[str]:
     if AUTO not in sources:
         return list(sources)
-    told = host.execute('echo "${SSH_CONNECTION%% *}"', deadline=30).stdout.strip()
+    told = host.ask('echo "${SSH_CONNECTION%% *}"', deadline=30).stdout.strip()
     if not told:  # the controller's own machine: it comes over the loopback
         return [source for source in sources if source != AUTO] or ["127.0.0.1"]
     if told == AUTO or not is_source(told):

@@ -82,7 +82,7 @@ def server_add(dialer: Dialer) -> Kind:
             return
         host = login_with_key(work, target(work), dialer)
         work.hold(host)
-        host.execute(_REMOVE.format(line=shlex.quote(_line(work))))
+        host.ask(_REMOVE.format(line=shlex.quote(_line(work))))
         work.say("the controller's key is taken out of authorized_keys again")
 
     def look(work: Work) -> None:
@@ -183,9 +183,9 @@ def _with_password(work: Work, at: Target, dialer: Dialer) -> None:
         line = _line(work)
         before = bool(work.remembered.get("adding"))  # an attempt that was interrupted may have added it
         work.remember(adding=True)
-        done = host.execute(_INSTALL.format(line=shlex.quote(line)), deadline=30)
+        done = host.ask(_INSTALL.format(line=shlex.quote(line)), deadline=30)
         if done.code:
-            raise NodeFailure(f"{at.name}: installing the controller's key failed: {done.stderr.strip()[:300]}")
+            raise NodeFailure(f"{at.name}: installing the controller's key failed: {done.printed[:300]}")
         if done.stdout.strip() == "there" and not before:
             work.remember(adding=False)
         work.remember(installed=True)

@@ -32,13 +32,17 @@ class Done:
     stdout: str
     stderr: str
 
+    @property
+    def printed(self) -> str:
+        """For an error: its complaint, or what else it said."""
+        return self.stderr.strip() or self.stdout.strip() or "it printed nothing"
+
 
 class CommandFailed(NodeRefused):
     """A command on a host failed. Says which, and what it printed."""
 
     def __init__(self, host: str, what: str, done: Done) -> None:
-        output = (done.stderr.strip() or done.stdout.strip() or "it printed nothing")[-_SHOWN:]
-        super().__init__(f"{host}: {what} failed (exit code {done.code}): {output}")
+        super().__init__(f"{host}: {what} failed (exit code {done.code}): {done.printed[-_SHOWN:]}")
         self.done = done
 
 
@@ -62,7 +66,7 @@ class Host(ABC):
     def execute(
         self, command: str, *, stdin: Iterator[bytes] | None = None, deadline: float = 60.0, max_output: int = MAX_OUTPUT
     ) -> Done:
-        """Runs a command line with ``sh``, as the login user. Raises ``NodeUnreachable``, ``DeadlineExceeded``."""
+        """Gives a command line to the login user's own shell. Raises ``NodeUnreachable``, ``DeadlineExceeded``."""
 
     @abstractmethod
     def close(self) -> None:
@@ -76,10 +80,14 @@ class Host(ABC):
         Raises:
             CommandFailed: it failed, and ``check``.
         """
-        done = self.execute(self.as_root(script), stdin=None if stdin is None else iter([stdin]), deadline=deadline)
+        done = _said(self.execute(self.as_root(script), stdin=None if stdin is None else iter([stdin]), deadline=deadline))
         if check and done.code:
             raise CommandFailed(self.name, what or _brief(script), done)
         return done
+
+    def ask(self, script: str, *, deadline: float = 60.0) -> Done:
+        """Runs a shell script as the login user. Raises as ``execute`` does."""
+        return _said(self.execute(_in_sh(script), deadline=deadline))
 
     def was_absent(self, *paths: str) -> bool:
         """Whether none of them was there when the host told what it is. Says yes once in a connection: who asks may make
@@ -92,7 +100,7 @@ class Host(ABC):
 
     def as_root(self, script: str) -> str:
         """The command line that runs ``script`` with the rights of root."""
-        return f"{'sudo -n ' if self.sudo else ''}sh -c {shlex.quote(script)}"
+        return f"{'sudo -n ' if self.sudo else ''}{_in_sh(script)}"
 
     def put(
         self,
@@ -140,14 +148,14 @@ class Host(ABC):
         parents = dict.fromkeys(shlex.quote(file.parent) for file in files)
         lines = []
         if files:
-            lines += [_PUT_BEGIN, *(f"[ -d {parent} ] || mkdir -p {parent}" for parent in parents)]
+            lines += [_PUT_BEGIN, *(f"[ -d {parent} ] || (umask 022; mkdir -p {parent})" for parent in parents)]
             lines += [file.receive(alone=len(files) == 1) for file in files]
             lines += ['sync "$@" 2>/dev/null || sync', *(file.move() for file in files)]
             lines.append(f"trap - EXIT; sync {' '.join(parents)} 2>/dev/null || true")
         if script:  # under the umask of everybody's root
             lines += [f"echo '{_IN_PLACE}'; set +e; umask 022", script]
         blocks = itertools.chain.from_iterable(_blocks(file.content, file.size, progress) for file in files)
-        done = self.execute(self.as_root("\n".join(lines)), stdin=blocks, deadline=deadline)
+        done = _said(self.execute(self.as_root("\n".join(lines)), stdin=blocks, deadline=deadline))
         marked, _, rest = done.stdout.partition("\n")
         if script and marked == _IN_PLACE:
             done = Done(done.code, rest, done.stderr)
@@ -174,6 +182,21 @@ class Host(ABC):
         return base64.b64decode(done.stdout)
 
 
+_BEGINNING = "cox: from here on"
+
+
+def _in_sh(script: str) -> str:
+    """The command line for a script. It says first where its own output begins: login shells print greetings before it."""
+    whole = f"echo '{_BEGINNING}'\n{script}"
+    return f"sh -c {shlex.quote(whole)}"
+
+
+def _said(done: Done) -> Done:
+    """What the script printed. All of it, where none ran: that says why."""
+    before, begun, after = done.stdout.partition(f"{_BEGINNING}\n")
+    return Done(done.code, after if begun else before, done.stderr)
+
+
 _DAMAGED = 45
 _ABSENT = 44
 
@@ -183,10 +206,11 @@ _PUT_BEGIN = """set -e; umask 077; set --; trap 'rm -f "$@"' EXIT; trap 'exit 1'
 
 # openssl uses the processor's own SHA instructions, which sha256sum does not: 40 MB in 0.03 s of CPU, not 0.26; but it takes
 # 5 ms to start, so small files go without. Each process costs the host a millisecond, for each of many files; what the shell
-# does itself costs nothing.
+# does itself costs nothing. A host that has one of the two will do.
+_DIGESTS = ('sha256sum < "$t"', 'openssl dgst -sha256 -r < "$t"')
 _RECEIVE = """t={temporary}; set -- "$@" "$t"
 {public}{receive} > "$t"
-d=$({fast}sha256sum < "$t")
+d=$({digesting})
 if [ "${{d%% *}}" != {digest} ]; then
 n=$(wc -c < "$t"); echo "$n of {size} bytes, and the SHA-256 is ${{d%% *}}, not {digest}" >&2; exit 45; fi
 {finally_}"""
@@ -217,7 +241,7 @@ class SentFile:
             receive=self._receive(alone=alone),
             size=self.size,
             digest=self.digest,
-            fast="" if self.size < _SMALL else 'openssl dgst -sha256 -r < "$t" 2>/dev/null || ',
+            digesting=" 2>/dev/null || ".join(_DIGESTS if self.size < _SMALL else reversed(_DIGESTS)),
         )
 
     def _receive(self, *, alone: bool) -> str:

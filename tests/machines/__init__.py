@@ -59,13 +59,22 @@ SetEnv PATH={standins}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin SCRATCH={scr
 
 class Machine:
     """One host. ``address`` is in 127.0.0.0/8. ``faults``: ``cut_at`` and ``hold`` work. ``small_mb``: what
-    ``/usr/local/bin`` holds. ``warm``: see ``tests/machines/warm.py``.
+    ``/usr/local/bin`` holds. ``warm``: see ``tests/machines/warm.py``. ``rc``: what root's login shell does before
+    each command.
     """
 
     def __init__(
-        self, directory: Path, address: str = "127.0.2.1", *, faults: bool = False, small_mb: int = 0, warm: bool = False
+        self,
+        directory: Path,
+        address: str = "127.0.2.1",
+        *,
+        faults: bool = False,
+        small_mb: int = 0,
+        warm: bool = False,
+        rc: str = "",
     ) -> None:
         self._faults = faults
+        self._rc = rc
         self._small_mb = small_mb
         self._warm = warm
         self.address = address
@@ -333,6 +342,10 @@ class Machine:
         nobody = f"{self.scratch}/home-deploy"
         (self.scratch / "home-deploy").mkdir(exist_ok=True)
         shell = f"{self.scratch}/bin/faulty" if self._faults else "/bin/sh"
+        if self._rc:
+            shell = f"{self.scratch}/bin/login-shell"
+            Path(shell).write_text(f'#!/bin/sh\n{self._rc}\nexec /bin/sh "$@"\n')
+            Path(shell).chmod(0o755)
         lines = [f"root:x:0:0:root:{self.home}:{shell}", *rest, f"deploy:x:1717:1717::{nobody}:/bin/sh"]
         (self.scratch / "passwd").write_text("\n".join(lines) + "\n")
         shadow = [f"root:{hashed}:19000:0:99999:7:::", f"deploy:{hashed}:19000:0:99999:7:::", "sshd:!:19000::::::"]

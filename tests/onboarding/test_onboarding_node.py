@@ -75,6 +75,23 @@ def test_onboarding_again_changes_nothing_but_the_certificate(rig):
     assert refused.status == 409 and first["name"] in str(refused)
 
 
+def test_a_host_whose_login_shell_greets_and_keeps_files_to_itself(rig):
+    """As ``.bashrc`` may, which is read for commands over SSH, too."""
+    greeting = "echo Welcome to example.net; echo user=nobody; echo setlocale: failed >&2; printf 'no end of line'"
+    machine = rig.machine(rc=f"{greeting}; umask 077")
+    agent, server = rig.agent(), rig.add_server(machine)
+    assert server["facts"]["user"] == "root"
+    node = rig.deploy(server, agent)
+    assert (node["status"], node["link_state"]) == ("active", "live")
+    assert machine.owner("/etc/node/node.key") == "cox-node 600"
+    rig.client.post(f"/api/nodes/{node['id']}/renew")
+    rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": rig.agent("new", version="0.3.2")})
+    again = rig.node_on(machine, agent)
+    assert (again["id"], again["status"]) == (node["id"], "active")
+    rig.client.post(f"/api/nodes/{node['id']}/remove")
+    assert machine.files("/usr/local/bin") == machine.files("/etc/systemd/system") == []
+
+
 def test_an_unconfirmed_host_key_is_where_it_ends(rig):
     machine = rig.machine()
     refused = rig.fails("/api/servers", ssh_host=machine.address, password=PASSWORD)

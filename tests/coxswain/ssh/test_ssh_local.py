@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import threading
+from typing import Any
 
 import pytest
 
 from coxswain.errors import DeadlineExceeded, NodeFailure, NodeUnreachable
+from coxswain.onboarding.access import facts_of
 from coxswain.ssh import CommandFailed, LocalHost, SentFile
+
+
+class Begun(LocalHost):
+    """Its login shell does something before each command, as start-up files have it."""
+
+    def __init__(self, rc: str) -> None:
+        super().__init__()
+        self._rc = rc
+
+    def execute(self, command: str, **how: Any) -> Any:
+        return super().execute(f"{self._rc}\n{command}", **how)
 
 
 def test_commands_and_files(tmp_path):
@@ -37,6 +51,49 @@ def test_files_and_what_follows_them_are_one_command(tmp_path):
     assert {stat.S_IMODE(path.stat().st_mode) for path in made.iterdir()} == {0o640}
     assert len(ran) == 1
     assert host.put_and_run([], "echo nothing before it").stdout == "nothing before it\n"
+
+
+def test_what_a_login_shell_prints_before_a_command_is_none_of_its_output(tmp_path):
+    greeting = "echo Welcome to example.net; echo 'arch=z80'; echo complaint >&2; printf 'no end of line'"
+    host, path = Begun(greeting), tmp_path / "x"
+    assert host.run("echo out").stdout == host.ask("echo out").stdout == "out\n"
+    host.put(str(path), b"content", 0o600)
+    assert host.read(str(path)) == b"content"
+    assert host.put_and_run([SentFile(str(path), b"other", 0o600)], "echo done").stdout == "done\n"
+    with pytest.raises(CommandFailed, match="trying it out failed"):
+        host.put_and_run([SentFile(str(path), b"x", 0o600)], "exit 45", what="trying it out")
+    host.absent = set()
+    facts = facts_of(host)
+    assert facts["user"] == "root" and facts["arch"] != "z80"
+
+
+def test_a_login_shell_that_runs_nothing_says_why(tmp_path):
+    host = Begun("echo This account is currently not available.; exit 1")
+    with pytest.raises(CommandFailed, match=r"it failed \(exit code 1\): This account is currently not available\.$"):
+        host.run("true", what="it")
+    with pytest.raises(NodeFailure, match="This account is currently not available"):
+        facts_of(host)
+
+
+def test_directories_that_are_made_for_files_are_for_everybody(tmp_path):
+    """``/usr/local/bin``, say: agents run as users of their own."""
+    Begun("umask 077").put(f"{tmp_path}/a/b/secret", b"x", 0o600)
+    assert [stat.S_IMODE((tmp_path / path).stat().st_mode) for path in ("a", "a/b", "a/b/secret")] == [0o755, 0o755, 0o600]
+
+
+@pytest.mark.parametrize("digester", ["sha256sum", "openssl"])
+@pytest.mark.parametrize("size", [9, 2_000_000])
+def test_one_program_that_makes_digests_is_enough(tmp_path, digester, size):
+    for tool in ("sh", "cat", "chmod", "mv", "rm", "sync", "wc", digester):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    host, path = Begun(f"PATH={tmp_path}"), tmp_path / "file"
+    host.put(str(path), b"x" * size, 0o600)
+    assert path.stat().st_size == size
+    damaged = SentFile(str(path), b"y" * size, 0o600)
+    damaged.digest = "0" * 64
+    with pytest.raises(NodeFailure, match="did not arrive whole"):
+        host.put_and_run([damaged])
+    assert path.read_bytes()[:1] == b"x"
 
 
 def test_what_follows_fails_in_its_own_name_and_the_files_stay(tmp_path):

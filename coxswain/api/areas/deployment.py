@@ -67,6 +67,7 @@ def _run(call: Call, kind: str, **params: Any) -> Any:
 
 
 def _update(call: Call) -> Any:
+    _on_machine(call)  # 404 and 409 before what is said of the program: a caller is told of the node that it named
     return _run(call, "node.update", source=_source(call), force=call.body.get("force", bool) or False)
 
 

@@ -181,7 +181,7 @@ TABLE: dict[str, Row] = {
     "POST /api/control-paths/deactivate": Row(ADMIN, 409),
     "POST /api/control-paths/{id}/activate": Row(ADMIN, 404),
     "DELETE /api/control-paths/{id}": Row(ADMIN, 404),
-    "POST /api/nodes/{key}/update-agent": Row(ADMIN, 400),
+    "POST /api/nodes/{key}/update-agent": Row(ADMIN, 404),
     "POST /api/nodes/{key}/rollback": Row(ADMIN, 404),
     "POST /api/nodes/{key}/renew": Row(ADMIN, 404),
     "POST /api/nodes/{key}/guard": Row(ADMIN, 404),

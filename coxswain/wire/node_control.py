@@ -102,6 +102,15 @@ def is_foreign_certificate(failure: RpcFailed) -> bool:
     return any(mark in failure.details for mark in _FOREIGN_CERTIFICATE)
 
 
+def _whose(details: str) -> str:
+    """What BoringSSL says of a certificate that it does not verify, in an operator's words."""
+    if "local issuer certificate" in details or "self signed certificate" in details:
+        return ": another CA issued it, so another controller has enrolled the node"
+    if "has expired" in details:
+        return ": it has expired"
+    return ""
+
+
 def explain(failure: RpcFailed) -> NodeFailure:
     """Turns a failed call into the error that an operator reads."""
     where = failure.method
@@ -109,7 +118,7 @@ def explain(failure: RpcFailed) -> NodeFailure:
     match failure.code:
         case grpc.StatusCode.UNAVAILABLE if is_foreign_certificate(failure):
             return NodeUnreachable(
-                f"{where}: the node's certificate is not one that this controller accepts for it",
+                f"{where}: the node's certificate is not one that this controller accepts for it{_whose(failure.details)}",
                 remedy="It was revoked, replaced or issued elsewhere. Enrol the node again: cox nodes enroll",
             )
         case grpc.StatusCode.UNAVAILABLE if "refused" in text.lower():

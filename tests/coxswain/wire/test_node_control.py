@@ -17,6 +17,13 @@ Code = grpc.StatusCode
         (Code.UNAVAILABLE, "ipv4:192.0.2.1:8444: Connection refused", NodeUnreachable, "no agent listens there"),
         (Code.UNAVAILABLE, "Unwrap failed (TSI_DATA_CORRUPTED)", NodeUnreachable, "the connection failed: Unwrap failed"),
         (Code.UNAVAILABLE, "Hostname Verification Check failed", NodeUnreachable, "not one that this controller accepts"),
+        (
+            Code.UNAVAILABLE,
+            "CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK",
+            NodeUnreachable,
+            "another CA issued it",
+        ),
+        (Code.UNAVAILABLE, "CERTIFICATE_VERIFY_FAILED: certificate has expired: OK", NodeUnreachable, "it has expired"),
         (Code.UNAVAILABLE, "CERTIFICATE_VERIFY_FAILED: x", NodeUnreachable, "not one that this controller accepts"),
         (Code.DEADLINE_EXCEEDED, "", NodeUnreachable, "no answer in time"),
         (Code.CANCELLED, "", NodeUnreachable, "the connection was closed"),

@@ -96,6 +96,8 @@ def _revoke_again(store: Store, path: Path) -> None:
     if replayed is not None:
         done = "; ".join(replayed.effects) or "nothing that is left in it"
         _log.error("this database is older than %s: somebody put it back. Revoked or taken away again: %s", path, done)
+        for stranger in replayed.strangers:
+            _log.error("%s", stranger)
 
 
 def _delete_stale_unpackings() -> None:

@@ -45,6 +45,7 @@ def revoke_again(store: Store, path: Path, now: float) -> Replayed | None:
             "noted": noted,
             "revoked_again": list(replayed.effects)[:_MOST_NAMED],
             "revocations": len(replayed.entries),
+            "not_known": list(replayed.strangers)[:_MOST_NAMED],
         }
         record(tx, _CALLER, "backup.put_back", ("backup", ""), detail, now=now)
     RevocationLog(path).mark_restored(size, "", now)  # last: without it, all of this is done again

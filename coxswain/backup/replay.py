@@ -27,10 +27,13 @@ _REVERSIBLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay did: entries that were applied, and in words what they took away."""
+    """What a replay did: entries that were applied, in words what they took away, and what they speak of that the copy has
+    never heard of, but that still runs.
+    """
 
     entries: tuple[Entry, ...]
     effects: tuple[str, ...]
+    strangers: tuple[str, ...] = ()
 
 
 def replay(tx: Tx, entries: list[Entry], now: float) -> Replayed:
@@ -46,6 +49,7 @@ def replay(tx: Tx, entries: list[Entry], now: float) -> Replayed:
         for table in ("audit_log", "audit_outbox"):
             known.update(row[0] for row in tx.execute(f"SELECT id FROM {table} WHERE id IN ({marks})", part))  # noqa: S608
     applied: list[Entry] = []
+    since: list[Entry] = []
     effects: list[str] = []
     for entry in entries:
         if entry.id in known:
@@ -54,12 +58,33 @@ def replay(tx: Tx, entries: list[Entry], now: float) -> Replayed:
         if is_old and entry.action.rpartition(".")[2] in _REVERSIBLE:
             continue
         applied.append(entry)
+        if not is_old:
+            since.append(entry)
         verb = entry.action.rpartition(".")[2]
         apply = _EFFECTS.get((entry.target_type, "rm" if verb == "remove" else verb))
         effect = apply(tx, entry, to_micros(now)) if apply is not None else ""
         if effect:
             effects.append(f"{effect} ({entry.action})")
-    return Replayed(tuple(applied), tuple(effects))
+    return Replayed(tuple(applied), tuple(effects), _strangers(tx, since))
+
+
+def _strangers(tx: Tx, since: list[Entry]) -> tuple[str, ...]:
+    """Nodes that were enrolled after the copy was made, and not removed: their agents go on with the peers they had, and
+    nobody here takes one away that is revoked.
+    """
+    found: dict[str, str] = {}
+    for entry in since:
+        if entry.action == "node.enroll":
+            found[entry.target_id] = str(entry.detail.get("name", ""))
+        elif entry.action in ("node.rm", "node.remove"):
+            found.pop(entry.target_id, None)
+    known = {row[0] for row in tx.execute("SELECT id FROM nodes")} if found else set[str]()
+    return tuple(
+        f"node {name or node_id} ({node_id}) was enrolled after this copy was made, which does not have it: its agent goes "
+        "on with the peers that it has. Add and enrol it again, or stop that agent"
+        for node_id, name in found.items()
+        if node_id not in known
+    )
 
 
 # -- certificates that were issued: known again, so that what happened to them later can be applied

@@ -175,6 +175,7 @@ def restore(order: Order) -> Restored:
         work.take(rest)
         entries = work.newest_files([*order.beside, *([config.state_dir] if held is not None else [])])
         replayed, seq = work.finish(entries)
+        work.notes += replayed.strangers
         has_password = config["admin.password"] or config["admin.password_hash"]
         if has_password and any(e.action == "admin.password" and e.target_id == BUILT_IN for e in replayed.entries):
             work.notes.append(

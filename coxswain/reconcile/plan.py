@@ -39,7 +39,7 @@ _CLOCK_STEP_S = 1.0
 _NO_KEY = psk_digest("")
 
 DRIFT = frozenset({
-    Reason.REVISION_AHEAD, Reason.PEERS_DIFFER, Reason.PEERS_LIVE, Reason.DATA_PLANE_DOWN,
+    Reason.REVISION_AHEAD, Reason.REVISION_LOST, Reason.PEERS_DIFFER, Reason.PEERS_LIVE, Reason.DATA_PLANE_DOWN,
     Reason.POLICY_DIFFERS, Reason.PORTS_DIFFER, Reason.XRAY_DIFFERS,
 })  # fmt: skip
 """What somebody else did to the node, or its files became: nothing of it was to be."""
@@ -127,7 +127,8 @@ def remember(
     unproven = reconnected and memory.seen_at is not None and now - observed.uptime_s > memory.seen_at
     restarted = unproven or _restarted(memory, observed)
     key, known = observed.wg_public_key, memory.wg_public_key
-    made_anew = bool(key and known and key != known) or observed.applied_revision == 0 < memory.applied_revision
+    another = bool(key and known and key != known)
+    made_anew = another or observed.applied_revision == 0 < memory.applied_revision
     anew = restarted or made_anew
     # Somebody else told it things, or we did and our database was put back since: what it acknowledged is not what it has.
     ahead = ours is not None and observed.applied_revision > ours
@@ -141,6 +142,7 @@ def remember(
         uptime_s=observed.uptime_s,
         wg_public_key=key or known,
         applied_revision=observed.applied_revision,
+        highest_revision=0 if another else max(memory.highest_revision, memory.applied_revision, observed.applied_revision),
         # node-contract.md 11.4, rule 6; and no look shows whether a host that was set up anew has any policy.
         policy_suspect=memory.policy_suspect or doubtful,
         # A restarted agent may have lost a file, and each time that it is found so until it is mended is one time.
@@ -256,7 +258,9 @@ def _restarted(memory: LinkMemory, observed: Observed) -> bool:
 def _push(desired: Desired, observed: Observed, memory: LinkMemory, findings: list[Finding]) -> PushPeers | None:
     applied, intended = observed.applied_revision, desired.revision
     if applied < intended:
-        return PushPeers(Reason.REVISION_BEHIND, False, intended, f"{applied}, intended {intended}")
+        lost = applied < memory.highest_revision
+        reason = Reason.REVISION_LOST if lost else Reason.REVISION_BEHIND
+        return PushPeers(reason, False, intended, f"{applied}, intended {intended}")
     if applied > intended:
         findings.append(
             Finding(

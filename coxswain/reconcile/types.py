@@ -171,6 +171,7 @@ class LinkMemory:
         seen_at: when it was last looked at, by our monotonic clock.
         started_by: the agent started at this time at the latest, by our monotonic clock.
         agent_started_at: when it started, epoch seconds, roughly, as the store keeps it; 0: not known.
+        highest_revision: that the node was seen to have; lower than that, its agent lost something.
         overtaken: when the node was found to have been told something by somebody else (a revision ahead of ours, another
             policy than it acknowledged), the last two times.
     """
@@ -191,6 +192,7 @@ class LinkMemory:
     seen_at: float | None = None
     started_by: float | None = None
     agent_started_at: float = 0.0
+    highest_revision: int = 0
     overtaken: tuple[float, ...] = ()
 
 
@@ -198,6 +200,7 @@ class Reason(StrEnum):
     """Why a step is in a plan."""
 
     REVISION_BEHIND = "the node's revision is behind"
+    REVISION_LOST = "the node's revision is lower than it was: its agent lost a file, or has an older one"
     REVISION_AHEAD = "the node's revision is ahead of ours"
     CONTENT_UNKNOWN = "the node acknowledged this revision for something else"
     PEERS_DIFFER = "the node's peers differ from the intended ones"

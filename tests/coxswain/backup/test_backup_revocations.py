@@ -191,6 +191,20 @@ def test_certificates_are_revoked_again(store: Store) -> None:
     assert column(store, "SELECT serial FROM node_certs WHERE revoked_at IS NULL") == [], "no payload: all of that time"
 
 
+def test_nodes_that_the_copy_does_not_have_are_named(store: Store) -> None:
+    """Their agents go on with the peers that they were given, of devices that may be revoked one day."""
+    inventory(store)
+    issued = {"serial": "77", "not_after": 9_000_000_000, "name": "fra"}
+    told = run(
+        store,
+        ("node.enroll", "nod_a", issued | {"name": "a"}),
+        ("node.enroll", "nod_new", issued),
+        ("node.enroll", "nod_brief", issued),
+        ("node.rm", "nod_brief", {}),
+    ).strangers
+    assert len(told) == 1 and "node fra (nod_new) was enrolled after this copy was made" in told[0]
+
+
 def test_a_removed_node_does_not_come_back_to_life(store: Store) -> None:
     inventory(store)
     run(store, ("node.rm", "nod_a", {"name": "a"}))
@@ -324,12 +338,14 @@ def test_what_was_long_before_the_copy_takes_nothing_away_that_was_given_back(
         for number, (action, target) in enumerate([("user.password", "usr_a"), ("node.disable", "nod_a")])
     ]
     revoked = Entry(seq, "aud_old9", at * 1_000_000, "device.revoke", "device", "dev_a1", {})
+    gone = Entry(seq, "aud_old8", at * 1_000_000, "node.enroll", "node", "nod_gone", {})  # and removed, as the copy knows
     with store.write() as tx:
-        replayed = replay(tx, [*old, revoked], LATER)
+        replayed = replay(tx, [*old, gone, revoked], LATER)
+    assert len(replayed.strangers) == counts
     assert (column(store, "SELECT enabled FROM nodes WHERE id = 'nod_a'") == [0]) is counts
     assert (column(store, "SELECT password_hash FROM users WHERE id = 'usr_a'") == [""]) is counts
     assert column(store, "SELECT status FROM devices WHERE id = 'dev_a1'") == ["revoked"], "for good, whenever it was"
-    assert len(replayed.entries) == (3 if counts else 1)
+    assert len(replayed.entries) == (4 if counts else 2)
 
 
 def test_what_nobody_knows_of_changes_nothing(store: Store) -> None:

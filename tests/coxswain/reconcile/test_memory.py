@@ -45,7 +45,7 @@ def asked(observed: Observed) -> Observed:
 
 def test_the_same_process_is_remembered_whole() -> None:
     made = after(asked(seen(peer(1), uptime=100)))
-    assert made == dataclasses.replace(BEFORE, seen_at=NOW, uptime_s=100)
+    assert made == dataclasses.replace(BEFORE, seen_at=NOW, uptime_s=100, highest_revision=5)
 
 
 def test_an_agent_that_was_restarted_has_its_conf_but_not_what_it_was_told_since() -> None:

@@ -429,6 +429,19 @@ def test_another_policy_twice_is_another_controller_and_once_that_cannot_be_mend
     assert ahead.overtaken == (), "counted where the revision is taken over"
 
 
+def test_a_revision_that_went_back_is_told_from_one_that_was_never_there() -> None:
+    """Until it is what it was: the memory of a look must not be forgotten with the next one."""
+    before = LinkMemory(applied_revision=5)  # as an earlier run of the daemon left it
+    once = looked(seen(ONE, applied=3), before)
+    again = looked(seen(ONE, applied=3), once)
+    assert push(
+        plan(wanted(ONE), seen(ONE, applied=3), dataclasses.replace(again, policy_confirmed=HELD, policy_suspect=False), NOW)
+    ).reason is (Reason.REVISION_LOST)
+    assert push(made(wanted(ONE, revision=6), seen(ONE, applied=5), confirmed(applied_revision=5))).reason is (
+        Reason.REVISION_BEHIND
+    )
+
+
 @pytest.mark.parametrize(("live", "detail"), [(2, "2 live, 1 configured"), (0, "0 live, 1 configured")])
 def test_peers_that_are_in_force_and_not_configured_are_pushed_away(live: int, detail: str) -> None:
     observed = seen(ONE, services=(service(live),))

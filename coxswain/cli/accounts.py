@@ -13,7 +13,7 @@ from coxswain.cli.output import clean
 from coxswain.errors import InvalidInput, NotFound
 from coxswain.words import counted
 
-__all__ = ["device_of", "every", "place", "say_arrival", "wait_option", "with_query"]
+__all__ = ["changes", "device_of", "every", "place", "say_arrival", "wait_option", "with_query"]
 
 _PAGE = 1_000
 _CURSORS = {"/api/nodes": "name", "/api/paths": "name", "/api/bindings": "device_id"}
@@ -27,6 +27,15 @@ wait_option = click.option(
 def place(kind: str, key: str, action: str = "") -> str:
     """The place of one user, device or profile in the API."""
     return f"/api/{kind}/{quote(key, safe='')}" + (f"/{action}" if action else "")
+
+
+def changes(given: dict[str, Any]) -> dict[str, Any]:
+    """What an edit was given, by the names of its options. Raises ``InvalidInput``: nothing."""
+    found = {key: value for key, value in given.items() if value is not None}
+    if not found:
+        options = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+        raise InvalidInput(f"nothing to change: one of {options} is needed")
+    return found
 
 
 def with_query(path: str, **query: Any) -> str:

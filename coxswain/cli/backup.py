@@ -71,6 +71,8 @@ def create_(
             raise click.UsageError("--make-key goes with --key-file")
         from coxswain.keyring import make_key_file  # noqa: PLC0415
 
+        if not target.parent.is_dir():  # before there is a key for a backup that is not
+            raise InvalidInput(f"out: {target.parent} is no directory in which files can be made")
         make_key_file(Path(key_file))
     secret = _secret(passphrase_file, key_file, confirm=True)
     if not fast:

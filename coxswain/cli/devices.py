@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query
+from coxswain.cli.accounts import changes, every, place, say_arrival, wait_option, with_query
 from coxswain.cli.client import Client
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
@@ -148,8 +148,8 @@ def _addresses(shown: dict[str, Any]) -> str:
 @click.option("--platform", help="What it runs, e.g. android; empty takes it away.")
 def edit(config: str | None, device: str, *, as_json: bool, **given: str | None) -> None:
     """Change what is given of a device; its keys, and what it is given, stay."""
+    body = changes(given)
     api = client(config)
-    body: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     changed = api.call("PATCH", place("devices", device), body | {"version": api.get(place("devices", device))["version"]})
     if as_json:
         print_json(changed)

@@ -201,9 +201,6 @@ def follow(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
     told: dict[int, tuple[str, int]] = {}
     notes = len(operation["notes"])
     while True:
-        for note in operation["notes"][notes:]:
-            click.echo(f"! {clean(note)}")
-        notes = len(operation["notes"])
         for number, step in enumerate(operation["steps"]):
             state, lines = told.get(number, ("pending", 0))
             output = step["output"].splitlines()
@@ -219,6 +216,9 @@ def follow(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
             if ends and not at_once:
                 click.echo(f"{marks.get(step['state'], ' ')} {clean(step['title'])}{_took(step)}")
             told[number] = (step["state"], len(output))
+        for note in operation["notes"][notes:]:  # they may say what became of a step
+            click.echo(f"! {clean(note)}")
+        notes = len(operation["notes"])
         if operation["state"] in _OVER:
             return operation
         time.sleep(_POLL_S)

@@ -155,7 +155,7 @@ def confirm(question: str, *, scripts_may: bool = False) -> None:
         return
     answer = sys.stdin.readline()  # of `yes | cox …`
     if not answer:
-        raise InvalidInput("there is nobody to ask", remedy="Say --yes to do it without being asked.")
+        raise InvalidInput(f"there is nobody to ask: {question}", remedy="Say --yes to do it without being asked.")
     if answer.strip().casefold() not in ("y", "yes"):
         raise click.Abort
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import device_of, every, place, say_arrival, wait_option, with_query
+from coxswain.cli.accounts import changes, device_of, every, place, say_arrival, wait_option, with_query
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
     Group,
@@ -23,6 +23,7 @@ from coxswain.cli.output import (
     table,
     yes_option,
 )
+from coxswain.errors import InvalidInput
 
 __all__ = ["profile", "profiles"]
 
@@ -113,6 +114,9 @@ def list_(config: str | None, user: str | None, device: str | None, *, as_json: 
 @click.option("--protocol", type=_PROTOCOLS)
 def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given: Any) -> None:
     """Change what is given of a profile, and provision its device; its keys are kept."""
+    for option in ("node", "path"):
+        if changes(given).get(option) == "":  # as of a variable that is not set
+            raise InvalidInput(f"{option}: is empty", remedy="Say which one is meant, or leave it out.")
     api = client(config)
     body: dict[str, Any] = {"version": api.get(place("profiles", profile))["version"]}
     body |= {key: given[key] for key in ("name", "protocol") if given[key] is not None}

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import every, place, say_arrival, wait_option, with_query
+from coxswain.cli.accounts import changes, every, place, say_arrival, wait_option, with_query
 from coxswain.cli.output import (
     Group,
     ago,
@@ -91,8 +91,8 @@ def show(config: str | None, user: str, *, as_json: bool) -> None:
 @click.option("--status", type=click.Choice(["active", "suspended", "disabled"]))
 def edit(config: str | None, user: str, *, as_json: bool, **given: str | None) -> None:
     """Change what is given of a user."""
+    body = changes(given)
     api = client(config)
-    body = {key: value for key, value in given.items() if value is not None}
     changed = api.call("PATCH", place("users", user), body | {"version": api.get(place("users", user))["version"]})
     if as_json:
         print_json(changed)

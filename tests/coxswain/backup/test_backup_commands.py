@@ -55,6 +55,9 @@ def test_there_and_back_by_passphrase_and_by_key(home: Path, tmp_path: Path) -> 
     (home / "state/extra/note").write_text("kept")
     create(home, tmp_path / "a.coxbak")
     key = tmp_path / "backup.key"
+    nowhere = ("--out", str(tmp_path / "no/b.coxbak"), "--key-file", str(key), "--make-key")
+    assert "no directory" in run("backup", "create", "--config", str(home / "cox.yaml"), *nowhere, code=2).output
+    assert not key.exists(), "the same once more would find one in its way"
     create(home, tmp_path / "b.coxbak", "--key-file", str(key), "--make-key")
     assert key.stat().st_mode & 0o777 == 0o600
     for name, options in (("a", ()), ("b", ("--key-file", str(key)))):

@@ -186,6 +186,6 @@ def test_what_cannot_be_undone_is_not_done_where_nobody_can_be_asked(cox: Cox) -
         ("invites", "revoke", "x"),
     ):
         told = cox(*command, code=2).stderr
-        assert "there is nobody to ask" in told and "--yes" in told
+        assert "there is nobody to ask: " in told and "?" in told and "--yes" in told
     cox("devices", "show", device)
     cox("users", "rm", user, text="y\n")

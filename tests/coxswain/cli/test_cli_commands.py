@@ -22,7 +22,7 @@ from coxswain.cli.alerts import about
 from coxswain.messages.audit import Caller
 from coxswain.messages.servers import PutServer
 from tests.fleet import Controller, peers_body
-from tests.support import an_addr, eventually
+from tests.support import an_addr, eventually, free_port
 
 Cox = Callable[..., Result]
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFfO0ZtHt4P2SJUA157w8YSDWtv2g0faqFpBtbTDCuIV"
@@ -288,6 +288,15 @@ def test_the_configuration_of_a_running_daemon(cox: Cox, controller: Controller)
         path.write_text(before)
         cox("config", "reload")
     assert "nothing waits" in cox("config", "show", "--pending").stdout
+
+
+def test_what_became_of_a_step_is_said_below_it(cox: Cox) -> None:
+    said = cox("geoip", "update", "--url", f"http://127.0.0.1:{free_port()}/x", "--sha256", "0" * 64, code=8).stdout
+    lines = [line.partition(" (")[0] for line in said.splitlines()]
+    title = next(place for place, line in enumerate(lines) if line.endswith("fetch it, and look into it"))
+    fetching = next(place for place, line in enumerate(lines) if line.startswith("    fetching http://127.0.0.1"))
+    note = next(place for place, line in enumerate(lines) if line.startswith("! its step 'fetch' failed"))
+    assert title < fetching < note, said
 
 
 def test_what_nobody_changed_is_not_called_changed(tmp_path: Path) -> None:

@@ -178,6 +178,10 @@ def test_an_empty_filter_is_not_no_filter(cox: Callable[..., Result], line: str)
         ("paths add = --hops a,b", 2, "name: is empty"),
         ("profiles list --device nobody", 4, "there is no device with the id 'nobody'"),
         ("relays remove embedded --yes", 4, "a part of the daemon"),
+        ("users edit nobody", 2, "nothing to change: one of --name, --email, --phone, --status is needed"),
+        ("devices edit nobody", 2, "nothing to change: one of --name, --platform is needed"),
+        ("profiles edit nobody", 2, "nothing to change: one of --name, --node, --path, --entry-ips, --protocol is needed"),
+        ("profiles edit nobody --node =", 2, "node: is empty"),
     ],
 )
 def test_what_is_empty_or_nothing_is_not_taken_for_something_else(

@@ -38,6 +38,9 @@ _CLOCK_STEP_S = 1.0
 
 _NO_KEY = psk_digest("")
 
+_NO_PEERS = "awg0 up, 0 peers"
+"""What agents say of an interface that they could read, and that has none (node-contract.md 1.3)."""
+
 DRIFT = frozenset({
     Reason.REVISION_AHEAD, Reason.REVISION_LOST, Reason.PEERS_DIFFER, Reason.PEERS_LIVE, Reason.DATA_PLANE_DOWN,
     Reason.POLICY_DIFFERS, Reason.PORTS_DIFFER, Reason.XRAY_DIFFERS,
@@ -299,10 +302,14 @@ def _live(
 ) -> PushPeers | None:
     """Peers that somebody gave the interface, or took from it, past the agent: they are not in the list of those that are
     configured, but they are counted (node-contract.md 1.3, 4.9). A push makes the interface what is configured. One that
-    changed nothing is repeated after five minutes: an agent that cannot read its interface counts none.
+    changed nothing is repeated after five minutes.
+
+    An agent that cannot read its interface counts none, too, and what it then says in ``detail`` is an error. A push would
+    mend nothing there, and with an existing agent takes the peers of cascades off for a moment (fleet-model.md 12.14).
     """
     listed = _listed(observed)
-    if listed is None or service.peer_count == listed:
+    is_counted = service.peer_count > 0 or service.detail.startswith(_NO_PEERS)
+    if listed is None or service.peer_count == listed or not is_counted:
         return None
     detail = f"{service.peer_count} live, {listed} configured"
     healed_at, found = memory.live_healed

@@ -444,7 +444,7 @@ def test_a_revision_that_went_back_is_told_from_one_that_was_never_there() -> No
 
 @pytest.mark.parametrize(("live", "detail"), [(2, "2 live, 1 configured"), (0, "0 live, 1 configured")])
 def test_peers_that_are_in_force_and_not_configured_are_pushed_away(live: int, detail: str) -> None:
-    observed = seen(ONE, services=(service(live),))
+    observed = seen(ONE, services=(dataclasses.replace(service(live), detail=f"awg0 up, {live} peers"),))
     step = push(made(wanted(ONE), observed))
     assert (step.reason, step.fresh_revision, step.at_least, step.detail) == (Reason.PEERS_LIVE, True, 6, detail)
     result = made(wanted(ONE), observed, confirmed(live_healed=(NOW - STALL_COOLDOWN_S + 1, detail)))
@@ -459,6 +459,12 @@ def test_peers_that_are_in_force_and_not_configured_are_pushed_away(live: int, d
     )
     helped = remember(confirmed(live_healed=(NOW - 2, detail)), seen(ONE), NOW - 1)
     assert push(made(wanted(ONE), observed, helped)).reason is Reason.PEERS_LIVE, "the next one is another"
+
+
+@pytest.mark.parametrize("detail", ["Unable to access interface: Protocol not supported", ""])
+def test_an_agent_that_cannot_count_its_live_peers_is_not_pushed_to_for_it(detail: str) -> None:
+    services = (dataclasses.replace(service(0), detail=detail),)
+    assert made(wanted(ONE), seen(ONE, services=services)) == Plan((), ())
 
 
 def test_nothing_is_said_of_live_peers_without_a_list() -> None:

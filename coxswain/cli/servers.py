@@ -46,7 +46,7 @@ def servers() -> None:
     """Onboard, list, trust and remove machines."""
 
 
-@servers.command("add")
+@servers.command("add", context_settings={"allow_extra_args": True})  # refused below, where they are not repeated
 @config_option
 @json_option
 @click.argument("host")
@@ -67,6 +67,11 @@ def add(  # noqa: PLR0917
     """Onboard a machine, with the controller's key or a one-time password. Its host key is shown and has to be confirmed
     before anything is sent.
     """
+    if click.get_current_context().args:
+        raise click.UsageError(
+            "One HOST is taken, and no argument after it. A password is asked for, or read from standard input: "
+            "who else is on this machine reads arguments."
+        )
     if key and password:
         raise InvalidInput("key, password: one of them is enough")
     how = Login(user, port, host_key, accept_new_host_key)

@@ -184,10 +184,15 @@ class Host(ABC):
 
 _BEGINNING = "cox: from here on"
 
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where systemd looks, and so what it starts. A login shell may lack the half of it, ``sudo`` the local ones; what they have
+comes first.
+"""
+
 
 def _in_sh(script: str) -> str:
     """The command line for a script. It says first where its own output begins: login shells print greetings before it."""
-    whole = f"echo '{_BEGINNING}'\n{script}"
+    whole = f"echo '{_BEGINNING}'\nPATH=$PATH:{_PATH}\n{script}"
     return f"sh -c {shlex.quote(whole)}"
 
 

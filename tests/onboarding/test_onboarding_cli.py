@@ -19,6 +19,8 @@ def test_from_an_address_to_a_node_and_back_as_an_operator_does_it(rig, cox):
     key = cox("ssh-key")
     assert key.startswith("ssh-ed25519 ") and key.rstrip().endswith("cox@pharosvpn")
 
+    said = cox("servers", "add", machine.address, "--password", "Tr0ub4dor", code=2)
+    assert "standard input" in said and "Tr0ub4dor" not in said, "as existing callers give it; it is not repeated"
     refused = cox("servers", "add", machine.address, "--password", typed=f"{PASSWORD}\n", code=6)
     assert machine.fingerprint in refused and "nobody is there to confirm" in refused
     added = cox("servers", "add", machine.address, "--password", "--region", "fra", "--host-key", machine.fingerprint,

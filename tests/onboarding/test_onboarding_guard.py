@@ -69,7 +69,7 @@ def test_a_host_without_nftables_is_told_of(rig: Rig) -> None:
     server = rig.add_server(machine)
     configure(rig, "auto")
     (machine.scratch / "bin/sh").write_text(
-        '#!/bin/dash\ncase $2 in "command -v nft") exit 127 ;; esac\nexec /bin/sh "$@"\n'
+        '#!/bin/dash\ncase $2 in *"command -v nft") exit 127 ;; esac\nexec /bin/sh "$@"\n'
     )
     (machine.scratch / "bin/sh").chmod(0o755)
     operation = rig.over(rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from actors.node_change import Change, Changed, Configure, Remove
@@ -65,9 +66,11 @@ def doubted(memory: LinkMemory, change: Change) -> LinkMemory:
 
 def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: str) -> LinkMemory:
     """What a link remembers of a change; how far it came counts, not whether it failed."""
-    links = {name: known for name, known in memory.links.items() if name not in change.removed}
+    links = {name: known for name, known in memory.links.items() if name not in change.removed} | dict(change.configured)
+    for name in _missed(desired, change) & links.keys():
+        links[name] = f"{links[name].partition(':')[0]}:"
     known: dict[str, Any] = {
-        "links": links | dict(change.configured),
+        "links": links,
         "registered": (memory.registered | change.configured.keys()) - change.forgotten,
     }
     if change.pushed is not None:
@@ -82,6 +85,16 @@ def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: 
     elif change.xray is False:
         known["xray_unsupported"] = agent_version
     return dataclasses.replace(memory, **known)
+
+
+def _missed(desired: Desired, change: Changed) -> set[str]:
+    """The interfaces that a policy failed for by the node's own words. Somebody has taken them away: an existing agent does not
+    notice, nor does it say so until a transit needs one.
+    """
+    if change.failure is None or change.failed_at != "SetNetworkConfig":
+        return set()
+    words = set(re.findall(r"\w+", str(change.failure)))
+    return words & {transit.inner_interface for transit in desired.transits}
 
 
 def served(observed: Observed, clients: int) -> Observed:

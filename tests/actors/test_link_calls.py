@@ -28,15 +28,18 @@ WANTED = state(peer(1), cascade=NodeCascade((LINK, OTHER), (EDGE,), (TRANSIT,)),
 class Control:
     """Answers every call, but those that ``fails`` says; notes all of them."""
 
-    def __init__(self, fails: Callable[[str], grpc.StatusCode | None] = lambda _call: None) -> None:
+    def __init__(
+        self, fails: Callable[[str], grpc.StatusCode | None] = lambda _call: None, says: str = "injected"
+    ) -> None:
         self.called: list[str] = []
         self._fails = fails
+        self._says = says
 
     async def _call(self, name: str, answer: Any = None) -> Any:
         self.called.append(name)
         code = self._fails(name)
         if code is not None:
-            raise RpcFailed(name.partition(" ")[0], code, "injected")
+            raise RpcFailed(name.partition(" ")[0], code, self._says)
         return answer
 
     async def configure_inner_link(self, config: pb.InnerLinkConfig, revision: int) -> Any:
@@ -143,6 +146,28 @@ def test_what_came_of_a_change_is_remembered_call_by_call() -> None:
     assert whole.links == {"awg1": mark(LINK), "awg2": mark(OTHER)}
     assert cascade_applied(WANTED, whole, 5) == WANTED.cascade
     assert cascade_applied(WANTED, whole, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("fails", "says", "doubtful"),
+    [
+        ("policy 1", 'ip route replace default dev awg1 table 7100: exit status 1: Cannot find device "awg1"', {"awg1"}),
+        ("policy 1", 'Cannot find device "awg11"', set()),
+        ("policy 1", "awg2: no transit of this node's leads there", set()),
+        ("policy 1", "iptables: exit status 4", set()),
+        ("peers", "awg1 is mentioned", set()),
+    ],
+)
+def test_a_link_that_a_policy_misses_is_not_there_whatever_was_acknowledged(
+    fails: str, says: str, doubtful: set[str]
+) -> None:
+    """Somebody took the interface away by hand; an existing agent tells of it in no other way (node-contract.md 7.5)."""
+    before = knows(WANTED, {"awg1": mark(LINK), "awg2": mark(OTHER)}, registered=frozenset({"awg1", "awg2"}))
+    change = dataclasses.replace(everything(before), configure=())
+    control = Control(lambda call: grpc.StatusCode.INTERNAL if call == fails else None, says)
+    known = after(before, WANTED, run(control, change), "v1").links
+    assert {name for name, had in known.items() if not had.partition(":")[2]} == doubtful
+    assert known["awg1"].partition(":")[0] == LINK.block
 
 
 def test_a_removal_that_failed_is_told_to_the_agent_first_the_next_time() -> None:

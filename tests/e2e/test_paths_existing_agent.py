@@ -45,6 +45,16 @@ def test_a_link_that_a_reboot_took_comes_back_although_its_revision_stayed(fleet
     assert links(fleet, 0)["awg1"]["revision"] > before
 
 
+def test_a_link_that_somebody_took_away_is_made_anew_for_who_is_bound_to_its_path(fleet: CascadeFleet) -> None:
+    """It was acknowledged, and the agent says nothing until a transit needs it; no device came onto such a path any more."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1)
+    fleet.fleet.nodes.do("link_down", node=0, interface="awg1")
+    fleet.bind(device, "p")
+    assert fleet.follow(device, 0) == (0, 1)
+    assert set(links(fleet, 0)) == {"awg1"}
+
+
 def test_a_link_of_before_a_restart_is_really_removed(fleet: CascadeFleet) -> None:
     """The agent has forgotten that it is its own; asked to remove it, it does nothing and says that it did (4.13)."""
     fleet.path("p", 0, 1)

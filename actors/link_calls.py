@@ -88,8 +88,8 @@ def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: 
 
 
 def _missed(desired: Desired, change: Changed) -> set[str]:
-    """The interfaces that a policy failed for by the node's own words. Somebody has taken them away: an existing agent does not
-    notice, nor does it say so until a transit needs one.
+    """The interfaces that a policy failed for by the node's own words. Somebody has taken them away: an existing agent does
+    not notice, nor does it say so until a transit needs one.
     """
     if change.failure is None or change.failed_at != "SetNetworkConfig":
         return set()

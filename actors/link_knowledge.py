@@ -7,7 +7,7 @@ the connection it knows nothing: where a call raises, whoever called decides wha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from actors.link_calls import after, calls, doubted, served, touched_links
 from actors.link_report import Known, Reporter
@@ -144,6 +144,12 @@ class Knowledge:
             self._links_at_least = sent + min(sent, _LEAP**self._links_refused)
         elif change.configured:
             self._links_refused = 0
+
+    def doubt_links(self, interfaces: Collection[str]) -> None:
+        """The next plan tells the node of these links again, and of its policy, whose routes went with the interface."""
+        doubtful = {name: f"{had.partition(':')[0]}:" for name, had in self.memory.links.items() if name in interfaces}
+        if doubtful:
+            self.memory = dataclasses.replace(self.memory, links={**self.memory.links, **doubtful}, policy_suspect=True)
 
     def acknowledged(self, change: Changed) -> None:
         """Takes in what the node acknowledged, until a look says it. Raises ``NodeMisbehaved`` if that is another revision

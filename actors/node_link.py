@@ -146,7 +146,8 @@ class NodeLink(Actor):
                 self._on_certificates(server_names)
             case RouteChanged():
                 self._on_route_changed()
-            case links.Look():
+            case links.Look(doubted):
+                self._knows.doubt_links(doubted)
                 self._look()
             case links.ReportAgain():
                 self._reporter.again()

@@ -1,12 +1,14 @@
-"""How inner links are, from what both of their ends show (``coxswain.cascade.health``)."""
+"""How inner links are, from what both of their ends show (``coxswain.cascade.health``); what is done where one is down."""
 
 from __future__ import annotations
 
 from actors.fleet.state import FleetState
+from actors.node_link import link_name
 from coxswain.cascade.health import LinkHealth, health
 from coxswain.cascade.types import NodeLink
 from coxswain.messages import fleet as m
 from coxswain.messages.hub import Publish
+from coxswain.messages.links import Look
 
 __all__ = ["health_of", "note", "review"]
 
@@ -31,7 +33,9 @@ def health_of(fleet: FleetState, link: NodeLink) -> LinkHealth:
 
 
 def review(fleet: FleetState) -> None:
-    """Tells whoever watches of links that went down or came up."""
+    """Tells whoever watches of links that went down or came up. Of one that went down its node is told once more: somebody
+    may have taken it away by hand, and an agent that does not heal it says nothing.
+    """
     links: dict[str, NodeLink] = fleet.wired.links if fleet.wired is not None else {}
     now = {link.id: health_of(fleet, link) for link in links.values()}
     for link_id, state in now.items():
@@ -46,4 +50,6 @@ def review(fleet: FleetState) -> None:
                 "was": before.value,
             }
             fleet.context.tell("event_hub", Publish("path.link", fleet.now(), data))
+            if state is LinkHealth.DOWN:
+                fleet.context.tell(link_name(link.entry_node_id), Look((link.interface,)))
     fleet.link_health = now

@@ -26,9 +26,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Told by ``reconcile_clock``, by doors and by steps of operations: compare the node with its intent now and heal what
-    differs.
+    """Told by ``reconcile_clock``, by ``fleet``, by doors and by steps of operations: compare the node with its intent now
+    and heal what differs.
+
+    ``doubted``: interfaces of inner links that do not carry, whatever the node acknowledged: it is told of them again.
     """
+
+    doubted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,7 @@ WANTED = state(peer(1), cascade=NodeCascade((LINK, OTHER), (EDGE,), (TRANSIT,)),
 class Control:
     """Answers every call, but those that ``fails`` says; notes all of them."""
 
-    def __init__(
-        self, fails: Callable[[str], grpc.StatusCode | None] = lambda _call: None, says: str = "injected"
-    ) -> None:
+    def __init__(self, fails: Callable[[str], grpc.StatusCode | None] = lambda _call: None, says: str = "injected") -> None:
         self.called: list[str] = []
         self._fails = fails
         self._says = says

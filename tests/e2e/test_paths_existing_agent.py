@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from coxswain.cascade import health
 from tests.cascade import CascadeFleet, cascade_fleet
 from tests.support import eventually
 
@@ -53,6 +54,29 @@ def test_a_link_that_somebody_took_away_is_made_anew_for_who_is_bound_to_its_pat
     fleet.bind(device, "p")
     assert fleet.follow(device, 0) == (0, 1)
     assert set(links(fleet, 0)) == {"awg1"}
+
+
+def test_a_link_that_somebody_took_away_from_who_uses_it_is_made_anew(
+    fleet: CascadeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody says that it is gone. It shows at both of its ends, which takes five minutes in life."""
+    device = fleet.device(0)
+    fleet.path("p", 0, 1)
+    fleet.bind(device, "p")
+    key = fleet.bodies[device]["add"][0]["public_key"]
+    fleet.fleet.nodes.do("link_down", node=0, interface="awg1")
+    monkeypatch.setattr(health, "FRESH_S", 3.0)
+    monkeypatch.setattr(health, "_LOOKS_S", 0.0)
+
+    def is_there() -> bool:
+        fleet.fleet.nodes.do("inject", node=0, connect=[key])  # shakes hands once more
+        for node in ("n0", "n1"):
+            fleet.client.post(f"/api/nodes/{node}/look")
+        return set(links(fleet, 0)) == {"awg1"}
+
+    eventually(is_there, every=0.5)
+    assert fleet.follow(device, 0) == (0, 1)
+    fleet.fleet.nodes.do("inject", node=0, disconnect=[key])
 
 
 def test_a_link_of_before_a_restart_is_really_removed(fleet: CascadeFleet) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -189,14 +191,31 @@ def finish(
 
 def wait_for(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
     """Without a word, to its end."""
-    while operation["state"] not in _OVER:
-        time.sleep(_POLL_S)
-        operation = asking.get(_path(operation["id"]))
-    return operation
+    with _going_on(operation):
+        while operation["state"] not in _OVER:
+            time.sleep(_POLL_S)
+            operation = asking.get(_path(operation["id"]))
+        return operation
 
 
 def follow(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
     """Prints each step when it begins, what it says, and how it ends; returns the operation when it is over or waits."""
+    with _going_on(operation):
+        return _follow(asking, operation)
+
+
+@contextmanager
+def _going_on(operation: dict[str, Any]) -> Iterator[None]:
+    """Who stops looking (Ctrl-C) may think to have stopped it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\ncox: {clean(operation['kind'])} goes on without you", err=True)
+        click.echo(f"     See: cox operations show --follow {operation['id']}; or stop it: cox operations cancel", err=True)
+        raise
+
+
+def _follow(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
     marks = _MARKS if (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") == "utf8" else _PLAIN
     told: dict[int, tuple[str, int]] = {}
     notes = len(operation["notes"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -127,5 +128,17 @@ def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
     assert code == 8
     assert "n2 is not connected" in err
     assert json.loads(cox(fleet, "paths", "list", "--json")[1]) == []
+    assert isinstance(fleet.fleet.controller, KillableController)
+    command = fleet.fleet.controller.daemon.command("paths", "add", "p", "--hops", "n2,n1", "--patience", "60")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None and following.stderr is not None
+        while not following.stdout.readline().startswith("▸"):
+            pass
+        following.send_signal(signal.SIGINT)
+        err = following.stderr.read()
+    assert "cox: path.add goes on without you" in err, "who stops looking does not stop it"
+    (operation,) = re.findall(r"--follow (op_\w+); or stop it: cox operations cancel", err)
+    assert json.loads(cox(fleet, "operations", "show", operation, "--json")[1])["state"] == "running"
+    assert cox(fleet, "operations", "cancel", operation)[0] == 0
     fleet.fleet.nodes.do("start", node=2)  # for whichever test comes next
     fleet.fleet.controller.until("n2", link_state="live")

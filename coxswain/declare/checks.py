@@ -75,9 +75,14 @@ def _one_of_each_machine(wanted: Sequence[Item], present: Sequence[Item], there:
         else:
             continue
         if other.key != item.key:
-            raise Conflict(
-                f"{item.where}: {item.title}: {what} already", remedy=f"Keep that name, or change it first: {how}"
-            )
+            remedy = f"Keep that name, or change it first: {how}" + _or_prune(other, wanted)
+            raise Conflict(f"{item.where}: {item.title}: {what} already", remedy=remedy)
+
+
+def _or_prune(other: Item, wanted: Sequence[Item]) -> str:
+    """What else can be done about a node in whose place another one is to come."""
+    is_kept = other.kind != "node" or any(item.kind == "node" and item.key == other.key for item in wanted)
+    return "" if is_kept else f". With --prune, {other.title} is removed first"
 
 
 def _on_its_machine(
@@ -133,7 +138,8 @@ def _one_of_each_addr(wanted: Sequence[Item], present: Sequence[Item]) -> None:
         if other is not None:
             raise Conflict(
                 f"{item.where}: {item.title}: control_addr: {addr} is that of {other.title} already",
-                remedy=f"An agent is one node. If it is to have another name: cox nodes edit {other.key[0]} --name",
+                remedy=f"An agent is one node. If it is to have another name: cox nodes edit {other.key[0]} --name"
+                + _or_prune(other, wanted),
             )
 
 

@@ -88,8 +88,8 @@ FIELDS: dict[str, dict[str, Field]] = {
     "server": {
         "name": Field(str, None, check_name, fixed=True),
         "ssh_host": Field(str, None, check_ssh_host),
-        "ssh_user": Field(str, "root", check_ssh_user),
-        "ssh_port": Field(int, 22, check_ssh_port),
+        "ssh_user": Field(str, "", check_ssh_user),  # of a new one, these two are as configured
+        "ssh_port": Field(int, 0, check_ssh_port),
         "region": Field(str, "", check_region),
         "host_key": Field(str, "", _host_key, fixed=True),
     },

@@ -60,7 +60,7 @@ def side_by_side(
             for place in list(left):
                 if len(under_way) >= AT_ONCE:
                     break
-                if after[place].isdisjoint(left) and after[place].isdisjoint(under_way):
+                if not any(other in left or other in under_way for other in after[place]):
                     work = begin(left.pop(place))
                     if work is not None:
                         step(place, work, None)

@@ -83,6 +83,13 @@ def test_a_token_does_what_it_may_and_no_more(home: Home) -> None:
     home.far(readonly, "nodes", "list")
     assert "scope" in home.far(readonly, "nodes", "add", "no", "--addr", "192.0.2.1", code=6)
     home.far(readonly, "tokens", "list", code=6)
+    machine = f"servers: [{{name: m, ssh_host: 192.0.2.1, host_key: 'SHA256:{'A' * 43}'}}]"
+    file = home.config.parent / "fleet.yaml"
+    file.write_text(f"fleet: 1\n{machine}\n")
+    planned = home.far(readonly, "plan", "-f", str(file))
+    assert "+ server m" in planned and "ssh_user" not in planned, (
+        "how it is logged in to is configured, and not for everybody"
+    )
     token_id, admin = home.token("admin")
     home.far(admin, "nodes", "list")
     home.daemon.cox("tokens", "revoke", token_id)

@@ -260,7 +260,8 @@ def test_with_prune_a_node_makes_room_on_its_machine_for_another(rig, cox):
     cox("apply", "-f", "-", "--yes", typed=text)
     before = {node["name"]: node["id"] for node in rig.client.get("/api/nodes")}
     renamed = text.replace("name: n-1,", "name: m-1,")
-    assert "node n-1 is on its server already" in cox("plan", "-f", "-", typed=renamed, code=5)
+    said = cox("plan", "-f", "-", typed=renamed, code=5)
+    assert "node n-1 is on its server already" in said and "With --prune, node n-1 is removed first" in said
     assert "makes room for node m-1; if that is the same one, first: cox nodes edit n-1 --name m-1" in cox(
         "plan", "-f", "-", "--prune", typed=renamed
     )

@@ -410,8 +410,10 @@ def test_an_address_is_one_nodes_in_a_file_as_well(cox: Cox, controller: Control
 
     assert "stdin:3: node a: control_addr: h:8444 is that of node b already" in refused(nodes(a="h", b="H:8444"))
     cox("apply", "-f", "-", "--yes", text=nodes(a="h-1", b="h-2", c="h-3"))
-    for file in (nodes(d="h-1"), nodes(a="h-2"), nodes(d="H-1", b="h-2", c="h-3")):
-        assert "already" in refused(file)
+    for file, goes in ((nodes(d="h-1"), "a"), (nodes(a="h-2"), "b"), (nodes(d="H-1", b="h-2", c="h-3"), "a")):
+        said = refused(file)
+        assert "already" in said and f". With --prune, node {goes} is removed first" in said
+    assert "--prune" not in refused(nodes(a="h-1", d="h-1")), "it stays"
     cox("apply", "-f", "-", "--yes", text=nodes(a="h-2", b="h-3", c="h-4", d="h-1"))
     found = {node["name"]: node["control_addr"] for node in controller.client.get("/api/nodes")}
     assert found == {"a": "h-2:8444", "b": "h-3:8444", "c": "h-4:8444", "d": "h-1:8444"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from coxswain.declare.compare import Action, Change
@@ -55,6 +57,15 @@ def test_many_at_once_and_never_more_than_are_good() -> None:
     side_by_side([machine(number) for number in range(AT_ONCE + 4)], works.begin, works.go_on)
     assert works.most == AT_ONCE and not works.now
     assert len(works.seen) == 2 * (AT_ONCE + 4)
+
+
+def test_thousands_that_take_no_operation_are_made_at_once() -> None:
+    began = time.process_time()
+    made: list[str] = []
+    changes = [node(number, number) for number in range(10_000)]
+    side_by_side(changes, lambda change: made.append(change.item.key[0]), lambda _change, _work, _waited_for: None)
+    assert made == [f"n{number}" for number in range(10_000)]
+    assert time.process_time() - began < 3.0
 
 
 def test_what_has_a_machine_in_common_goes_in_order() -> None:

@@ -282,7 +282,10 @@ function confirmed(button) {
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
-document.addEventListener("close", (event) => event.target.dataset.reload !== undefined && location.reload(), true);
+document.addEventListener("close", ({ target }) => {
+  if (target.dataset.reload !== undefined) location.reload();
+  else if (document.activeElement === document.body || target.contains(document.activeElement)) $("#content")?.focus(); // its button is gone
+}, true);
 
 document.addEventListener("submit", (event) => {
   const form = event.target;

@@ -23,11 +23,21 @@ export const typing = () => document.querySelector("dialog[open] form[data-api]"
 
 const FOCUSABLE = "a[href], button, input, select, textarea";
 
-/** Puts a newer version in an element's place; who was on a button of the old one is on the same one of the new. */
+/** Where in an element somebody is; -1: nowhere. */
+const whereIn = (element) => [...element.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+
+/** Who was on a button of an old version is on the same one of the new, or where that is gone on one beside it: never at the top. */
+function focusAt(fresh, at) {
+  if (at < 0) return;
+  const there = [...fresh.querySelectorAll(FOCUSABLE)];
+  (there[at] ?? there.at(-1) ?? document.querySelector("#content"))?.focus();
+}
+
+/** Puts a newer version in an element's place. */
 function swap(old, fresh) {
-  const at = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  const at = whereIn(old);
   old.replaceWith(fresh);
-  if (at >= 0) fresh.querySelectorAll(FOCUSABLE)[at]?.focus();
+  focusAt(fresh, at);
 }
 
 /** What a row says: it is highlighted when that changed, and not for what moves by itself (<td data-moves>), as an age does. */
@@ -145,9 +155,9 @@ class Region {
       const details = fresh.content.querySelectorAll("details")[index];
       if (details) details.open = old.open;
     });
-    const at = [...this.element.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+    const at = whereIn(this.element);
     this.element.replaceChildren(fresh.content);
-    if (at >= 0) this.element.querySelectorAll(FOCUSABLE)[at]?.focus();
+    focusAt(this.element, at);
   }
 
   showRows(content, all, keys) {

@@ -73,7 +73,8 @@ def chromium() -> Iterator[Browser]:
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert binary, "no Chromium here; on Debian: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        args = ["--no-sandbox", "--explicitly-allowed-ports=10080"]  # a free port may be that one, which it holds for unsafe
+        browser = playwright.chromium.launch(executable_path=binary, args=args)
         yield browser
         browser.close()
 

@@ -153,3 +153,14 @@ def test_the_palette_leads_to_every_action(browser_page: Page) -> None:
     find(page, "Add a user")  # of the page on which one is already
     expect(page.locator("#add-user")).to_be_visible()
     expect(page.locator("#palette")).not_to_be_visible()
+
+
+def test_who_closes_a_dialog_whose_button_is_gone_is_in_the_content(browser_page: Page) -> None:
+    """What somebody else does may take it away meanwhile."""
+    page = browser_page
+    page.goto("/users")
+    page.get_by_role("button", name="Add a user").press("Enter")
+    page.get_by_role("button", name="Add a user").evaluate("button => button.remove()")
+    page.keyboard.press("Escape")
+    expect(page.locator("#add-user")).to_be_hidden()
+    expect(page.locator("#content")).to_be_focused()

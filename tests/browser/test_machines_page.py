@@ -241,6 +241,31 @@ def test_another_host_key_is_refused_until_it_is_trusted(browser_page: Page, fle
     client.call("DELETE", f"/api/servers/{server['id']}")
 
 
+def test_a_password_that_was_wrong_is_given_again_by_keyboard(
+    browser_page: Page, fleet: LiveFleet, machine: Machine
+) -> None:
+    client, page = fleet.controller.client, browser_page
+    body = {"ssh_host": machine.address, "password": "wrong", "host_key": machine.fingerprint, "name": "host-five"}
+    failed = client.begin("/api/servers", body)
+    page.goto("/operations")
+    row = page.get_by_role("row").filter(has=page.locator(f'a[href$="{failed["id"]}"]'))
+    expect(row.get_by_text(f"host-five ({machine.address})")).to_be_visible()
+    page.goto(f"/operations/{failed['id']}")
+    page.get_by_role("button", name="Retry").press("Enter")
+    give = page.get_by_role("button", name="Give what it needs")
+    expect(give).to_be_focused()  # in the place of what was pressed
+    give.press("Enter")
+    page.locator("#give-password").get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    finished(page)
+    expect(page.locator("body")).not_to_be_focused()  # or Tab would begin at the top
+    assert page.evaluate("document.querySelector('#content').contains(document.activeElement)")
+    (server,) = [each for each in client.get("/api/servers") if each["name"] == "host-five"]
+    client.call("DELETE", f"/api/servers/{server['id']}")
+    page.reload()
+    expect(page.locator("dl.facts").get_by_text("host-five (removed)")).to_be_visible()
+
+
 @acts("/servers", "PATCH /api/servers/*")
 def test_a_machine_that_moved_is_logged_in_to_at_its_new_address(
     open_browser: Callable[..., Page], fleet: LiveFleet, machine: Machine, complaints: list[str]

@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import coxswain
 from actors.configuration import LEVELS
@@ -27,6 +28,7 @@ from coxswain.limits import collect_rarely, raise_descriptor_limit
 from coxswain.messages.configuration import HungUp
 from coxswain.statedir import open_state_directory
 from coxswain.store import Durability, Store, open_store
+from coxswain.words import plain
 
 __all__ = ["serve"]
 
@@ -124,6 +126,18 @@ def _limit_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
+class OneLine(logging.Formatter):
+    """Of each message, so that what a host or a caller sent begins no line of its own and moves no cursor. A traceback
+    keeps its lines.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - its name
+        return plain(" | ".join(super().formatMessage(record).splitlines()))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - its name
+        return plain(super().formatException(ei), "\t\n")
+
+
 def _set_up_process(config: Config) -> None:
     import threading  # noqa: PLC0415 - beside its one use
 
@@ -141,7 +155,7 @@ def _set_up_process(config: Config) -> None:
     logging.basicConfig(
         level=LEVELS[config["log.level"]],
         stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s %(message)s",
     )
+    logging.getLogger().handlers[0].setFormatter(OneLine("%(asctime)s %(levelname)-7s %(name)s %(message)s"))
     # It tells each answer that cannot be read with a traceback; the link says it once, and where one looks for it.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)

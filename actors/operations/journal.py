@@ -15,6 +15,7 @@ from coxswain.operations.kinds import Kind
 from coxswain.operations.model import TRIED_AGAIN, Direction, Operation, OperationState, Secrets, StepRecord, StepState
 from coxswain.store import Durability, Store
 from coxswain.store import operations as rows
+from coxswain.words import plain
 
 __all__ = ["Journal", "JournalDownError", "caller_of", "noted"]
 
@@ -75,7 +76,7 @@ class Journal:
 
     def blames(self, error: CoxswainError) -> None:
         """What it is taken back for; shown with its end."""
-        sentence = self._secrets.redact(str(error))[:_LONGEST_ERROR]
+        sentence = self._told(str(error))[:_LONGEST_ERROR]
         self._save(error=sentence, error_type=_class_of(error), remedy=error.remedy)
 
     def keeps(self, values: Mapping[str, Any]) -> None:
@@ -109,7 +110,7 @@ class Journal:
         fails_on = state is OperationState.FAILED and operation.tried_again > 0
         if fails_on and operation.notes[-1:] == (note,):
             note = ""
-        sentence = self._secrets.redact(str(error))[:_LONGEST_ERROR] if error is not None else operation.error
+        sentence = self._told(str(error))[:_LONGEST_ERROR] if error is not None else operation.error
         if state is OperationState.DONE:
             sentence = ""
         changed = dataclasses.replace(
@@ -158,7 +159,7 @@ class Journal:
         )
 
     def step_ends(self, position: int, state: StepState, error: CoxswainError | None = None) -> None:
-        sentence = "" if error is None else self._secrets.redact(str(error))[:_LONGEST_ERROR]
+        sentence = "" if error is None else self._told(str(error))[:_LONGEST_ERROR]
         attempts = 0 if error is None else self.step(position).attempts  # what is counted is interruptions in a row
         self._save_step(
             position, Durability.ACKNOWLEDGED, state=state, error=sentence, attempts=attempts, finished_at=self._clock.now()
@@ -168,7 +169,7 @@ class Journal:
         self._save_step(position, Durability.ACKNOWLEDGED, data={**self.step(position).data, **values})
 
     def says(self, position: int, line: str) -> None:
-        line = self._secrets.redact(line)
+        line = self._told(line)
         step = self.step(position)
         output = f"{step.output}{line}\n"
         if len(output) > _TAIL:
@@ -199,6 +200,10 @@ class Journal:
         if told:
             data = {"step": step.name, "title": step.title, "step_state": step.state.value}
             self._publish("step", data | ({"error": step.error} if step.error else {}))
+
+    def _told(self, text: str) -> str:
+        """What may come from a host: without secrets, and without what a store does not take, as Postgres no NUL."""
+        return plain(self._secrets.redact(text), "\t\n")
 
     def _put(self, step: StepRecord) -> None:
         steps = list(self.operation.steps)

@@ -17,7 +17,19 @@ import click
 from coxswain.cli.client import Client
 from coxswain.cli.files import written
 from coxswain.cli.moments import Moment
-from coxswain.cli.output import ago, clean, client, config_option, confirm, facts, json_option, print_json, table, yes_option
+from coxswain.cli.output import (
+    ago,
+    as_json_text,
+    clean,
+    client,
+    config_option,
+    confirm,
+    facts,
+    json_option,
+    print_json,
+    table,
+    yes_option,
+)
 from coxswain.errors import InvalidInput
 from coxswain.words import counted
 
@@ -75,7 +87,7 @@ def _follow(asking: Client, wanted: dict[str, str], found: list[dict[str, Any]],
     try:
         while True:
             for entry in found:
-                click.echo(json.dumps(entry, ensure_ascii=False) if as_json else _line(entry))
+                click.echo(as_json_text(entry) if as_json else _line(entry))
                 newest = max(newest, entry["seq"])
             sys.stdout.flush()
             time.sleep(_POLL_S)

@@ -19,6 +19,7 @@ __all__ = [
     "Group",
     "Painted",
     "ago",
+    "as_json_text",
     "clean",
     "client",
     "colour",
@@ -110,7 +111,13 @@ def only_here(what: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not _encodable()))
+    click.echo(as_json_text(value, indent=2))
+
+
+def as_json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON in which what a terminal would obey is escaped, as JSON may: it stands for the same."""
+    text = json.dumps(value, indent=indent, ensure_ascii=not _encodable())
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def clean(text: str) -> str:

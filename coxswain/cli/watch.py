@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ import click
 
 from coxswain.cli.client import Client
 from coxswain.cli.names import Names
-from coxswain.cli.output import clean, client, config_option
+from coxswain.cli.output import as_json_text, clean, client, config_option
 from coxswain.cli.stream import Follower, follow
 from coxswain.errors import CoxswainError, InvalidInput
 
@@ -70,7 +69,7 @@ def _stream(asking: Client, end: float | None, classes: str, after: int | None) 
         signal.signal(signal.SIGALRM, _interrupt)
         signal.setitimer(signal.ITIMER_REAL, max(0.001, end - time.monotonic()))
     for event in follow(asking, classes=classes, after=after, lost=_complain):
-        click.echo(json.dumps(event, ensure_ascii=False))
+        click.echo(as_json_text(event))
         sys.stdout.flush()
 
 

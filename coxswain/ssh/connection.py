@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING
 from coxswain.errors import DeadlineExceeded, NodeRefused, NodeUnreachable
 from coxswain.late import Late
 from coxswain.ssh.dial import Dialer
-from coxswain.ssh.host import MAX_OUTPUT, Done, Host
+from coxswain.ssh.host import MAX_OUTPUT, Done, Host, text_of
 from coxswain.ssh.hostkey import REINSTALLED, HostKeyChanged, algorithms_for, host_key_text
 from coxswain.ssh.identity import SshIdentity
 from coxswain.ssh.turns import Turn
+from coxswain.words import plain
 
 if TYPE_CHECKING:
     import paramiko
@@ -40,6 +42,7 @@ _POLL_S = 0.5
 _PATIENCE_S = 3.0
 _LOOK_S = 0.1
 _REST_S = 3.0
+_STUCK_S = 2.0
 
 _NEAR_S = 0.01
 _IN_FLIGHT = 512 * 1024
@@ -88,19 +91,25 @@ class SshHost(Host):
         self, command: str, *, stdin: Iterator[bytes] | None = None, deadline: float = 60.0, max_output: int = MAX_OUTPUT
     ) -> Done:
         until = time.monotonic() + deadline
+        stuck = threading.Timer(deadline + _STUCK_S, self._transport.close)  # paramiko waits for some answers for ever
+        stuck.daemon = True
+        stuck.start()
+        channel = None
         try:
             channel = self._transport.open_session(window_size=_WINDOW, timeout=min(deadline, CONNECT_S))
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise NodeUnreachable(f"{self.name}: the connection broke: {_words(error)}") from error
-        try:
             return self._converse(channel, command, stdin or iter(()), until, max_output)
         except _LateError:
             raise DeadlineExceeded(f"{self.name}: {command[:100]!r} took longer than {deadline:g} s") from None
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise NodeUnreachable(f"{self.name}: the connection broke: {_words(error)}") from error
+            if time.monotonic() > until:
+                raise DeadlineExceeded(f"{self.name}: {command[:100]!r} took longer than {deadline:g} s") from None
+            why = self._transport.get_exception() or error  # of the thread that reads: it knows what ended the line
+            raise NodeUnreachable(f"{self.name}: the connection broke: {_words(why)}") from error
         finally:
-            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):  # of a line that is cut already
-                channel.close()
+            if channel is not None:
+                with contextlib.suppress(paramiko.SSHException, OSError, EOFError):  # of a line that is cut already
+                    channel.close()
+            stuck.cancel()
 
     def close(self) -> None:
         self._transport.close()
@@ -139,7 +148,7 @@ class SshHost(Host):
         code = channel.recv_exit_status()
         if code < 0:
             raise EOFError
-        return Done(code, out.decode(errors="replace"), err.decode(errors="replace"))
+        return Done(code, text_of(out), text_of(err))
 
 
 def _round_trip_s(connection: socket.socket, *, mean: bool = False) -> float:
@@ -195,8 +204,7 @@ def _connect(
     transport = _transport(target, dialer)
     hold(transport)
     try:
-        _handshake(target, transport)
-        shown = _shown_key(transport)
+        shown = _handshake(target, transport)
         if shown != target.host_key:
             raise HostKeyChanged(target.name, target.host_key, shown)  # noqa: TRY301 - nothing may follow
         _authenticate(target, transport, login, asked=asked)
@@ -216,8 +224,7 @@ def see_host_key(target: Target, dialer: Dialer) -> str:
     try:
         transport = _transport(target, dialer)
         try:
-            _handshake(target, transport)
-            return _shown_key(transport)
+            return _handshake(target, transport)
         finally:
             transport.close()
     except NodeUnreachable as error:
@@ -229,7 +236,9 @@ def _transport(target: Target, dialer: Dialer) -> paramiko.Transport:
     connection.settimeout(None)
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    transport = paramiko.Transport(connection, default_window_size=_WINDOW)
+    from coxswain.ssh.packets import Bounded  # noqa: PLC0415 - of paramiko, which takes time to import
+
+    transport = paramiko.Transport(connection, default_window_size=_WINDOW, packetizer_class=Bounded)
     options = transport.get_security_options()
     options.key_types = tuple(a for a in algorithms_for(target.host_key) if a in options.key_types)
     options.ciphers = _fastest_first(options.ciphers)
@@ -243,9 +252,13 @@ def _fastest_first(ciphers: Sequence[str]) -> tuple[str, ...]:
     return tuple(c for c in wanted if c in ciphers)
 
 
-def _handshake(target: Target, transport: paramiko.Transport) -> None:
+def _handshake(target: Target, transport: paramiko.Transport) -> str:
+    """Returns the key that it shows."""
     try:
         transport.start_client(timeout=CONNECT_S)
+        if transport.active and not transport.initial_kex_done:  # paramiko returns when time is up
+            raise NodeUnreachable(f"{target.name}: no SSH handshake within {CONNECT_S:g} s")
+        key = transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
         if isinstance(error, paramiko.ssh_exception.IncompatiblePeer) and target.host_key:
             kind = target.host_key.split()[0]
@@ -254,11 +267,8 @@ def _handshake(target: Target, transport: paramiko.Transport) -> None:
                 remedy=REINSTALLED,
             ) from None
         raise NodeUnreachable(f"{target.name}: no SSH handshake: {_words(error)}") from None
-
-
-def _shown_key(transport: paramiko.Transport) -> str:
-    key = transport.get_remote_server_key()
     return host_key_text(key.get_name(), key.asbytes())
+
 
 
 class _AsksError(Exception):
@@ -280,7 +290,7 @@ def _authenticate(target: Target, transport: paramiko.Transport, login: Login, *
     except paramiko.BadAuthenticationType as error:
         if login.identity is None and not asked and "keyboard-interactive" in error.allowed_types:
             raise _AsksError from None
-        how = ", ".join(error.allowed_types)
+        how = _line(", ".join(error.allowed_types))
         raise NodeRefused(f"{target.name}: takes no {_means(login)} from {target.user}; it takes: {how}") from None
     except paramiko.AuthenticationException:
         raise NodeRefused(
@@ -339,4 +349,9 @@ def _listen(channel: paramiko.Channel, out: bytearray, err: bytearray, until: fl
 def _words(error: BaseException) -> str:
     if isinstance(error, EOFError):
         return "it was closed"
-    return (str(error) or type(error).__name__)[:200]
+    return _line(str(error)) or type(error).__name__
+
+
+def _line(text: str) -> str:
+    """Of what the host sent: one, and a short one."""
+    return plain(text[:200])

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coxswain.errors import NodeFailure, NodeRefused
+from coxswain.words import plain
 
-__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "SentFile", "digest_of"]
+__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "SentFile", "digest_of", "text_of"]
 
 MAX_OUTPUT = 256 * 1024
 """Bytes that are kept of each output; the rest is read and dropped."""
@@ -26,7 +27,7 @@ _SHOWN = 1_200
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a command came to. Output is text, with what is no UTF-8 replaced."""
+    """What a command came to. Output is text (``text_of``)."""
 
     code: int
     stdout: str
@@ -36,6 +37,12 @@ class Done:
     def printed(self) -> str:
         """For an error: its complaint, or what else it said."""
         return self.stderr.strip() or self.stdout.strip() or "it printed nothing"
+
+
+def text_of(raw: bytes | bytearray) -> str:
+    """What a host printed, as lines of plain text; what is no UTF-8 is replaced as well."""
+    text = raw.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")  # progress is a line, each time
+    return plain(text, "\t\n")
 
 
 class CommandFailed(NodeRefused):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from coxswain.errors import DeadlineExceeded, NodeUnreachable
-from coxswain.ssh.host import MAX_OUTPUT, Done, Host
+from coxswain.ssh.host import MAX_OUTPUT, Done, Host, text_of
 
 __all__ = ["LocalHost"]
 
@@ -51,7 +51,7 @@ class LocalHost(Host):
                 raise DeadlineExceeded(f"{self.name}: {command[:100]!r} took longer than {deadline:g} s")
             out.seek(0)
             err.seek(0)
-            return Done(code, _text(out.read(max_output)), _text(err.read(max_output)))
+            return Done(code, text_of(out.read(max_output)), text_of(err.read(max_output)))
 
     def close(self) -> None:
         with self._lock:
@@ -76,7 +76,3 @@ class LocalHost(Host):
 def code_of(process: subprocess.Popen[bytes]) -> int:
     """Its exit code; 0 while it runs."""
     return process.returncode or 0
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="replace")

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from coxswain.errors import NodeFailure, NodeMisbehaved, NodeRefused, NodeUnreachable
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
+from coxswain.words import plain
 
 __all__ = ["SERVICE", "Deadlines", "NodeControl", "RpcFailed", "channel_options", "explain", "method_path"]
 
@@ -114,7 +115,7 @@ def _whose(details: str) -> str:
 def explain(failure: RpcFailed) -> NodeFailure:
     """Turns a failed call into the error that an operator reads."""
     where = failure.method
-    text = " ".join(failure.details.split())[:200]
+    text = plain(" ".join(failure.details[:4_000].split())[:200])
     match failure.code:
         case grpc.StatusCode.UNAVAILABLE if is_foreign_certificate(failure):
             return NodeUnreachable(

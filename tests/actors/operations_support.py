@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from coxswain.errors import InvalidInput, NodeUnreachable
+from coxswain.errors import CoxswainError, InvalidInput, NodeUnreachable
 from coxswain.operations import Kind, OnFailure, Recovery, Step, Work
 
 __all__ = ["Blocker", "Scripted", "touch_kind"]
@@ -36,11 +36,14 @@ class Scripted:
         self.do: dict[str, object] = {}
         self.undo: dict[str, object] = {}
         self.calls: list[str] = []
+        self.said = ""
 
     def act(self, table: dict[str, object], name: str, work: Work) -> None:
         what = table.get(name)
         if what == "fail":
             raise NodeUnreachable(f"{name}: connection refused", remedy="Plug it in.")
+        if isinstance(what, CoxswainError):
+            raise what
         if what == "bug":
             raise ZeroDivisionError("a bug")
         if isinstance(what, Blocker):
@@ -69,7 +72,7 @@ def touch_kind(
                 work.say(f"the password is {work.secret('password')}")
             work.remember(existed=path.exists())
             path.touch()
-            work.say(f"made {file}")
+            work.say(f"made {file}{script.said}")
             script.act(script.do, file, work)
             work.keep(last=file)
 

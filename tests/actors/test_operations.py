@@ -187,6 +187,19 @@ def test_a_bug_in_a_step_is_its_failure_and_no_more(store, place, script):
         assert engine.over(engine.begin("b"), OperationState.DONE)
 
 
+def test_what_a_host_prints_stops_neither_the_journal_nor_a_terminal(store, place, script):
+    """Postgres takes no NUL: the failure could not be written, so the step was done again and again, for ever."""
+    nasty = "\x00 \x1b]0;owned\x07\x9b31m\u202e\r"
+    script.do["a"] = NodeUnreachable(f"it printed: {nasty}\nand more")
+    script.said = nasty
+    with running(store, touch_kind(place, script)) as engine:
+        operation = engine.over(engine.begin("a"), OperationState.FAILED)
+        for text in (operation.error, operation.steps[0].output, operation.steps[0].error):
+            assert "\ufffd" in text
+            assert all(line.isprintable() for line in text.split("\n"))
+        assert script.calls == ["do a"]
+
+
 def test_an_undo_that_fails_is_shown_and_can_be_retried(store, place, script):
     script.do["b"] = "fail"
     script.undo["a"] = "fail"

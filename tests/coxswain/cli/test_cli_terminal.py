@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.live import Live
 
 from coxswain.cli.live import Picture, on_screen, render
-from coxswain.cli.output import clean, columns, facts, table
+from coxswain.cli.output import as_json_text, clean, columns, facts, table
 from coxswain.messages.audit import Caller
 from coxswain.messages.servers import PutServer
 from tests.fleet import Controller
@@ -230,6 +230,9 @@ def test_control_sequences_do_not_reach_the_terminal(capsys: pytest.CaptureFixtu
     assert len(out.splitlines()) == 5
     assert not set(out) & {"\x1b", "\x07", "\x9b", "\r", "\u202e"}
     assert "[red]" in out
+    text = as_json_text({"name": HOSTILE, "other": "Zoë\x7f"}, indent=2)
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert json.loads(text) == {"name": HOSTILE, "other": "Zoë\x7f"}
     assert clean("Zoë 渡し守") == "Zoë 渡し守"
     assert clean("it died:\nout of memory\r\n\n") == "it died: | out of memory"
 

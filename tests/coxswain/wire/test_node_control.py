@@ -46,6 +46,8 @@ def test_what_a_node_says_is_one_short_line() -> None:
     error = explain(RpcFailed("PushConfig", Code.INTERNAL, "one\r\ntwo\t" + "x" * 5_000))
     assert str(error).startswith("PushConfig: INTERNAL: one two xxx")
     assert len(str(error)) < 300
+    nasty = explain(RpcFailed("PushConfig", Code.INTERNAL, "\x1b]0;owned\x07\x9b31m\u202e\x00"))
+    assert str(nasty).isprintable()
 
 
 def test_a_change_is_given_the_time_that_the_contract_wants() -> None:

@@ -40,6 +40,7 @@ def _on_report(fleet: FleetState, report: m.LinkReport) -> None:
         up = is_up(report.link_state)
         known = fleet.uptimes.get(node.id) or Uptime(report.at, up, report.at)
         fleet.uptimes[node.id] = known.changed(report.at, up=up)
+    report = _without_anothers_key(fleet, node, report)
     fleet.views[node.id] = carried_on(before, report)
     note(fleet, report)
     take_over(fleet, node, report)
@@ -64,6 +65,21 @@ def carried_on(before: m.LinkReport | None, report: m.LinkReport) -> m.LinkRepor
     if before is None or report.peers_configured is not None:
         return report
     return dataclasses.replace(report, peers_configured=before.peers_configured)
+
+
+def _without_anothers_key(fleet: FleetState, node: Node, report: m.LinkReport) -> m.LinkReport:
+    """A node that has a key keeps it, where what it says is its new one is another's: exits would take one for the other.
+    One that is new may be a clone of that one's machine.
+    """
+    told = report.wg_public_key
+    if not told or not node.wg_public_key or told == node.wg_public_key:
+        return report
+    other = next((n for n in fleet.nodes.values() if n.wg_public_key == told and n.id != node.id), None)
+    if other is None:
+        return report
+    finding = f"it says that it has the AmneziaWG key of node {other.name} now, which is not believed"
+    fleet.context.log.warning("node %s: %s", node.name, finding)
+    return dataclasses.replace(report, wg_public_key=None, findings=(*report.findings, finding))
 
 
 def _on_fall(fleet: FleetState, fall: m.LinkFell) -> None:

@@ -84,6 +84,7 @@ class _Work:
         self._staged: dict[tuple[Sequence[str], Sequence[str], Phase], Claims] = {}
         for edge, link in links.items():
             self._use(edge, link)
+        self._tell_twins_apart()
 
     def _use(self, edge: tuple[str, str], link: NodeLink) -> None:
         dialer, target = (self._nodes.get(node_id) for node_id in edge)
@@ -96,6 +97,23 @@ class _Work:
             self._problems.append(Problem(link.id, f"link {names_of(self._nodes, edge)}: {error}"))
             return
         self._usable[edge] = inner_link(link, target)
+
+    def _tell_twins_apart(self) -> None:
+        """A node tells its key itself, and may tell another's: of peers with one key an exit serves the last one, and the
+        paths of the others are cut. So the node that is longest in the inventory has it.
+        """
+        holders: dict[tuple[str, str], Node] = {}
+        for dialer_id, target_id in self._usable:
+            for node in (self._nodes[target_id], self._nodes[dialer_id]):
+                place = (target_id, node.wg_public_key)
+                holders[place] = min(holders.get(place, node), node, key=lambda n: (n.id != target_id, n.created_at, n.id))
+        for edge in list(self._usable):
+            dialer = self._nodes[edge[0]]
+            holder = holders[edge[1], dialer.wg_public_key]
+            if holder.id != dialer.id:
+                del self._usable[edge]
+                what = f"link {names_of(self._nodes, edge)}: node {dialer.name} has the AmneziaWG key of node {holder.name}"
+                self._problems.append(Problem(self._links[edge].id, what))
 
     # -- bindings
 

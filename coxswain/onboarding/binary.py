@@ -31,6 +31,8 @@ _ALIASES = {
 _RUNS_ALSO = {"x86_64": {"i386"}, "aarch64": set[str]()}
 
 _SEMVER = re.compile(r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
+_LONGEST_VERSION = 200
+"""Characters. Hosts tell versions, and Python makes no number of thousands of digits: it raises ``ValueError``."""
 _PSEUDO = re.compile(r"(v\d+\.\d+\.\d+)-(?:.*\.)?(?:0\.)?\d{14}-([0-9a-f]{12})$")
 _PYTHON = re.compile(rb"python(\d(?:\.\d+)?)?")
 
@@ -67,7 +69,7 @@ def normalise_version(text: str) -> str:
     """The last word, with a ``v`` in front; empty when that is no semantic version (fleet-model.md 3.6)."""
     words = text.split()
     word = words[-1] if words else ""
-    return f"v{word.removeprefix('v')}" if _SEMVER.fullmatch(word) else ""
+    return f"v{word.removeprefix('v')}" if len(word) <= _LONGEST_VERSION and _SEMVER.fullmatch(word) else ""
 
 
 @functools.lru_cache(maxsize=1_024)  # asked for every node of every list

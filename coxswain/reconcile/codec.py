@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,6 +55,9 @@ _MAX_PEERS = 50_000
 """Above what fits one push (node-contract.md 2.6)."""
 
 _NOBODY = base64.b64encode(hashlib.sha256(b"no node has this key").digest()).decode()
+
+_REALITY_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+"""X25519, 32 bytes, as ``xray x25519`` prints it (RFC 4648, section 5, without padding)."""
 
 _MAX_SERVICES = 16
 _LATEST = 13_569_465_600.0
@@ -189,7 +193,7 @@ def observed(
         services=tuple(_service(s) for s in status.services if s.protocol in _PROTOCOLS),
         wg_public_key=_public_key(status.amneziawg.public_key),
         obfuscation=_obfuscation(status.amneziawg.obfuscation),
-        xray_public_key=_text(status.xray.public_key)[:64],
+        xray_public_key=_reality_key(status.xray.public_key),
         peers=None if peers is None or rows is None else _observed_peers(peers, rows),
         clock_skew_s=None if rows is None else rows.node_now - rows.received_at,
         asked_at=asked_at,
@@ -380,6 +384,13 @@ def _service(service: pb.ServiceStatus) -> ServiceHealth:
 def _public_key(text: str) -> str:
     if text and not validate.is_key(text):
         raise NodeMisbehaved("GetStatus: amneziawg.public_key is not a WireGuard key")
+    return text
+
+
+def _reality_key(text: str) -> str:
+    """Devices are told it as it is, in documents and links of many programs."""
+    if text and _REALITY_KEY.fullmatch(text) is None:
+        raise NodeMisbehaved("GetStatus: xray.public_key is not an X25519 key in base64url")
     return text
 
 

@@ -20,7 +20,7 @@ well: paramiko keeps what nobody has read yet, whether the host kept to the wind
 """
 
 
-class Bounded(paramiko.Packetizer):
+class Bounded(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no types
     """For ``paramiko.Transport``. What goes too far ends the connection, with the reason as its exception."""
 
     _greeting = 0

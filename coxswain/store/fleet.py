@@ -185,8 +185,14 @@ def record_observed(tx: Tx, nodes: Iterable[Node], *, now: float) -> None:
 
 
 def node_keys(tx: Tx) -> frozenset[str]:
-    """The AmneziaWG public keys of all nodes: peers under these keys are other nodes, not devices."""
-    return frozenset(row[0] for row in tx.execute("SELECT wg_public_key FROM nodes WHERE wg_public_key <> ''"))
+    """The AmneziaWG public keys of all nodes: peers under these keys are other nodes, not devices. Not so the key of a
+    device, which a node may claim to have: the device's sessions would be seen on no node any more.
+    """
+    rows = tx.execute(
+        "SELECT wg_public_key FROM nodes WHERE wg_public_key <> '' "
+        "AND NOT EXISTS (SELECT 1 FROM peers WHERE peers.public_key = nodes.wg_public_key)"
+    )
+    return frozenset(row[0] for row in rows)
 
 
 _OBFUSCATION_FIELDS = dataclasses.fields(Obfuscation)

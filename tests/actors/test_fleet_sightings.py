@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.fleet.questions import QUESTIONS
-from actors.fleet.reports import carried_on
+from actors.fleet.reports import _without_anothers_key, carried_on
 from coxswain.messages.fleet import GetPulses, LinkReport, Sighting
-from coxswain.model import LinkState
+from coxswain.model import LinkState, Node
 
 AT = 1_700_000_000.0
 
@@ -42,6 +43,21 @@ def counted_at(noted: Sighting | None, **changes: Any) -> float:
 )
 def test_the_newest_look_of_the_link_that_reported_counts(noted: Sighting | None, expected: float) -> None:
     assert counted_at(noted) == expected
+
+
+def test_a_node_that_has_a_key_does_not_take_anothers() -> None:
+    nodes = {name: Node(name, name, wg_public_key=key) for name, key in (("a", "A"), ("b", "B"), ("new", ""))}
+    fleet: Any = SimpleNamespace(nodes=nodes, context=SimpleNamespace(log=logging.getLogger("test")))
+
+    def taken(name: str, key: str) -> str | None:
+        report = LinkReport(name, 1, AT, LinkState.LIVE, wg_public_key=key)
+        found = _without_anothers_key(fleet, nodes[name], report)
+        assert (found == report) is not any("key of node" in finding for finding in found.findings)
+        return found.wg_public_key
+
+    assert taken("b", "A") is None
+    assert taken("b", "new one") == "new one"
+    assert taken("new", "A") == "A", "clones of a machine serve their own clients"
 
 
 def test_a_link_that_is_replaced_has_as_many_peers_as_before() -> None:

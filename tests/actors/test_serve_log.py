@@ -11,7 +11,7 @@ from actors.serve import OneLine
 def test_what_a_host_sent_begins_no_line_and_moves_no_cursor():
     nasty = "bye\n2026-01-01 00:00:00 INFO    audit all is well\r\x1b[2J\x9b31m\u202e\x00"
     try:
-        raise ValueError(nasty)
+        int(nasty)
     except ValueError:
         failed = sys.exc_info()
     record = logging.LogRecord("cox", logging.INFO, "", 0, "it said: %s", (nasty,), failed)

@@ -58,6 +58,19 @@ def test_two_hops() -> None:
     assert cascade.of("nod_a").transits == ()
 
 
+@pytest.mark.parametrize("claimed", ["e", "a"])
+def test_a_node_that_claims_anothers_key_cuts_no_path_but_its_own(claimed: str) -> None:
+    """Of two peers with one key the exit would serve the last."""
+    other = path("other", "ca")
+    nodes = {**NODES, "nod_c": node("c", created_at=7.0, wg_public_key=key(claimed))}
+    bindings = (bound("dev", TWO, DEVICE), bound("other", other, "10.87.0.2/32"))
+    cascade = wired([TWO, other], *bindings, nodes=nodes)
+    [edge] = cascade.of("nod_a").edges
+    assert (edge.public_key, edge.allowed_ips) == (key("e"), (DEVICE,))
+    assert cascade.of("nod_e").transits and not cascade.of("nod_c").transits
+    assert any(f"node c has the AmneziaWG key of node {claimed}" in problem.text for problem in cascade.problems)
+
+
 def test_three_hops_carry_the_address_of_the_entry_all_the_way() -> None:
     cascade = wired([THREE], bound("dev", THREE, DEVICE))
     [mid] = cascade.of("nod_a").edges

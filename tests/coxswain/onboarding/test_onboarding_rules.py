@@ -39,6 +39,7 @@ from coxswain.ssh.hostkey import algorithms_for, check_fingerprint, fingerprint_
         ("", ""),
         ("1.2", ""),
         ("v01.2.3", ""),
+        (f"relay v1.2.{'9' * 5_000}", ""),
     ],
 )
 def test_versions_are_normalised(text, version):
@@ -57,6 +58,7 @@ def test_versions_are_normalised(text, version):
         ("1.0.0-alpha.1", "1.0.0-alpha", True),
         ("(devel)", "0.1.0", False),
         ("0.1.0", "", False),
+        ("0.1.0", f"0.1.{'9' * 5_000}", False),
     ],
 )
 def test_only_what_is_known_and_greater_is_an_update(candidate, present, newer):

@@ -144,6 +144,14 @@ def test_a_key_of_the_wrong_length_is_named() -> None:
         codec.observed(message, None, NOW)
 
 
+@pytest.mark.parametrize("text", ["abc", "A" * 44, 'A" onload="alert(1)' + "A" * 24, "A" * 42 + "\n"])
+def test_what_is_no_reality_key_is_told_to_no_device(text: str) -> None:
+    message = status()
+    message.xray.public_key = text
+    with pytest.raises(NodeMisbehaved, match=r"xray\.public_key"):
+        codec.observed(message, None, NOW)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [({"h1": 4}, "h1"), ({"h2": 7}, "h1 to h4"), ({"jmin": 801}, "jmin"), ({"s2": 76}, "s2"), ({"i1": "x" * 5000}, "4096")],

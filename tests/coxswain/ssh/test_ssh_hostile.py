@@ -1,4 +1,4 @@
-"""The SSH adapter against hosts that mean it: what they send may cost neither memory, nor time without end, nor a terminal."""
+"""The SSH adapter against hosts that mean it: what they send costs neither memory, nor time without end, nor a terminal."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def pour(block: bytes, taken: socket.socket) -> None:
 @pytest.mark.parametrize("block", [b"x" * 65_536, b"Welcome\r\n" * 8_192, b"\x1b[2J" * 8_192])
 def test_a_greeting_without_end_is_not_listened_to(block):
     began = time.monotonic()
-    with listening(lambda taken: pour(block, taken)) as target:
-        with pytest.raises(NodeUnreachable, match="no SSH handshake") as caught:
-            see_host_key(target, DIALER)
+    refused = pytest.raises(NodeUnreachable, match="no SSH handshake")
+    with listening(lambda taken: pour(block, taken)) as target, refused as caught:
+        see_host_key(target, DIALER)
     assert time.monotonic() - began < 5
     assert str(caught.value).isprintable()
 
@@ -115,9 +115,8 @@ def test_a_greeting_that_drips_has_no_more_time_than_one_that_hangs(monkeypatch)
             time.sleep(0.05)
 
     began = time.monotonic()
-    with listening(drip) as target:
-        with pytest.raises(NodeUnreachable, match="no SSH handshake"):
-            see_host_key(target, DIALER)
+    with listening(drip) as target, pytest.raises(NodeUnreachable, match="no SSH handshake"):
+        see_host_key(target, DIALER)
     assert time.monotonic() - began < 5
 
 
@@ -165,9 +164,9 @@ def test_output_without_end_ends_it(monkeypatch):
 def test_output_without_end_ends_it_while_something_is_uploaded(monkeypatch):
     """It takes a byte now and then, so nobody looks at what it prints meanwhile."""
     monkeypatch.setattr(packets, "_MOST", 8_000_000)
-    with host_that(lambda channel: without_a_window(channel, b"y\n" * 16_000)) as host:
-        with pytest.raises(NodeFailure, match="sent more than"):
-            host.execute("true", stdin=(b"x" * 65_536 for _ in range(100_000)), deadline=60)
+    hostile = host_that(lambda channel: without_a_window(channel, b"y\n" * 16_000))
+    with hostile as host, pytest.raises(NodeFailure, match="sent more than"):
+        host.execute("true", stdin=(b"x" * 65_536 for _ in range(100_000)), deadline=60)
 
 
 def test_a_command_that_is_never_answered_is_late(monkeypatch):

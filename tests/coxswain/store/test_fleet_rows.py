@@ -275,6 +275,12 @@ def test_attribution_is_by_node_protocol_and_key(fleet_store):
         assert fleet.node_keys(tx) == {"key"}
 
 
+def test_a_node_does_not_hide_a_device_by_claiming_its_key(fleet_store):
+    put(fleet_store, peer(1, public_key="key"))
+    with fleet_store.read() as tx:
+        assert fleet.node_keys(tx) == frozenset()
+
+
 def test_ten_thousand_peers_at_once(fleet_store):
     many = [
         peer(n, id=f"peer_{n:05}", public_key=f"k{n}", allowed_ips=(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32",))

@@ -235,7 +235,7 @@ def test_the_very_same_relay_goes_on_as_it_is_unless_it_is_told_otherwise_or_is_
     assert all(listens(place.machine, port) for port in (INGRESS, EGRESS)), "it had died"
 
 
-@pytest.mark.timeout(400)  # some thirty operations, one after the other
+@pytest.mark.timeout(400)  # as many operations as it has commands
 def test_an_upgrade_that_is_cancelled_at_any_of_its_commands_gives_the_relay_back(place: Place) -> None:
     relay = place.add(egress=True)
     place.body("newer", version="0.5.0")

@@ -71,6 +71,10 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
         click.echo()
     try:
         applied = carry_out(api, todo, present, done, say)
+    except KeyboardInterrupt:
+        click.echo("\ncox: what was begun on machines goes on without you", err=True)
+        click.echo("     See: cox operations list. Applied again, the file has the rest done.", err=True)
+        raise
     except Stopped as stopped:
         if not as_json:
             _print_rest(stopped.notes, stopped.waiting)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.fleet import ROOT
 from tests.machines import PASSWORD, relay_file
 from tests.support import eventually
 
@@ -296,6 +300,34 @@ def test_a_daemon_that_ends_meanwhile_ends_an_apply_and_the_next_one_does_the_re
     eventually(lambda: not any(o["state"] in goes_on for o in rig.client.get("/api/operations?open=true")), timeout=60)
     cox("apply", "-f", "-", "--yes", typed=text)
     assert json.loads(cox("plan", "-f", "-", "--prune", "--json", typed=text))["changes"] == []
+
+
+def test_who_interrupts_an_apply_is_told_that_what_was_begun_goes_on(rig, cox):
+    machine = rig.machine(faults=True)
+    machine.authorized_keys.write_text(cox("ssh-key"))
+    machine.hold("os-release")
+    file = rig.home / "fleet.yaml"
+    server = f"{{name: host-1, ssh_host: {machine.address}, host_key: '{machine.fingerprint}'}}"
+    file.write_text(f"fleet: 1\nservers: [{server}]\n")
+    command = [
+        sys.executable,
+        "-m",
+        "actors.main",
+        "apply",
+        "-f",
+        str(file),
+        "--yes",
+        "--config",
+        str(rig.home / "cox.yaml"),
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as applying:
+        eventually(machine.held)
+        applying.send_signal(signal.SIGINT)
+        _, said = applying.communicate(timeout=30)
+    assert applying.returncode == 1 and "what was begun on machines goes on without you" in said, said
+    machine.go_on()
+    eventually(lambda: [server["name"] for server in rig.client.get("/api/servers")] == ["host-1"])
+    assert "The fleet is as the file says" in cox("apply", "-f", str(file), "--yes")
 
 
 def test_what_would_meet_the_next_machine_as_well_stops_an_apply(rig, cox):

@@ -45,6 +45,12 @@ RETRY_LANES = 16
 holds its lane until the deadline, never keep healthy ones waiting."""
 
 _RETRIES_PER_S = 250.0
+_BURST, _EVENTS_PER_S = 60_000, 1_000.0
+"""Of one node: twice as many events at once as it has peers at most (node-contract.md 2.6), and more a second than any has
+for long. What it sends beyond that waits there: each costs the loop, the session tracker and the store, which all share.
+"""
+
+_EVENTS_REST_S = 0.1
 _KNOCK_S = 5.0
 _KNOCKS = 2_000
 """TCP connects at once to nodes that failed last time; more than come within the time that one may take."""
@@ -226,8 +232,11 @@ class NodeConnection:
         on_end: Callable[[str], None],
     ) -> None:
         reason = "the link was closed"
+        pace = _Pace(self._clock.monotonic())
         try:
             async for event in stream:
+                if pace.is_too_fast(self._clock.monotonic()):
+                    await self._rest()
                 if event is None:  # what grpc.aio gives for bytes that it cannot decode
                     funnel.lost(self.node_id)
                     raise NodeMisbehaved("WatchEvents: an event cannot be read")
@@ -248,6 +257,13 @@ class NodeConnection:
             funnel.put_nowait(StreamLost(self.node_id, self._clock.now()))
             on_end(reason)
 
+    async def _rest(self) -> None:
+        self._held_back = True
+        try:
+            await asyncio.sleep(_EVENTS_REST_S)
+        finally:
+            self._held_back = False
+
     async def _put_late(self, item: NodeEvent, funnel: EventFunnel) -> None:
         self._held_back = True
         try:
@@ -255,6 +271,22 @@ class NodeConnection:
         finally:
             self._held_back = False
             self._heard_at = self._clock.monotonic()
+
+
+class _Pace:
+    """How fast one node's events are taken in. ``now``: monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._left = float(_BURST)
+        self._at = now
+
+    def is_too_fast(self, now: float) -> bool:
+        """Asked for each event."""
+        self._left -= 1
+        if self._left <= 0:
+            self._left = min(float(_BURST), self._left + (now - self._at) * _EVENTS_PER_S)
+            self._at = now
+        return self._left <= 0
 
 
 async def open_connection(

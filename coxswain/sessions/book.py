@@ -43,6 +43,11 @@ _IDLE_GRACE_S = 10.0
 _SETTLED_S = 10.0
 """Events and snapshots travel side by side and may cross: for so long, neither overrules the other."""
 
+_MOST_OF_NODE = 50_000
+"""Sessions of one node that events may open: more than fit any push. One that goes on inventing peers would fill our memory;
+of XRay's, no look ever closes one.
+"""
+
 _MAX_AHEAD_S = 300.0
 _MAX_BEHIND_S = 900.0
 """Further off, a node's stamp is not believed. Events may be held back for minutes while a database is away."""
@@ -184,6 +189,9 @@ class SessionBook:
             over = self._over.get(key)
             if (over is not None and event.at < over.event_at) or event.peer_key in self.not_devices:
                 self.ignored += 1  # a repeat of what is over, or another node
+                return
+            if len(self._of_node.get(event.node_id, ())) >= _MOST_OF_NODE:
+                self.ignored += 1
                 return
             session = self._begin(key, _believed(event), event.received_at, event.endpoint, event.message)
             session.begin_count(event.rx_bytes, event.tx_bytes)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
 
+from actors import node_connection
 from actors.event_funnel import EventFunnel
 from actors.node_connection import Channel, Dialer, NodeConnection
-from coxswain.clock import ManualClock
+from coxswain.clock import ManualClock, SystemClock
 from coxswain.control_path.forward import Forwarders
 from coxswain.control_path.routes import Routes
 from coxswain.control_path.ways import Ways
@@ -70,6 +72,33 @@ def test_events_that_cannot_be_read_are_counted_with_their_node():
         await channel.close()
 
     asyncio.run(reads())
+
+
+class Flood(Stream):
+    """More than anybody has to say."""
+
+    async def __aiter__(self) -> AsyncIterator[pb.Event]:
+        for number in range(1_000):
+            event = pb.Event(type=pb.EVENT_TYPE_PEER_CONNECTED, protocol=pb.PROTOCOL_AMNEZIAWG)
+            event.peer_id = base64.b64encode(number.to_bytes(32)).decode()
+            yield event
+
+
+def test_a_node_that_floods_is_listened_to_no_faster_than_any_can_mean_it(monkeypatch):
+    monkeypatch.setattr(node_connection, "_BURST", 300)
+
+    async def reads() -> float:
+        funnel = EventFunnel("epoch", lambda _batch: None, linger_s=60.0)
+        channel = Channel(grpc.aio.insecure_channel("127.0.0.1:9"), 1, None)
+        dialer = Dialer(Deadlines(), SystemClock(), Routes(), Forwarders(Path("never"), Ways()))
+        began = time.monotonic()
+        await NodeConnection("nod_x", "name", channel, dialer)._read(Flood(), funnel, lambda _reason: None)
+        took = time.monotonic() - began
+        assert funnel.depth == 1_001, "none is lost"
+        await channel.close()
+        return took
+
+    assert 0.5 < asyncio.run(reads()) < 10
 
 
 def test_a_node_whose_events_are_held_back_here_counts_as_heard():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from coxswain import sessions
 from coxswain.messages.sessions import EventKind, NodeEvent, PeerCounters, PeersSnapshot, StreamLost
 from coxswain.model import Protocol
 from coxswain.sessions import OpenSession, SessionBook, source_ip
@@ -54,6 +55,14 @@ def told(*items: object, book: SessionBook | None = None) -> SessionBook:
 def only(book: SessionBook) -> OpenSession:
     [session] = book.changes.dirty.values()
     return session
+
+
+def test_a_node_that_goes_on_inventing_peers_does_not_fill_our_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.book, "_MOST_OF_NODE", 10)
+    book = told(*(connected(0, peer=f"p{number}") for number in range(30)))
+    assert (book.active, book.ignored) == (10, 20)
+    told(connected(0, node="nod_b"), disconnected(1, 5, 5, peer="p3"), connected(2, peer="p29"), book=book)
+    assert book.active_by_node() == {NODE: 10, "nod_b": 1}
 
 
 def test_a_session_is_counted_from_its_connect_to_its_disconnect() -> None:

@@ -15,7 +15,7 @@ from coxswain.errors import DeadlineExceeded, InvalidInput, NotFound, StoreUnava
 from coxswain.ids import new_id
 from coxswain.messages import paths as m
 from coxswain.messages.fleet import GetNode, NodeView
-from coxswain.model import NodeStatus
+from coxswain.model import LinkState, NodeStatus
 from coxswain.operations.kinds import Kind, OnFailure, Step, Work
 
 __all__ = [
@@ -36,6 +36,8 @@ _MORE_S = 20.0
 """On the way back, where giving up would leave the change in its middle."""
 
 _MOST_PATIENCE_S = 3600.0
+
+_NOT_THERE = frozenset({LinkState.CONNECTING, LinkState.BACKING_OFF})
 
 _WELL_AGAIN = "See: cox nodes list. When the node is well again, repeat the command."
 _GONE = "If it is gone, disable it (cox nodes disable) and repeat: then it is told when it returns."
@@ -83,6 +85,11 @@ def _uncreate(work: Work) -> None:
 
 
 def _configure(work: Work) -> None:
+    _until_in_place(work, lambda _view: [])
+
+
+def _until_in_place(work: Work, lacking: Callable[[m.PathView], list[str]]) -> None:
+    """``lacking``: what else has to be."""
     said: set[str] = set()
 
     def look() -> bool:
@@ -91,11 +98,11 @@ def _configure(work: Work) -> None:
             if link.active and link.link.id not in said:
                 said.add(link.link.id)
                 work.say(f"{link.entry}: inner link {link.link.interface} to {link.exit} is in place")
-        return view.in_place
+        return view.in_place and not lacking(view)
 
     def waiting() -> str:
         view: m.PathView = work.ask("fleet", m.GetPath(work.params["path_id"]))
-        return "; ".join([link.waiting for link in view.links if link.waiting] or _unwell(work, view))
+        return "; ".join([link.waiting for link in view.links if link.waiting] or lacking(view) or _unwell(work, view))
 
     wait_for_nodes(work, look, waiting)
 
@@ -129,11 +136,22 @@ def _look_at(work: Work) -> None:
     work.ask("fleet", m.LookAtPath(work.params["path_id"]))
 
 
+def _configure_again(work: Work) -> None:
+    """What a node acknowledged is worth nothing while it is away: each that dials has to be there (fleet-model.md 6.5)."""
+
+    def away(view: m.PathView) -> list[str]:
+        dialling = view.path.route[:-1]
+        nodes: list[NodeView] = [work.ask("fleet", GetNode(node_id)) for node_id in dialling]
+        return [f"{n.node.name} is not connected: {n.link_reason}" for n in nodes if n.link_state in _NOT_THERE]
+
+    _until_in_place(work, away)
+
+
 PATH_PROVISION = Kind(
     name="path.provision",
     steps=lambda params: (
         Step("look", "have every node of the path looked at", _look_at),
-        Step("configure", "wait until all links are in place", _configure, deadline_s=params["patience_s"] + 30),
+        Step("configure", "wait until all links are in place", _configure_again, deadline_s=params["patience_s"] + 30),
     ),
     check=_check_provision,
     target=lambda params, _data: ("path", params["path_id"]),

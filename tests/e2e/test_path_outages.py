@@ -328,3 +328,20 @@ def test_an_agent_that_restarted_while_nobody_watched_is_noticed(fleet: CascadeF
     fleet.unbind(device)
     fleet.client.call("DELETE", "/api/paths/p")
     eventually(lambda: "awg1" not in fleet.network()[1]["links"], every=0.1)
+
+
+def test_a_path_is_not_set_up_again_while_a_node_that_dials_is_away(fleet: CascadeFleet) -> None:
+    """As existing callers know it: a 502. The exit dials nobody, and is not waited for."""
+    fleet.path("p", 0, 1)
+    for node in (1, 0):
+        fleet.fleet.nodes.do("kill", node=node)
+        eventually(lambda n=node: fleet.client.get(f"/api/nodes/n{n}")["link_state"] == "backing_off", timeout=60, every=0.1)  # type: ignore[misc]
+        if node:
+            fleet.client.post("/api/paths/p/provision?patience=20")
+    with pytest.raises(RemoteError, match="n0 is not connected: ") as caught:
+        fleet.client.post("/api/paths/p/provision?patience=1")
+    assert caught.value.status == 502
+    for node in (0, 1):
+        fleet.fleet.nodes.do("start", node=node)
+    fleet.client.post("/api/paths/p/provision")
+    eventually(lambda: fleet.client.get("/api/paths/p")["status"] == "active", timeout=30, every=0.2)

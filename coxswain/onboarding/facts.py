@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from coxswain.errors import NodeMisbehaved, NodeRefused
@@ -46,6 +47,7 @@ _KEYS = (
     "systemd", "awg", "uplink", "sudo",
 )  # fmt: skip
 _LONGEST = 120
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
 
 def read_facts(output: str) -> dict[str, str]:
@@ -68,7 +70,8 @@ def read_absent(output: str) -> set[str]:
 def check_fit(facts: Mapping[str, str]) -> None:
     """Whether an agent can be installed there at all. Raises ``NodeRefused`` with the way out."""
     if facts.get("sudo") == "no":
-        user = facts.get("user", "?")
+        told = facts.get("user", "")
+        user = told if _USER.fullmatch(told) else "USER"  # what follows is for somebody's shell
         raise NodeRefused(
             f"{user} may not become root without a password",
             remedy=f"Log in as root, or on the host: echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/coxswain",
@@ -76,7 +79,7 @@ def check_fit(facts: Mapping[str, str]) -> None:
     if not facts.get("systemd"):
         raise NodeRefused("the host runs no systemd, which starts and restarts the agent there")
     free = facts.get("free_mb", "")
-    if free.isdigit() and int(free) < MIN_FREE_MB:
+    if free.isdecimal() and int(free) < MIN_FREE_MB:
         raise NodeRefused(f"the host has {free} MB left at /usr/local/bin; {MIN_FREE_MB} MB are needed")
 
 

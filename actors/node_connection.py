@@ -231,7 +231,7 @@ class NodeConnection:
         funnel: EventFunnel,
         on_end: Callable[[str], None],
     ) -> None:
-        reason = "the link was closed"
+        reason: str | None = "the link was closed"
         pace = _Pace(self._clock.monotonic())
         try:
             async for event in stream:
@@ -249,13 +249,17 @@ class NodeConnection:
                     await self._put_late(item, funnel)
             reason = "the agent ended its event stream"
         except grpc.aio.AioRpcError as error:
-            reason = str(explain(RpcFailed("WatchEvents", error.code(), error.details() or "")))
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # an agent without events is known by what looks show
+                reason = str(explain(RpcFailed("WatchEvents", error.code(), error.details() or "")))
+            else:
+                reason = None
         except CoxswainError as error:
             reason = str(error)
         finally:
             stream.cancel()
             funnel.put_nowait(StreamLost(self.node_id, self._clock.now()))
-            on_end(reason)
+            if reason is not None:
+                on_end(reason)
 
     async def _rest(self) -> None:
         self._held_back = True

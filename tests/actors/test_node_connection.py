@@ -74,6 +74,36 @@ def test_events_that_cannot_be_read_are_counted_with_their_node():
     asyncio.run(reads())
 
 
+class Refused(Stream):
+    """``code``: what the agent answers in place of events."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        super().__init__()
+        self._code = code
+
+    async def __aiter__(self) -> AsyncIterator[pb.Event]:
+        raise grpc.aio.AioRpcError(self._code, grpc.aio.Metadata(), grpc.aio.Metadata(), "unknown method WatchEvents")
+        yield
+
+
+def test_an_agent_without_events_keeps_its_link():
+    """What its looks show is then all that is known of its sessions; a stream that breaks costs the link."""
+
+    async def reads() -> None:
+        funnel = EventFunnel("epoch", lambda _batch: None, linger_s=60.0)
+        channel = Channel(grpc.aio.insecure_channel("127.0.0.1:9"), 1, None)
+        dialer = Dialer(Deadlines(), ManualClock(), Routes(), Forwarders(Path("never"), Ways()))
+        ends: list[str] = []
+        connection = NodeConnection("nod_x", "name", channel, dialer)
+        await connection._read(Refused(grpc.StatusCode.UNIMPLEMENTED), funnel, ends.append)
+        assert (funnel.depth, ends) == (1, []), "that there are no events is known"
+        await connection._read(Refused(grpc.StatusCode.UNAVAILABLE), funnel, ends.append)
+        assert len(ends) == 1
+        await channel.close()
+
+    asyncio.run(reads())
+
+
 class Flood(Stream):
     """More than anybody has to say."""
 

@@ -69,8 +69,8 @@ def reached(
     """The machine that ``HOST`` or ``--server`` names. A HOST that is not known yet is taken in first, with the controller's
     key, as ``login`` says or, for what it leaves open, the configuration, and not before its host key is given or confirmed.
 
-    ``yes``: nobody is asked whether the controller's own machine is meant. ``check_new``: raises what would be refused
-    once a HOST was taken in.
+    ``yes``: nobody is asked whether the controller's own machine is meant; nor is a script. ``check_new``: raises what would
+    be refused once a HOST was taken in.
     """
     if not (server or host):
         raise InvalidInput("host: a machine is needed", remedy="Onboard one first: cox servers add ADDRESS")
@@ -79,7 +79,7 @@ def reached(
     asking = client(config)
     known = next((s for s in asking.get("/api/servers") if _is_meant(s, server or host, login.port)), None)
     if known is not None and known["is_self"] and not yes:
-        confirm(_OWN.format(known["name"]))
+        confirm(_OWN.format(known["name"]), scripts_may=True)
     if server:
         return server
     if known is None and not host.startswith("srv_"):

@@ -74,6 +74,7 @@ class Stopped(CoxswainError):
         where = f"{change.wanted.where}: " if change.wanted is not None else ""
         again = f"{counted(done, 'change')} before that stay made; when it is mended, apply the file again."
         super().__init__(f"{where}{change.action} {change.item.title}: {cause}", remedy=f"{again} {cause.remedy}".strip())
+        self.change = change
         self.done = done
         self.cause = cause
         self.notes = tuple(notes)
@@ -103,6 +104,7 @@ class _Run:
         self.say = say
         self.done = done
         self.count = 0
+        self._stops = False
         self.ids = {(item.kind, item.key): item.id for item in present}
         self.notes: list[str] = []
         self.waiting: list[Waiting] = []
@@ -157,9 +159,12 @@ class _Run:
         self.done(change)
 
     def _failed(self, change: Change, error: CoxswainError) -> None:
-        """Raises ``Stopped``, if it is about more than this change and what needs it."""
+        """Raises ``Stopped``, if it is about more than this change and what needs it. Once: what fails of what was under way
+        then is waiting, too.
+        """
         code = exit_code_of(error)
-        if not isinstance(error, _ForOne) and code != _NODE:
+        if not (self._stops or isinstance(error, _ForOne) or code == _NODE):
+            self._stops = True
             raise Stopped(change, self.count, error, self.notes, self.waiting) from error
         if change.item.kind in ("server", "node"):
             self.say(f"{change.item.title}: failed: {error}")
@@ -412,7 +417,10 @@ def apply(
         Stopped: one could not be made, for a reason that is not one machine's; those before it were.
     """
     run = _Run(api, present, done, say)
-    run.make([change for change in changes if change.action is not Action.KEEP])
+    try:
+        run.make([change for change in changes if change.action is not Action.KEEP])
+    except Stopped as stopped:  # since it was raised, what was under way on other machines has ended
+        raise Stopped(stopped.change, run.count, stopped.cause, run.notes, run.waiting) from stopped.cause
     return Applied(run.count, tuple(run.notes), tuple(run.waiting))
 
 

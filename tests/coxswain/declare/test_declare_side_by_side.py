@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
+from coxswain.declare.apply import Stopped, apply
 from coxswain.declare.compare import Action, Change
 from coxswain.declare.items import Item
 from coxswain.declare.side_by_side import AT_ONCE, Operation, Work, side_by_side
-from coxswain.errors import Conflict
+from coxswain.errors import Conflict, InvalidInput
 
 
 def machine(number: int) -> Change:
@@ -90,3 +92,30 @@ def test_what_is_under_way_ends_before_an_error_is_told_and_nothing_is_begun_aft
     with pytest.raises(Conflict, match="h1"):
         side_by_side([machine(1), machine(2), node(1, 1), node(2, 2)], works.begin, works.go_on)
     assert works.seen == ["begin h1", "begin h2", "end h2"]
+
+
+class Machines:
+    """An API at which h1 is taken in, h2 fails after a while, and what is wrong with h3 and h4 is no machine's own."""
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        name = path.rpartition("/")[2]
+        state = "failed" if name == "h2" else "done"
+        told = {"id": name, "state": state, "error": "no disk", "error_type": "", "remedy": "", "steps": []}
+        return told | {"data": {"server_id": f"srv_{name}"}}
+
+    def begin(self, path: str, body: Any, method: str = "POST") -> Any:
+        if body["name"] in ("h3", "h4"):
+            raise InvalidInput(f"region: of {body['name']} is none")
+        return {"id": body["name"], "state": "running", "steps": []}
+
+
+def test_who_is_told_why_it_stopped_is_told_what_ended_since_then() -> None:
+    items = [Item("server", (f"h{n}",), {"name": f"h{n}", "ssh_host": f"192.0.2.{n}"}) for n in range(1, 5)]
+    changes = [Change(Action.ADD, item, None) for item in items]
+    made: list[str] = []
+    with pytest.raises(Stopped, match="add server h3: region: of h3 is none") as caught:
+        apply(Machines(), changes, [], lambda change: made.append(change.item.key[0]))
+    assert made == ["h1"]
+    assert caught.value.done == 1 and caught.value.remedy.startswith("1 change before that stay")
+    assert [waiting.change.item.key[0] for waiting in caught.value.waiting] == ["h2"]
+    assert "no disk" in caught.value.waiting[0].reason

@@ -161,7 +161,7 @@ def _print_rest(notes: Sequence[str], waiting: Sequence[Any]) -> None:
 def _waits(left: Any) -> dict[str, Any]:
     item = left.change.item
     view = {"kind": item.kind, "key": list(item.key), "for": left.reason}
-    return view | ({"remedy": left.remedy} if left.remedy else {})
+    return view | ({"failed": True} if left.failed else {}) | ({"remedy": left.remedy} if left.remedy else {})
 
 
 def _view(change: Any) -> dict[str, Any]:

@@ -253,7 +253,7 @@ def test_a_machine_that_is_not_reached_keeps_nobody_waiting_who_does_not_need_it
 
     answer = json.loads(cox("apply", "-f", "-", "--prune", "--yes", "--json", text=text, code=7).stdout)
     assert answer["applied"] == 0 and [w["kind"] for w in answer["waiting"]] == ["server", "node", "path", *["profile"] * 2]
-    assert "(operation op_" in answer["waiting"][0]["for"]
+    assert "(operation op_" in answer["waiting"][0]["for"] and answer["waiting"][0]["failed"] is True
     assert f"    {answer['waiting'][0]['remedy']}\nnot yet: add node b-2" in out, "what to do about it"
     assert answer["waiting"][1] == {"kind": "node", "key": ["b-2"], "for": "server nowhere"}
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY + "paths: []\n")

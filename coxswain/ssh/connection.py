@@ -270,7 +270,6 @@ def _handshake(target: Target, transport: paramiko.Transport) -> str:
     return host_key_text(key.get_name(), key.asbytes())
 
 
-
 class _AsksError(Exception):
     """The host takes no password that is sent, but one that it asks for: keyboard-interactive (node-contract.md 3.9).
 

@@ -66,6 +66,8 @@ def check_rollback(ask: Ask, node: Node) -> None:
         return
     if {step.data.get("before") for step in added[0].steps if step.name == "agent"} != {""}:
         return
+    if node.agent_version != added[0].data.get("agent_version"):
+        return  # another one came past this journal, as before the backup was restored that it is from
     if any(operation.state is OperationState.DONE for operation in journal("node.rollback")):
         return  # somebody had put one there
     raise Conflict(

@@ -12,6 +12,11 @@ from coxswain.messages.links import Look
 
 __all__ = ["health_of", "note", "review"]
 
+_TOLD_AGAIN_AFTER_S = 3600.0
+"""It is told of the policy as well, which takes an existing agent's rules off for a moment, those of other paths too
+(fleet-model.md 12, 19). A link whose other end does not answer goes down again each time that its clients come back.
+"""
+
 
 def note(fleet: FleetState, report: m.LinkReport) -> None:
     """Takes in what a node's link reported of its inner links."""
@@ -33,8 +38,8 @@ def health_of(fleet: FleetState, link: NodeLink) -> LinkHealth:
 
 
 def review(fleet: FleetState) -> None:
-    """Tells whoever watches of links that went down or came up. Of one that went down its node is told once more: somebody
-    may have taken it away by hand, and an agent that does not heal it says nothing.
+    """Tells whoever watches of links that went down or came up. Of one that went down its node is told once more, at most
+    once an hour: somebody may have taken it away by hand, and an agent that does not heal it says nothing.
     """
     links: dict[str, NodeLink] = fleet.wired.links if fleet.wired is not None else {}
     now = {link.id: health_of(fleet, link) for link in links.values()}
@@ -51,5 +56,14 @@ def review(fleet: FleetState) -> None:
             }
             fleet.context.tell("event_hub", Publish("path.link", fleet.now(), data))
             if state is LinkHealth.DOWN:
-                fleet.context.tell(link_name(link.entry_node_id), Look((link.interface,)))
+                _tell_again(fleet, link)
     fleet.link_health = now
+    fleet.links_told = {link_id: at for link_id, at in fleet.links_told.items() if link_id in links}
+
+
+def _tell_again(fleet: FleetState, link: NodeLink) -> None:
+    now = fleet.context.clock.monotonic()
+    told_at = fleet.links_told.get(link.id)
+    if told_at is None or now - told_at >= _TOLD_AGAIN_AFTER_S:
+        fleet.links_told[link.id] = now
+        fleet.context.tell(link_name(link.entry_node_id), Look((link.interface,)))

@@ -57,6 +57,7 @@ class FleetState:
         cascades: fingerprint of what that is, by node; not in it: nothing.
         in_use: since when somebody's traffic goes into an inner link, by dialling node and interface.
         link_health: how inner links were when they were last reviewed, by id.
+        links_told: when the dialling node of each was last told of it because it was down, monotonic seconds.
         exits: what is remembered of the exits of paths that have more than one (``failover``).
         moving: devices on the way to another path, and the attempts at bringing them to its end (``unfinished``).
         rewire_due: it is about to be worked out anew.
@@ -84,6 +85,7 @@ class FleetState:
         self.cascades: dict[str, str] = {}
         self.in_use: dict[tuple[str, str], float] = {}
         self.link_health: dict[str, LinkHealth] = {}
+        self.links_told: dict[str, float] = {}
         self.exits = ExitWatch()
         self.moving: dict[str, Attempts] = {}
         self.rewire_due = False

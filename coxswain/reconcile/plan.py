@@ -160,8 +160,8 @@ def remember(
         seen_at=now,
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
         agent_started_at=began if anew or not memory.agent_started_at else memory.agent_started_at,
-        # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.
         live_healed=(0.0, "") if service is not None and service.peer_count == _listed(observed) else memory.live_healed,
+        # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.
         handshakes_seen_at=now if handshakes else None if restarted else memory.handshakes_seen_at,
     )
 
@@ -238,7 +238,7 @@ def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
         return None
     if memory.xray_confirmed != wanted.fingerprint:
         return PushXray(Reason.XRAY_CHANGED)
-    if observed.xray not in ("", wanted.as_told):
+    if observed.xray and observed.xray != wanted.as_told:
         return PushXray(Reason.XRAY_DIFFERS)
     if served != len(wanted.clients):
         return PushXray(Reason.XRAY_DOWN)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from coxswain.cascade.types import InnerLink
 from coxswain.fingerprints import of_reality
@@ -34,20 +35,20 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: names are made once, and asked for at each look at each node
 class XrayInbound:
     """The REALITY inbound of one node and its clients (node-contract.md 8)."""
 
     reality: Reality
     clients: tuple[Peer, ...] = ()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Names it by its content."""
         clients = sorted((client.public_key, client.flow) for client in self.clients)
         return hashlib.sha256(repr((self.reality, clients)).encode()).hexdigest()[:32]
 
-    @property
+    @cached_property
     def as_told(self) -> str:
         """The same as a node's agent names it (``Observed.xray``)."""
         face = self.reality

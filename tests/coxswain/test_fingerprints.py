@@ -29,7 +29,8 @@ def test_a_policy_has_the_name_that_an_earlier_release_stored(policy: Policy, na
 
 def test_a_reality_inbound_has_the_same_name_in_whatever_order_its_clients_are() -> None:
     clients = [("8c7b5d43-6a9e-4c1f-9d3a-2f4f0c7a1b22", "xtls-rprx-vision"), ("1c7b5d43-6a9e-4c1f-9d3a-2f4f0c7a1b22", "")]
-    names = {of_reality(443, "www.example.com:443", ("www.example.com",), ("",), order) for order in (clients, clients[::-1])}
+    orders = (clients, clients[::-1])
+    names = {of_reality(443, "www.example.com:443", ("www.example.com",), ("",), order) for order in orders}
     assert names == {"da8f4cccf3053cd50c2429c34873587c"}
 
 

@@ -16,7 +16,7 @@ from coxswain.declare.checks import addr_of
 from coxswain.declare.compare import Action, Change
 from coxswain.declare.items import Item, led_to, unready
 from coxswain.declare.side_by_side import OVER, Operation, Work, side_by_side
-from coxswain.errors import Conflict, CoxswainError, NodeFailure, NotFound, Unavailable, class_called, door_of
+from coxswain.errors import Conflict, CoxswainError, NodeFailure, NotFound, Refused, Unavailable, class_called, door_of
 from coxswain.model import LinkState
 from coxswain.words import counted
 
@@ -25,6 +25,8 @@ __all__ = ["Api", "Applied", "Stopped", "Waiting", "apply", "exit_code_of"]
 _POLICY = ("forwarding", "masquerade", "isolation")
 _WAITS = door_of(Unavailable("")).exit_code
 _NODE = door_of(NodeFailure("")).exit_code
+_DECIDE = door_of(Refused("")).exit_code
+"""As where a machine that is new shows another host key than the file's: applied again later, it is no better."""
 _REFUSED_FOR_ONE = frozenset({_NODE, *(door_of(kind("")).exit_code for kind in (Conflict, NotFound))})
 """Exit codes of refusals that are about one machine; others would meet the next one as well."""
 
@@ -128,7 +130,7 @@ class _Run:
         """None: it is made, or waits. Raises ``Stopped``."""
         try:
             if change.wanted is not None and change.item.kind == "server" and "host_key" in change.fields and change.present:
-                self._put_off(Waiting(change, change.note, failed=True))
+                self._put_off(Waiting(change, change.note, failed=True, exit_code=_DECIDE))
                 return None
             reason = self._reason_to_wait(change)
             if reason:

@@ -237,7 +237,7 @@ def test_a_machine_with_another_key_is_refused_and_the_others_are_set_up(rig, co
     )
     cox("nodes", "remove", "n-1", "--yes")
     configured_again(machines[1])
-    said = cox("apply", "-f", "-", "--yes", typed=wrong, code=7)
+    said = cox("apply", "-f", "-", "--yes", typed=wrong, code=6)
     assert f"    host_key: {machines[1].fingerprint} → SHA256:AAA" in said and "1 applied" in said
     assert "not yet: edit server host-1: no file changes the key that is known" in said
     assert "not yet: add node n-1: waits for server host-1\n" in said

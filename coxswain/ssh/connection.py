@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from coxswain.errors import DeadlineExceeded, NodeRefused, NodeUnreachable
 from coxswain.late import Late
 from coxswain.ssh.dial import Dialer
-from coxswain.ssh.host import MAX_OUTPUT, Done, Host, text_of
+from coxswain.ssh.host import MAX_OUTPUT, Done, Host, script_of, text_of
 from coxswain.ssh.hostkey import REINSTALLED, HostKeyChanged, algorithms_for, host_key_text
 from coxswain.ssh.identity import SshIdentity
 from coxswain.ssh.turns import Turn
@@ -99,10 +99,10 @@ class SshHost(Host):
             channel = self._transport.open_session(window_size=_WINDOW, timeout=min(deadline, CONNECT_S))
             return self._converse(channel, command, stdin or iter(()), until, max_output)
         except _LateError:
-            raise DeadlineExceeded(f"{self.name}: {command[:100]!r} took longer than {deadline:g} s") from None
+            raise DeadlineExceeded(f"{self.name}: {script_of(command)} took longer than {deadline:g} s") from None
         except (paramiko.SSHException, OSError, EOFError) as error:
             if time.monotonic() > until:
-                raise DeadlineExceeded(f"{self.name}: {command[:100]!r} took longer than {deadline:g} s") from None
+                raise DeadlineExceeded(f"{self.name}: {script_of(command)} took longer than {deadline:g} s") from None
             why = self._transport.get_exception() or error  # of the thread that reads: it knows what ended the line
             raise NodeUnreachable(f"{self.name}: the connection broke: {_words(why)}") from error
         finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from coxswain.errors import NodeFailure, NodeMisbehaved, NodeRefused
 from coxswain.words import plain
 
-__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "SentFile", "digest_of", "text_of"]
+__all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "SentFile", "digest_of", "script_of", "text_of"]
 
 MAX_OUTPUT = 256 * 1024
 """Bytes that are kept of each output; the rest is read and dropped."""
@@ -198,12 +198,19 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where systemd looks, and so what it starts. A login shell may lack the half of it, ``sudo`` the local ones; what they have
 comes first.
 """
+_WITH_PATH = f"PATH=$PATH:{_PATH}\n"
 
 
 def _in_sh(script: str) -> str:
     """The command line for a script. It says first where its own output begins: login shells print greetings before it."""
-    whole = f"echo '{_BEGINNING}'\nPATH=$PATH:{_PATH}\n{script}"
+    whole = f"echo '{_BEGINNING}'\n{_WITH_PATH}{script}"
     return f"sh -c {shlex.quote(whole)}"
+
+
+def script_of(command: str) -> str:
+    """The beginning of a command line, for an error: of its script, if it is one of ours, as all begin alike."""
+    _, ours, script = command.partition(_WITH_PATH)
+    return repr((script.removesuffix("'") if ours else command)[:100])
 
 
 def _said(done: Done) -> Done:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from coxswain.errors import DeadlineExceeded, NodeUnreachable
-from coxswain.ssh.host import MAX_OUTPUT, Done, Host, text_of
+from coxswain.ssh.host import MAX_OUTPUT, Done, Host, script_of, text_of
 
 __all__ = ["LocalHost"]
 
@@ -48,7 +48,7 @@ class LocalHost(Host):
             if self._closed:
                 raise NodeUnreachable(f"{self.name}: closed")
             if expired:
-                raise DeadlineExceeded(f"{self.name}: {command[:100]!r} took longer than {deadline:g} s")
+                raise DeadlineExceeded(f"{self.name}: {script_of(command)} took longer than {deadline:g} s")
             out.seek(0)
             err.seek(0)
             return Done(code, text_of(out.read(max_output)), text_of(err.read(max_output)))

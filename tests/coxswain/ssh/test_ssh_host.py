@@ -168,6 +168,8 @@ def test_a_command_that_does_not_read_its_input_tells_its_own_error(host):
 def test_deadlines_and_closing_from_outside(host):
     with pytest.raises(DeadlineExceeded, match=r"longer than 0\.3 s"):
         host.execute("sleep 30", deadline=0.3)
+    with pytest.raises(DeadlineExceeded, match=r": 'sleep 31; true' took longer than 0\.3 s$"):
+        host.run("sleep 31; true", deadline=0.3)
     assert host.run("echo still there").stdout == "still there\n"
     threading.Timer(0.3, host.close).start()
     with pytest.raises(NodeUnreachable, match="connection broke"):

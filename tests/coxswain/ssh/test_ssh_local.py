@@ -121,6 +121,8 @@ def test_deadline_and_close():
     host = LocalHost()
     with pytest.raises(DeadlineExceeded):
         host.execute("sleep 30", deadline=0.2)
+    with pytest.raises(DeadlineExceeded, match=r"^this machine: 'sleep 30; true' took longer than 0\.2 s$"):
+        host.run("sleep 30; true", deadline=0.2)
     threading.Timer(0.2, host.close).start()
     with pytest.raises(NodeUnreachable, match="closed"):
         host.execute("sleep 30")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from coxswain.errors import CoxswainError
 
 __all__ = ["Names", "called", "ids_called", "marked", "whole"]
 
+_ID = re.compile(r"[a-z]+_[a-z0-9_]+")
 _FEW = {"nod": "nodes", "srv": "servers", "rly": "relays", "pth": "paths", "cpath": "control-paths"}
 """Prefixes of ids, and where the API lists what they belong to."""
 _MANY = {"dev": "devices", "usr": "users"}
@@ -68,7 +70,8 @@ def ids_called(asking: Client, word: str) -> list[str]:
 
 
 def _prefix(key: str) -> str:
-    return key.partition("_")[0] if "_" in key else ""
+    """Empty: it is no id."""
+    return key.partition("_")[0] if _ID.fullmatch(key) else ""
 
 
 def _one(asking: Client, path: str) -> dict[str, Any] | None:

@@ -104,6 +104,15 @@ def test_a_name_that_could_not_be_asked_for_is_asked_for_again(controller: Contr
     assert away.of(user) == "Late"
 
 
+def test_what_only_begins_like_an_id_keeps_no_other_from_its_name(controller: Controller) -> None:
+    """The audit log has as its target what somebody asked for, whatever that was."""
+    asking = Client(controller.home / "control.sock")
+    user = asking.post("/api/users", {"name": "Beside"})["id"]
+    names, strange = Names(asking), ["usr_a b", "usr_ä/..\r\n", "usr_", "nod_a,b&ids=c", "usr_x?y#z"]
+    names.learn([*strange, user])
+    assert [names.of(key) for key in [*strange, user]] == [*strange, "Beside"]
+
+
 def test_uptime_goes_on_from_the_last_look_and_without_a_link_it_is_old() -> None:
     seen = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=100)).isoformat()
     assert _up({"uptime_seconds": 20, "last_seen": seen}) in ("up 2m", "up 2m 1s")

@@ -7,7 +7,7 @@ dialled with its own obfuscation. Whoever looks at the exit works that out, as w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,9 @@ from coxswain.agent.sim_links import LinkTraffic
 from coxswain.model import Obfuscation
 
 __all__ = ["Host", "Sent", "SimNetwork", "understood"]
+
+_FARTHEST = 8
+"""Links between a host that is looked at and those that what it shows may depend on: more than any path has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class SimNetwork:
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host | None] = {}
+        self._depth = 0
+        self._heard: set[str] = set()
 
     def join(self, key: str, host: Host) -> None:
         self._hosts[key] = host
@@ -67,6 +72,21 @@ class SimNetwork:
         """Does the host with ``key`` take a link? One that is not known is believed to."""
         host = self._hosts.get(key)
         return host.takes(dialler, link) if host is not None else key not in self._hosts
+
+    def look(self, key: str, hear: Callable[[], None]) -> None:
+        """Has the host with ``key`` hear who dials it, who hears before who dials that. Hosts may dial each other all round
+        and in rows of any length: so each does it once while one is looked at, and none that is too far away.
+        """
+        if key in self._heard or self._depth == _FARTHEST:
+            return
+        self._heard.add(key)
+        self._depth += 1
+        try:
+            hear()
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._heard.clear()
 
     def sent(self, dialler: str, key: str) -> Sent:
         """What the host ``dialler`` sends to the host with ``key``."""

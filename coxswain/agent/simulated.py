@@ -110,7 +110,6 @@ class SimulatedPlane:
         self._network = SimNetwork()
         self._identity: AwgIdentity | None = None
         self._heard: dict[str, LinkTraffic] = {}  # what hosts that dial had sent and got when this one last looked
-        self._looking = False
         self._clock = clock
         self._seed = seed
         self._files = files if files is not None else MemoryFiles()
@@ -358,12 +357,9 @@ class SimulatedPlane:
             for key, peer in self.peers.items():
                 if key not in self._network:
                     peer.advance(now, self.behaviour, self._seed)
-        if self._identity is not None and not self._looking:
-            self._looking = True  # two hosts may dial each other
-            try:
-                self._hear(now, self._identity.public_key)
-            finally:
-                self._looking = False
+        if self._identity is not None:
+            own = self._identity.public_key
+            self._network.look(own, lambda: self._hear(now, own))
 
     def _hear(self, now: float, own: str) -> None:
         """Looks at what goes on in the links of the hosts that dial this one."""

@@ -5,6 +5,7 @@ import contextlib
 
 from coxswain.agent.dataplane import LinkConfig, LivePeer, PeerConfig
 from coxswain.agent.fleet_sim import SimFleet
+from coxswain.agent.sim_network import SimNetwork
 from coxswain.agent.simulated import Behaviour
 from coxswain.clock import ManualClock
 from coxswain.netpolicy import Policy, Transit
@@ -80,6 +81,39 @@ async def test_a_link_shakes_hands_and_counts_while_somebody_sends_into_it(autho
         assert (await row.edge(2)).rx_bytes == after[1].rx_bytes
         row.comes()
         assert await row.age(2, 5) <= 5
+
+
+async def test_hosts_that_all_dial_each_other_are_looked_at_once_each(authority, t, monkeypatch):
+    """By every way that leads from one to another, eight took three seconds for a look, and nine half a minute."""
+    asked = []
+    sent = SimNetwork.sent
+
+    def counted(network, dialler, key):
+        asked.append((dialler, key))
+        return sent(network, dialler, key)
+
+    async with SimFleet(6, sign=authority.for_fleet, clock=ManualClock(), observe=False) as fleet:
+        row = Chain(fleet, None, None)
+        for number, target in enumerate(fleet.nodes):
+            others = [node for node in fleet.nodes if node is not target]
+            await target.plane.replace_peers(
+                [PeerConfig(node.identity.public_key, (f"10.7.0.{n}/32",), PSK) for n, node in enumerate(others)]
+            )
+            for node in others:
+                await row.dial(node, target, interface=f"awg{number + 1}")
+        for node in fleet.nodes:
+            await row.send_on(node, cidr="10.7.0.1/32", interface="awg1" if node is not fleet[0] else "awg2")
+        monkeypatch.setattr(SimNetwork, "sent", counted)
+        await fleet[0].plane.dump()
+    assert len(asked) == len(set(asked)) == 6 * 5
+
+
+async def test_a_row_of_any_length_can_be_looked_at(authority, t):
+    """Paths of two nodes each, say, of which every one begins where another ends."""
+    async with chain(authority, t, 250) as row:
+        row.comes()
+        assert await row.age(1) == 0
+        assert await row.age(249) == float("inf"), "no path is so long"
 
 
 async def test_observers_tell_of_it(authority, t):

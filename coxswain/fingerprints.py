@@ -2,7 +2,8 @@
 so that what somebody else told the node is noticed. Pure.
 
 A name is 32 hexadecimal digits of a SHA-256. Both sides may be of different releases, and names are stored: a content that
-had a name has it for ever. What is new must not change the name of what does without it.
+had a name has it for ever. What is new must not change the name of what does without it; nor may it be part of a name that
+is compared with what an agent says that cannot hold it, or that agent is put right at every look.
 """
 
 from __future__ import annotations

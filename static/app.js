@@ -283,6 +283,7 @@ function confirmed(button) {
 }
 
 document.addEventListener("close", ({ target }) => {
+  for (const secret of $$('input[type="password"]', target)) secret.value = ""; // whoever comes next may open it again
   if (target.dataset.reload !== undefined) location.reload();
   else if (document.activeElement === document.body || target.contains(document.activeElement)) $("#content")?.focus(); // its button is gone
 }, true);

@@ -235,7 +235,10 @@ def test_what_a_device_is_given_is_exported_to_a_file(
         found.value.save_as(tmp_path / found.value.suggested_filename)
         return found.value.suggested_filename, (tmp_path / found.value.suggested_filename).read_text()
 
+    dialog.get_by_role("combobox", name=re.compile("^For")).select_option("pharos")
+    dialog.get_by_label("Password").fill("typed, and then not wanted")
     dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog.locator("[name=password]")).to_have_value("")
     head = page.locator(".head")
     name, text = exported(head, node="n2 (sgp1)")
     assert (name, "PrivateKey" in text) == ("pocket-n2.conf", True)

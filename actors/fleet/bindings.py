@@ -25,6 +25,7 @@ from coxswain.messages.audit import Committed, OutboxGrew
 from coxswain.messages.hub import Publish
 from coxswain.model import LinkState
 from coxswain.store import paths as rows
+from coxswain.store.profiles import profiles_of
 from coxswain.store.versions import expect
 
 __all__ = ["CHANGES", "QUESTIONS", "awaited", "concerned", "not_ready", "way_back"]
@@ -125,8 +126,15 @@ def _check(fleet: FleetState, found: Wired, before: Binding, path_id: str) -> No
         if rows.is_revoked(tx, before.device_id):
             raise _revoked(before.device_id)
         tunnels, proxies = rows.peers_at(tx, before.device_id, path.entry)
+        profiles = profiles_of(tx, [before.device_id])[before.device_id]
     if tunnels:
         return
+    own = next((profile.name for profile in profiles if profile.path_id == path.id), None)
+    if own is not None:
+        raise Conflict(
+            f"device {before.device_id}: goes over {path.name} already, by its profile {own}",
+            remedy="A binding is for what a device has on the entry itself, where this one has nothing else.",
+        )
     if proxies:
         raise Conflict(
             f"device {before.device_id}: has only XRay on {nodes[0].name}, which is proxied there and leaves there",

@@ -628,6 +628,8 @@ def test_a_profile_of_a_path_is_on_it_from_the_start_without_being_bound(fleet: 
     assert fleet.client.get("/api/bindings") == []
     found = fleet.client.get("/api/paths/p")
     assert (found["devices"], found["profiles"], found["problems"]) == (0, 1, [])
+    with pytest.raises(RemoteError, match="goes over p already, by its profile far"):
+        fleet.bind(device["id"], "p")
     with pytest.raises(RemoteError, match="1 profile over it") as caught:
         fleet.client.call("DELETE", "/api/paths/p")
     assert caught.value.status == 409

@@ -13,7 +13,7 @@ import click
 from coxswain.cli.accounts import every
 from coxswain.cli.client import Client, RemoteError
 from coxswain.cli.files import written
-from coxswain.cli.output import clean, client, colour, config_option, json_option, print_json, yes_option
+from coxswain.cli.output import clean, client, colour, config_option, confirm, json_option, print_json, yes_option
 from coxswain.errors import InvalidInput, Refused, Unavailable, door_of
 from coxswain.words import counted
 
@@ -57,7 +57,8 @@ def apply(config: str | None, file: str, *, prune: bool, yes: bool, as_json: boo
     if todo and not yes:
         if file == "-" or as_json:
             raise InvalidInput("apply: nobody can be asked here", remedy="Look at it with cox plan, then give --yes.")
-        click.confirm("\nApply these changes?", abort=True)
+        click.echo()
+        confirm("Apply these changes?")
 
     def done(change: Any) -> None:
         if not as_json:

@@ -212,7 +212,8 @@ def resume(config: str | None, device: str, wait: int, *, as_json: bool) -> None
 def revoke(config: str | None, device: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Take a device from all nodes and destroy its keys, for good."""
     if not yes:
-        confirm(f"Revoke {device}? Its keys are destroyed; it can only be removed after that.")
+        found = client(config).get(place("devices", device))
+        confirm(f"Revoke {found['name']} ({found['id']})? Its keys are destroyed; it can only be removed after that.")
     _set_status(config, device, "revoke", wait, as_json=as_json)
 
 

@@ -103,6 +103,8 @@ def test_from_a_user_to_a_file_for_a_client_and_back(
     cox("users", "edit", "ann@example.org", "--phone", "+49 30 1234567")
     cox("profiles", "remove", profile[0], text="y\n")
     cox("devices", "revoke", device[0], code=1, text="n\n")
+    assert "nobody to ask: Revoke phone (dev_" in cox("devices", "revoke", device[0], code=2).stderr
+    assert "no device" in cox("devices", "revoke", "tablet", code=4, text="y\n").stderr, "it looks before it asks"
     assert "is revoked" in cox("devices", "revoke", device[0], "--yes").stdout
     cox("devices", "remove", device[0], "--yes")
     cox("users", "remove", "ann@example.org", "--yes")

@@ -132,6 +132,15 @@ def test_what_is_applied_is_what_is_exported(cox: Cox, first: str, second: str) 
         assert cox("export").stdout == exported
 
 
+def test_nothing_is_applied_where_nobody_can_be_asked(cox: Cox, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    file.write_text("fleet: 1\nusers:\n- name: Ned\n")
+    assert "Say --yes" in cox("apply", "-f", str(file), code=2).stderr
+    cox("apply", "-f", str(file), text="n\n", code=1)
+    assert "Ned" not in cox("users", "list").stdout
+    assert "1 applied" in cox("apply", "-f", str(file), text="y\n").stdout
+
+
 def test_a_plan_shows_what_changes_and_changes_nothing(cox: Cox, controller: Controller) -> None:
     cox("apply", "-f", "-", "--prune", "--yes", text=EMPTY)
     head = controller.client.get("/api/audit/head")["size"]

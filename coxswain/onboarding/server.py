@@ -82,7 +82,7 @@ def server_add(dialer: Dialer) -> Kind:
             return
         host = login_with_key(work, target(work), dialer)
         work.hold(host)
-        host.ask(_REMOVE.format(line=shlex.quote(_line(work))))
+        host.ask(_REMOVE.format(line=shlex.quote(_line(work))), deadline=60)
         work.say("the controller's key is taken out of authorized_keys again")
 
     def look(work: Work) -> None:

@@ -130,7 +130,8 @@ def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
     assert json.loads(cox(fleet, "paths", "list", "--json")[1]) == []
     assert isinstance(fleet.fleet.controller, KillableController)
     command = fleet.fleet.controller.daemon.command("paths", "add", "p", "--hops", "n2,n1", "--patience", "60")
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
+    heeding = ["env", "--default-signal=INT", *command]  # who runs the tests in the background ignores it, and so would this
+    with subprocess.Popen(heeding, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None and following.stderr is not None
         while not following.stdout.readline().startswith("▸"):
             pass

@@ -310,6 +310,8 @@ def test_who_interrupts_an_apply_is_told_that_what_was_begun_goes_on(rig, cox):
     server = f"{{name: host-1, ssh_host: {machine.address}, host_key: '{machine.fingerprint}'}}"
     file.write_text(f"fleet: 1\nservers: [{server}]\n")
     command = [
+        "env",
+        "--default-signal=INT",  # who runs the tests in the background ignores it, and so would this
         sys.executable,
         "-m",
         "actors.main",

@@ -90,7 +90,9 @@ def take_back_on_host(work: Work, dialer: Dialer, undo: Callable[[Work, Host], N
 def _open(work: Work, dialer: Dialer) -> Host:
     server = server_of(work)
     if server.is_self:
-        return LocalHost()
+        here = LocalHost()
+        facts_of(here)
+        return here
     if server.offered_host_key:
         raise HostKeyChanged(server.ssh_host, server.ssh_host_key, server.offered_host_key)
     if not server.ssh_host_key:
@@ -113,7 +115,7 @@ def login_with_key(work: Work, target: Target, dialer: Dialer) -> SshHost:
 
 
 def facts_of(host: Host) -> dict[str, str]:
-    """What the host is; asked once in each connection. Raises ``NodeRefused`` where no agent can be installed."""
+    """What the host is; asked once in each connection. Raises ``NodeRefused`` where nothing can be done."""
     if host.facts is not None:
         return host.facts
     done = host.ask(SCRIPT, deadline=30)

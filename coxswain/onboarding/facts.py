@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from coxswain.errors import NodeMisbehaved, NodeRefused
 from coxswain.onboarding.units import GUARD_FILE, NODE, NODE_UNIT, RELAY, RELAY_UNITS, unit_file
 
-__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "has_no_uplink", "read_absent", "read_facts"]
+__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "check_room", "has_no_uplink", "read_absent", "read_facts"]
 
 MIN_FREE_MB = 200
 """Below this an installation would end half way."""
@@ -68,7 +68,7 @@ def read_absent(output: str) -> set[str]:
 
 
 def check_fit(facts: Mapping[str, str]) -> None:
-    """Whether an agent can be installed there at all. Raises ``NodeRefused`` with the way out."""
+    """Whether anything can be done there as root, and services run. Raises ``NodeRefused`` with the way out."""
     if facts.get("sudo") == "no":
         told = facts.get("user", "")
         user = told if _USER.fullmatch(told) else "USER"  # what follows is for somebody's shell
@@ -78,9 +78,18 @@ def check_fit(facts: Mapping[str, str]) -> None:
         )
     if not facts.get("systemd"):
         raise NodeRefused("the host runs no systemd, which starts and restarts the agent there")
+
+
+def check_room(name: str, facts: Mapping[str, str]) -> None:
+    """Whether there is room for a program. Nothing else asks for that: of a host that is full, too, an agent is stopped,
+    taken off and given its certificate. Raises ``NodeRefused``.
+    """
     free = facts.get("free_mb", "")
     if free.isdecimal() and int(free) < MIN_FREE_MB:
-        raise NodeRefused(f"the host has {free} MB left at /usr/local/bin; {MIN_FREE_MB} MB are needed")
+        raise NodeRefused(
+            f"{name}: the host has {free} MB left at /usr/local/bin; {MIN_FREE_MB} MB are needed",
+            remedy="Make room there, and retry.",
+        )
 
 
 def has_no_uplink(facts: Mapping[str, str]) -> bool:

@@ -10,6 +10,7 @@ from coxswain.errors import Conflict, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.account import take_back
 from coxswain.onboarding.binary import HEAD_BYTES, check_binary, display_version, normalise_version
 from coxswain.onboarding.candidate import candidate_version
+from coxswain.onboarding.facts import check_room
 from coxswain.onboarding.guard import UNGUARD
 from coxswain.onboarding.units import PREPARE, SYSCTL, Program, unit_file
 from coxswain.operations import Work
@@ -269,7 +270,8 @@ def _what_is_there(host: Host, program: Program) -> tuple[str, str, bool]:
 
 def _fetch(work: Work, host: Host, program: Program, source: Mapping[str, str], then: str) -> str | None:
     """Returns what it printed when it was tried out, and ``then`` run; None: neither was."""
-    facts: Mapping[str, str] = work.data["facts"]
+    facts = work.data["facts"] if host.facts is None else host.facts  # of now: what was missing may be there by a retry
+    check_room(host.name, facts)
     staged = program.staged
     if source["path"]:
         path = Path(source["path"])

@@ -17,7 +17,7 @@ from coxswain.onboarding.access import facts_of, node_id_of, node_view, open_hos
 from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
-from coxswain.onboarding.facts import has_no_uplink
+from coxswain.onboarding.facts import check_room, has_no_uplink
 from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
     get_csr,
@@ -183,6 +183,7 @@ def _look(work: Work, host: Host) -> None:
 def _look_first(work: Work, host: Host) -> None:
     """What its policy needs fails in the last step only, so it is said in the first; a route may still come until then."""
     _look(work, host)
+    check_room(host.name, work.data["facts"])
     views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server_of(work).id))
     policy = views[0].node.policy if views else NetworkPolicy()
     if policy.masquerade and has_no_uplink(work.data["facts"]):

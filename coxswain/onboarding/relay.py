@@ -18,6 +18,7 @@ from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.access import facts_of, open_host, reached, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.beforehand import check_relay
+from coxswain.onboarding.facts import check_room
 from coxswain.onboarding.install import (
     get_csr,
     install,
@@ -75,7 +76,7 @@ def relay_kinds(dialer: Dialer) -> tuple[Kind, ...]:
 
     look = on_host("host", "connect, and look at what the host is", _look, deadline_s=90)
     adding = (
-        look,
+        on_host("host", look.title, _look_first, deadline_s=look.deadline_s),
         Step("inventory", "take it into the inventory", _take_in, _take_out, deadline_s=30),
         on_host("relay", "install the relay", lambda w, h: install(w, h, RELAY), _take_away, deadline_s=1_200),
         on_host("certificate", "issue and push its certificate", _certify, _decertify, deadline_s=90),
@@ -176,6 +177,11 @@ def _look(work: Work, host: Host) -> None:
     facts = facts_of(host)
     work.keep(facts=facts)
     work.say(f"{facts.get('os_name') or facts.get('os')}, {facts['arch']}")
+
+
+def _look_first(work: Work, host: Host) -> None:
+    _look(work, host)
+    check_room(host.name, work.data["facts"])
 
 
 def _relay_of(work: Work) -> Relay:

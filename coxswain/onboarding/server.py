@@ -11,6 +11,7 @@ from coxswain.inventory import check_name, check_region
 from coxswain.messages import servers as m
 from coxswain.onboarding.access import KEY, facts_of, login_with_key
 from coxswain.onboarding.beforehand import check_server
+from coxswain.onboarding.facts import check_room
 from coxswain.operations import Kind, Step, Work
 from coxswain.servers import Server, check_ssh_host, check_ssh_port, check_ssh_user
 from coxswain.ssh import Dialer, HostKeyChanged, SshHost, connect, fingerprint_of, see_host_key
@@ -89,6 +90,7 @@ def server_add(dialer: Dialer) -> Kind:
         host: SshHost = work.shared(KEY, lambda: login_with_key(work, target(work), dialer))
         facts = facts_of(host)
         work.say(f"{facts.get('os_name') or facts.get('os')}, {facts['arch']}, kernel {facts.get('kernel')}")
+        check_room(host.name, facts)
         work.keep(facts=facts)
 
     def take_in(work: Work) -> None:

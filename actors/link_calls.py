@@ -6,11 +6,13 @@ import dataclasses
 import re
 from typing import Any
 
-from actors.node_change import Change, Changed, Configure, Remove
+from actors.node_change import XRAY_STEP, Change, Changed, Configure, Remove
+from coxswain.errors import NodeRefused
 from coxswain.model import Protocol
 from coxswain.reconcile import codec
 from coxswain.reconcile.desired import policy_fingerprint
 from coxswain.reconcile.types import (
+    UNVERSIONED,
     ConfigureLink,
     Desired,
     LinkMemory,
@@ -81,9 +83,11 @@ def after(memory: LinkMemory, desired: Desired, change: Changed, agent_version: 
             "policy_suspect": False,
         }
     if change.xray and desired.xray is not None:
-        known |= {"xray_confirmed": desired.xray.fingerprint, "xray_unsupported": ""}
+        known |= {"xray_confirmed": desired.xray.fingerprint, "xray_unsupported": "", "xray_refused": 0}
     elif change.xray is False:
-        known["xray_unsupported"] = agent_version
+        known["xray_unsupported"] = agent_version or UNVERSIONED
+    elif change.failed_at == XRAY_STEP and isinstance(change.failure, NodeRefused):
+        known["xray_refused"] = memory.xray_refused + 1
     return dataclasses.replace(memory, **known)
 
 

@@ -19,19 +19,22 @@ from coxswain.reconcile.codec import PeerRows
 from coxswain.wire.node_control import NodeControl, RpcFailed, explain
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 
-__all__ = ["Change", "Changed", "Configure", "Look", "Remove", "carry_out"]
+__all__ = ["XRAY_STEP", "Change", "Changed", "Configure", "Look", "Remove", "carry_out"]
 
 R = TypeVar("R", bound=Message)
+
+XRAY_STEP = "PushConfig of XRay"
+"""Of ``Changed.failed_at``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at a node brought: its status and its peers. ``asked_at``: monotonic seconds and epoch seconds. ``rows``:
-    what was read of ``peers`` already; None: nothing.
+    """What a look at a node brought: its status and its peers; None: its agent lists none. ``asked_at``: monotonic seconds
+    and epoch seconds. ``rows``: what was read of ``peers`` already; None: nothing.
     """
 
     status: pb.GetStatusResponse
-    peers: pb.ListPeersResponse = field(repr=False)  # has preshared keys
+    peers: pb.ListPeersResponse | None = field(repr=False)  # has preshared keys
     asked_at: tuple[float, float]
     rows: PeerRows | None = field(default=None, repr=False)
 
@@ -171,11 +174,11 @@ class _Work:
             await self._control.push_config(request)
         except RpcFailed as failure:
             if failure.code is not grpc.StatusCode.UNIMPLEMENTED:
-                self._note("PushConfig of XRay", explain(failure))
+                self._note(XRAY_STEP, explain(failure))
                 return
             self._xray = False
         except NodeFailure as failure:
-            self._note("PushConfig of XRay", failure)
+            self._note(XRAY_STEP, failure)
         else:
             self._xray = True
 

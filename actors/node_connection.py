@@ -189,13 +189,13 @@ class NodeConnection:
 
     async def subscribe(
         self, status: pb.GetStatusResponse, funnel: EventFunnel, on_end: Callable[[str], None]
-    ) -> tuple[pb.ListPeersResponse, codec.PeerRows]:
+    ) -> tuple[pb.ListPeersResponse | None, codec.PeerRows | None]:
         """Opens the event stream, then takes the snapshot that closes the gap before it, then starts reading.
 
         What happens between the two is in the snapshot and comes again as events; sessions bear that.
         """
         stream = self._control.watch_events()
-        peers = await self._control.list_peers(pb.PROTOCOL_AMNEZIAWG)
+        peers = await self._control.peers_if_listed(pb.PROTOCOL_AMNEZIAWG)
         rows = await self._hand_over(status, peers, funnel)
         self._reader = asyncio.create_task(self._read(stream, funnel, on_end))
         return peers, rows
@@ -219,8 +219,10 @@ class NodeConnection:
         await self._channel.close()
 
     async def _hand_over(
-        self, status: pb.GetStatusResponse, peers: pb.ListPeersResponse, funnel: EventFunnel
-    ) -> codec.PeerRows:
+        self, status: pb.GetStatusResponse, peers: pb.ListPeersResponse | None, funnel: EventFunnel
+    ) -> codec.PeerRows | None:
+        if peers is None:  # of its sessions, events are all that is known
+            return None
         rows = codec.peer_rows(status, peers, self._clock.now())
         await funnel.put(PeersSnapshot(self.node_id, rows.received_at, rows.node_now, rows.usable))
         return rows

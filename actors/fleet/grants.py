@@ -7,7 +7,7 @@ from actors.fleet.wiring import wired
 from coxswain.errors import Conflict
 from coxswain.model import Credential, Device, Profile
 from coxswain.provisioning import keys
-from coxswain.provisioning.export import Grant
+from coxswain.provisioning.document import Grant, in_order
 from coxswain.store import Tx
 from coxswain.store import peers as peer_rows
 from coxswain.store import profiles as rows
@@ -39,7 +39,7 @@ def grants_of(fleet: FleetState, tx: Tx, device: Device, *, profile_id: str = ""
         for credential in credentials
         for path in [paths.get(profiles[credential.profile_id].path_id) if credential.profile_id in profiles else None]
     ]
-    return [grant for grant in grants if grant.peers]
+    return in_order(grant for grant in grants if grant.peers)
 
 
 def some_grants(fleet: FleetState, tx: Tx, device: Device, *, profile_id: str = "", node: str = "") -> list[Grant]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coxswain.cascade.resources import path_mtu
@@ -22,6 +22,7 @@ __all__ = [
     "address_v6",
     "client_mtu",
     "document",
+    "in_order",
     "mtu_of",
     "tunnel_ip_v6",
 ]
@@ -69,6 +70,18 @@ class Grant:
     @property
     def profile_id(self) -> str:
         return self.credential.profile_id
+
+
+def in_order(grants: Iterable[Grant]) -> list[Grant]:
+    """The oldest profile first, and in each of them the oldest node (accounts-profiles.md 6.2)."""
+
+    def age(grant: Grant) -> tuple[float, str]:
+        return (0.0, "") if grant.profile is None else (grant.profile.created_at, grant.profile.id)
+
+    def node_age(pair: tuple[Node, Peer]) -> tuple[float, str]:
+        return pair[0].created_at, pair[0].id
+
+    return [replace(grant, peers=sorted(grant.peers, key=node_age)) for grant in sorted(grants, key=age)]
 
 
 def client_mtu(obfuscation: Obfuscation) -> int:
@@ -136,7 +149,7 @@ def _node(node: Node, peers: Sequence[Peer], grant: Grant, offer: Offer) -> dict
         "id": node.id,
         "name": node.name,
         "region": node.region,
-        "endpoints": list(endpoints(node)),
+        "endpoints": list(entry_points(node, grant.profile)),
         "protocols": [
             {
                 "type": "amneziawg" if peer.protocol is Protocol.AMNEZIAWG else "xray-reality",

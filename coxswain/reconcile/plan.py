@@ -12,6 +12,7 @@ from coxswain.model import Protocol
 from coxswain.reconcile.codec import normal_ips, psk_digest
 from coxswain.reconcile.desired import policy_fingerprint
 from coxswain.reconcile.types import (
+    UNVERSIONED,
     ConfigureLink,
     Desired,
     Finding,
@@ -35,6 +36,9 @@ STALL_COOLDOWN_S = 300.0
 
 _CLOCK_STEP_S = 1.0
 """What may lie between two runs of ours without meaning that an agent started anew: steps of the clock, slow answers."""
+
+_XRAY_LEAP, _XRAY_LEAPS = 8, 10
+"""What a revision is raised by grows so by each refusal of XRay: whatever is ahead is reached soon, and numbers last."""
 
 _NO_KEY = psk_digest("")
 
@@ -76,9 +80,12 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     push = _push(desired, observed, memory, findings) or _revive(observed, memory, now, findings)
     xray = _xray(desired, observed, memory, findings)
     runs = _service(observed, Protocol.XRAY_REALITY)
-    if xray is not None and push is None and runs is not None and runs.running:
-        # An agent whose XRay runs takes an equal revision for a repetition, whatever is in it (node-contract.md 4.5).
-        push = PushPeers(xray.reason, True, observed.applied_revision + 1, "for XRay")
+    may_run = memory.xray_confirmed != "" if runs is None else runs.running
+    if xray is not None and push is None and may_run:
+        # An agent whose XRay runs takes an equal revision for a repetition, whatever is in it (node-contract.md 4.5). Its
+        # counter is its own and in no status: one that is ahead of ours shows in a refusal only.
+        leap = _XRAY_LEAP ** min(memory.xray_refused, _XRAY_LEAPS)
+        push = PushPeers(xray.reason, True, observed.applied_revision + leap, "for XRay")
     steps: list[Step] = [*_links(desired, memory)]
     if push is not None:
         steps.append(push)
@@ -157,6 +164,7 @@ def remember(
         xray_confirmed="" if doubtful else memory.xray_confirmed,
         applied_content="" if doubtful else memory.applied_content,
         xray_unsupported="" if anew else memory.xray_unsupported,
+        xray_refused=0 if anew else memory.xray_refused,
         seen_at=now,
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
         agent_started_at=began if anew or not memory.agent_started_at else memory.agent_started_at,
@@ -230,7 +238,7 @@ def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
     served = service.peer_count if service is not None and service.running else None
     if not wanted.reality.enabled:  # it cannot be switched off, but it can be emptied (node-contract.md 4.5)
         return PushXray(Reason.XRAY_CHANGED) if served else None
-    if memory.xray_unsupported and memory.xray_unsupported == observed.agent_version:
+    if memory.xray_unsupported == (observed.agent_version or UNVERSIONED):
         if wanted.clients:
             findings.append(
                 Finding(f"the agent has no XRay: {counted(len(wanted.clients), 'client')} not served", degraded=True)
@@ -240,7 +248,7 @@ def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
         return PushXray(Reason.XRAY_CHANGED)
     if observed.xray and observed.xray != wanted.as_told:
         return PushXray(Reason.XRAY_DIFFERS)
-    if served != len(wanted.clients):
+    if service is not None and served != len(wanted.clients):
         return PushXray(Reason.XRAY_DOWN)
     return None
 

@@ -17,6 +17,7 @@ from coxswain.ports import PortRange
 from coxswain.reality import Reality
 
 __all__ = [
+    "UNVERSIONED",
     "ConfigureLink",
     "Desired",
     "Finding",
@@ -33,6 +34,10 @@ __all__ = [
     "Step",
     "XrayInbound",
 ]
+
+
+UNVERSIONED = "-"
+"""Stands for the version of an agent that says none, where an empty text means something else."""
 
 
 @dataclass(frozen=True)  # without slots: names are made once, and asked for at each look at each node
@@ -169,6 +174,7 @@ class LinkMemory:
             and says that it did (node-contract.md 4.13).
         xray_confirmed: fingerprint of the inbound that the agent last acknowledged; empty: none, or it was restarted.
         xray_unsupported: the version of the agent that has no XRay; empty: not known of any.
+        xray_refused: how often in a row it refused XRay, for whatever reason; one is that its revision is ahead.
         seen_at: when it was last looked at, by our monotonic clock.
         started_by: the agent started at this time at the latest, by our monotonic clock.
         agent_started_at: when it started, epoch seconds, roughly, as the store keeps it; 0: not known.
@@ -190,6 +196,7 @@ class LinkMemory:
     registered: frozenset[str] = frozenset()
     xray_confirmed: str = ""
     xray_unsupported: str = ""
+    xray_refused: int = 0
     seen_at: float | None = None
     started_by: float | None = None
     agent_started_at: float = 0.0

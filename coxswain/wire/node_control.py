@@ -148,18 +148,28 @@ class NodeControl:
         return await self._call("GetMetrics", pb.GetMetricsRequest(), pb.GetMetricsResponse, self._deadlines.list)
 
     async def list_peers(self, protocol: pb.Protocol.ValueType) -> pb.ListPeersResponse:
-        request = pb.ListPeersRequest(protocol=protocol)
-        return await self._call("ListPeers", request, pb.ListPeersResponse, self._deadlines.list)
+        return await _answer("ListPeers", self._begin_list(protocol), pb.ListPeersResponse)
 
-    async def status_and_peers(self, protocol: pb.Protocol.ValueType) -> tuple[pb.GetStatusResponse, pb.ListPeersResponse]:
-        """Both answers, asked for at once: a call begins when it is made, so this takes no tasks but theirs."""
-        peers = self._begin("ListPeers", pb.ListPeersRequest(protocol=protocol), pb.ListPeersResponse, self._deadlines.list)
+    async def peers_if_listed(self, protocol: pb.Protocol.ValueType) -> pb.ListPeersResponse | None:
+        """None: its agent has no such method."""
+        return await _if_listed(self._begin_list(protocol))
+
+    async def status_and_peers(
+        self, protocol: pb.Protocol.ValueType
+    ) -> tuple[pb.GetStatusResponse, pb.ListPeersResponse | None]:
+        """Both answers, asked for at once: a call begins when it is made, so this takes no tasks but theirs. Of the second
+        one: ``peers_if_listed``.
+        """
+        peers = self._begin_list(protocol)
         try:
             status = await self.get_status()
         except BaseException:
             peers.cancel()
             raise
-        return status, await _answer("ListPeers", peers, pb.ListPeersResponse)
+        return status, await _if_listed(peers)
+
+    def _begin_list(self, protocol: pb.Protocol.ValueType) -> grpc.aio.UnaryUnaryCall[Any, Any]:
+        return self._begin("ListPeers", pb.ListPeersRequest(protocol=protocol), pb.ListPeersResponse, self._deadlines.list)
 
     async def push_config(self, request: pb.PushConfigRequest) -> pb.PushConfigResponse:
         return await self._call("PushConfig", request, pb.PushConfigResponse, self._deadlines.change)
@@ -208,6 +218,15 @@ class NodeControl:
             response_deserializer=response.FromString,
         )
         return call(request, timeout=deadline)
+
+
+async def _if_listed(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> pb.ListPeersResponse | None:
+    try:
+        return await _answer("ListPeers", call, pb.ListPeersResponse)
+    except RpcFailed as failure:
+        if failure.code is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        return None
 
 
 async def _answer(method: str, call: grpc.aio.UnaryUnaryCall[Any, Any], response: type[R]) -> R:

@@ -16,7 +16,7 @@ from coxswain.cascade.types import NodeCascade
 from coxswain.errors import NodeRefused, NodeUnreachable
 from coxswain.reconcile import codec
 from coxswain.reconcile.plan import forced
-from coxswain.reconcile.types import LinkMemory
+from coxswain.reconcile.types import UNVERSIONED, LinkMemory
 from coxswain.wire.node_control import RpcFailed
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 from tests.coxswain.reconcile.samples import peer, seen
@@ -122,6 +122,18 @@ def test_an_agent_without_xray_fails_nothing() -> None:
     changed = run(failing("xray", code=grpc.StatusCode.UNIMPLEMENTED), everything())
     assert (changed.failure, changed.xray) == (None, False)
     assert after(LinkMemory(), WANTED, changed, "v9").xray_unsupported == "v9"
+
+
+def test_an_agent_without_a_version_has_no_xray_either() -> None:
+    assert after(LinkMemory(), WANTED, Changed(xray=False), "").xray_unsupported == UNVERSIONED
+
+
+def test_how_often_xray_was_refused_in_a_row_is_remembered() -> None:
+    refused = after(LinkMemory(), WANTED, run(failing("xray"), everything()), "v1")
+    again = after(refused, WANTED, run(failing("xray"), everything()), "v1")
+    assert (refused.xray_refused, again.xray_refused) == (1, 2)
+    assert after(again, WANTED, run(failing("peers"), everything()), "v1").xray_refused == 0
+    assert after(again, WANTED, Changed(), "v1").xray_refused == 2, "it was not asked"
 
 
 def test_a_revision_that_is_too_old_is_noticed() -> None:

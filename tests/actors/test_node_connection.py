@@ -104,6 +104,33 @@ def test_an_agent_without_events_keeps_its_link():
     asyncio.run(reads())
 
 
+def test_an_agent_that_lists_no_peers_is_looked_at_by_its_status():
+    """The earliest method of all, but a method that an agent lacks: what it acknowledges is then what it has."""
+
+    async def status(_request: bytes, _context: object) -> bytes:
+        return pb.GetStatusResponse(applied_revision=3).SerializeToString()
+
+    async def looks() -> None:
+        handlers = {"GetStatus": grpc.unary_unary_rpc_method_handler(status)}
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("pharos.node.v1.NodeControl", handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        funnel = EventFunnel("epoch", lambda _batch: None, linger_s=60.0)
+        channel = Channel(grpc.aio.insecure_channel(f"127.0.0.1:{port}"), 1, None)
+        dialer = Dialer(Deadlines(), SystemClock(), Routes(), Forwarders(Path("never"), Ways()))
+        connection = NodeConnection("nod_x", "name", channel, dialer)
+        ends: list[str] = []
+        assert await connection.subscribe(await connection.first_status(), funnel, ends.append) == (None, None)
+        look = await connection.look(funnel)
+        assert (look.status.applied_revision, look.peers, look.rows) == (3, None, None)
+        assert ends == []
+        await connection.close()
+        await server.stop(None)
+
+    asyncio.run(looks())
+
+
 class Flood(Stream):
     """More than anybody has to say."""
 

@@ -20,7 +20,7 @@ from coxswain.keyring import Keyring, KeySource
 from coxswain.messages.accounts import ExportFormat
 from coxswain.model import Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
 from coxswain.provisioning import checks, keys
-from coxswain.provisioning.document import Grant, client_mtu, document
+from coxswain.provisioning.document import Grant, client_mtu, document, in_order
 from coxswain.provisioning.export import conf, export
 from coxswain.provisioning.offer import Offer, Rotation, decoy
 from coxswain.provisioning.readiness import entry_points, why_not
@@ -198,6 +198,29 @@ def test_amneziawg_comes_first_however_the_peers_lie_in_the_store() -> None:
     found = document(DEVICE, [grant(Protocol.XRAY_REALITY, Protocol.AMNEZIAWG, profile=profile)], Offer.of(SETTINGS), 0.0)
     types = [protocol["type"] for protocol in found["profiles"][0]["nodes"][0]["protocols"]]
     assert types == ["amneziawg", "xray-reality"]
+
+
+def test_profiles_and_nodes_come_oldest_first_however_they_lie_in_the_store() -> None:
+    """accounts-profiles.md 6.2. Keys of one transaction lie by their random ids, and a profile's may be newer than the next
+    one's; a conf is of the first node, and who takes the first profile takes the same with every device.
+    """
+    older, newer = (Profile(f"pspec_{n}", "dev_1", str(n), node_id=NODE.id, created_at=float(n)) for n in (1, 2))
+    given = grant(Protocol.AMNEZIAWG)
+    (node, peer), *_ = given.peers
+    nodes = [dataclasses.replace(node, id=f"nod_{9 - age}", name=f"n{age}", created_at=float(age)) for age in range(3)]
+    pairs = [(nodes[i], dataclasses.replace(peer, node_id=nodes[i].id)) for i in (2, 0, 1)]
+    every = dataclasses.replace(given, peers=pairs)
+    ordered = in_order([dataclasses.replace(every, profile=newer), dataclasses.replace(every, profile=older), every])
+    assert [g.profile for g in ordered] == [None, older, newer]
+    assert [[n.name for n, _ in g.peers] for g in ordered] == [["n0", "n1", "n2"]] * 3
+
+
+def test_a_profile_that_names_entry_addresses_shows_no_others() -> None:
+    """Not in the flat list either, to which a client may fall back (accounts-profiles.md 4.2)."""
+    profile = Profile("pspec_1", "dev_1", "x", node_id=NODE.id, entry_ips=("2001:db8::1",))
+    found = document(DEVICE, [grant(Protocol.AMNEZIAWG, profile=profile)], Offer.of(SETTINGS), 0.0)
+    (node,) = found["profiles"][0]["nodes"]
+    assert node["endpoints"] == [e["ip"] for e in node["protocols"][0]["params"]["endpoints"]] == ["2001:db8::1"]
 
 
 @pytest.mark.parametrize(

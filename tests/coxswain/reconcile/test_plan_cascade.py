@@ -15,6 +15,7 @@ from coxswain.reconcile import codec
 from coxswain.reconcile.desired import desired, policy_fingerprint
 from coxswain.reconcile.plan import describe, forced, plan, remember
 from coxswain.reconcile.types import (
+    UNVERSIONED,
     ConfigureLink,
     Desired,
     LinkMemory,
@@ -350,6 +351,38 @@ def test_an_agent_without_xray_is_told_of_and_not_asked_again() -> None:
     upgraded = dataclasses.replace(seen(uptime=60), agent_version="v2")
     assert made(wanted, upgraded, memory).steps == (PushXray(Reason.XRAY_CHANGED),)
     assert made(xray_state(), seen(uptime=60), knows(xray_state(), xray_unsupported="v1")) == Plan((), ())
+
+
+def test_an_agent_that_says_nothing_of_xray_is_believed_what_it_acknowledged() -> None:
+    """It would be pushed to for ever."""
+    wanted = xray_state(CLIENT)
+    assert wanted.xray is not None
+    silent = seen(uptime=60, services=(service(),))
+    assert made(wanted, silent, knows(wanted, xray_confirmed=wanted.xray.fingerprint)) == Plan((), ())
+    push, then = made(wanted, silent, knows(wanted, xray_confirmed="another")).steps
+    assert isinstance(push, PushPeers), "it may run, and then it takes an equal revision for a repetition"
+    assert then == PushXray(Reason.XRAY_CHANGED)
+
+
+def test_an_agent_without_xray_or_a_version_is_not_asked_again_either() -> None:
+    wanted = xray_state(CLIENT)
+    nameless = dataclasses.replace(seen(uptime=60), agent_version="")
+    assert made(wanted, nameless, knows(wanted, xray_unsupported=UNVERSIONED)).steps == ()
+
+
+def test_xray_whose_revision_is_ahead_is_reached_in_a_few_attempts() -> None:
+    """Its counter is its own, no status has it, and what is below it is refused (node-contract.md 4.5)."""
+    wanted = xray_state(CLIENT)
+
+    def revision(refused: int) -> int:
+        memory = knows(wanted, xray_confirmed="another", xray_refused=refused)
+        push, _ = made(wanted, seen(uptime=60, services=(service(), xray(0))), memory).steps
+        assert isinstance(push, PushPeers)
+        return push.at_least
+
+    assert revision(0) == 6, "one more is enough, as a rule"
+    assert revision(5) > 10_000
+    assert revision(1_000) < 2**32, "however often it is refused, and for whatever reason, the numbers last"
 
 
 def test_xray_that_is_switched_off_is_emptied_and_then_left_alone() -> None:

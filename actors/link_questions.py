@@ -94,6 +94,7 @@ def _push_outcome(desired: Desired, change: Changed, pushed: pb.PushConfigRespon
         reloaded=pushed.reloaded,
         policy_applied=change.policy_applied,
         xray_peers=len(desired.xray.clients) if desired.xray is not None and change.xray else 0,
-        xray_skipped=not change.xray,
+        xray_skipped=change.xray is False,
         links_configured=len(change.configured),
+        cascade_reapplied=desired.cascade != "",
     )

@@ -172,7 +172,7 @@ def push_outcome(outcome: PushOutcome) -> dict[str, Any]:
         "PolicyApplied": outcome.policy_applied,
         "XRayPeers": outcome.xray_peers,
         "XRaySkipped": outcome.xray_skipped,
-        "CascadeReapplied": outcome.links_configured > 0,
+        "CascadeReapplied": outcome.cascade_reapplied,
         "LinksConfigured": outcome.links_configured,
     }
 

@@ -107,7 +107,9 @@ class PushNow:
 
 @dataclass(frozen=True, slots=True)
 class PushOutcome:
-    """What a push did (management-plane.md 3.3, PushResult). ``xray_skipped``: the agent has none, or it is not used."""
+    """What a push did (management-plane.md 3.3, PushResult). ``xray_skipped``: the agent has none. ``cascade_reapplied``:
+    paths make something of the node, and it was told that again, too.
+    """
 
     amneziawg_peers: int
     pushed_revision: int
@@ -115,8 +117,9 @@ class PushOutcome:
     reloaded: bool
     policy_applied: bool
     xray_peers: int = 0
-    xray_skipped: bool = True
+    xray_skipped: bool = False
     links_configured: int = 0
+    cascade_reapplied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

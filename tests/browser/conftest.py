@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, StorageState, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    StorageState,
+    expect,
+    sync_playwright,
+)
 
 from coxswain.messages.audit import Caller, Committed
 from coxswain.messages.servers import AddRelay
@@ -90,7 +99,7 @@ def credential(chromium: Browser, fleet: LiveFleet) -> StorageState:
     context = chromium.new_context(base_url=f"http://{fleet.controller.listen}")
     sign_in(context.new_page())
     state = context.storage_state()
-    context.close()
+    close(context)
     return state
 
 
@@ -131,7 +140,21 @@ def open_browser(
 
     yield opened
     for context in contexts:
-        context.close()
+        close(context)
+
+
+def close(context: BrowserContext) -> None:
+    """With its pages at rest: a close that meets a navigation is lost in Chromium, and waited for without end
+    (microsoft/playwright#42366). A page may be on its way to the login, say.
+    """
+    for page in context.pages:
+        for _ in range(20):
+            try:
+                page.goto("about:blank")
+                break
+            except Error:  # another navigation came first
+                page.wait_for_timeout(100)
+    context.close()
 
 
 def _complaint(page: Page, message: ConsoleMessage) -> list[str]:

@@ -52,8 +52,9 @@ def test_a_path_is_planned_built_used_and_removed(
     dialog.get_by_label("Third").select_option("")
     assert client.get("/api/paths") == []
     page.get_by_role("button", name="Build it").click()
-    (built,) = client.get("/api/operations?kind=path.add&limit=1")
     shown = page.locator("#toasts").get_by_role("link", name="Show how it goes")
+    expect(shown).to_be_visible()  # it was begun
+    (built,) = client.get("/api/operations?kind=path.add&limit=1")
     expect(shown).to_have_attribute("href", f"/operations/{built['id']}")
     row = page.get_by_role("row").filter(has_text="round-the-world")
     expect(row.get_by_text("active")).to_be_visible(timeout=30_000)

@@ -406,8 +406,7 @@ def test_no_private_key_lies_open_anywhere(fleet: LiveFleet, device: dict[str, A
             content = file.read_bytes()
             assert private.encode() not in content
             assert raw not in content
-    record = get(fleet, "/api/audit?limit=1")[0]
-    assert (record["action"], record["target_id"]) == ("profile.export", device["id"])
+    (record,) = get(fleet, f"/api/audit?action=profile.export&target_id={device['id']}&limit=1")
     assert private not in str(record)
 
 

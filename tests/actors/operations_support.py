@@ -61,7 +61,10 @@ def touch_kind(
     light: bool = False,
     overtaken_by: tuple[str, ...] = (),
 ) -> Kind:
-    """Makes the files ``params["names"]`` one after the other; ``secret`` among the names needs a password."""
+    """Makes the files ``params["names"]`` one after the other; ``secret`` among the names needs a password.
+
+    ``deadline_s``: of those with which something is to happen; others have time, on a busy machine as well.
+    """
 
     def step(file: str) -> Step:
         path = directory / file
@@ -82,7 +85,7 @@ def touch_kind(
             if not work.remembered.get("existed"):
                 path.unlink(missing_ok=True)
 
-        return Step(file, f"make {file}", do, undo, deadline_s)
+        return Step(file, f"make {file}", do, undo, deadline_s if file in script.do else 30.0)
 
     def check(params):
         if not params.get("names"):

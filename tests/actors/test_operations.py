@@ -448,7 +448,7 @@ def test_a_step_over_its_deadline_is_cut_off(store, place, script):
 def test_a_thread_that_does_not_stop_is_shut_out(store, place, script, monkeypatch):
     monkeypatch.setattr("actors.operations.run._STUCK_S", 0.2)
     blocker = script.do["a"] = Blocker(deaf=True)
-    with running(store, touch_kind(place, script, deadline_s=0.2)) as engine:
+    with running(store, touch_kind(place, script, deadline_s=1.0)) as engine:  # by when it is deaf
         operation = engine.over(engine.begin("a", "b"), OperationState.FAILED)
         assert "did not stop when it was told to" in operation.error
         script.do.clear()

@@ -346,6 +346,7 @@ def test_a_policy_that_was_changed_since_is_the_one_of_the_backup(
         new.kill()
 
 
+@pytest.mark.timeout(400)  # four starts of a daemon
 def test_a_database_that_is_put_back_by_hand_revives_nobody(tmp_path: Path) -> None:
     """Past ``cox backup restore``: a copy of the file, as of a snapshot. What lies beside it knows better."""
     fleet = Fleet(tmp_path / "old", "", 3)
@@ -374,7 +375,7 @@ def test_a_database_that_is_put_back_by_hand_revives_nobody(tmp_path: Path) -> N
             assert not node(daemon, "n2")["enrolled"] and node(daemon, "n2")["link_state"] != "live"
             told = [r for r in client.get("/api/audit?limit=100") if r["action"] == "backup.put_back"]
             assert len(told) == 1 and len(told[0]["detail"]["revoked_again"]) == 2, told
-            assert any(alert["kind"] == "audit_broken" for alert in client.get("/api/alerts")["alerts"])
+            eventually(lambda: any(a["kind"] == "audit_broken" for a in daemon.client().get("/api/alerts")["alerts"]))
             assert daemon.stop() == 0
     finally:
         fleet.nodes.stop()

@@ -133,8 +133,7 @@ def test_mistakes_are_told_with_the_way_out(fleet: CascadeFleet) -> None:
     heeding = ["env", "--default-signal=INT", *command]  # who runs the tests in the background ignores it, and so would this
     with subprocess.Popen(heeding, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None and following.stderr is not None
-        while not following.stdout.readline().startswith("▸"):
-            pass
+        assert any(line.startswith("▸") for line in following.stdout), following.stderr.read()
         following.send_signal(signal.SIGINT)
         err = following.stderr.read()
     assert "cox: path.add goes on without you" in err, "who stops looking does not stop it"

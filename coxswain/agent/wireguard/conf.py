@@ -14,7 +14,7 @@ from typing import Any
 from coxswain.agent.dataplane import DataPlaneFailed, PeerConfig
 from coxswain.model import Obfuscation
 
-__all__ = ["COMMENT", "ConfError", "InterfaceBlock", "parse_block", "parse_peers", "render", "render_plain"]
+__all__ = ["COMMENT", "ConfError", "InterfaceBlock", "parse_block", "parse_peers", "render", "render_peers", "render_plain"]
 
 COMMENT = "# Written by the node agent. Changes made here are lost."
 
@@ -39,10 +39,7 @@ class InterfaceBlock:
 
 def render(block: InterfaceBlock, peers: Iterable[PeerConfig]) -> str:
     """The conf as it is on disk: the order of lines is part of the contract."""
-    lines = [COMMENT, *_interface_lines(block)]
-    for peer in peers:
-        lines += ["", *_peer_lines(peer)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([COMMENT, *_interface_lines(block)]) + "\n" + render_peers(peers)
 
 
 def render_plain(block: InterfaceBlock, peers: Iterable[PeerConfig], *, obfuscated: bool) -> str:
@@ -54,9 +51,12 @@ def render_plain(block: InterfaceBlock, peers: Iterable[PeerConfig], *, obfuscat
     lines = ["[Interface]", f"PrivateKey = {block.private_key}", f"ListenPort = {block.listen_port}"]
     if obfuscated:
         lines += _obfuscation_lines(block.obfuscation)
-    for peer in peers:
-        lines += ["", *_peer_lines(peer)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + render_peers(peers)
+
+
+def render_peers(peers: Iterable[PeerConfig]) -> str:
+    """What ``addconf`` takes."""
+    return "".join("\n".join(["", *_peer_lines(peer), ""]) for peer in peers)
 
 
 def _interface_lines(block: InterfaceBlock) -> list[str]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from coxswain.agent.dataplane import DataPlaneFailed, PeerConfig
+from coxswain.agent.wireguard.changes import Changes, changes, clamped, read_settings
 from coxswain.agent.wireguard.commands import Shell, ToolFailed, ToolMissing
-from coxswain.agent.wireguard.conf import InterfaceBlock, render_plain
+from coxswain.agent.wireguard.conf import InterfaceBlock, render_peers, render_plain
 
 __all__ = ["USERSPACE_VARIABLE", "AwgTools", "PlainTools", "Tools", "choose"]
 
@@ -26,6 +27,9 @@ USERSPACE_VARIABLE = "WG_QUICK_USERSPACE_IMPLEMENTATION"
 SHOW_TIMEOUT_S = 15.0
 CHANGE_TIMEOUT_S = 120.0
 """awg-quick adds a route for each of possibly thousands of peers, one process each."""
+
+_PEERS_PER_COMMAND = 1000
+"""60 bytes each: far below what a command line may be long."""
 
 
 class Tools(Protocol):
@@ -171,9 +175,29 @@ class PlainTools(_Common):
         (await self._shell(str(program), interface, environment=kept)).check()
 
     async def reload(self, conf: Path, block: InterfaceBlock, peers: tuple[PeerConfig, ...]) -> None:
-        plain = render_plain(block, peers, obfuscated=self._obfuscated)
-        argv = (self._program, "syncconf", conf.stem, "/dev/stdin")
-        (await self._shell(*argv, stdin=plain, timeout=CHANGE_TIMEOUT_S)).check()
+        interface = conf.stem
+        told = None if self._obfuscated else await self._changes(interface, block, peers)
+        if told is None:
+            plain = render_plain(block, peers, obfuscated=self._obfuscated)
+            await self._take("syncconf", interface, plain)
+            return
+        for first in range(0, len(told.gone), _PEERS_PER_COMMAND):
+            leaving = [word for key in told.gone[first : first + _PEERS_PER_COMMAND] for word in ("peer", key, "remove")]
+            (await self._shell(self._program, "set", interface, *leaving, timeout=CHANGE_TIMEOUT_S)).check()
+        if told.changed:
+            await self._take("addconf", interface, render_peers(told.changed))
+
+    async def _changes(self, interface: str, block: InterfaceBlock, peers: tuple[PeerConfig, ...]) -> Changes | None:
+        """None: it has to be told everything."""
+        shown = await self._shell(self._program, "show", interface, "dump", timeout=SHOW_TIMEOUT_S)
+        live = read_settings(shown.output) if shown.ok else None
+        with contextlib.suppress(ValueError, IndexError):  # the tool is to say what it does not take
+            if live and (live.private_key, live.listen_port) == (clamped(block.private_key), block.listen_port):
+                return changes(live, peers)
+        return None
+
+    async def _take(self, how: str, interface: str, conf: str) -> None:
+        (await self._shell(self._program, how, interface, "/dev/stdin", stdin=conf, timeout=CHANGE_TIMEOUT_S)).check()
 
     async def down(self, conf: Path) -> None:
         ended = await self._shell("ip", "link", "delete", "dev", conf.stem)

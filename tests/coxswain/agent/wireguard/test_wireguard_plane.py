@@ -5,7 +5,8 @@ import time
 import pytest
 
 from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, LinkConfig, LivePeer
-from coxswain.agent.wireguard.conf import InterfaceBlock, parse_peers, render
+from coxswain.agent.wireguard.changes import clamped
+from coxswain.agent.wireguard.conf import InterfaceBlock, parse_block, parse_peers, render
 from coxswain.agent.wireguard.routes import BATCH_ABOVE
 from coxswain.model import Obfuscation
 from coxswain.netpolicy import Policy, Transit
@@ -296,8 +297,38 @@ async def test_plain_wireguard_in_userspace(plain_host, made):
     assert "plain WireGuard" in (await plane.status()).note
     plain_host.calls()
     await plane.replace_peers([made.peer(3)])
-    assert plain_host.lines()[:2] == ["wg show awg0", "wg syncconf awg0 /dev/stdin"]
-    assert "Jc" not in plain_host.stdin(2)
+    assert plain_host.lines()[:3] == ["wg show awg0", "wg show awg0 dump", "wg syncconf awg0 /dev/stdin"]
+    assert "Jc" not in plain_host.stdin(3)
+
+
+async def test_plain_wireguard_is_told_only_what_it_does_not_have(plain_host, made):
+    """All of it anew would cost packets of everybody's tunnel, under wireguard-go at least."""
+    plane, block = plain_host.plane(), plain_host.identity
+    peers = [made.peer(number) for number in range(2, 6)]
+    await plane.replace_peers(peers)
+    port = parse_block(plain_host.conf()).listen_port
+    live = [f"{clamped(block.private_text)}\tPUBLIC\t{port}\toff"]
+    live += [f"{p.public_key}\t(none)\t192.0.2.1:7\t{p.allowed_ips[0]}\t0\t0\t0\toff" for p in peers]
+    plain_host.write("dump", "\n".join(live) + "\n")
+    plain_host.calls()
+    await plane.replace_peers(peers)
+    assert [line for line in plain_host.lines() if line.startswith("wg")] == ["wg show awg0", "wg show awg0 dump"]
+
+    # One leaves, one has another address, one comes; the one between is not spoken of.
+    await plane.replace_peers([peers[1], made.peer(4, allowed_ips=("10.7.0.44/32",)), peers[3], made.peer(9)])
+    told = [line for line in plain_host.lines() if line.startswith("wg ")]
+    assert told[2:] == [f"wg set awg0 peer {peers[0].public_key} remove", "wg addconf awg0 /dev/stdin"]
+    given = plain_host.stdin(4)
+    assert [line for line in given.splitlines() if line] == [
+        "[Peer]", f"PublicKey = {peers[2].public_key}", "AllowedIPs = 10.7.0.44/32",
+        "[Peer]", f"PublicKey = {made.peer(9).public_key}", "AllowedIPs = 10.7.0.9/32",
+    ]  # fmt: skip
+
+    # Another port is the interface's, and it is told everything.
+    plain_host.write("dump", "\n".join(live).replace(f"\t{port}\t", f"\t{port + 1}\t") + "\n")
+    plain_host.calls()
+    await plane.replace_peers(peers)
+    assert "wg syncconf awg0 /dev/stdin" in plain_host.lines()
 
 
 async def test_plain_wireguard_in_the_kernel(plain_host, made):

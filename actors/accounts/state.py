@@ -19,7 +19,8 @@ class AccountsState:
     """See the module.
 
     Attributes:
-        claims: of each relay; what succeeded costs nothing. ``all_claims``: of all of them.
+        claims: of each relay; what succeeded costs nothing. ``all_claims``: of all of them. ``claims_of_one``: of each
+            ticket that is good, whose holder is not kept out by what others try.
         authentications: of each device, by its certificate.
         fetches: of each device.
         passwords_of_one: of each account, however the guesser came here. ``passwords``: of all of them.
@@ -34,8 +35,9 @@ class AccountsState:
         self._root = ""
         self.claims = Buckets(Rate(burst=20, per_s=3.0))
         self.all_claims = Buckets(Rate(burst=60, per_s=1.0))
-        self.authentications = Buckets(Rate(burst=20, per_s=6.0))
-        self.fetches = Buckets(Rate(burst=20, per_s=6.0))
+        self.claims_of_one = Buckets(Rate(burst=5, per_s=6.0))
+        self.authentications = Buckets(Rate(burst=60, per_s=2.0))
+        self.fetches = Buckets(Rate(burst=60, per_s=2.0))
         self.passwords_of_one = Buckets(Rate(burst=5, per_s=60.0))
         self.passwords = Buckets(Rate(burst=20, per_s=2.0))
         self.refusals = Buckets(Rate(burst=30, per_s=2.0))

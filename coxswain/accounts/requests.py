@@ -25,12 +25,12 @@ from coxswain.errors import (
     Unavailable,
 )
 
-__all__ = ["MAX_CSR_BYTES", "ClaimRequest", "check_claim", "check_keys", "is_fingerprint", "status_of"]
+__all__ = ["MAX_CSR_BYTES", "MAX_TOKEN", "ClaimRequest", "check_claim", "check_keys", "is_fingerprint", "status_of"]
 
 MAX_CSR_BYTES = 16 * 1024
 """accounts-profiles.md, appendix C."""
 
-_MAX_TOKEN = 200
+MAX_TOKEN = 200
 _MAX_NAME_BYTES = 64
 _MAX_PLATFORM = 32
 _NAME, _PLATFORM = "caravel device", "caravel"
@@ -58,7 +58,7 @@ def check_claim(token: str, csr_pem: bytes, name: str, platform: str, encryption
     Raises ``InvalidInput``, which never shows the token.
     """
     token = token.strip()
-    if not token or len(token) > _MAX_TOKEN:
+    if not token or len(token) > MAX_TOKEN:
         raise InvalidInput("token: is missing, or is none")
     if not csr_pem:
         raise InvalidInput("csr_pem: is missing")

@@ -457,6 +457,7 @@ def test_a_flood_of_claims_is_turned_away_and_hardly_recorded(
         codes.append(error.code())
     assert codes[0] is Code.UNAUTHENTICATED and codes[-1] is Code.RESOURCE_EXHAUSTED
     assert running.client.get("/api/audit/head")["size"] - before <= 35
+    Caravel().enroll(leg, invite(running, user))  # nobody guesses a ticket: who has one is let in all the same
     other = relay_leg(running)  # who comes through another relay is not kept waiting
     try:
         Caravel().enroll(other, invite(running, user))
@@ -464,12 +465,33 @@ def test_a_flood_of_claims_is_turned_away_and_hardly_recorded(
         other.close()
 
 
+def test_who_has_a_ticket_cannot_flood_with_it_either(running: Controller, user: dict[str, Any], leg: RelayLeg) -> None:
+    token, codes = token_of(invite(running, user)), []
+    for number in range(60):
+        with pytest.raises(grpc.RpcError) as caught:
+            leg.call("ClaimEnrollment", claim_request(f"{number:043d}", Caravel()))
+    for _ in range(20):
+        with pytest.raises(grpc.RpcError) as caught:
+            leg.call("ClaimEnrollment", claim_request(token, Caravel(), csr_pem=b"none"))
+        error: Any = caught.value
+        codes.append(error.code())
+    assert codes[0] is Code.INVALID_ARGUMENT and codes[-1] is Code.RESOURCE_EXHAUSTED
+
+
+def test_a_device_that_asks_every_other_second_is_served(running: Controller, user: dict[str, Any], leg: RelayLeg) -> None:
+    """A client that waits for a change of its profile."""
+    device = Caravel()
+    device.enroll(leg, invite(running, user))
+    for _ in range(40):
+        device.sync(leg)
+
+
 def test_a_device_that_syncs_without_a_pause_is_slowed_down(
     running: Controller, user: dict[str, Any], leg: RelayLeg
 ) -> None:
     device, other = Caravel(), Caravel()
     device.enroll(leg, invite(running, user))
-    refused(Code.RESOURCE_EXHAUSTED, lambda: [device.sync(leg) for _ in range(40)])
+    refused(Code.RESOURCE_EXHAUSTED, lambda: [device.sync(leg) for _ in range(100)])
     other.enroll(leg, invite(running, user))
 
 

@@ -326,7 +326,7 @@ def test_a_stream_ends_with_the_credential_it_was_granted_for() -> None:
 
 def test_a_stream_ends_when_its_token_expires() -> None:
     with running(live_recheck_s=0.3) as own:
-        made = own.client.post("/api/tokens", {"name": "brief", "scope": "monitor", "expires": "1s"})
+        made = own.client.post("/api/tokens", {"name": "brief", "scope": "monitor", "expires": "5s"})
         with WebSocket(own.listen, Authorization=f"Bearer {made['secret']}") as ws:
             assert ws.closing()[0] == 1008
 
@@ -443,7 +443,7 @@ def test_who_does_not_read_delays_nobody_and_costs_little(controller: Controller
 
 def test_who_does_not_answer_is_given_up_and_who_does_stays_however_busy_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.live.client.PING_S", 0.2)
-    monkeypatch.setattr("actors.live.client.SILENT_S", 1.0)
+    monkeypatch.setattr("actors.live.client.SILENT_S", 3.0)  # longer than we keep it waiting on a busy machine
     monkeypatch.setattr("actors.live.fanout._LOOK_S", 0.05)
     with running() as own:
         _, monitor = token(own, "monitor")
@@ -453,8 +453,7 @@ def test_who_does_not_answer_is_given_up_and_who_does_stays_however_busy_the_str
             ServerSent(own.listen, Authorization=monitor) as sse,
         ):
             kinds = set()
-            begin = time.monotonic()
-            while time.monotonic() - begin < 3.0:
+            while not counts(own).gone:  # the silent one, which came after the one that answers
                 opcode, payload = answers.frame()
                 kinds.add(opcode if opcode != 1 else json.loads(payload)["type"])
                 if opcode == 9:

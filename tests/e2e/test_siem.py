@@ -234,7 +234,7 @@ def test_what_admins_alone_may_read_needs_an_admins_token(controller: Controller
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 def test_a_token_that_is_not_good_any_more_ends_its_stream(start: Start, how: str) -> None:
     controller = start(recheck_s=0.3)
-    token_id, secret = token(controller, expires="2s" if how == "expired" else "")
+    token_id, secret = token(controller, expires="6s" if how == "expired" else "")
     with Consumer(address(controller), secret) as siem, consumer(controller) as other:
         siem.ready()
         other.ready()

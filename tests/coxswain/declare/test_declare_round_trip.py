@@ -256,9 +256,9 @@ def test_a_large_fleet_is_written_at_once() -> None:
     """In the time that it takes to write, whatever the number of its users."""
     items = [Item("user", (f"u{n}",), {"name": f"u{n}"}) for n in range(6_000)]
     items += [Item("device", (f"u{n}", "d"), {"name": "d"}) for n in range(6_000)]
-    began = time.process_time()
+    began = time.thread_time()
     written = document(items)
-    assert time.process_time() - began < 3.0  # it was 12 s when each looked through all of them
+    assert time.thread_time() - began < 3.0  # it was 12 s when each looked through all of them
     assert [user["devices"][0]["name"] for user in written["users"]] == ["d"] * 6_000
 
 

@@ -62,12 +62,12 @@ def test_many_at_once_and_never_more_than_are_good() -> None:
 
 
 def test_thousands_that_take_no_operation_are_made_at_once() -> None:
-    began = time.process_time()
+    began = time.thread_time()
     made: list[str] = []
     changes = [node(number, number) for number in range(10_000)]
     side_by_side(changes, lambda change: made.append(change.item.key[0]), lambda _change, _work, _waited_for: None)
     assert made == [f"n{number}" for number in range(10_000)]
-    assert time.process_time() - began < 3.0
+    assert time.thread_time() - began < 3.0
 
 
 def test_what_has_a_machine_in_common_goes_in_order() -> None:

@@ -95,7 +95,14 @@ class RpcFailed(Exception):
         self.details = details
 
 
-_FOREIGN_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "Peer name")
+_ANOTHER_NAME = ("Hostname Verification Check failed", "Peer name")
+_FOREIGN_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", *_ANOTHER_NAME)
+
+
+_ANOTHER_NODE = (
+    "If another node answers at this address, give the right one: cox nodes edit NODE --addr HOST. Else enrol the node "
+    "again: cox nodes enroll"
+)
 
 
 def is_foreign_certificate(failure: RpcFailed) -> bool:
@@ -109,7 +116,14 @@ def _whose(details: str) -> str:
         return ": another CA issued it, so another controller has enrolled the node"
     if "has expired" in details:
         return ": it has expired"
+    if _has_another_name(details):
+        return ": it is that of another node, or one of this node that was replaced or revoked"
     return ""
+
+
+def _has_another_name(details: str) -> bool:
+    """Our CA issued it; each certificate has a name of its own."""
+    return any(mark in details for mark in _ANOTHER_NAME)
 
 
 def explain(failure: RpcFailed) -> NodeFailure:
@@ -120,7 +134,9 @@ def explain(failure: RpcFailed) -> NodeFailure:
         case grpc.StatusCode.UNAVAILABLE if is_foreign_certificate(failure):
             return NodeUnreachable(
                 f"{where}: the node's certificate is not one that this controller accepts for it{_whose(failure.details)}",
-                remedy="It was revoked, replaced or issued elsewhere. Enrol the node again: cox nodes enroll",
+                remedy=_ANOTHER_NODE
+                if _has_another_name(failure.details)
+                else "It was revoked, replaced or issued elsewhere. Enrol the node again: cox nodes enroll",
             )
         case grpc.StatusCode.UNAVAILABLE if "refused" in text.lower():
             return NodeUnreachable(f"{where}: connection refused: no agent listens there")

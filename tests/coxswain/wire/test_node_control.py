@@ -16,7 +16,7 @@ Code = grpc.StatusCode
     [
         (Code.UNAVAILABLE, "ipv4:192.0.2.1:8444: Connection refused", NodeUnreachable, "no agent listens there"),
         (Code.UNAVAILABLE, "Unwrap failed (TSI_DATA_CORRUPTED)", NodeUnreachable, "the connection failed: Unwrap failed"),
-        (Code.UNAVAILABLE, "Hostname Verification Check failed", NodeUnreachable, "not one that this controller accepts"),
+        (Code.UNAVAILABLE, "Hostname Verification Check failed", NodeUnreachable, "that of another node, or"),
         (
             Code.UNAVAILABLE,
             "CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK",

@@ -30,6 +30,9 @@ from coxswain.store.versions import expect
 
 __all__ = ["CHANGES", "QUESTIONS", "awaited", "concerned", "not_ready", "way_back"]
 
+_FEW = 4
+"""Names in a sentence; a device may have keys for a thousand nodes."""
+
 
 # -- changes
 
@@ -201,6 +204,7 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
     with fleet.store.read() as tx:
         own = {entry: rows.tunnels_at(tx, before.device_id, entry) for entry in {old[0], new[0]}}
         _, proxies = rows.peers_at(tx, before.device_id, new[0]) if path_id else (0, 0)
+        elsewhere = rows.tunnels_elsewhere(tx, before.device_id, new) if path_id else {}
     stages = preview(
         fleet.nodes,
         found.links.values(),
@@ -212,6 +216,8 @@ def _plan(fleet: FleetState, message: m.PlanBinding) -> m.BindingPlan:
     if proxies:
         entry = fleet.nodes[new[0]].name
         notes.append(f"what it sends by XRay is proxied on {entry} and leaves there; only AmneziaWG goes over a path")
+    if elsewhere:
+        notes.append(_leaving_elsewhere(fleet, new[0], elsewhere))
     if old[0] != new[0]:
         entry, other = (names_of(fleet.nodes, (node_id,)) for node_id in (old[0], new[0]))
         notes.append(
@@ -249,6 +255,22 @@ def _on_its_way(fleet: FleetState, found: Wired, binding: Binding) -> Conflict:
     return Conflict(
         f"device {binding.device_id}: is on its way to {_path_name(found, binding.next_route)} already", remedy=remedy
     )
+
+
+def _leaving_elsewhere(fleet: FleetState, entry: str, elsewhere: dict[str, list[str]]) -> str:
+    names = sorted(names_of(fleet.nodes, (node_id,)) for node_id in elsewhere)
+    profiles = sorted({profile for of_node in elsewhere.values() for profile in of_node})
+    by = f" (by {'its profile' if len(profiles) == 1 else 'its profiles'} {_few(profiles)})" if profiles else ""
+    here, there = names_of(fleet.nodes, (entry,)), _few(names)
+    return (
+        f"only what it sends to {here} goes over the path: it has keys for {there} as well{by}, and what it sends there "
+        "leaves there"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = list(names[:_FEW])
+    return ", ".join([*shown, f"{len(names) - _FEW} more"] if len(names) > _FEW else shown)
 
 
 def _told_later(fleet: FleetState, old: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 
 from actors.fleet.bindings import awaited, not_ready
 from actors.fleet.failover import trouble
-from actors.fleet.paths import check_enabled, find_path
+from actors.fleet.paths import check_enabled, find_path, said_of_leaving
 from actors.fleet.state import FleetState, Handler
 from actors.fleet.wiring import Wired, install, rewired, wired
 from coxswain.audit import record
@@ -195,7 +195,8 @@ def _view(fleet: FleetState, found: Wired, path: Path, *, back: bool = False) ->
         return m.ExitView(path.id, path.route[-1], detour=detour)
     nodes = awaited(fleet, path.route, path.next_route, detour.phase, back=back)
     waiting = tuple(reason for node_id in nodes if (reason := not_ready(fleet, found, node_id)))
-    return m.ExitView(path.id, path.route[-1], path.next_route[-1], detour, waiting)
+    notes = tuple(filter(None, [said_of_leaving(fleet.nodes[path.next_route[-1]])]))
+    return m.ExitView(path.id, path.route[-1], path.next_route[-1], detour, waiting, notes)
 
 
 def _trouble(fleet: FleetState, _message: m.ListExitTrouble) -> tuple[m.ExitTrouble, ...]:

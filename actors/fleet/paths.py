@@ -38,7 +38,7 @@ from coxswain.store import Tx
 from coxswain.store import paths as rows
 from coxswain.words import counted
 
-__all__ = ["CHANGES", "QUESTIONS", "check_enabled", "find_path"]
+__all__ = ["CHANGES", "QUESTIONS", "check_enabled", "find_path", "said_of_leaving"]
 
 
 def find_path(found: Wired, key: str) -> Path:
@@ -240,13 +240,24 @@ def _plan(fleet: FleetState, message: m.PlanPath) -> m.PathPlan:
                 f"{dialer.name}: configure inner link {link.interface} to {target.name} at {endpoint(target)}, "
                 f"UDP port {link.listen_port}, MTU {link.mtu}"
             )
-    notes: list[str] = []
-    for leaving in (nodes[-1], *fallbacks):
-        if not leaving.policy.forwarding:
-            notes.append(f"{leaving.name}: forwarding is off: nothing would leave there")
-        elif not leaving.policy.masquerade:
-            notes.append(f"{leaving.name}: masquerading is off: what leaves there keeps its tunnel address")
+    notes = [*filter(None, map(_said_of_carrying, nodes[:-1])), *filter(None, map(said_of_leaving, (nodes[-1], *fallbacks)))]
     return m.PathPlan(tuple(steps), path_mtu((*nodes, *fallbacks)), tuple(notes))
+
+
+def said_of_leaving(node: Node) -> str:
+    """What is wrong with a node as the exit of a path; empty: nothing. Nobody's traffic is sent on from there, which would
+    have its forwarding switched on.
+    """
+    if not node.policy.forwarding:
+        return f"{node.name}: forwarding is off: nothing would leave there"
+    if not node.policy.masquerade:
+        return f"{node.name}: masquerading is off: what leaves there keeps its tunnel address"
+    return ""
+
+
+def _said_of_carrying(node: Node) -> str:
+    """The same of one before the exit, which forwards whatever its policy says, but only then (``Intent.policy``)."""
+    return "" if node.policy.forwarding else f"{node.name}: forwarding is off, and is on while somebody is on the path"
 
 
 # -- questions
@@ -297,7 +308,7 @@ def _view(fleet: FleetState, found: Wired, path: Path) -> m.PathView:
         nodes=tuple(fleet.nodes[node_id].name for node_id in path.hops),
         fallbacks=tuple(fleet.nodes[node_id].name for node_id in path.fallbacks),
         exit=fleet.nodes[path.route[-1]].name,
-        mtu=path_mtu(fleet.nodes[node_id] for node_id in (*path.hops, *path.fallbacks)),
+        mtu=path_mtu([fleet.nodes[node_id] for node_id in (*path.hops, *path.fallbacks)]),
         links=links,
         devices=sum(binding.id == binding.device_id for binding in users),
         profiles=sum(binding.id != binding.device_id for binding in users),

@@ -10,9 +10,11 @@ from actors.fleet.bundles import sealed_bundle
 from actors.fleet.grants import some_grants
 from actors.fleet.provisioning import offer, provision, world
 from actors.fleet.state import FleetState, Handler
+from actors.fleet.wiring import wired
 from coxswain.accounts.container import write_account
 from coxswain.accounts.sealed import read_sealed
 from coxswain.audit import record
+from coxswain.cascade.resources import names_of
 from coxswain.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from coxswain.ids import new_id
 from coxswain.messages import accounts as m
@@ -135,7 +137,18 @@ def _export(fleet: FleetState, message: m.ExportProfile) -> Committed[m.Exported
         detail = {"format": message.format.value, "profile": which}
         outbox_id = record(tx, message.caller, "profile.export", ("device", device.id), detail, now=fleet.now())
     fleet.context.tell("audit_writer", OutboxGrew())
-    return Committed(exported, outbox_id)
+    return Committed(_told(fleet, device, message.format, exported), outbox_id)
+
+
+def _told(fleet: FleetState, device: Device, kind: m.ExportFormat, exported: m.Exported) -> m.Exported:
+    """With a word about the path that the device is bound to, if this file is not over that."""
+    found = wired(fleet)
+    path = next((found.paths.get(b.route) for b in found.bindings if b.id == device.id), None)
+    if path is None or not exported.leaves_at or (exported.leaves_at == path.entry and kind is m.ExportFormat.CONF):
+        return exported
+    entry, leaving = (names_of(fleet.nodes, (node_id,)) for node_id in (path.entry, exported.leaves_at))
+    bound = f"the device is bound to the path {path.name}, for AmneziaWG to {entry}"
+    return dataclasses.replace(exported, notes=(f"{bound}: what it sends by this file leaves at {leaving}",))
 
 
 def _sealed(fleet: FleetState, tx: Tx, device: Device) -> m.Exported:

@@ -43,6 +43,9 @@ def _to(phase: Phase) -> Callable[[Work], None]:
             work.say("it leaves there already")
             return
         _reach(work, phase)
+        if phase is Phase.PREPARING:  # which is when it is known to be on its way there
+            for note in _view(work).notes:
+                work.say(f"! {note}")
 
     return do
 

@@ -24,6 +24,7 @@ __all__ = [
     "check_fallbacks",
     "check_hops",
     "check_joint",
+    "client_mtu",
     "endpoint",
     "free_index",
     "index_of",
@@ -103,9 +104,16 @@ def link_mtu(target: Node) -> int:
     return min(_MOST_MTU, UPLINK_MTU - (80 if over_v6 else 60) - target.obfuscation.s4)
 
 
-def path_mtu(nodes: Iterable[Node]) -> int:
-    """For the client of a path over these nodes: the least of all hops, that to the entry among them."""
-    return min(link_mtu(node) for node in nodes)
+def client_mtu(obfuscation: Obfuscation) -> int:
+    """What passes a client's uplink with the noise that the node adds: over IPv6, as nobody knows by what a client comes
+    (node-contract.md 6.3).
+    """
+    return max(LEAST_MTU, min(_MOST_MTU, UPLINK_MTU - 80 - obfuscation.s4))
+
+
+def path_mtu(nodes: Sequence[Node]) -> int:
+    """For the client of a path over these nodes, the entry first: the least of all hops, its own to the entry among them."""
+    return min(client_mtu(nodes[0].obfuscation), *(link_mtu(node) for node in nodes))
 
 
 def check_joint(dialer: Node, target: Node) -> None:

@@ -319,13 +319,17 @@ class ExportProfile:
 @dataclass(frozen=True, slots=True)
 class Exported:
     """A file for a client. ``text`` is secret. ``revision``: of a sealed one. ``also``: names of other nodes that it could
-    be of, where one file holds one node's.
+    be of, where one file holds one node's. ``leaves_at``: id of the node where what is sent by it leaves, unless that is
+    led on from there; empty: it goes over a path, or the file is of several nodes. ``notes``: what somebody may expect of
+    it that is not so.
     """
 
     name: str
     text: str = field(repr=False)
     revision: int = 0
     also: tuple[str, ...] = ()
+    leaves_at: str = ""
+    notes: tuple[str, ...] = ()
 
 
 # -- waiting for nodes

@@ -87,6 +87,7 @@ class ExitView:
         exit: id of the node that carries.
         wanted: id of the node that was asked for, or that it is on its way to; empty: neither.
         waiting: nodes that have not acknowledged their part of the present stage, and why not; empty: all have.
+        notes: what is wrong with the exit that it is on its way to, as the plan of a path says it.
     """
 
     path_id: str
@@ -94,6 +95,7 @@ class ExitView:
     wanted: str = ""
     detour: Detour = Detour()
     waiting: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from coxswain.cascade.resources import path_mtu
+from coxswain.cascade.resources import client_mtu, path_mtu
 from coxswain.model import Credential, Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
 from coxswain.provisioning.offer import Offer
 from coxswain.provisioning.readiness import ENTRY_PORT, endpoints, entry_points, entry_ports, server_name
@@ -20,7 +20,6 @@ __all__ = [
     "OBFUSCATION_NUMBERS",
     "Grant",
     "address_v6",
-    "client_mtu",
     "document",
     "in_order",
     "mtu_of",
@@ -29,13 +28,6 @@ __all__ = [
 
 CLIENT_MTU = 1420
 """accounts-profiles.md 4.2."""
-
-_SMALLEST_MTU = 1280
-"""IPv6 needs it (RFC 8200, section 5)."""
-
-_UPLINK_MTU = 1500
-_OVERHEAD = 80
-"""WireGuard's, over IPv6: 40 + 8 + 32."""
 
 OBFUSCATION_NUMBERS = ("jc", "jmin", "jmax", "s1", "s2", "s3", "s4", "h1", "h2", "h3", "h4")
 
@@ -82,11 +74,6 @@ def in_order(grants: Iterable[Grant]) -> list[Grant]:
         return pair[0].created_at, pair[0].id
 
     return [replace(grant, peers=sorted(grant.peers, key=node_age)) for grant in sorted(grants, key=age)]
-
-
-def client_mtu(obfuscation: Obfuscation) -> int:
-    """What passes a 1500-byte uplink over IPv6 with the padding that the node adds (node-contract.md 6.3)."""
-    return max(_SMALLEST_MTU, min(CLIENT_MTU, _UPLINK_MTU - _OVERHEAD - obfuscation.s4))
 
 
 def document(device: Device, grants: Sequence[Grant], offer: Offer, now: float) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def export(kind: ExportFormat, device: Device, grants: Sequence[Grant], offer: O
         text = conf(grant, node, peer) if kind is ExportFormat.CONF else _vless(grant, node, peer, offer)
         suffix = "conf" if kind is ExportFormat.CONF else "txt"
         also = tuple(dict.fromkeys(other.name for _, other, _ in ways if other.id != node.id))
-        return Exported(f"{file_name(f'{device.name}-{node.name}')}.{suffix}", text, also=also)
+        name = f"{file_name(f'{device.name}-{node.name}')}.{suffix}"
+        return Exported(name, text, also=also, leaves_at="" if grant.hops else node.id)
     deaf = next((node for grant in grants for node, peer in grant.peers if peer.protocol is protocol), None)
     if deaf is not None:
         raise Conflict(

@@ -310,6 +310,27 @@ def peers_at(tx: Tx, device_id: str, node_id: str) -> tuple[int, int]:
     return counts.get(int(Protocol.AMNEZIAWG), 0), counts.get(int(Protocol.XRAY_REALITY), 0)
 
 
+def tunnels_elsewhere(tx: Tx, device_id: str, route: Sequence[str]) -> dict[str, list[str]]:
+    """Other nodes than the entry of ``route`` at which leaves what a device that is bound to it sends there by AmneziaWG, by
+    id; and the names of the profiles by which it does: none, of a device that is given every node.
+
+    On nodes that the route passes, what it sends over the path is taken from the node before, and not from itself.
+    """
+    taken = tunnels_at(tx, device_id, route[0])
+    rows = tx.execute(
+        "SELECT DISTINCT p.node_id, s.name, p.allowed_ips FROM peers p LEFT JOIN credentials c ON c.id = p.credential_id "
+        "LEFT JOIN profile_specs s ON s.id = c.profile_id "
+        "WHERE p.device_id = ? AND p.node_id <> ? AND p.enabled = 1 AND p.protocol = ? AND s.path_id IS NULL "
+        "ORDER BY p.node_id, s.name",
+        (device_id, route[0], int(Protocol.AMNEZIAWG)),
+    )
+    found: dict[str, list[str]] = {}
+    for node_id, profile, addresses in rows:
+        if node_id not in route or not set(map(_cidr, json.loads(addresses))) <= set(taken):
+            found.setdefault(node_id, []).extend([profile] if profile else [])
+    return found
+
+
 def tunnels_at(tx: Tx, device_id: str, node_id: str) -> tuple[str, ...]:
     """The addresses that binding the device to a path from this node takes along."""
     rows = tx.execute(

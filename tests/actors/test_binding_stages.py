@@ -11,7 +11,10 @@ from coxswain.cascade.types import Phase
 from coxswain.errors import Conflict
 from coxswain.messages.fleet import SetNodeEnabled
 from coxswain.messages.paths import AddPath, GetBinding, PlanBinding, SettleBinding, StageBinding
-from tests.actors.test_exit_stages import CALLER, World
+from coxswain.model import Peer, Protocol
+from coxswain.store.peers import put_peers
+from tests.actors.test_exit_stages import CALLER, NOW, World
+from tests.coxswain.cascade.samples import key
 
 
 @pytest.fixture
@@ -67,6 +70,28 @@ def test_who_is_taken_off_both_paths_is_so_however_often_that_is_asked_for(world
     for _ in range(2):
         off = world.ask(StageBinding(CALLER, "dev_1", "", Phase.PREPARING)).value
         assert (off.phase, off.route, off.waiting) == (Phase.SETTLED, "", ())
+
+
+def test_of_keys_for_other_nodes_it_is_said_that_what_goes_there_leaves_there(world: World) -> None:
+    def notes() -> str:
+        return " ".join(world.ask(PlanBinding("dev_1", "pth_away")).notes)
+
+    assert "leaves there" not in notes()
+    more = [
+        Peer(f"per_{at}_{number}", f"nod_{at}", "dev_1", protocol, key("more"), (f"10.8.0.{number}/32",))
+        for at, number, protocol in (
+            ("e", 2, Protocol.AMNEZIAWG),  # its address on the path, which e takes from a
+            ("e", 9, Protocol.XRAY_REALITY),
+            ("c", 2, Protocol.AMNEZIAWG),
+            ("b", 3, Protocol.AMNEZIAWG),
+        )
+    ]
+    with world.store.write() as tx:
+        put_peers(tx, more, now=NOW)
+    assert (
+        "only what it sends to a goes over the path: it has keys for b, c as well, and what it sends there leaves there"
+    ) in notes()
+    assert world.ask(PlanBinding("dev_1", "")).notes == ()
 
 
 def test_one_that_was_revoked_in_the_middle_is_said_to_be(world: World) -> None:

@@ -18,9 +18,10 @@ from coxswain.errors import Conflict, InvalidInput
 from coxswain.keyring import KeySource, SealingSecret, open_keyring
 from coxswain.messages.audit import Caller
 from coxswain.messages.exits import GetExit, SettleExit, StageExit
+from coxswain.messages.fleet import EditNode
 from coxswain.messages.hub import Publish
-from coxswain.messages.paths import AddPath, EditPath, GetBinding, SettleBinding, StageBinding
-from coxswain.model import Device, Peer, Protocol, User
+from coxswain.messages.paths import AddPath, EditPath, GetBinding, PlanPath, SettleBinding, StageBinding
+from coxswain.model import Device, NetworkPolicy, Peer, Protocol, User
 from coxswain.store import open_store
 from coxswain.store.fleet import insert_node, upsert_devices, upsert_users
 from coxswain.store.peers import put_peers
@@ -106,6 +107,17 @@ def test_the_way_back_waits_for_those_who_carry_by_it(world: World) -> None:
     forward, back = (world.ask(GetExit("pth_p", back=back)).waiting for back in (False, True))
     assert [reason.split()[0] for reason in forward] == ["a", "b", "d"]
     assert [reason.split()[0] for reason in back] == ["b"], "where both ways part; whether d is there has no part in it"
+
+
+def test_an_exit_that_does_not_masquerade_is_said_to_as_in_a_plan(world: World) -> None:
+    world.ask(EditNode(CALLER, "nod_d", 1, policy=NetworkPolicy(forwarding=True, masquerade=False)))
+    world.ask(EditNode(CALLER, "nod_b", 1, policy=NetworkPolicy(forwarding=False, masquerade=False)))
+    there = "d: masquerading is off: what leaves there keeps its tunnel address"
+    plan = world.ask(PlanPath("", ("a", "b", "d")))
+    assert plan.notes == ("b: forwarding is off, and is on while somebody is on the path", there)
+    assert world.ask(GetExit("pth_p")).notes == ()
+    world.ask(StageExit(CALLER, "pth_p", "nod_d", Phase.PREPARING))
+    assert world.ask(GetExit("pth_p")).notes == (there,)
 
 
 def test_each_stage_is_told_with_the_reason_of_this_move(world: World) -> None:

@@ -82,7 +82,13 @@ def test_links_to_fallbacks_stand_ready_and_the_operator_may_use_them(fleet: Cas
     eventually(lambda: list(fleet.network()[1]["links"]) == ["awg1", "awg2"], timeout=20, every=0.1)
     assert fleet.follow(device, 0) == (0, 1, 2)
 
+    policy = {"version": fleet.node(3)["version"], "masquerade": False}
+    version = fleet.client.call("PATCH", "/api/nodes/n3", policy)["version"]
     moved = fleet.client.post("/api/paths/p/exit", {"node": "n3"})
+    (operation,) = fleet.client.get("/api/operations?kind=path.exit&limit=1")
+    said = fleet.client.get(f"/api/operations/{operation['id']}")["steps"][0]["output"]
+    assert "! n3: masquerading is off" in said, "as the plan of a path says it"
+    fleet.client.call("PATCH", "/api/nodes/n3", {"version": version, "masquerade": True})
     assert (moved["exit"]["node"], moved["exit"]["fallback"], moved["exit"]["automatic"]) == ("n3", True, False)
     assert fleet.follow(device, 0) == (0, 1, 3)
     eventually(lambda: nothing_left_at(fleet, 2, device), timeout=20, every=0.1)

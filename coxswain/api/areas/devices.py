@@ -55,7 +55,9 @@ PROVISION_RESULT = shape(
     "ProvisionResult",
     obj({"device_id": TEXT, "tunnel_ip": TEXT, "tunnel_ip_v6": TEXT, "peer_count": INT, "profile_revision": INT} | GIVEN),
 )
-EXPORTED = shape("ExportedProfile", obj({"name": TEXT, "text": TEXT}, {"revision": INT, "also": array(TEXT)}))
+EXPORTED = shape(
+    "ExportedProfile", obj({"name": TEXT, "text": TEXT}, {"revision": INT, "also": array(TEXT), "notes": array(TEXT)})
+)
 ISSUED = shape(
     "IssuedDevice",
     obj(
@@ -205,6 +207,7 @@ def _export(call: Call) -> Any:
     exported = call.change("fleet", message)
     more: dict[str, Any] = {"revision": exported.revision} if exported.revision else {}
     more |= {"also": list(exported.also)} if exported.also else {}
+    more |= {"notes": list(exported.notes)} if exported.notes else {}
     text = exported.text if password is None else sealed_under(password, exported.text)
     return Reply({"name": exported.name, "text": text} | more, headers=(("Cache-Control", "no-store"),))
 

@@ -11,13 +11,20 @@ from coxswain.api.route import Route, Scope
 from coxswain.api.schema import BOOL, INT, TEXT, array, obj, shape
 from coxswain.errors import CoxswainError
 from coxswain.messages import fleet, links
+from coxswain.model import NetworkPolicy
 from coxswain.netpolicy import Policy, Transit, check, render
 from coxswain.wire import validate
+from coxswain.words import counted
 
 __all__ = ["ROUTES"]
 
-RULES = shape("Rules", obj({"pre_up": array(TEXT), "post_up": array(TEXT), "post_down": array(TEXT)}))
-"""The exact commands of an agent, in order (node-contract.md 7.3); ``%i`` is its client interface, ``%e`` the way out."""
+RULES = shape(
+    "Rules", obj({"pre_up": array(TEXT), "post_up": array(TEXT), "post_down": array(TEXT)}, {"notes": array(TEXT)})
+)
+"""The exact commands of an agent, in order (node-contract.md 7.3); ``%i`` is its client interface, ``%e`` the way out.
+
+``notes``: of a node, what of them its own settings do not say.
+"""
 
 _TRANSIT = obj({"device_cidr": TEXT, "inner_interface": TEXT, "mark": INT, "table": INT})
 
@@ -28,18 +35,34 @@ def _preview(call: Call) -> Any:
     forwarding, masquerade, isolation = map(bool, given.values())
     found = Policy(forwarding, masquerade, isolation, _transits(body))
     node = body.get("node", str)
+    notes = {}
     if node is not None:
         intent: fleet.Intent = call.ask("fleet", fleet.GetIntent(call.node(node).id))
-        found = _of_node(intent, {name: value for name, value in given.items() if value is not None}, found.transits)
+        said = {name: value for name, value in given.items() if value is not None}
+        policy = dataclasses.replace(intent.node.policy, **said)
+        found = _with_transits(policy, found.transits or intent.cascade.transits)
+        notes = {"notes": _notes(policy, found)}
     rules = render(check(found))
-    return {"pre_up": list(rules.pre_up), "post_up": list(rules.post_up), "post_down": list(rules.post_down)}
+    return {"pre_up": list(rules.pre_up), "post_up": list(rules.post_up), "post_down": list(rules.post_down)} | notes
 
 
-def _of_node(intent: fleet.Intent, given: dict[str, bool], transits: tuple[Transit, ...]) -> Policy:
-    """What the node has, but for what was given."""
-    policy = dataclasses.replace(intent.node.policy, **given)
-    transits = transits or intent.cascade.transits
+def _with_transits(policy: NetworkPolicy, transits: tuple[Transit, ...]) -> Policy:
+    """They need forwarding (fleet-model.md 6.6)."""
     return Policy(policy.forwarding or bool(transits), policy.masquerade, policy.isolation, transits)
+
+
+def _notes(policy: NetworkPolicy, found: Policy) -> list[str]:
+    notes = []
+    if found.forwarding and not policy.forwarding:
+        notes.append("forwarding is off in its settings, and on all the same while paths lead on from here")
+    if found.transits:
+        addresses = counted(len(found.transits), "address", "addresses")
+        links = counted(len({transit.mark for transit in found.transits}), "link")
+        notes.append(
+            f"{addresses} on {links}: said here for each address, as the contract has it; agents of ours keep one rule and "
+            "one routing table for each link"
+        )
+    return notes
 
 
 def _transits(body: Body) -> tuple[Transit, ...]:

@@ -11,6 +11,7 @@ from coxswain.cascade.resources import (
     check_fallbacks,
     check_hops,
     check_joint,
+    client_mtu,
     endpoint,
     free_index,
     index_of,
@@ -69,6 +70,8 @@ def test_less_than_1280_is_refused_and_said_why() -> None:
 def test_clients_get_the_least_of_all_hops() -> None:
     hops = [node(n, obfuscation=obfuscation(s4=s4)) for n, s4 in (("e", 50), ("a", 120), ("b", 20))]
     assert path_mtu(hops) == 1500 - 60 - 120
+    hops[0] = node("e", obfuscation=obfuscation(s4=110))
+    assert path_mtu(hops) == client_mtu(hops[0].obfuscation) == 1500 - 80 - 110, "as profiles reckon: by IPv6"
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coxswain.cascade.resources import endpoint
+from coxswain.cascade.resources import client_mtu, endpoint
 from coxswain.errors import Conflict, InvalidInput, KeyUnavailable
 from coxswain.keyring import Keyring, KeySource
 from coxswain.messages.accounts import ExportFormat
 from coxswain.model import Device, Node, Obfuscation, Peer, Profile, ProfileProtocol, Protocol
 from coxswain.provisioning import checks, keys
-from coxswain.provisioning.document import Grant, client_mtu, document, in_order
+from coxswain.provisioning.document import Grant, document, in_order
 from coxswain.provisioning.export import conf, export
 from coxswain.provisioning.offer import Offer, Rotation, decoy
 from coxswain.provisioning.readiness import entry_points, why_not

@@ -9,8 +9,20 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from coxswain.cli.accounts import device_id_of
 from coxswain.cli.names import called, whole
-from coxswain.cli.output import Group, clean, client, config_option, facts, json_option, paint, print_json, table
+from coxswain.cli.output import (
+    Group,
+    clean,
+    client,
+    config_option,
+    facts,
+    json_option,
+    node_path,
+    paint,
+    print_json,
+    table,
+)
 from coxswain.errors import InvalidInput
 
 __all__ = ["about", "alerts"]
@@ -24,8 +36,8 @@ def _filters(command: Any) -> Any:
         json_option,
         click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True),
         click.option("--all", "every", is_flag=True, help="Those that are resolved as well."),
-        click.option("--node", help="Only about the node with this id."),
-        click.option("--device", help="Only about the device with this id."),
+        click.option("--node", help="Only about this node: name or id."),
+        click.option("--device", help="Only about this device: id or name."),
         click.option("--severity", type=click.Choice(["info", "warning", "critical"])),
         click.option("--kind", help="Only of this rule, e.g. fleet_health."),
         click.option("--status", type=click.Choice(["open", "acknowledged", "resolved"])),
@@ -64,10 +76,14 @@ def _print_list(
     as_json: bool,
 ) -> None:
     unresolved = None if every or status else "true"
+    asking = client(config)
+    device = device_id_of(asking, device) if device else device
+    if node and not node.startswith("nod_"):  # of an id nobody is asked: alerts are kept of nodes that were removed
+        node = asking.get(node_path(node))["id"]
     query = {"status": status, "kind": kind, "severity": severity, "device": device, "node": node, "limit": limit}
     query["unresolved"] = unresolved
     asked = urlencode({key: value for key, value in query.items() if value is not None})
-    found = client(config).get(f"/api/alerts?{asked}")
+    found = asking.get(f"/api/alerts?{asked}")
     if as_json:
         print_json(found)
         return
@@ -163,7 +179,9 @@ def _state(a: dict[str, Any]) -> str:
 def about(a: dict[str, Any]) -> tuple[str, str, str]:
     detail = a.get("detail") or {}
     names = (detail.get(key) for key in ("holder", "username", "email", "name", "where"))
-    found = next((word for word in (detail.get("node_name"), called(a, "node"), *names) if word), "")
+    path = detail.get("path_name")
+    words = (path and f"path {path}", detail.get("node_name"), called(a, "node"), *names)
+    found = next((word for word in words if word), "")
     return called(a, "device"), ", ".join(a["source_ips"][:4]), str(found)
 
 

@@ -129,6 +129,11 @@ class Client:
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the daemon is asked over its control socket, and not at a URL."""
+        return isinstance(self._place, UnixPlace)
+
     def get(self, path: str) -> Any:
         return self.call("GET", path)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import changes, every, place, say_arrival, wait_option, with_query
+from coxswain.cli.accounts import changes, device_id_of, every, place, say_arrival, user_key_of, wait_option, with_query
 from coxswain.cli.client import Client
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
@@ -40,8 +40,10 @@ def devices() -> None:
 @click.argument("name")
 @click.option("--platform", default="", help="What it runs, e.g. android.")
 def add(config: str | None, user: str, name: str, platform: str, *, as_json: bool) -> None:
-    """Add a device of a user (an id or e-mail address)."""
-    device = client(config).post(place("users", user, "devices"), {"name": name, "platform": platform, "unique": True})
+    """Add a device of a user (an id, an e-mail address or a name)."""
+    api = client(config)
+    body = {"name": name, "platform": platform, "unique": True}
+    device = api.post(place("users", user_key_of(api, user), "devices"), body)
     if as_json:
         print_json(device)
         return
@@ -71,7 +73,7 @@ def issue(config: str | None, user: str, wait: int, *, as_json: bool, **given: s
     api = client(config)
     body = {"name": given["name"], "relay": given["relay"], "server_name": given["server_name"]}
     body["path_id"] = api.get(place("paths", given["path"]))["id"] if given["path"] else None
-    made = api.post(with_query(place("users", user, "devices/issue"), wait=wait), body)
+    made = api.post(with_query(place("users", user_key_of(api, user), "devices/issue"), wait=wait), body)
     if as_json:
         print_json(made)
         return
@@ -92,10 +94,11 @@ def issue(config: str | None, user: str, wait: int, *, as_json: bool, **given: s
 @devices.command("list")
 @config_option
 @json_option
-@click.option("--user", help="Only of this user: an id or an e-mail address.")
+@click.option("--user", help="Only of this user: id, e-mail address or name.")
 def list_(config: str | None, user: str | None, *, as_json: bool) -> None:
     """All devices."""
-    found = list(every(client(config), "/api/devices", user=user))
+    api = client(config)
+    found = list(every(api, "/api/devices", user=user_key_of(api, user) if user else user))
     if as_json:
         print_json(found)
         return
@@ -113,7 +116,7 @@ def list_(config: str | None, user: str | None, *, as_json: bool) -> None:
 def show(config: str | None, device: str, *, as_json: bool) -> None:
     """One device, with its addresses and public keys."""
     api = client(config)
-    found = api.get(place("devices", device))
+    found = api.get(place("devices", device_id_of(api, device)))
     if as_json:
         print_json(found)
         return
@@ -121,19 +124,30 @@ def show(config: str | None, device: str, *, as_json: bool) -> None:
         [
             ("id", found["id"]),
             ("name", found["name"]),
-            ("user", found["user_id"]),
+            ("user", f"{api.get(place('users', found['user_id']))['name']} {found['user_id']}"),
             ("platform", found["platform"]),
             ("status", paint(found["status"])),
             ("peers", found["peer_count"]),
+            ("bound to path", _path_of(api, found["id"])),
             ("profile revision", found["profile_revision"]),
             *_identity(found["identity"]),
         ]
     )
     if found["credentials"]:
-        names = {p["id"]: p["name"] for p in every(api, "/api/profiles", device=device)}
+        names = {p["id"]: p["name"] for p in every(api, "/api/profiles", device=found["id"])}
         click.echo()
         rows = [[names.get(c["profile_id"], "all nodes"), _addresses(c), c["wg_public_key"]] for c in found["credentials"]]
         table(["PROFILE", "ADDRESS", "PUBLIC KEY"], rows)
+
+
+def _path_of(api: Client, device_id: str) -> str:
+    """What it sends to the entry of a path goes over that, and where to if it is on its way; empty: over none."""
+    bound = api.get(place("devices", device_id, "bind"))
+    if not (bound["path_id"] or bound["next_path_id"]):
+        return ""
+    names = {path["id"]: path["name"] for path in api.get("/api/paths")}
+    now, to = (names.get(bound[key], bound[key]) or "none" for key in ("path_id", "next_path_id"))
+    return now if bound["phase"] == "settled" else f"{now}, on its way to {to}"
 
 
 def _addresses(shown: dict[str, Any]) -> str:
@@ -150,6 +164,7 @@ def edit(config: str | None, device: str, *, as_json: bool, **given: str | None)
     """Change what is given of a device; its keys, and what it is given, stay."""
     body = changes(given)
     api = client(config)
+    device = device_id_of(api, device)
     changed = api.call("PATCH", place("devices", device), body | {"version": api.get(place("devices", device))["version"]})
     if as_json:
         print_json(changed)
@@ -167,6 +182,7 @@ def edit(config: str | None, device: str, *, as_json: bool, **given: str | None)
 def provision(config: str | None, device: str, wait: int, *, rotate: bool, as_json: bool) -> None:
     """Make a device's peers what its profiles say; keys that it has are kept."""
     api = client(config)
+    device = device_id_of(api, device)
     result = api.post(with_query(place("devices", device, "provision"), wait=wait), {"rotate": rotate})
     if as_json:
         print_json(result)
@@ -211,10 +227,11 @@ def resume(config: str | None, device: str, wait: int, *, as_json: bool) -> None
 @click.argument("device")
 def revoke(config: str | None, device: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Take a device from all nodes and destroy its keys, for good."""
+    api = client(config)
+    found = api.get(place("devices", device_id_of(api, device)))
     if not yes:
-        found = client(config).get(place("devices", device))
         confirm(f"Revoke {found['name']} ({found['id']})? Its keys are destroyed; it can only be removed after that.")
-    _set_status(config, device, "revoke", wait, as_json=as_json)
+    _set_status(config, found["id"], "revoke", wait, as_json=as_json)
 
 
 @devices.command("remove")
@@ -226,10 +243,10 @@ def revoke(config: str | None, device: str, wait: int, *, yes: bool, as_json: bo
 def remove(config: str | None, device: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Remove a device with its profiles and keys, from all nodes."""
     api = client(config)
-    found = api.get(place("devices", device))
+    found = api.get(place("devices", device_id_of(api, device)))
     if not yes:
         confirm(f"Remove {found['name']} ({found['id']})?")
-    api.call("DELETE", with_query(place("devices", device), version=found["version"], wait=wait))
+    api.call("DELETE", with_query(place("devices", found["id"]), version=found["version"], wait=wait))
     print_json({"removed": found["id"]}) if as_json else click.echo(clean(f"{found['name']} is removed"))
 
 
@@ -248,7 +265,7 @@ def _identity(known: dict[str, Any] | None) -> list[tuple[str, Any]]:
 
 def _set_status(config: str | None, device: str, action: str, wait: int, *, as_json: bool) -> None:
     asking = client(config)
-    changed = asking.post(with_query(place("devices", device, action), wait=wait))
+    changed = asking.post(with_query(place("devices", device_id_of(asking, device), action), wait=wait))
     if as_json:
         print_json(changed)
         return

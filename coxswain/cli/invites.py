@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import every, place
+from coxswain.cli.accounts import device_of, every, place, user_key_of
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
     Group,
@@ -39,14 +39,17 @@ __all__ = ["enroll", "invites"]
 @click.option(
     "--ttl", type=click.IntRange(60, 604_800), metavar="SECONDS", help="For how long it is good; default: an hour."
 )
-@click.option("--device", metavar="DEVICE", help="Enrol this device of the user anew, with the profiles that it has.")
+@click.option("--device", metavar="DEVICE", help="Enrol this device of theirs (id or name) anew, with the profiles it has.")
 def enroll(config: str | None, user: str, *, as_json: bool, **given: Any) -> None:
-    """Make a join link for a user (an id or e-mail address), and a picture of it. Whoever has it first is that user."""
+    """Make a join link for a user (id, e-mail address or name), and a picture of it. Whoever has it first is that user."""
     path = Path(given["out"] or f"{file_stem(user)}-enroll.png")
     if not as_json:
         check_free(path)
-    body = {"ttl_seconds": given["ttl"], "device_id": given["device"], "relay": given["relay"]}
-    invite = client(config).post(place("users", user, "invite"), {k: v for k, v in body.items() if v is not None})
+    api = client(config)
+    key = user_key_of(api, user)
+    device = device_of(api, given["device"], key)["id"] if given["device"] else given["device"]
+    body = {"ttl_seconds": given["ttl"], "device_id": device, "relay": given["relay"]}
+    invite = api.post(place("users", key, "invite"), {k: v for k, v in body.items() if v is not None})
     if as_json:
         print_json(invite)
         return
@@ -66,8 +69,9 @@ def invites() -> None:
 @json_option
 @click.argument("user")
 def list_(config: str | None, user: str, *, as_json: bool) -> None:
-    """The invites of a user (an id or e-mail address), newest first."""
-    found = list(every(client(config), place("users", user, "invites")))
+    """The invites of a user (id, e-mail address or name), newest first."""
+    api = client(config)
+    found = list(every(api, place("users", user_key_of(api, user), "invites")))
     if as_json:
         print_json(found)
         return

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.client import Client
+from coxswain.cli.client import Client, RemoteError
 from coxswain.cli.operations import begin
 from coxswain.cli.output import clean, client, confirm
 from coxswain.errors import InvalidInput, Refused
@@ -23,6 +23,10 @@ _OWN = (
     "here, at once and without a login. Go on?"
 )
 COMPARE = "Compare it with what this prints on the host's console: ssh-keygen -lf /etc/ssh/ssh_host_{}_key.pub"
+
+
+_NODE_FAILED = 8
+"""As an exit code (``coxswain.errors.DOORS``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,10 @@ def reached(
     if known is None and not host.startswith("srv_"):
         check_new(asking)
         click.echo(f"{clean(host)} is none of cox servers list: it has to be taken in first, by key.", err=True)
-        made = onboard(config, host, login, region=region, via=via, wait=True, as_json=as_json)
+        try:
+            made = onboard(config, host, login, region=region, via=via, wait=True, as_json=as_json)
+        except RemoteError as error:
+            raise _no_machine(host, error) from None
         return str(made["id"])
     if known is None or not login.given:
         return host  # the daemon says who that is, or that it is nobody
@@ -100,6 +107,17 @@ def reached(
                 remedy=f"Leave --{name} out, or take the machine in anew: cox servers rm, cox servers add",
             )
     return str(known["id"])
+
+
+def _no_machine(host: str, error: RemoteError) -> RemoteError:
+    """A single word that nobody answers to may have been meant as the name of what is to be set up."""
+    if error.exit_code != _NODE_FAILED or "." in host or ":" in host:
+        return error
+    remedy = (
+        f"If {host} is to be the name, say where it is to be, too: --server SERVER --name {host}; or of a node that is set "
+        f"up by hand: cox nodes add {host} --addr HOST"
+    )
+    return RemoteError(str(error), status=error.status, exit_code=error.exit_code, remedy=remedy)
 
 
 def _is_meant(server: dict[str, Any], host: str, port: int) -> bool:

@@ -16,7 +16,7 @@ from coxswain.cli.endpoints import endpoints, ports_of
 from coxswain.cli.machines import Login, login_options, own_option, reached
 from coxswain.cli.names import Names
 from coxswain.cli.node_agents import OF_AGENTS
-from coxswain.cli.operations import begin, source_body, source_options, wait_option
+from coxswain.cli.operations import begin, check_binary, source_body, source_options, wait_option
 from coxswain.cli.output import (
     Group,
     Painted,
@@ -35,10 +35,12 @@ from coxswain.cli.output import (
     yes_option,
 )
 from coxswain.errors import AlreadyExists, InvalidInput
+from coxswain.ids import ID_PATTERN
 
 __all__ = ["nodes"]
 
 _MAX_CSR_BYTES = 64 * 1024
+_POLICY = ("forwarding", "masquerade", "isolation")
 _FILES = ("node.crt", "ca.crt")
 
 
@@ -76,6 +78,7 @@ def add(  # noqa: PLR0917
         raise InvalidInput("addr: is empty", remedy="Say where the agent listens, or leave it out.")
     if addr and login.given:
         raise InvalidInput("addr: there is no SSH with it, so no --user, --port, --host-key")
+    _check_name(name or (host if addr else ""))
     if addr:
         _add_by_hand(config, name or host, addr, region, public_ip, as_json=as_json)
         return
@@ -93,7 +96,7 @@ def add(  # noqa: PLR0917
         via=via,
         yes=yes,
         as_json=as_json,
-        check_new=lambda asking: _check_new(asking, name, host),
+        check_new=lambda asking: _check_new(asking, name, host, binary),
     )
     body: dict[str, Any] = {"role": "node", "name": name, "region": region} | source_body(binary, url, sha256)
     if via:
@@ -108,10 +111,24 @@ def add(  # noqa: PLR0917
         _print_node(asking, found)
 
 
-def _check_new(asking: Client, name: str, host: str) -> None:
+def _check_name(name: str) -> None:
+    """Of a new node. The daemon takes more, of callers that know its nodes by their ids; here a name has to be one that
+    commands can be given. Raises ``InvalidInput``.
+    """
+    wrong = "would be several nodes where nodes are listed" if "," in name else ""
+    wrong = "would be an option" if name.strip().startswith("-") else wrong
+    wrong = "would be an id" if ID_PATTERN.match(name.strip()) else wrong
+    if wrong:
+        raise InvalidInput(
+            f"name: {name[:80]!r} {wrong}", remedy="Choose one without a comma or leading dash, that looks like no id."
+        )
+
+
+def _check_new(asking: Client, name: str, host: str, binary: str) -> None:
     """Before a machine is taken in for a node that would be refused then; the daemon looks again."""
     from coxswain.inventory import check_name, is_same_addr, parse_control_addr  # noqa: PLC0415
 
+    check_binary(asking, binary)
     name, addr = name and check_name(name), parse_control_addr(host)
     for other in asking.get("/api/nodes"):
         if name and other["name"] == name:
@@ -294,7 +311,7 @@ def _up(n: dict[str, Any]) -> str:
 
 
 def _print_node(asking: Client, n: dict[str, Any]) -> None:
-    policy = [word for word in ("forwarding", "masquerade", "isolation") if n[word]]
+    policy = [word for word in _POLICY if n[word]]
     facts(
         [
             ("id", n["id"]),
@@ -343,6 +360,38 @@ def _print_plan(found: dict[str, Any]) -> None:
         click.echo(f"{number}. {clean(step)}")
     for finding in found["findings"]:
         click.echo(f"! {clean(finding)}")
+
+
+@nodes.command("policy")
+@config_option
+@json_option
+@click.argument("node")
+@click.option("--forwarding/--no-forwarding", default=None, help="What they would be with it, or without.")
+@click.option("--masquerade/--no-masquerade", default=None, help="The same.")
+@click.option("--isolation/--no-isolation", default=None, help="The same.")
+def policy(config: str | None, node: str, *, as_json: bool, **given: bool | None) -> None:
+    """The exact rules of a node's network policy, or what they would be. Changes nothing.
+
+    %i stands for the clients' interface, %e for that of the default route.
+    """
+    asking = client(config)
+    wanted = {name: value for name, value in given.items() if value is not None}
+    rules = asking.post("/api/network-policy/preview", {"node": node} | wanted)
+    if as_json:
+        print_json(rules)
+        return
+    found = asking.get(node_path(node))
+    words = [word for word in _POLICY if wanted.get(word, found[word])]
+    click.echo(f"{clean(found['name'])}: {', '.join(words) or 'no forwarding'}")
+    for note in rules.get("notes", []):
+        click.echo(f"! {clean(note)}")
+    if not wanted and not found["in_sync"]:
+        click.echo("! it has not acknowledged everything yet: cox nodes plan " + clean(found["name"]))
+    for title, key in (("before", "pre_up"), ("rules", "post_up"), ("taken away by", "post_down")):
+        if rules[key]:
+            click.echo(f"\n{title}:")
+            for line in rules[key]:
+                click.echo(f"  {clean(line)}")
 
 
 @nodes.command("push")
@@ -414,6 +463,8 @@ def edit(
         )
     if server == "":
         raise InvalidInput("server: is empty", remedy="Say which machine is meant; see: cox servers list")
+    if new_name != node:
+        _check_name(new_name or "")
     asking = client(config)
     path = node_path(node)
     found = asking.get(path)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -20,6 +21,7 @@ from coxswain.errors import InvalidInput
 __all__ = [
     "ask_password",
     "begin",
+    "check_binary",
     "finish",
     "follow",
     "operations",
@@ -155,6 +157,15 @@ def source_body(binary: str, url: str, sha256: str) -> dict[str, str]:
     """What ``source_options`` gave, for a request."""
     path = os.path.abspath(binary) if binary else ""  # noqa: PTH100 - a file of the daemon's machine: not resolved here
     return {key: value for key, value in (("binary_path", path), ("url", url), ("sha256", sha256)) if value}
+
+
+def check_binary(asking: Client, binary: str) -> None:
+    """Before a host is dialled for it; the daemon looks itself, but only when the host is known. Raises ``InvalidInput``:
+    the file is not there. Where even its folder is not here, the daemon may see others than we do, as in a container.
+    """
+    path = Path(os.path.abspath(binary))  # noqa: PTH100 - as source_body has it
+    if binary and asking.is_here and path.parent.is_dir() and not path.exists():
+        raise InvalidInput(f"binary: {path} is not there", remedy="Give the file of the program that is to be uploaded.")
 
 
 def begin(config: str | None, path: str, body: dict[str, Any], *, wait: bool, as_json: bool) -> dict[str, Any]:

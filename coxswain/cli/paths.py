@@ -10,6 +10,7 @@ import click
 
 from coxswain.cli.accounts import device_of
 from coxswain.cli.client import Client
+from coxswain.cli.names import Names
 from coxswain.cli.operations import finish, wait_option
 from coxswain.cli.output import Group, ago, clean, client, config_option, facts, json_option, paint, print_json, table
 from coxswain.errors import InvalidInput
@@ -133,11 +134,15 @@ def show(config: str | None, path: str, *, as_json: bool) -> None:
     table(
         ["LINK", "STATUS", "INTERFACE", "ENDPOINT", "PORT", "MTU", "HEALTH", "HANDSHAKE", "WAITING"], rows, styles={1: paint}
     )
+    known = Names(asking)
+    known.learn([*(b["device_id"] for b in bound), *_ids_of(found["problems"])])
     if bound:
         click.echo()
-        table(["DEVICE", "PHASE", "WAITING"], [[b["device_id"], b["phase"], "; ".join(b["waiting"])] for b in bound])
+        rows = [[_whole(known, b["device_id"]), b["phase"], "; ".join(b["waiting"])] for b in bound]
+        table(["DEVICE", "PHASE", "WAITING"], rows)
     for problem in found["problems"]:
-        click.echo(f"! {clean(problem)}")
+        about, mark, text = problem.partition(": ")
+        click.echo(f"! {clean(_whole(known, about) + mark + text)}")
 
 
 @paths.command("plan")
@@ -331,6 +336,17 @@ def _print_notes(notes: list[str]) -> None:
     for note in notes:
         if note:
             click.echo(f"! {clean(note)}")
+
+
+def _ids_of(problems: list[str]) -> list[str]:
+    """What they are about, which comes first in each."""
+    return [problem.partition(": ")[0] for problem in problems]
+
+
+def _whole(known: Names, key: str) -> str:
+    """Its name with its id, which is what scripts take."""
+    name = known.of(key)
+    return name if name == key else f"{name} {key}"
 
 
 def _leaves_at(found: dict[str, Any]) -> str:

@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import changes, device_of, every, place, say_arrival, wait_option, with_query
+from coxswain.cli.accounts import (
+    changes,
+    device_of,
+    every,
+    place,
+    profile_id_of,
+    say_arrival,
+    user_key_of,
+    wait_option,
+    with_query,
+)
 from coxswain.cli.files import check_free, file_stem, write_private
 from coxswain.cli.output import (
     Group,
@@ -40,8 +50,8 @@ def profiles() -> None:
 @json_option
 @wait_option
 @click.argument("name")
-@click.option("--device", default="", help="Id; or name, with --user. A user's only device needs none.")
-@click.option("--user", help="Id or e-mail address.")
+@click.option("--device", default="", help="Id or name. A user's only device needs none.")
+@click.option("--user", help="Id, e-mail address or name.")
 @click.option("--node", help="The node where the traffic leaves: name or id.")
 @click.option("--path", help="Or the path that it takes: name or id.")
 @click.option("--entry-ips", default="", metavar="IP,IP", help="Only these endpoints of the entry; default: all.")
@@ -69,14 +79,14 @@ def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: 
 @profiles.command("list")
 @config_option
 @json_option
-@click.option("--user", help="Only of this user: an id or an e-mail address.")
-@click.option("--device", help="Only of this device: an id.")
+@click.option("--user", help="Only of this user: id, e-mail address or name.")
+@click.option("--device", help="Only of this device: id or name.")
 def list_(config: str | None, user: str | None, device: str | None, *, as_json: bool) -> None:
     """Profiles, oldest first."""
     api = client(config)
-    if device:
-        api.get(place("devices", device))  # of one that there is not there are none, either
-    found = list(every(api, "/api/profiles", user=user, device=device))
+    if device:  # of one that there is not there are none, either
+        device = device_of(api, device, user)["id"]
+    found = list(every(api, "/api/profiles", user=user_key_of(api, user) if user else user, device=device))
     if as_json:
         print_json(found)
         return
@@ -118,6 +128,7 @@ def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given:
         if changes(given).get(option) == "":  # as of a variable that is not set
             raise InvalidInput(f"{option}: is empty", remedy="Say which one is meant, or leave it out.")
     api = client(config)
+    profile = profile_id_of(api, profile)
     body: dict[str, Any] = {"version": api.get(place("profiles", profile))["version"]}
     body |= {key: given[key] for key in ("name", "protocol") if given[key] is not None}
     if given["entry_ips"] is not None:
@@ -138,12 +149,12 @@ def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given:
 def remove(config: str | None, profile: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Remove a profile with its keys, and provision its device."""
     api = client(config)
-    found = api.get(place("profiles", profile))
+    found = api.get(place("profiles", profile_id_of(api, profile)))
     last = len(list(every(api, "/api/profiles", device=found["device_id"]))) == 1
     if not yes:
         more = " It is its device's last one: without any, it is given every node." if last else ""
         confirm(f"Remove the profile {found['name']} ({found['id']})?{more}", scripts_may=True)
-    api.call("DELETE", with_query(place("profiles", profile), version=found["version"], wait=wait))
+    api.call("DELETE", with_query(place("profiles", found["id"]), version=found["version"], wait=wait))
     if as_json:
         print_json({"removed": found["id"]})
         return
@@ -189,6 +200,8 @@ def export(config: str | None, device: str, *, as_json: bool, **given: Any) -> N
     path = Path(given["out"] or exported["name"])
     write_private(path, exported["text"])
     click.echo(clean(f"{path} (mode 0600; it holds private keys{', under the password' if given['asked'] else ''})"))
+    for note in exported.get("notes", []):
+        click.echo(f"! {clean(note)}")
     if exported.get("also"):
         click.echo(clean(f"It enters by one node; for another one: --node {' | '.join(exported['also'])}"))
 

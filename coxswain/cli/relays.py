@@ -9,7 +9,7 @@ import click
 
 from coxswain.cli.client import Client
 from coxswain.cli.machines import Login, login_options, own_option, reached
-from coxswain.cli.operations import begin, source_body, source_options, wait_option
+from coxswain.cli.operations import begin, check_binary, source_body, source_options, wait_option
 from coxswain.cli.output import (
     Group,
     clean,
@@ -69,7 +69,7 @@ def add(  # noqa: PLR0917
         via=via,
         yes=yes,
         as_json=as_json,
-        check_new=lambda asking: _check_new(asking, name),
+        check_new=lambda asking: _check_new(asking, name, binary),
     )
     body: dict[str, Any] = {
         "role": "relay",
@@ -107,10 +107,11 @@ def add(  # noqa: PLR0917
     )
 
 
-def _check_new(asking: Client, name: str) -> None:
+def _check_new(asking: Client, name: str, binary: str) -> None:
     """Before a machine is taken in for a relay that would be refused then; the daemon looks again."""
     from coxswain.inventory import check_name  # noqa: PLC0415
 
+    check_binary(asking, binary)
     name = name and check_name(name)
     if name and any(other["name"] == name for other in asking.get("/api/relays")):
         raise AlreadyExists(f"name: a relay named {name!r} exists already; choose another name")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from coxswain.cli.accounts import changes, every, place, say_arrival, wait_option, with_query
+from coxswain.cli.accounts import changes, every, place, say_arrival, user_key_of, wait_option, with_query
 from coxswain.cli.output import (
     Group,
     ago,
@@ -67,8 +67,9 @@ def list_(config: str | None, *, as_json: bool) -> None:
 @json_option
 @click.argument("user")
 def show(config: str | None, user: str, *, as_json: bool) -> None:
-    """One user with their devices; USER is an id or an e-mail address."""
+    """One user with their devices; USER is an id, an e-mail address or a name."""
     api = client(config)
+    user = user_key_of(api, user)
     found = api.get(place("users", user))
     devices = list(every(api, place("users", user, "devices")))
     if as_json:
@@ -93,6 +94,7 @@ def edit(config: str | None, user: str, *, as_json: bool, **given: str | None) -
     """Change what is given of a user."""
     body = changes(given)
     api = client(config)
+    user = user_key_of(api, user)
     changed = api.call("PATCH", place("users", user), body | {"version": api.get(place("users", user))["version"]})
     if as_json:
         print_json(changed)
@@ -130,7 +132,7 @@ def resume(config: str | None, user: str, wait: int, *, as_json: bool) -> None:
 def remove(config: str | None, user: str, wait: int, *, yes: bool, as_json: bool) -> None:
     """Remove a user with all devices and keys, from all nodes."""
     api = client(config)
-    found = api.get(place("users", user))
+    found = api.get(place("users", user_key_of(api, user)))
     if not yes:
         confirm(f"Remove {found['name']} ({found['id']}) with all devices?")
     api.call("DELETE", with_query(place("users", found["id"]), version=found["version"], wait=wait))
@@ -138,7 +140,8 @@ def remove(config: str | None, user: str, wait: int, *, yes: bool, as_json: bool
 
 
 def _set_status(config: str | None, user: str, action: str, wait: int, *, as_json: bool) -> None:
-    changed = client(config).post(with_query(place("users", user, action), wait=wait))
+    api = client(config)
+    changed = api.post(with_query(place("users", user_key_of(api, user), action), wait=wait))
     if as_json:
         print_json(changed)
         return

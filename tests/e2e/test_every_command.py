@@ -224,6 +224,7 @@ STORY: dict[str, tuple[Act, str]] = {
     "cox nodes show": (cox("nodes show n0"), READS),
     "cox nodes status": (cox("nodes status n0"), READS),
     "cox nodes plan": (cox("nodes plan n0"), READS),
+    "cox nodes policy": (cox("nodes policy n0"), READS),
     "cox nodes edit": (cox("nodes edit extra --region fra"), "node.update"),
     "cox nodes endpoints": (cox("nodes endpoints extra 203.0.113.7"), "node.update"),
     "cox nodes disable": (cox("nodes disable extra"), "node.disable"),

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,34 @@ def test_a_path_from_its_plan_to_its_end(fleet: CascadeFleet) -> None:
     assert "nothing to do" in out
     assert cox(fleet, "paths", "rm", "far")[0] == 0
     assert fleet.follow(device, 0) == (0,)
+
+
+def test_what_does_not_go_over_a_path_is_said_and_whatever_has_a_name_is_called_by_it(
+    fleet: CascadeFleet, tmp_path: Path
+) -> None:
+    assert cox(fleet, "users", "add", "Ann", "--email", "ann@x.org")[0] == 0
+    assert cox(fleet, "devices", "add", "Ann", "tablet")[0] == 0
+    assert cox(fleet, "devices", "provision", "tablet")[0] == 0
+    device = json.loads(cox(fleet, "devices", "show", "tablet", "--json")[1])["id"]
+    assert cox(fleet, "nodes", "edit", "n0", "--no-forwarding", "--no-masquerade")[0] == 0
+    code, out, err = cox(fleet, "paths", "add", "p", "--hops", "n0,n1")
+    assert code == 0 and "! n0: forwarding is off, and is on while somebody is on the path" in out, err
+    assert "bound to path     -" in cox(fleet, "devices", "show", "tablet")[1]
+    code, out, err = cox(fleet, "paths", "bind", "tablet", "p")
+    assert code == 0 and "it has keys for n2 as well, and what it sends there leaves there" in out, err
+    assert "bound to path     p" in cox(fleet, "devices", "show", "tablet")[1]
+    assert f"\ntablet {device}  settled" in cox(fleet, "paths", "show", "p")[1]
+    code, out, _ = cox(fleet, "nodes", "policy", "n0")
+    assert "! forwarding is off in its settings, and on all the same while paths lead on from here" in out
+    assert "! 1 address on 1 link:" in out and "ip rule add fwmark 7100 lookup 7100" in out
+    for node, said in (("n0", False), ("n2", True)):
+        file = str(tmp_path / f"{node}.conf")
+        code, out, err = cox(fleet, "profiles", "export", "tablet", "--node", node, "--out", file)
+        note = f"bound to the path p, for AmneziaWG to n0: what it sends by this file leaves at {node}"
+        assert code == 0 and (note in out) is said, (out, err)
+    assert cox(fleet, "paths", "unbind", "tablet")[0] == 0
+    assert cox(fleet, "users", "remove", "Ann", "--yes")[0] == cox(fleet, "paths", "rm", "p")[0] == 0
+    assert cox(fleet, "nodes", "edit", "n0", "--forwarding", "--masquerade")[0] == 0
 
 
 def test_a_way_over_a_node_that_is_disabled_is_refused_at_once_and_one_can_be_taken_off_it(fleet: CascadeFleet) -> None:

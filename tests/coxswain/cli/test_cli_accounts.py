@@ -115,7 +115,19 @@ def test_from_a_user_to_a_file_for_a_client_and_back(
 
 def test_mistakes(cox: Cox) -> None:
     assert "which one is not said" in cox("profiles", "create", "x", "--node", "n0", code=2).stderr
-    assert "'phone' is not an id" in cox("profiles", "create", "x", "--device", "phone", "--node", "n0", code=2).stderr
+    assert "no device" in cox("profiles", "create", "x", "--device", "phone", "--node", "n0", code=4).stderr
+    for command in (
+        ("users", "show"),
+        ("devices", "list", "--user"),
+        ("enroll",),
+        ("invites", "list"),
+        ("profile", "export"),
+    ):
+        assert "no user with the id, e-mail address or name 'Bob'" in cox(*command, "Bob", code=4).stderr
+    for command in (("devices", "show"), ("devices", "suspend"), ("profiles", "list", "--device"), ("alerts", "--device")):
+        assert "no device with the id or name 'phone'" in cox(*command, "phone", code=4).stderr
+        cox(*command, "x" * 200, code=4)
+    assert "cox profiles list" in cox("profiles", "remove", "home", "--yes", code=4).stderr
     assert "cox users list" in cox("users", "show", "nobody@example.org", code=4).stderr
     cox("users", "add", "Bob", "--email", "bob@example.org")
     assert "has no device" in cox("profiles", "create", "x", "--user", "bob@example.org", "--node", "n0", code=4).stderr
@@ -124,6 +136,45 @@ def test_mistakes(cox: Cox) -> None:
     assert json.loads(cox("users", "show", "bob@example.org", "--json").stdout)["devices"] == []
     cox("users", "remove", "bob@example.org", text="n\n", code=1)
     cox("users", "remove", "bob@example.org", "--yes")
+
+
+def test_a_name_does_where_an_id_is_asked_for_unless_several_have_it(cox: Cox, fleet: LiveFleet) -> None:
+    api = fleet.controller.client
+    ann, other = (api.post("/api/users", {"name": name, "email": f"{name[-1]}@x.org"})["id"] for name in ("Dora", "Dora B"))
+    cox("devices", "add", "Dora", "watch")
+    assert "a@x.org" in cox("users", "show", "Dora").stdout
+    assert "watch" in cox("devices", "list", "--user", "Dora").stdout
+    assert f"Dora {ann}" in cox("devices", "show", "watch").stdout
+    cox("devices", "edit", "watch", "--platform", "wear")
+    cox("devices", "provision", "watch")
+    for what, thing in (("users", "Dora"), ("devices", "watch")):
+        assert "is suspended" in cox(what, "suspend", thing).stdout
+        assert "is active" in cox(what, "resume", thing).stdout
+    cox("users", "edit", "Dora", "--phone", "+49 30 55")
+    cox("profiles", "create", "work", "--user", "Dora", "--node", "n0")
+    cox("profiles", "edit", "work", "--name", "at work")
+    assert (
+        "at work" in cox("profiles", "list", "--device", "watch").stdout == cox("profiles", "list", "--user", "Dora").stdout
+    )
+    cox("alerts", "--device", "watch", "--node", "n0")
+
+    cox("devices", "add", "Dora B", "watch")
+    cox("profiles", "create", "at work", "--user", "Dora B", "--device", "watch", "--node", "n0")
+    for command in (("devices", "show"), ("devices", "revoke"), ("profiles", "export"), ("profiles", "list", "--device")):
+        said = cox(*command, "watch", code=2).stderr
+        assert "2 have the name 'watch': dev_" in said and "(of Dora), dev_" in said and "(of Dora B)" in said, command
+    assert "at work" in cox("profiles", "list", "--user", "Dora", "--device", "watch").stdout
+    said = cox("profiles", "remove", "at work", "--yes", code=2).stderr
+    assert said.count("pspec_") == said.count("(of watch)") == 2
+    cox("users", "add", "Dora", "--email", "c@x.org")
+    said = cox("users", "remove", "Dora", "--yes", code=2).stderr
+    assert f"2 have the name 'Dora': {ann} (a@x.org), usr_" in said and "(c@x.org)" in said
+    cox("users", "remove", "c@x.org", "--yes")
+    cox("devices", "revoke", json.loads(cox("devices", "list", "--user", other, "--json").stdout)[0]["id"], "--yes")
+    cox("users", "remove", "Dora B", "--yes")
+    assert "is revoked" in cox("devices", "revoke", "watch", "--yes").stdout
+    cox("devices", "remove", "watch", "--yes")
+    cox("users", "remove", "Dora", "--yes")
 
 
 def test_links_and_files_are_private_and_never_written_over(

@@ -65,6 +65,55 @@ def test_add_says_what_to_do_next(cox: Cox) -> None:
     assert "endpoints" not in out
 
 
+@pytest.mark.parametrize("name", ["a,b", "-x", " -x", "nod_aaaaaaaaaaaaaaaa", "usr_aaaaaaaaaaaaaaaa"])
+def test_a_name_that_no_command_could_be_given_is_refused_here_and_taken_by_the_api(
+    cox: Cox, controller: Controller, name: str
+) -> None:
+    cox("nodes", "add", "renamed", "--addr", an_addr())
+    before = [node["name"] for node in controller.client.get("/api/nodes")]
+    for command in (("add", "--addr", "h"), ("add", "h"), ("edit", "renamed")):
+        said = refused(cox("nodes", *command, f"--name={name}", code=2))
+        assert f"cox: name: {name!r} would be " in said, command
+    assert [node["name"] for node in controller.client.get("/api/nodes")] == before
+    node = controller.client.post("/api/nodes", {"name": name, "control_addr": an_addr()})["id"]
+    cox("nodes", "edit", node, "--region", "fra")
+    for gone in (node, "renamed"):
+        cox("nodes", "remove", gone)
+
+
+def test_other_names_are_taken(cox: Cox) -> None:
+    for name in ("Zürich 1", "a.b", "nod_1", "x-"):
+        cox("nodes", "add", name, "--addr", an_addr())
+        cox("nodes", "remove", name)
+
+
+def test_what_a_new_machine_lacks_is_said_before_it_is_dialled(cox: Cox, tmp_path: Path) -> None:
+    for role in ("nodes", "relays"):
+        add = (role, "add", "203.0.113.250", "--accept-new-host-key", "--binary")
+        assert f"binary: {tmp_path}/cox.pyz is not there" in refused(cox(*add, str(tmp_path / "cox.pyz"), code=2))
+    assert "There are no machines" in cox("servers", "list").stdout
+
+
+def test_who_only_names_a_node_is_told_what_is_missing(cox: Cox) -> None:
+    said = cox("nodes", "add", "fra-9", code=8).stderr
+    assert "--server SERVER --name fra-9" in said and "cox nodes add fra-9 --addr HOST" in said
+    assert "--name" not in cox("nodes", "add", "fra-9.invalid", code=8).stderr, "a host's name, and mistyped"
+
+
+def test_the_rules_of_a_node_and_what_they_would_be(cox: Cox) -> None:
+    cox("nodes", "add", "ruled", "--addr", an_addr())
+    out = cox("nodes", "policy", "ruled").stdout
+    assert out.startswith("ruled: forwarding, masquerade\n") and "cox nodes plan ruled" in out
+    assert "\n  iptables -t nat -A POSTROUTING -o %e -j MASQUERADE\n" in out and "DROP" not in out
+    out = cox("nodes", "policy", "ruled", "--isolation", "--no-masquerade").stdout
+    assert out.startswith("ruled: forwarding, isolation\n") and "-j DROP" in out and "MASQUERADE" not in out
+    assert json.loads(cox("nodes", "policy", "ruled", "--json").stdout)["notes"] == []
+    assert "needs forwarding" in refused(cox("nodes", "policy", "ruled", "--no-forwarding", code=2))
+    out = cox("nodes", "policy", "ruled", "--no-forwarding", "--no-masquerade").stdout
+    assert out == "ruled: no forwarding\n"
+    cox("nodes", "remove", "ruled")
+
+
 def test_lists_are_aligned_and_absent_values_are_dashes(cox: Cox) -> None:
     cox("nodes", "add", "list-a", "--addr", an_addr())
     cox("nodes", "add", "a-longer-name-than-others", "--addr", an_addr(), "--region", "fra")
@@ -223,6 +272,7 @@ def test_what_there_is_none_of_is_a_sentence(cox: Cox) -> None:
     ("detail", "node_id", "says"),
     [
         ({"node_name": "ams-1"}, "nod_a", "ams-1"),
+        ({"path_name": "far", "own_exit": "ams-1", "exit": "fra-1"}, "nod_a", "path far"),
         ({}, "nod_a", "nod_a"),
         ({"username": "eve"}, "", "eve"),
         ({"by": "root", "name": "for-the-watcher", "scope": "readonly"}, "", "for-the-watcher"),

@@ -176,7 +176,7 @@ def test_an_empty_filter_is_not_no_filter(cox: Callable[..., Result], line: str)
         ("nodes list --config =", 2, "config: is empty"),
         ("nodes add host --addr =", 2, "addr: is empty"),
         ("paths add = --hops a,b", 2, "name: is empty"),
-        ("profiles list --device nobody", 4, "there is no device with the id 'nobody'"),
+        ("profiles list --device nobody", 4, "there is no device with the id or name 'nobody'"),
         ("relays remove embedded --yes", 4, "a part of the daemon"),
         ("users edit nobody", 2, "nothing to change: one of --name, --email, --phone, --status is needed"),
         ("devices edit nobody", 2, "nothing to change: one of --name, --platform is needed"),

@@ -20,6 +20,7 @@ from coxswain.reconcile.types import (
     Plan,
     PushPeers,
     PushXray,
+    Reason,
     RemoveLink,
     SetPolicy,
 )
@@ -112,7 +113,7 @@ def served(observed: Observed, clients: int) -> Observed:
 
 def cascade_applied(desired: Desired, memory: LinkMemory, applied_revision: int) -> str | None:
     """The fingerprint of what paths make of the node, if it has acknowledged all of it; None: not yet, or in doubt."""
-    if applied_revision != desired.revision or memory.policy_suspect:
+    if applied_revision != desired.revision or memory.policy_suspect or Reason.POLICY_DIFFERS in memory.healed:
         return None
     if memory.policy_confirmed != policy_fingerprint(desired.policy, desired.transits, desired.ports):
         return None

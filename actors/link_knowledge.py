@@ -19,7 +19,7 @@ from coxswain.model import Node, Protocol
 from coxswain.reconcile import codec
 from coxswain.reconcile.desired import desired as desired_state
 from coxswain.reconcile.desired import policy_fingerprint
-from coxswain.reconcile.plan import DRIFT, FOREIGN, describe, forced, plan, remember
+from coxswain.reconcile.plan import CLAIMED, COOLED, DRIFT, FOREIGN, describe, forced, plan, remember
 from coxswain.reconcile.types import (
     Desired,
     Finding,
@@ -128,7 +128,9 @@ class Knowledge:
         now = self._context.clock.monotonic()
         wanted = self.desired
         policy = "" if wanted is None else policy_fingerprint(wanted.policy, wanted.transits, wanted.ports)
-        self.memory = remember(self.memory, observed, now, reconnected=reconnected, ours=ours, policy=policy)
+        told = wanted.xray if wanted is not None and Reason.XRAY_DIFFERS in self.memory.healed else None
+        xray = "" if told is None else told.as_told
+        self.memory = remember(self.memory, observed, now, reconnected=reconnected, ours=ours, policy=policy, xray=xray)
         self.observed = observed
         self.peers_online = sum(s.handshaking_peers for s in observed.services if s.protocol is Protocol.AMNEZIAWG)
 
@@ -211,19 +213,28 @@ class Knowledge:
             if isinstance(step, PushPeers):
                 if step.fresh_revision:
                     self.take(self._ask_fleet(BumpRevision(self._node_id, step.at_least), "GetStatus"))
-                now = self._context.clock.monotonic()
                 if step.reason is Reason.STALLED:
-                    self.memory = dataclasses.replace(self.memory, last_stall_heal_at=now)
-                elif step.reason is Reason.PEERS_LIVE:
-                    self.memory = dataclasses.replace(self.memory, live_healed=(now, step.detail))
-        if any(step.reason in FOREIGN for step in made.steps):
-            now = self._context.clock.monotonic()
-            self.memory = dataclasses.replace(self.memory, overtaken=(*self.memory.overtaken, now)[-2:])
+                    self.memory = dataclasses.replace(self.memory, last_stall_heal_at=self._context.clock.monotonic())
+        self._note_reasons(made)
         self._tell_drift(made)
         desired, _ = self._both()
+        verify = verify or any(step.reason in CLAIMED for step in made.steps)
         change = calls(made, desired, self.require().node.link_revision, verify=verify)
         self._doubt(change)
         return change
+
+    def _note_reasons(self, made: Plan) -> None:
+        """What the next plan has to know of this one."""
+        now, memory = self._context.clock.monotonic(), self.memory
+        if any(step.reason in FOREIGN and step.reason not in memory.healed for step in made.steps):
+            memory = dataclasses.replace(memory, overtaken=(*memory.overtaken, now)[-2:])
+        found = {
+            step.reason: step.detail if isinstance(step, PushPeers) else "" for step in made.steps if step.reason in COOLED
+        }
+        if found:
+            healed = {reason: (now, detail) for reason, detail in found.items()}
+            memory = dataclasses.replace(memory, healed={**memory.healed, **healed})
+        self.memory = memory
 
     def _tell_drift(self, made: Plan) -> None:
         steps = [(step.reason, text) for step, text in zip(made.steps, describe(made), strict=True) if step.reason in DRIFT]

@@ -50,6 +50,7 @@ class Knobs:
         pushes: answered PushConfig calls, the last 64.
         hides_keys: ListPeers shows no preshared keys, as an agent may have it (node-contract.md 9.1, 7).
         future_revision: what GetStatus reports as applied revision instead of the truth; None: the truth.
+        misnames: what GetStatus names as the policy and as the REALITY inbound that are held, whatever is; empty: the truth.
     """
 
     def __init__(self, clock: Clock, *, record: bool = False) -> None:
@@ -57,6 +58,7 @@ class Knobs:
         self.pushes: deque[Pushed] = deque(maxlen=64)
         self.hides_keys = False
         self.future_revision: int | None = None
+        self.misnames = ""
         self._clock = clock
         self._fail: dict[str, list[tuple[grpc.StatusCode, str, bool]]] = {}
         self._delay: dict[str, float] = {}
@@ -93,6 +95,7 @@ class Knobs:
         self.release()
         self.hides_keys = False
         self.future_revision = None
+        self.misnames = ""
         for switch in (self._fail, self._delay, self._garbage):
             switch.clear()
 
@@ -114,9 +117,13 @@ class Knobs:
             raise RpcRefused(failure[0], failure[1])
         if self._takes_garbage(method):
             return GARBAGE
-        if method == "GetStatus" and self.future_revision is not None:
+        if method == "GetStatus" and (self.future_revision is not None or self.misnames):
             status = pb.GetStatusResponse.FromString(answer)
-            status.applied_revision = self.future_revision
+            if self.future_revision is not None:
+                status.applied_revision = self.future_revision
+            for field in ("network_fingerprint", "xray_fingerprint"):
+                if self.misnames and getattr(status, field):
+                    setattr(status, field, self.misnames)
             return status.SerializeToString()
         if method == "ListPeers" and self.hides_keys:
             listed = pb.ListPeersResponse.FromString(answer)

@@ -170,6 +170,11 @@ class Conductor:
             node.knobs.future_revision = command["revision"]
         return {}
 
+    async def _misname(self, command: Answer) -> Answer:
+        for node in self._nodes(command):
+            node.knobs.misnames = command["name"]
+        return {}
+
     async def _mangle(self, command: Answer) -> Answer:
         ways: dict[str, Callable[[], Any]] = {
             "none": lambda: None,
@@ -303,6 +308,7 @@ COMMANDS = {
     "fail": "node, method, code, times, after",
     "garbage": "node, method, times: answers that cannot be decoded",
     "future": "node, revision: reported as applied; null: the truth",
+    "misname": "node, name: of the policy and the inbound that it says to hold; empty: the truth",
     "mangle": "node, mode: none, repeat, swap, swallow, garble: what becomes of events",
     "clear": "node: honest again",
     "stats": "node: figures of nodes; without: of the fleet and this process",

@@ -7,6 +7,7 @@ content is compared and not only the counter, an idle node is not a stalled one,
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from coxswain.model import Protocol
 from coxswain.reconcile.codec import normal_ips, psk_digest
@@ -29,10 +30,22 @@ from coxswain.reconcile.types import (
 )
 from coxswain.words import counted
 
-__all__ = ["DRIFT", "FOREIGN", "RIVAL", "STALL_COOLDOWN_S", "describe", "forced", "plan", "remember", "unused_links"]
+__all__ = [
+    "CLAIMED",
+    "COOLED",
+    "DRIFT",
+    "FOREIGN",
+    "RIVAL",
+    "STALL_COOLDOWN_S",
+    "describe",
+    "forced",
+    "plan",
+    "remember",
+    "unused_links",
+]
 
 STALL_COOLDOWN_S = 300.0
-"""management-plane.md 8.1: a stalled data plane is healed at most every five minutes."""
+"""management-plane.md 8.1: a stalled data plane is healed at most every five minutes. So is what telling did not mend."""
 
 _CLOCK_STEP_S = 1.0
 """What may lie between two runs of ours without meaning that an agent started anew: steps of the clock, slow answers."""
@@ -53,6 +66,12 @@ DRIFT = frozenset({
 
 FOREIGN = frozenset({Reason.REVISION_AHEAD, Reason.XRAY_DIFFERS})
 """Of that, what only a controller does, or a state that is older than the node. Policies: ``remember``."""
+
+CLAIMED = frozenset({Reason.POLICY_DIFFERS, Reason.XRAY_DIFFERS})
+"""What only the agent's own word shows. It is asked right after it was told: what it then has, nobody else gave it."""
+
+COOLED = CLAIMED | {Reason.PEERS_LIVE}
+"""For these a node is not told again at every look that it did not become what it was told (``LinkMemory.healed``)."""
 
 _RIVAL_WITHIN_S = 3600.0
 _RIVAL_HOLDS_S = 180.0
@@ -78,7 +97,7 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     """
     findings: list[Finding] = []
     push = _push(desired, observed, memory, findings) or _revive(observed, memory, now, findings)
-    xray = _xray(desired, observed, memory, findings)
+    xray = _xray(desired, observed, memory, now, findings)
     runs = _service(observed, Protocol.XRAY_REALITY)
     may_run = memory.xray_confirmed != "" if runs is None else runs.running
     if xray is not None and push is None and may_run:
@@ -90,7 +109,11 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     if push is not None:
         steps.append(push)
     policy = policy_fingerprint(desired.policy, desired.transits, desired.ports)
-    if _is_foreign(observed.policy, policy, memory):
+    foreign = _is_foreign(observed.policy, policy, memory)
+    if foreign and _cools(memory, Reason.POLICY_DIFFERS, now):
+        findings.append(_unheeded(Reason.POLICY_DIFFERS))
+        foreign = False
+    if foreign:
         steps.append(SetPolicy(Reason.POLICY_DIFFERS))
     elif memory.policy_suspect:
         steps.append(SetPolicy(Reason.POLICY_SUSPECT))
@@ -120,6 +143,7 @@ def remember(
     reconnected: bool = False,
     ours: int | None = None,
     policy: str = "",
+    xray: str = "",
 ) -> LinkMemory:
     """The memory after a look.
 
@@ -130,6 +154,7 @@ def remember(
         reconnected: it is the first look of a connection.
         ours: the highest revision that this controller has counted; None: not known.
         policy: fingerprint of the intended network policy; empty: not known.
+        xray: of the intended REALITY inbound, as the agent names it; empty: not known.
     """
     service = _service(observed)
     handshakes = service is not None and service.handshaking_peers > 0
@@ -143,7 +168,8 @@ def remember(
     # Somebody else told it things, or we did and our database was put back since: what it acknowledged is not what it has.
     ahead = ours is not None and observed.applied_revision > ours
     # The same where it has another policy than it acknowledged; of inner links, say, no look shows what became of them.
-    meddled = _is_foreign(observed.policy, policy, memory)
+    # One that it did not become is no new one: each time, everything would be told again.
+    meddled = _is_foreign(observed.policy, policy, memory) and not _cools(memory, Reason.POLICY_DIFFERS, now)
     doubtful = anew or ahead or meddled
     started = now - observed.uptime_s
     began = 0.0 if observed.asked_at is None else observed.asked_at[1] - observed.uptime_s
@@ -157,7 +183,9 @@ def remember(
         policy_suspect=memory.policy_suspect or doubtful,
         # A restarted agent may have lost a file, and each time that it is found so until it is mended is one time.
         overtaken=(
-            (*memory.overtaken, now)[-2:] if meddled and not (anew or ahead or memory.policy_suspect) else memory.overtaken
+            (*memory.overtaken, now)[-2:]
+            if meddled and not (anew or ahead or memory.policy_suspect or Reason.POLICY_DIFFERS in memory.healed)
+            else memory.overtaken
         ),
         links={name: f"{had.partition(':')[0]}:" for name, had in memory.links.items()} if doubtful else memory.links,
         registered=frozenset() if anew else memory.registered,
@@ -168,7 +196,7 @@ def remember(
         seen_at=now,
         started_by=started if anew or memory.started_by is None else min(started, memory.started_by),
         agent_started_at=began if anew or not memory.agent_started_at else memory.agent_started_at,
-        live_healed=(0.0, "") if service is not None and service.peer_count == _listed(observed) else memory.live_healed,
+        healed={} if anew else _unhealed(memory, observed, policy, xray),
         # After a restart everybody's handshake is old or unknown: silence then is no sign of a stall.
         handshakes_seen_at=now if handshakes else None if restarted else memory.handshakes_seen_at,
     )
@@ -177,6 +205,32 @@ def remember(
 def _is_foreign(said: str, policy: str, memory: LinkMemory) -> bool:
     """Whether a node holds neither the policy that it acknowledged nor the intended one. An existing agent does not say."""
     return memory.policy_confirmed != "" and said not in ("", policy, memory.policy_confirmed)
+
+
+def _cools(memory: LinkMemory, reason: Reason, now: float, found: str | None = None) -> bool:
+    """Whether the node was told for this reason a short while ago, and did not become what it was told. ``found``: what of
+    it was found, where something else is a reason to tell it at once; None: whatever it was.
+    """
+    healed_at, before = memory.healed.get(reason, (None, ""))
+    return healed_at is not None and found in (None, before) and now - healed_at < STALL_COOLDOWN_S
+
+
+def _unhealed(memory: LinkMemory, observed: Observed, policy: str, xray: str) -> Mapping[Reason, tuple[float, str]]:
+    """``LinkMemory.healed`` without what the node is seen to be by now. What it does not say is as it was."""
+    if not memory.healed:
+        return memory.healed
+    service = _service(observed)
+    mended = {
+        Reason.PEERS_LIVE: service is not None and service.peer_count == _listed(observed),
+        Reason.POLICY_DIFFERS: observed.policy != "" and observed.policy in (policy, memory.policy_confirmed),
+        Reason.XRAY_DIFFERS: observed.xray != "" and observed.xray == xray,
+    }
+    return {reason: told for reason, told in memory.healed.items() if not mended[reason]}
+
+
+def _unheeded(reason: Reason) -> Finding:
+    text = f"{reason.value}, also after it was told; see its agent's log, restart the agent or install another one"
+    return Finding(text, degraded=True)
 
 
 def describe(made: Plan) -> tuple[str, ...]:
@@ -230,7 +284,9 @@ def unused_links(desired: Desired, memory: LinkMemory) -> list[RemoveLink]:
     ]
 
 
-def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: list[Finding]) -> PushXray | None:
+def _xray(
+    desired: Desired, observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]
+) -> PushXray | None:
     wanted = desired.xray
     if wanted is None:
         return None
@@ -247,7 +303,9 @@ def _xray(desired: Desired, observed: Observed, memory: LinkMemory, findings: li
     if memory.xray_confirmed != wanted.fingerprint:
         return PushXray(Reason.XRAY_CHANGED)
     if observed.xray and observed.xray != wanted.as_told:
-        return PushXray(Reason.XRAY_DIFFERS)
+        if not _cools(memory, Reason.XRAY_DIFFERS, now):
+            return PushXray(Reason.XRAY_DIFFERS)
+        findings.append(_unheeded(Reason.XRAY_DIFFERS))
     if service is not None and served != len(wanted.clients):
         return PushXray(Reason.XRAY_DOWN)
     return None
@@ -320,8 +378,7 @@ def _live(
     if listed is None or service.peer_count == listed or not is_counted:
         return None
     detail = f"{service.peer_count} live, {listed} configured"
-    healed_at, found = memory.live_healed
-    if found != detail or now - healed_at >= STALL_COOLDOWN_S:
+    if not _cools(memory, Reason.PEERS_LIVE, now, detail):
         return PushPeers(Reason.PEERS_LIVE, True, observed.applied_revision + 1, detail)
     findings.append(Finding(f"{Reason.PEERS_LIVE.value}: {detail}", degraded=service.peer_count > listed))
     return None

@@ -166,8 +166,8 @@ class LinkMemory:
             empty: not known, as after a restart of the agent, which may have lost some of it with its file.
         handshakes_seen_at: when handshakes were last seen; a data plane is stalled only if there were some before.
         last_stall_heal_at: to heal a stall at most every five minutes (management-plane.md 8.1).
-        live_healed: when peers that were in force but not configured, or the reverse, were last pushed away, and what was
-            found; empty: since then they were the same.
+        healed: when the node was last told for one of these reasons, and what of it was found; a reason is left out once the
+            node was seen to be what it should be, or its agent started anew.
         links: of each inner link that the node may have, by interface: ``block:peer`` as it acknowledged them
             (``InnerLink``); ``block:`` while it is in doubt what became of the last call.
         registered: the interfaces that the agent was told of since it started. What it was not told of it does not remove,
@@ -191,7 +191,7 @@ class LinkMemory:
     applied_content: str = ""
     handshakes_seen_at: float | None = None
     last_stall_heal_at: float | None = None
-    live_healed: tuple[float, str] = (0.0, "")
+    healed: Mapping[Reason, tuple[float, str]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     registered: frozenset[str] = frozenset()
     xray_confirmed: str = ""

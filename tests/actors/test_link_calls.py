@@ -16,7 +16,7 @@ from coxswain.cascade.types import NodeCascade
 from coxswain.errors import NodeRefused, NodeUnreachable
 from coxswain.reconcile import codec
 from coxswain.reconcile.plan import forced
-from coxswain.reconcile.types import UNVERSIONED, LinkMemory
+from coxswain.reconcile.types import UNVERSIONED, LinkMemory, Reason
 from coxswain.wire.node_control import RpcFailed
 from coxswain.wire.pharos.node.v1 import control_pb2 as pb
 from tests.coxswain.reconcile.samples import peer, seen
@@ -156,6 +156,8 @@ def test_what_came_of_a_change_is_remembered_call_by_call() -> None:
     assert whole.links == {"awg1": mark(LINK), "awg2": mark(OTHER)}
     assert cascade_applied(WANTED, whole, 5) == WANTED.cascade
     assert cascade_applied(WANTED, whole, 4) is None
+    unheeded = dataclasses.replace(whole, healed={Reason.POLICY_DIFFERS: (1.0, "")})
+    assert cascade_applied(WANTED, unheeded, 5) is None, "its agent says that it has another policy"
 
 
 @pytest.mark.parametrize(

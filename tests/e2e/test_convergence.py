@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import pytest
 
+from coxswain.fingerprints import of_policy
+from coxswain.netpolicy import Policy
 from tests.cascade import CascadeFleet
 from tests.support import eventually
 
@@ -93,3 +95,25 @@ def test_b14_an_idle_node_is_left_alone_and_one_miss_is_no_outage(fleet: Cascade
     eventually(looked_at_again, timeout=60, every=0.1)
     fleet.fleet.controller.until("n0", link_state="live", in_sync=True)
     assert fleet.changing_calls() == changes
+
+
+def test_a_node_that_never_says_to_hold_what_it_was_told_is_told_once_in_a_while(fleet: CascadeFleet) -> None:
+    """It was told its policy again within seconds of each time, for ever, and called another controller's as well."""
+    fleet.fleet.controller.all_in_sync(NODES)
+    told = calls(fleet, 0, "SetNetworkConfig")
+    fleet.fleet.nodes.do("misname", node=0, name=of_policy(Policy(forwarding=True, masquerade=False, isolation=True)))
+    fleet.client.post("/api/nodes/n0/look")
+    eventually(lambda: calls(fleet, 0, "SetNetworkConfig") > told)
+    seen = fleet.fleet.controller.until("n0", link_state="degraded", status="active")
+    assert "another network policy than intended, also after it was told" in seen["link_reason"]
+    for _ in range(3):
+        looks = calls(fleet, 0, "GetStatus")
+        fleet.client.post("/api/nodes/n0/look")
+        eventually(lambda looks=looks: calls(fleet, 0, "GetStatus") > looks)
+    plan = fleet.client.get("/api/nodes/n0/plan")
+    assert (plan["steps"], plan["findings"]) == ([], [seen["link_reason"]])
+    assert calls(fleet, 0, "SetNetworkConfig") == told + 1
+    fleet.fleet.nodes.do("misname", node=0, name="")
+    fleet.client.post("/api/nodes/n0/look")
+    fleet.fleet.controller.until("n0", link_state="live", in_sync=True)
+    assert calls(fleet, 0, "SetNetworkConfig") == told + 1

@@ -447,17 +447,17 @@ def test_peers_that_are_in_force_and_not_configured_are_pushed_away(live: int, d
     observed = seen(ONE, services=(dataclasses.replace(service(live), detail=f"awg0 up, {live} peers"),))
     step = push(made(wanted(ONE), observed))
     assert (step.reason, step.fresh_revision, step.at_least, step.detail) == (Reason.PEERS_LIVE, True, 6, detail)
-    result = made(wanted(ONE), observed, confirmed(live_healed=(NOW - STALL_COOLDOWN_S + 1, detail)))
+    result = made(wanted(ONE), observed, confirmed(healed={Reason.PEERS_LIVE: (NOW - STALL_COOLDOWN_S + 1, detail)}))
     assert (result.steps, [f.degraded for f in result.findings]) == ((), [live > 1])
     assert (
-        push(made(wanted(ONE), observed, confirmed(live_healed=(NOW - STALL_COOLDOWN_S, detail)))).reason
+        push(made(wanted(ONE), observed, confirmed(healed={Reason.PEERS_LIVE: (NOW - STALL_COOLDOWN_S, detail)}))).reason
         is Reason.PEERS_LIVE
     )
     assert (
-        push(made(wanted(ONE), observed, confirmed(live_healed=(NOW - 2, "9 live, 1 configured")))).reason
+        push(made(wanted(ONE), observed, confirmed(healed={Reason.PEERS_LIVE: (NOW - 2, "9 live, 1 configured")}))).reason
         is Reason.PEERS_LIVE
     )
-    helped = remember(confirmed(live_healed=(NOW - 2, detail)), seen(ONE), NOW - 1)
+    helped = remember(confirmed(healed={Reason.PEERS_LIVE: (NOW - 2, detail)}), seen(ONE), NOW - 1)
     assert push(made(wanted(ONE), observed, helped)).reason is Reason.PEERS_LIVE, "the next one is another"
 
 
@@ -469,6 +469,47 @@ def test_an_agent_that_cannot_count_its_live_peers_is_not_pushed_to_for_it(detai
 
 def test_nothing_is_said_of_live_peers_without_a_list() -> None:
     assert made(wanted(ONE), seen(services=(service(3),), asked=False)).steps == ()
+
+
+@pytest.mark.parametrize("what", ["policy", "xray"])
+def test_a_node_that_does_not_become_what_it_was_told_is_told_again_after_five_minutes(what: str) -> None:
+    """Meanwhile it is said, and what no look shows is not in doubt: nothing else is told again with it."""
+    reason = Reason.POLICY_DIFFERS if what == "policy" else Reason.XRAY_DIFFERS
+    client = Peer("per_x", "nod_a", "dev_x", Protocol.XRAY_REALITY, UUID, ())
+    inbound = XrayInbound(reality_of(), (client,))
+    state = dataclasses.replace(wanted(ONE), xray=inbound)
+    runs = dataclasses.replace(service(1), protocol=Protocol.XRAY_REALITY)
+    links = {"awg1": "block:peer"}
+    told_at = confirmed(xray_confirmed=inbound.fingerprint, links=links, healed={reason: (NOW, "")})
+
+    def looks(now: float, said: str, memory: LinkMemory) -> tuple[LinkMemory, Plan]:
+        observed = dataclasses.replace(seen(ONE, services=(service(1), runs)), **{what: said})  # type: ignore[arg-type]
+        told = inbound.as_told if what == "xray" else ""
+        memory = remember(memory, observed, now, ours=5, policy=HELD, xray=told)
+        return memory, plan(state, observed, dataclasses.replace(memory, links={}), now)
+
+    for said in ("something else", "something else again"):
+        memory, result = looks(NOW + STALL_COOLDOWN_S - 1, said, told_at)
+        assert (result.steps, [f.degraded for f in result.findings]) == ((), [True])
+        assert result.findings[0].text.startswith(f"{reason.value}, also after it was told")
+        assert (memory.policy_suspect, memory.links, memory.overtaken) == (False, links, ())
+    _, later = looks(NOW + STALL_COOLDOWN_S, "something else", told_at)
+    assert reason in [step.reason for step in later.steps]
+    unsaid, _ = looks(NOW + 1, "", told_at)
+    assert unsaid.healed == told_at.healed
+    mended, result = looks(NOW + 1, HELD if what == "policy" else inbound.as_told, told_at)
+    assert (dict(mended.healed), result) == ({}, Plan((), ()))
+    _, anew = looks(NOW + 2, "something else", mended)
+    assert reason in [step.reason for step in anew.steps], "it was what it should be: that is somebody else's doing"
+    restarted = dataclasses.replace(told_at, uptime_s=5000)
+    assert dict(looks(NOW + 1, "something else", restarted)[0].healed) == {}, "another process may take it"
+
+
+def test_a_node_that_is_told_another_policy_is_told_so_at_once_whatever_it_did_not_become() -> None:
+    memory = confirmed(healed={Reason.POLICY_DIFFERS: (NOW - 1, "")})
+    state = wanted(ONE, policy=NetworkPolicy(masquerade=False))
+    result = plan(state, holding("something else"), looked(holding("something else"), memory), NOW)
+    assert result.steps == (SetPolicy(Reason.POLICY_CHANGED),)
 
 
 UUID = "8c7b5d43-6a9e-4c1f-9d3a-2f4f0c7a1b22"

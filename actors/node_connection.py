@@ -79,6 +79,7 @@ class Dialer:
         self._retry = asyncio.Semaphore(RETRY_LANES)
         self._knocks = asyncio.Semaphore(_KNOCKS)
         self._next_retry_at = 0.0
+        self._paces: dict[str, _Pace] = {}
 
     def reset(self) -> None:
         """A new loop: nobody holds a lane of the old one any more."""
@@ -116,6 +117,10 @@ class Dialer:
             return Channel(grpc.aio.secure_channel(target.address, self._credentials, options), number, None)
         forwarder = await self._forwarders.start(route, target.address, number, claimed=claimed)
         return Channel(grpc.aio.secure_channel(forwarder.target, self._credentials, options), number, forwarder)
+
+    def pace(self, node_id: str) -> _Pace:
+        """Of this node's events, over all its connections: who connects anew has said no less before. On the loop."""
+        return self._paces.setdefault(node_id, _Pace(self.clock.monotonic()))
 
     @asynccontextmanager
     async def lane(self, target: Target) -> AsyncIterator[None]:
@@ -175,6 +180,7 @@ class NodeConnection:
         self.number = channel.number
         self._channel = channel
         self._clock = dialer.clock
+        self._pace = dialer.pace(node_id)
         self._control = NodeControl(channel.grpc, dialer.deadlines)
         self._reader: asyncio.Task[None] | None = None
         self._heard_at = 0.0
@@ -234,10 +240,9 @@ class NodeConnection:
         on_end: Callable[[str], None],
     ) -> None:
         reason: str | None = "the link was closed"
-        pace = _Pace(self._clock.monotonic())
         try:
             async for event in stream:
-                if pace.is_too_fast(self._clock.monotonic()):
+                if self._pace.is_too_fast(self._clock.monotonic()):
                     await self._rest()
                 if event is None:  # what grpc.aio gives for bytes that it cannot decode
                     funnel.lost(self.node_id)

@@ -77,7 +77,11 @@ def _without_anothers_key(fleet: FleetState, node: Node, report: m.LinkReport) -
     other = next((n for n in fleet.nodes.values() if n.wg_public_key == told and n.id != node.id), None)
     if other is None:
         return report
-    finding = f"it says that it has the AmneziaWG key of node {other.name} now, which is not believed"
+    finding = (
+        f"it says that it has the AmneziaWG key of node {other.name} now, which is not believed; on its host, put back its own "
+        "awg-node.json (in the agent's directory, /etc/node), or take that file away, and it gets a new key; restart the agent, "
+        f"and then: cox nodes push {node.name}"
+    )
     fleet.context.log.warning("node %s: %s", node.name, finding)
     return dataclasses.replace(report, wg_public_key=None, findings=(*report.findings, finding))
 

@@ -53,11 +53,15 @@ def test_a_node_that_has_a_key_does_not_take_anothers() -> None:
         report = LinkReport(name, 1, AT, LinkState.LIVE, wg_public_key=key)
         found = _without_anothers_key(fleet, nodes[name], report)
         assert (found == report) is not any("key of node" in finding for finding in found.findings)
+        assert all("awg-node.json" in f and f.endswith(f": cox nodes push {name}") for f in found.findings)
         return found.wg_public_key
 
     assert taken("b", "A") is None
     assert taken("b", "new one") == "new one"
     assert taken("new", "A") == "A", "clones of a machine serve their own clients"
+    assert taken("a", "B") is None, "each has the other's"
+    nodes["a"] = dataclasses.replace(nodes["a"], wg_public_key=taken("a", "a's new one") or "")
+    assert taken("b", "A") == "A", "one way out: nobody else has it any more"
 
 
 def test_a_link_that_is_replaced_has_as_many_peers_as_before() -> None:

@@ -134,8 +134,10 @@ def test_an_agent_that_lists_no_peers_is_looked_at_by_its_status():
 class Flood(Stream):
     """More than anybody has to say."""
 
+    count = 1_000
+
     async def __aiter__(self) -> AsyncIterator[pb.Event]:
-        for number in range(1_000):
+        for number in range(self.count):
             event = pb.Event(type=pb.EVENT_TYPE_PEER_CONNECTED, protocol=pb.PROTOCOL_AMNEZIAWG)
             event.peer_id = base64.b64encode(number.to_bytes(32)).decode()
             yield event
@@ -156,6 +158,46 @@ def test_a_node_that_floods_is_listened_to_no_faster_than_any_can_mean_it(monkey
         return took
 
     assert 0.5 < asyncio.run(reads()) < 10
+
+
+class Few(Flood):
+    """Less than is taken in at once; twice that is more."""
+
+    count = 280
+
+
+class Counting(NodeConnection):
+    """Counts how often it does not read on."""
+
+    rests = 0
+
+    async def _rest(self) -> None:
+        self.rests += 1
+
+
+def test_a_node_that_floods_gains_nothing_by_connecting_anew(monkeypatch):
+    """Each of its connections had a burst of its own."""
+    monkeypatch.setattr(node_connection, "_BURST", 300)
+
+    async def reads() -> None:
+        clock = ManualClock()
+        funnel = EventFunnel("epoch", lambda _batch: None, linger_s=60.0)
+        channel = Channel(grpc.aio.insecure_channel("127.0.0.1:9"), 1, None)
+        dialer = Dialer(Deadlines(), clock, Routes(), Forwarders(Path("never"), Ways()))
+
+        async def rests(node_id: str) -> int:
+            connection = Counting(node_id, "name", channel, dialer)
+            await connection._read(Few(), funnel, lambda _reason: None)
+            return connection.rests
+
+        assert await rests("nod_x") == 0
+        assert await rests("nod_x") == 261, "the 300th is the first that waits"
+        assert await rests("nod_y") == 0, "nor does that cost any other node"
+        clock.advance(1.0)
+        assert await rests("nod_x") == 0, "with time it may say as much again"
+        await channel.close()
+
+    asyncio.run(reads())
 
 
 def test_a_node_whose_events_are_held_back_here_counts_as_heard():

@@ -374,6 +374,8 @@ class Operations(Actor):
                 before=message.before,
                 limit=message.limit + 1,
             )
+        if message.kind and not found and message.kind not in self._kinds:  # the journal may have some of an earlier version
+            raise InvalidInput(f"kind: {message.kind[:40]!r} is none of {', '.join(sorted(self._kinds))}")
         return m.OperationsPage(self._told(found[: message.limit]), len(found) > message.limit)
 
     def _told(self, operations: Sequence[Operation]) -> tuple[Operation, ...]:

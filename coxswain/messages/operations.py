@@ -71,7 +71,8 @@ class GetOperation:
 
 @dataclass(frozen=True, slots=True)
 class ListOperations:
-    """Reply: ``OperationsPage``, newest first. ``open_only``: those that are not over, and those that failed.
+    """Reply: ``OperationsPage``, newest first. ``open_only``: those that are not over, and those that failed. Raises
+    ``InvalidInput`` for a kind that there is not.
 
     ``before``: id of an operation; only older ones.
     """

@@ -631,6 +631,12 @@ def test_lists_page_and_filter(store, place, script):
         assert ([o.id for o in page.operations], page.more) == (ids[3:], False)
         assert [o.id for o in engine.ask(m.ListOperations(open_only=True)).operations] == ids[:1]
         assert [o.id for o in engine.ask(m.ListOperations(state=OperationState.DONE)).operations] == ids[1:]
+        with store.write() as tx:
+            tx.execute("UPDATE operations SET kind = 'test.old' WHERE id = ?", (ids[3],))
+        assert [o.id for o in engine.ask(m.ListOperations(kind="test.old")).operations] == ids[3:], "of an earlier version"
+        assert engine.ask(m.ListOperations(kind="test.touch", target_id="nobody")).operations == ()
+        with pytest.raises(InvalidInput, match="kind: 'nope' is none of test.touch"):
+            engine.ask(m.ListOperations(kind="nope"))
 
 
 def test_what_cannot_be(store, place, script):

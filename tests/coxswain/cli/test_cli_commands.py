@@ -248,6 +248,7 @@ def test_every_query_speaks_to_people(cox: Cox, controller: Controller) -> None:
         (("sessions", "show", "x y"), 4, "none with the id 'x y'"),
         (("sessions", "show", "99"), 4, "none with the id 99"),
         (("alerts", "show", "x"), 4, "none with the id 'x'"),
+        (("operations", "list", "--kind", "nope"), 2, "kind: 'nope' is none of geoip.update, node.add, "),
     ],
 )
 def test_what_cannot_be_is_one_sentence(cox: Cox, arguments: tuple[str, ...], code: int, says: str) -> None:

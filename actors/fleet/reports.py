@@ -78,8 +78,8 @@ def _without_anothers_key(fleet: FleetState, node: Node, report: m.LinkReport) -
     if other is None:
         return report
     finding = (
-        f"it says that it has the AmneziaWG key of node {other.name} now, which is not believed; on its host, put back its own "
-        "awg-node.json (in the agent's directory, /etc/node), or take that file away, and it gets a new key; restart the agent, "
+        f"it says that it has the AmneziaWG key of node {other.name} now, which is not believed; on its host, put its own "
+        "awg-node.json back (in /etc/node, the agent's directory), or take that file away for a new key; restart the agent, "
         f"and then: cox nodes push {node.name}"
     )
     fleet.context.log.warning("node %s: %s", node.name, finding)

@@ -57,24 +57,22 @@ def target_of(server: Server, route: Any = ()) -> Target:
     return Target(server.ssh_host, server.ssh_port, server.ssh_user, server.ssh_host_key, tuple(route or ()))
 
 
-def open_host(work: Work, dialer: Dialer) -> Host:
-    """The machine, connected and with root's rights; the same connection for all steps of a run.
+def open_host(work: Work, dialer: Dialer, otherwise: str = "") -> Host:
+    """The machine, connected and with root's rights; the same connection for all steps of a run. ``otherwise``: what to do
+    where it is not reached.
 
     Raises:
         HostKeyChanged: also recorded, so that the operator can decide with ``cox servers trust``.
         NodeFailure: it cannot be reached, or does not let us in.
     """
-    return work.shared(KEY, lambda: _open(work, dialer))
+    return work.shared(KEY, lambda: _open(work, dialer, otherwise))
 
 
 def reached(work: Work, dialer: Dialer, otherwise: str) -> Host:
     """``open_host``, before anything is changed that is of no use without it. ``otherwise``: what to do about a host that is
     gone.
     """
-    try:
-        return open_host(work, dialer)
-    except NodeUnreachable as error:
-        raise NodeUnreachable(str(error), remedy=error.remedy or otherwise) from None
+    return open_host(work, dialer, otherwise)
 
 
 def take_back_on_host(work: Work, dialer: Dialer, undo: Callable[[Work, Host], None]) -> None:
@@ -87,7 +85,7 @@ def take_back_on_host(work: Work, dialer: Dialer, undo: Callable[[Work, Host], N
     undo(work, open_host(work, dialer))
 
 
-def _open(work: Work, dialer: Dialer) -> Host:
+def _open(work: Work, dialer: Dialer, otherwise: str) -> Host:
     server = server_of(work)
     if server.is_self:
         here = LocalHost()
@@ -101,10 +99,13 @@ def _open(work: Work, dialer: Dialer) -> Host:
         )
     try:
         host = login_with_key(work, target_of(server, work.params.get("route")), dialer)
+        facts_of(host)
     except HostKeyChanged as changed:
         work.tell("servers", m.HostKeyOffered(server.id, changed.offered))
         raise
-    facts_of(host)
+    except NodeUnreachable as error:
+        moved = f"Is it on, and does its sshd answer? If it has moved: cox servers edit {server.name} --host ADDRESS"
+        raise NodeUnreachable(str(error), remedy=error.remedy or otherwise or moved) from None
     return host
 
 

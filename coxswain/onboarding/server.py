@@ -74,8 +74,8 @@ def server_add(dialer: Dialer) -> Kind:
         try:
             host = login_with_key(work, at, dialer)
         except NodeFailure as error:
-            after = "although that was just installed: " if work.params.get("with_password") else ""
-            raise type(error)(f"the login with the controller's key failed, {after}{error}", remedy=error.remedy) from None
+            after = ", although that was just installed" if work.params.get("with_password") else ""
+            raise type(error)(f"the login with the controller's key failed{after}: {error}", remedy=error.remedy) from None
         work.shared(KEY, lambda: host)
 
     def lock_out(work: Work) -> None:

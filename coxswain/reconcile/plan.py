@@ -284,9 +284,7 @@ def unused_links(desired: Desired, memory: LinkMemory) -> list[RemoveLink]:
     ]
 
 
-def _xray(
-    desired: Desired, observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]
-) -> PushXray | None:
+def _xray(desired: Desired, observed: Observed, memory: LinkMemory, now: float, findings: list[Finding]) -> PushXray | None:
     wanted = desired.xray
     if wanted is None:
         return None

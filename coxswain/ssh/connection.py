@@ -281,30 +281,53 @@ class _AsksError(Exception):
 def _authenticate(target: Target, transport: paramiko.Transport, login: Login, *, asked: bool) -> None:
     try:
         if login.identity is not None:
-            transport.auth_publickey(target.user, login.identity.signer())
+            more = transport.auth_publickey(target.user, login.identity.signer())
         elif asked:
-            transport.auth_interactive(target.user, lambda _title, _instructions, prompts: [login.password for _ in prompts])
+            more = transport.auth_interactive(target.user, lambda _title, _words, prompts: [login.password for _ in prompts])
         else:
-            transport.auth_password(target.user, login.password, fallback=False)
+            more = transport.auth_password(target.user, login.password, fallback=False)
     except paramiko.BadAuthenticationType as error:
         if login.identity is None and not asked and "keyboard-interactive" in error.allowed_types:
             raise _AsksError from None
         how = _line(", ".join(error.allowed_types))
-        raise NodeRefused(f"{target.name}: takes no {_means(login)} from {target.user}; it takes: {how}") from None
+        raise NodeRefused(
+            f"{target.name}: takes no {_means(login)} from {target.user}; it takes: {how}",
+            remedy=_TAKES_KEYS if login.identity is not None else _let_in(target, "and say --key"),
+        ) from None
     except paramiko.AuthenticationException:
         raise NodeRefused(
             f"{target.name}: {target.user} was not let in with the {_means(login)}",
-            remedy=_LET_IN if login.identity is not None else "Check the password and whether sshd lets this user use one.",
+            remedy=_let_in(target, f"or let a one-time password do it: {_with_password(target)}")
+            if login.identity is not None
+            else "Check the password and whether sshd lets this user use one.",
         ) from None
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise NodeUnreachable(f"{target.name}: the login broke off: {_words(error)}") from None
+    if more:
+        also = _line(", ".join(more))
+        raise NodeRefused(
+            f"{target.name}: the {_means(login)} alone does not let {target.user} in; it also wants: {also}",
+            remedy=_TAKES_KEYS,
+        )
 
 
 _LISTENS = (
     "Is the machine on, does an sshd listen at that address and port, and does no firewall stand in between? Another port "
     "is said with --port."
 )
-_LET_IN = "Put the controller's key (cox ssh-key) into the user's authorized_keys on the host, or give a one-time password."
+_TAKES_KEYS = (
+    "Let its sshd be content with the controller's key (cox ssh-key) for this user: PubkeyAuthentication yes, and nothing "
+    "beside publickey in AuthenticationMethods."
+)
+
+
+def _let_in(target: Target, more: str) -> str:
+    return f"Put the controller's key (cox ssh-key) into the authorized_keys of {target.user} on the host, {more}."
+
+
+def _with_password(target: Target) -> str:
+    """It puts the key there, on a machine that is known as on a new one."""
+    return f"cox servers add {target.host} --user {target.user} --port {target.port} --password"
 
 
 def _means(login: Login) -> str:

@@ -635,7 +635,7 @@ def test_lists_page_and_filter(store, place, script):
             tx.execute("UPDATE operations SET kind = 'test.old' WHERE id = ?", (ids[3],))
         assert [o.id for o in engine.ask(m.ListOperations(kind="test.old")).operations] == ids[3:], "of an earlier version"
         assert engine.ask(m.ListOperations(kind="test.touch", target_id="nobody")).operations == ()
-        with pytest.raises(InvalidInput, match="kind: 'nope' is none of test.touch"):
+        with pytest.raises(InvalidInput, match=r"kind: 'nope' is none of test\.touch"):
             engine.ask(m.ListOperations(kind="nope"))
 
 

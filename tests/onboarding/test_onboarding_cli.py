@@ -137,6 +137,18 @@ def test_a_machine_that_was_taken_in_after_all_is_nothing_to_look_at(rig, cox):
     assert doctor() == []
 
 
+def test_a_known_machine_that_lets_us_in_no_more_says_the_way_out_and_it_is_one(rig, cox):
+    machine = rig.machine()
+    rig.node_on(machine, rig.agent(), name="r0")
+    machine.authorized_keys.write_text("")
+    newer = ("nodes", "update", "r0", "--binary", rig.agent("newer", version="9.9.9"))
+    said = cox(*newer, code=8)
+    command = re.search(r"or let a one-time password do it: cox (servers add .* --password)\.", said)
+    assert command, said
+    cox(*command[1].split(), typed=PASSWORD + "\n")
+    cox(*newer)
+
+
 def test_trust_in_the_terminal(rig, cox):
     machine = rig.machine()
     rig.add_server(machine)

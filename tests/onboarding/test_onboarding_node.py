@@ -602,6 +602,8 @@ def test_what_to_do_about_a_host_that_is_gone_is_said(rig):
     ):
         refused = rig.fails(f"/api/{path}/remove")
         assert (refused.status, refused.remedy) == (502, f"If the host is gone: {command} --forget")
+    refused = rig.fails(f"/api/nodes/{node['id']}/update-agent", binary_path=rig.agent("newer", version="9.9.9"))
+    assert f"If it has moved: cox servers edit {server['name']} --host ADDRESS" in refused.remedy
     assert rig.controller.node("r0")["forwarding"]
 
 

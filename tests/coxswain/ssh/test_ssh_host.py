@@ -120,6 +120,28 @@ def test_a_key_that_is_not_there(machine, key):
     with pytest.raises(NodeRefused, match="not let in with the controller's key") as caught:
         connect(Target(machine.address, host_key=key), Login(SshIdentity.make()), DIALER)
     assert "cox ssh-key" in caught.value.remedy
+    assert f"cox servers add {machine.address} --user root --port 22 --password" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("setting", "says", "means"),
+    [
+        ("PubkeyAuthentication no", "takes no controller's key from root; it takes: password", "content"),
+        ("AuthenticationMethods publickey,password", "key alone does not let root in; it also wants: password", "content"),
+        ("PasswordAuthentication no", "takes no password from root; it takes: publickey", "say --key"),
+    ],
+)
+def test_an_sshd_that_wants_something_else_says_what_and_there_is_a_way_out(tmp_path, monkeypatch, setting, says, means):
+    """Two factors were a login that went well, and 20 s later a connection that had broken."""
+    monkeypatch.setattr(machines, "_SSHD", f"{setting}\n{machines._SSHD}")
+    identity = SshIdentity.make()
+    with Machine(tmp_path, "127.0.2.12") as odd:
+        odd.authorized_keys.write_text(identity.public_line + "\n")
+        target = Target(odd.address, host_key=see_host_key(Target(odd.address), DIALER))
+        login = Login(password=PASSWORD) if "say --key" in means else Login(identity)
+        with pytest.raises(NodeRefused, match=says) as caught:
+            connect(target, login, DIALER)
+    assert means in caught.value.remedy and "cox ssh-key" in caught.value.remedy
 
 
 def test_a_failed_command_says_which_and_what_it_printed(host):

@@ -455,7 +455,7 @@ def test_a_flood_of_claims_is_turned_away_and_hardly_recorded(
             leg.call("ClaimEnrollment", claim_request(f"{number:043d}", Caravel()))
         error: Any = caught.value
         codes.append(error.code())
-    assert codes[0] is Code.UNAUTHENTICATED and codes[-1] is Code.RESOURCE_EXHAUSTED
+    assert codes[0] is Code.UNAUTHENTICATED and Code.RESOURCE_EXHAUSTED in codes[-3:], "every three seconds one is let in"
     assert running.client.get("/api/audit/head")["size"] - before <= 35
     Caravel().enroll(leg, invite(running, user))  # nobody guesses a ticket: who has one is let in all the same
     other = relay_leg(running)  # who comes through another relay is not kept waiting
@@ -475,7 +475,7 @@ def test_who_has_a_ticket_cannot_flood_with_it_either(running: Controller, user:
             leg.call("ClaimEnrollment", claim_request(token, Caravel(), csr_pem=b"none"))
         error: Any = caught.value
         codes.append(error.code())
-    assert codes[0] is Code.INVALID_ARGUMENT and codes[-1] is Code.RESOURCE_EXHAUSTED
+    assert codes[0] is Code.INVALID_ARGUMENT and Code.RESOURCE_EXHAUSTED in codes[-3:], "every three seconds one is let in"
 
 
 def test_a_device_that_asks_every_other_second_is_served(running: Controller, user: dict[str, Any], leg: RelayLeg) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
 from coxswain.cli.client import Client
+from coxswain.cli.names import Names
 from coxswain.cli.output import clean
 from coxswain.errors import InvalidInput, NotFound
 from coxswain.words import counted
@@ -141,21 +142,28 @@ def _only(what: str, word: str, named: list[dict[str, Any]], says: Callable[[dic
     return named[0]
 
 
+def _few(names: Iterable[str]) -> str:
+    known = list(names)
+    return ", ".join([*known[:_FEW], f"{len(known) - _FEW} more"] if len(known) > _FEW else known)
+
+
 def _told(named: list[dict[str, Any]], says: Callable[[dict[str, Any]], str]) -> str:
     words = [f"{each['id']} ({says(each)})" if says(each) else str(each["id"]) for each in named[:_FEW]]
-    return ", ".join([*words, f"and {len(named) - _FEW} more"] if len(named) > _FEW else words)
+    return _few([*words, *(each["id"] for each in named[_FEW:])])
 
 
 def _name(api: Client, kind: str, key: str) -> str:
     return str(api.get(place(kind, key))["name"])
 
 
-def say_arrival(changed: dict[str, Any]) -> None:
+def say_arrival(api: Client, changed: dict[str, Any]) -> None:
     """Which nodes follow, and what could not be done."""
     pushed, pending = changed.get("pushed_nodes", []), changed.get("pending_nodes", [])
     if pushed:
         click.echo(f"acknowledged by {counted(len(pushed), 'node')}")
     if pending:
-        click.echo(f"pending on {len(pending)}, which follow by themselves: {' '.join(pending[:5])}")
+        names = Names(api)
+        names.learn(pending[:_FEW])
+        click.echo(clean(f"pending on {len(pending)}, which follow by themselves: {_few(map(names.of, pending))}"))
     for skipped in changed.get("skipped", []):
         click.echo(clean(f"not served: {skipped['name']}: {skipped['reason']}"), err=True)

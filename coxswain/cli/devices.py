@@ -88,7 +88,7 @@ def issue(config: str | None, user: str, wait: int, *, as_json: bool, **given: s
             ("revision", made["profile_revision"]),
         ]
     )
-    say_arrival(made)
+    say_arrival(api, made)
 
 
 @devices.command("list")
@@ -188,7 +188,7 @@ def provision(config: str | None, device: str, wait: int, *, rotate: bool, as_js
         print_json(result)
         return
     facts([("address", _addresses(result)), ("peers", result["peer_count"])])
-    say_arrival(result)
+    say_arrival(api, result)
     if not result["peer_count"]:
         click.echo("no node is ready for it yet; it gets onto one by itself when that connects: cox nodes list", err=True)
     found = api.get(place("devices", device))
@@ -270,7 +270,7 @@ def _set_status(config: str | None, device: str, action: str, wait: int, *, as_j
         print_json(changed)
         return
     click.echo(clean(f"{changed['name']} is {changed['status']}"))
-    say_arrival(changed)
+    say_arrival(asking, changed)
     if changed["status"] == "active":
         _say_if_suspended(asking, changed)
 

@@ -62,7 +62,7 @@ for _command in (endpoints, *OF_AGENTS):
 @click.option("--name", default="", help="Its name; default: made from region and id.")
 @click.option("--region", default="", help="Free text, e.g. fra; default: that of the machine.")
 @click.option("--public-ip", default="", help="Where clients connect, if not at HOST (with --addr).")
-@click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this SSH connection, comma-separated.")
+@click.option("--via", default="", metavar="RELAYS", help="Names or ids of relays for this SSH connection, comma-separated.")
 @login_options
 @source_options
 @own_option

@@ -19,7 +19,9 @@ from coxswain.cli.accounts import (
     wait_option,
     with_query,
 )
+from coxswain.cli.client import Client
 from coxswain.cli.files import check_free, file_stem, write_private
+from coxswain.cli.names import Names
 from coxswain.cli.output import (
     Group,
     clean,
@@ -71,7 +73,7 @@ def create(config: str | None, name: str, wait: int, *, as_json: bool, **given: 
         "path_id": api.get(place("paths", given["path"]))["id"] if given["path"] else None,
         "node_id": api.get(node_path(given["node"]))["id"] if given["node"] else None,
     }
-    _say(api.post(with_query("/api/profiles", wait=wait), body), as_json=as_json)
+    _say(api, api.post(with_query("/api/profiles", wait=wait), body), as_json=as_json)
     if had_all and not as_json:
         click.echo("This is the device's first profile: it had every node until now, and has what its profiles say.")
 
@@ -137,7 +139,7 @@ def edit(config: str | None, profile: str, wait: int, *, as_json: bool, **given:
         body["path_id"] = api.get(place("paths", given["path"]))["id"]
     if given["node"]:
         body["node_id"] = api.get(node_path(given["node"]))["id"]
-    _say(api.call("PATCH", with_query(place("profiles", profile), wait=wait), body), as_json=as_json)
+    _say(api, api.call("PATCH", with_query(place("profiles", profile), wait=wait), body), as_json=as_json)
 
 
 @profiles.command("remove")
@@ -214,13 +216,16 @@ def _password() -> str:
     return found
 
 
-def _say(changed: dict[str, Any], *, as_json: bool) -> None:
+def _say(api: Client, changed: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(changed)
         return
-    egress = changed.get("path_id") or changed.get("node_id")
-    facts([("id", changed["id"]), ("name", changed["name"]), ("egress", egress), ("protocol", changed["protocol"])])
-    say_arrival(changed)
+    egress = str(changed.get("path_id") or changed.get("node_id"))
+    names = Names(api)
+    names.learn([egress])
+    leads = f"{'path' if changed.get('path_id') else 'node'} {names.of(egress)}"
+    facts([("id", changed["id"]), ("name", changed["name"]), ("egress", leads), ("protocol", changed["protocol"])])
+    say_arrival(api, changed)
 
 
 @click.group(cls=Group)

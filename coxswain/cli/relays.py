@@ -48,7 +48,7 @@ def relays() -> None:
 @click.option("--onion", is_flag=True, help="Also an onion hop; needs --egress.")
 @click.option("--onion-port", default=8457, show_default=True, type=click.IntRange(1, 65_535))
 @click.option("--no-ingress", is_flag=True, help="No tunnel for clients; needs --egress.")
-@click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this SSH connection, comma-separated.")
+@click.option("--via", default="", metavar="RELAYS", help="Names or ids of relays for this SSH connection, comma-separated.")
 @login_options
 @source_options
 @own_option

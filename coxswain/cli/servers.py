@@ -56,7 +56,7 @@ def servers() -> None:
 @click.option("--region", default="", help="Free text, e.g. fra.")
 @click.option("--user", default="", help="Who to log in as; default: node.ssh_user.")
 @click.option("--port", default=0, type=click.IntRange(0, 65_535), help="SSH port; default: node.ssh_port.")
-@click.option("--via", default="", metavar="RELAYS", help="Ids of relays for this connection, comma-separated.")
+@click.option("--via", default="", metavar="RELAYS", help="Names or ids of relays for this connection, comma-separated.")
 @click.option("--host-key", default="", metavar="SHA256:…", help="The fingerprint that the host must show.")
 @click.option("--accept-new-host-key", is_flag=True, help="Trust whatever key the host shows, if none is known.")
 @wait_option

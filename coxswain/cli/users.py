@@ -100,7 +100,7 @@ def edit(config: str | None, user: str, *, as_json: bool, **given: str | None) -
         print_json(changed)
         return
     _print(changed)
-    say_arrival(changed)
+    say_arrival(api, changed)
 
 
 @users.command("suspend")
@@ -146,7 +146,7 @@ def _set_status(config: str | None, user: str, action: str, wait: int, *, as_jso
         print_json(changed)
         return
     click.echo(clean(f"{changed['name']} is {changed['status']}"))
-    say_arrival(changed)
+    say_arrival(api, changed)
 
 
 def _print(user: dict[str, Any]) -> None:

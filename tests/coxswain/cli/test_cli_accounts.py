@@ -151,7 +151,13 @@ def test_a_name_does_where_an_id_is_asked_for_unless_several_have_it(cox: Cox, f
         assert "is suspended" in cox(what, "suspend", thing).stdout
         assert "is active" in cox(what, "resume", thing).stdout
     cox("users", "edit", "Dora", "--phone", "+49 30 55")
-    cox("profiles", "create", "work", "--user", "Dora", "--node", "n0")
+    created = cox("profiles", "create", "work", "--user", "Dora", "--node", "n0").stdout
+    assert re.search(r"^egress +node n0$", created, re.MULTILINE)
+    fleet.nodes.do("kill", node=0)
+    assert "pending on 1, which follow by themselves: n0\n" in cox("devices", "suspend", "watch", "--wait", "0").stdout
+    cox("devices", "resume", "watch", "--wait", "0")
+    fleet.nodes.do("start", node=0)
+    fleet.controller.until("n0", link_state="live", in_sync=True)
     cox("profiles", "edit", "work", "--name", "at work")
     assert (
         "at work" in cox("profiles", "list", "--device", "watch").stdout == cox("profiles", "list", "--user", "Dora").stdout

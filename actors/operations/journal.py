@@ -165,6 +165,10 @@ class Journal:
             position, Durability.ACKNOWLEDGED, state=state, error=sentence, attempts=attempts, finished_at=self._clock.now()
         )
 
+    def step_stays(self, position: int) -> None:
+        """There is nothing of it to take back. When it was over is as it was."""
+        self._save_step(position, Durability.ACKNOWLEDGED, state=StepState.KEPT, error="", attempts=0)
+
     def remembers(self, position: int, values: Mapping[str, Any]) -> None:
         self._save_step(position, Durability.ACKNOWLEDGED, data={**self.step(position).data, **values})
 

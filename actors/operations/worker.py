@@ -176,7 +176,7 @@ class Worker:
         for position in steps_back(self.journal.operation):
             step = self.steps[position]
             if step.undo is None:
-                self.journal.step_ends(position, StepState.KEPT)
+                self.journal.step_stays(position)
                 continue
             try:
                 self._do(position, StepState.UNDOING, step.undo)

@@ -16,7 +16,7 @@ import click
 from coxswain.cli.client import Client
 from coxswain.cli.names import Names, ids_called
 from coxswain.cli.output import Painted, ago, clean, client, config_option, facts, json_option, paint, print_json, table
-from coxswain.errors import InvalidInput
+from coxswain.errors import DaemonNotRunning, InvalidInput
 
 __all__ = [
     "ask_password",
@@ -115,7 +115,9 @@ def retry(config: str | None, operation: str, *, password: bool, wait: bool, as_
     """Go on where it failed; begin anew what was taken back."""
     body = {"password": ask_password()} if password else {}
     asking = client(config)
-    finish(asking, asking.post(_path(operation, "retry"), body), wait=wait, as_json=as_json)
+    found = asking.post(_path(operation, "retry"), body)
+    good = ("done", "cancelled") if found["direction"] == "back" else ("done",)  # cancelled before, it goes on with that
+    finish(asking, found, wait=wait, as_json=as_json, good=good)
 
 
 @operations.command("cancel")
@@ -217,9 +219,15 @@ def follow(asking: Client, operation: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _going_on(operation: dict[str, Any]) -> Iterator[None]:
-    """Who stops looking (Ctrl-C) may think to have stopped it."""
+    """Who stops looking (Ctrl-C) may think to have stopped it; so may who sees the daemon end."""
     try:
         yield
+    except DaemonNotRunning:
+        click.echo(
+            f"\ncox: {clean(operation['kind'])} was not over; it is resumed or undone when the daemon runs again", err=True
+        )
+        click.echo(f"     Which of the two, is said there: cox operations show --follow {operation['id']}", err=True)
+        raise
     except KeyboardInterrupt:
         click.echo(f"\ncox: {clean(operation['kind'])} goes on without you", err=True)
         click.echo(f"     See: cox operations show --follow {operation['id']}; or stop it: cox operations cancel", err=True)

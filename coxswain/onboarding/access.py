@@ -10,7 +10,7 @@ from typing import Any
 from coxswain.errors import CoxswainError, InvalidInput, NodeFailure, NodeUnreachable, NotFound, Refused
 from coxswain.messages import fleet
 from coxswain.messages import servers as m
-from coxswain.onboarding.facts import SCRIPT, check_fit, read_absent, read_facts
+from coxswain.onboarding.facts import SCRIPT, check_fit, read_absent, read_clock, read_facts
 from coxswain.operations import Work
 from coxswain.servers import Server
 from coxswain.ssh import Dialer, Host, HostKeyChanged, LocalHost, SshHost, connect
@@ -130,4 +130,5 @@ def facts_of(host: Host) -> dict[str, str]:
     host.sudo = facts["sudo"] == "yes"
     host.facts = facts
     host.absent = read_absent(done.stdout)
+    host.clock = read_clock(done.stdout)
     return facts

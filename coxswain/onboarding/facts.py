@@ -7,11 +7,26 @@ from collections.abc import Mapping
 
 from coxswain.errors import NodeMisbehaved, NodeRefused
 from coxswain.onboarding.units import GUARD_FILE, NODE, NODE_UNIT, RELAY, RELAY_UNITS, unit_file
+from coxswain.words import counted
 
-__all__ = ["MIN_FREE_MB", "OURS", "SCRIPT", "check_fit", "check_room", "has_no_uplink", "read_absent", "read_facts"]
+__all__ = [
+    "ASK_CLOCK",
+    "MIN_FREE_MB",
+    "OURS",
+    "SCRIPT",
+    "check_fit",
+    "check_room",
+    "clock_words",
+    "has_no_uplink",
+    "read_absent",
+    "read_clock",
+    "read_facts",
+]
 
 MIN_FREE_MB = 200
 """Below this an installation would end half way."""
+
+ASK_CLOCK = 'echo "clock=$(date +%s)"'
 
 _FACTS = """
 id=$(id); uid=${id#uid=}; uid=${uid%%[!0-9]*}; user=${id#*(}
@@ -38,6 +53,7 @@ OURS = (
 """Files of ours. A command costs a host more than looking for all of them, and most hosts have none."""
 
 SCRIPT = f"""{_FACTS}\
+{ASK_CLOCK}
 if [ "$uid" = 0 ]; then for f in {" ".join(OURS)}; do [ -e $f ] || echo "absent=$f"; done; fi
 """
 """Prints ``key=value`` lines; run as the login user. What is absent only root tells, who may look everywhere."""
@@ -47,6 +63,9 @@ _KEYS = (
     "systemd", "awg", "uplink", "sudo",
 )  # fmt: skip
 _LONGEST = 120
+_SECONDS = re.compile(r"-?[0-9]{1,11}")
+_CLOCK_OFF_S = 300.0
+"""Certificates are valid from this long before they are made."""
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
 
@@ -65,6 +84,24 @@ def read_facts(output: str) -> dict[str, str]:
 def read_absent(output: str) -> set[str]:
     """Which of ``OURS`` are not there, as ``SCRIPT`` told; what it did not look for is in none."""
     return {line.removeprefix("absent=") for line in output.splitlines() if line.startswith("absent=")} & set(OURS)
+
+
+def read_clock(output: str) -> float | None:
+    """What time it is there, in seconds since the epoch, as ``ASK_CLOCK`` told; None: it did not."""
+    told = next((line.removeprefix("clock=") for line in output.splitlines() if line.startswith("clock=")), "")
+    return float(told) if _SECONDS.fullmatch(told) else None
+
+
+def clock_words(told: float | None, now: float) -> str:
+    """What is to be said of a clock by which certificates may not be valid yet, or not any more; empty: it is right."""
+    off = 0.0 if told is None else told - now
+    if abs(off) < _CLOCK_OFF_S:
+        return ""
+    unit, seconds = next((unit, s) for unit, s in (("day", 86_400), ("hour", 3_600), ("minute", 60)) if abs(off) >= 2 * s)
+    return (
+        f"the host's clock is {counted(round(abs(off) / seconds), unit)} {'behind' if off < 0 else 'ahead'}, and by it "
+        "certificates may not be valid: set it there (timedatectl set-ntp true)"
+    )
 
 
 def check_fit(facts: Mapping[str, str]) -> None:

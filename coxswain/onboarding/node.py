@@ -17,7 +17,7 @@ from coxswain.onboarding.access import facts_of, node_id_of, node_view, open_hos
 from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
-from coxswain.onboarding.facts import check_room, has_no_uplink
+from coxswain.onboarding.facts import ASK_CLOCK, check_room, clock_words, has_no_uplink, read_clock
 from coxswain.onboarding.guard import check_sources, guard, unguard
 from coxswain.onboarding.install import (
     get_csr,
@@ -183,6 +183,8 @@ def _look(work: Work, host: Host) -> None:
 def _look_first(work: Work, host: Host) -> None:
     """What its policy needs fails in the last step only, so it is said in the first; a route may still come until then."""
     _look(work, host)
+    if wrong := clock_words(host.clock, work.now()):
+        work.say(f"! {wrong}")
     check_room(host.name, work.data["facts"])
     views: list[fleet.NodeView] = work.ask("fleet", fleet.ListNodes(server_id=server_of(work).id))
     policy = views[0].node.policy if views else NetworkPolicy()
@@ -208,7 +210,7 @@ def _take_in(work: Work) -> None:
     if there is not None:
         work.remember(added=there.status is NodeStatus.PROVISIONING)
         served = there.enabled and there.status is not NodeStatus.PROVISIONING
-        work.keep(node_id=there.id, node_name=there.name, served=served)
+        work.keep(node_id=there.id, node_name=there.name, served=served, new=there.status is NodeStatus.PROVISIONING)
         work.say(f"it is the node {there.name}")
         return
     host = server.ssh_host
@@ -224,7 +226,7 @@ def _take_in(work: Work) -> None:
     )
     work.remember(added=True)
     node: Node = work.change("fleet", message)
-    work.keep(node_id=node.id, node_name=node.name)
+    work.keep(node_id=node.id, node_name=node.name, new=True)
 
 
 def _take_out(work: Work) -> None:
@@ -237,6 +239,8 @@ def _take_out(work: Work) -> None:
 
 def _install(work: Work, host: Host) -> None:
     install(work, host, NODE)
+    if work.data.get("new") and work.data.get("had_key"):
+        work.say("! an agent had its key there before; where that is another controller's node, it is taken from that one")
 
 
 def _uninstall_agent(work: Work, host: Host) -> None:
@@ -386,7 +390,11 @@ def _prove(work: Work, host: Host) -> None:
             work.tell(f"node_link:{node_id_of(work)}", links.Look())
         return False
 
-    wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S, why=lambda: node_view(work).link_reason)
+    def why() -> str:
+        told = read_clock(host.run(ASK_CLOCK, check=False).stdout)
+        return "; ".join(filter(None, (node_view(work).link_reason, clock_words(told, work.now()))))
+
+    wait_until_up(work, host, _UNIT, live, "the link to the agent", timeout=_LIVE_S, why=why)
     node = node_view(work).node
     work.keep(agent_version=node.agent_version)
     work.say(f"the agent {node.agent_version} answers, and has its policy and {node.config_revision} as its revision")

@@ -18,7 +18,7 @@ from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.access import facts_of, open_host, reached, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.beforehand import check_relay
-from coxswain.onboarding.facts import check_room
+from coxswain.onboarding.facts import check_room, clock_words
 from coxswain.onboarding.install import (
     get_csr,
     install,
@@ -30,6 +30,7 @@ from coxswain.onboarding.install import (
     unstage,
 )
 from coxswain.onboarding.neighbours import CLIENT_PORT
+from coxswain.onboarding.removal import check_is_ours
 from coxswain.onboarding.service import (
     end_units,
     restart_what_runs,
@@ -181,6 +182,8 @@ def _look(work: Work, host: Host) -> None:
 
 def _look_first(work: Work, host: Host) -> None:
     _look(work, host)
+    if wrong := clock_words(host.clock, work.now()):
+        work.say(f"! {wrong}")
     check_room(host.name, work.data["facts"])
 
 
@@ -237,7 +240,9 @@ def _forget(work: Work) -> None:
 
 
 def _uninstall(work: Work, dialer: Dialer) -> None:
-    host = reached(work, dialer, f"If the host is gone: cox relays remove {work.params['name']} --forget")
+    forgetting = f"cox relays remove {work.params['name']} --forget"
+    host = reached(work, dialer, f"If the host is gone: {forgetting}")
+    check_is_ours(work, host, f"{RELAY.directory}/relay.crt", f"To forget it here only: {forgetting}")
     uninstall(host, RELAY, *_UNITS)
 
 

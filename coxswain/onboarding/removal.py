@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from coxswain.errors import CoxswainError, NodeFailure, NotFound
-from coxswain.messages import fleet
+from coxswain.errors import Conflict, CoxswainError, NodeFailure, NotFound
+from coxswain.messages import ca, fleet
 from coxswain.model import LinkState, NetworkPolicy, Node
 from coxswain.onboarding.access import node_id_of, node_view, open_host, reached
 from coxswain.onboarding.install import uninstall
 from coxswain.onboarding.units import NODE, NODE_UNIT, unit_file
 from coxswain.operations import Step, Work
-from coxswain.ssh import Dialer
+from coxswain.pki.certificates import is_of_another
+from coxswain.ssh import Dialer, Host
 
-__all__ = ["forget", "removing"]
+__all__ = ["check_is_ours", "forget", "removing"]
 
 _DRAIN_S = 60.0
 _SILENT = (LinkState.CONNECTING, LinkState.BACKING_OFF)
@@ -40,6 +41,24 @@ def forget(work: Work) -> None:
         return  # an earlier attempt did it
 
 
+def check_is_ours(work: Work, host: Host, certificate: str, remedy: str) -> None:
+    """Whether what is on the host is this controller's. Another one may have onboarded the host since, or again: that one's
+    service, clients and keys would go. ``certificate``: its path there.
+
+    Raises:
+        Conflict: it serves with a certificate of another CA.
+    """
+    raw = host.read(certificate)
+    if raw is None:
+        return
+    view: ca.CaView = work.ask("certificate_authority", ca.DescribeCa())
+    if is_of_another(raw, {authority.fingerprint for authority in view.authorities}, work.now()):
+        raise Conflict(
+            f"{host.name}: {certificate} is another controller's by now, and so is what runs there; it was not removed",
+            remedy=remedy,
+        )
+
+
 def _drain(work: Work, dialer: Dialer) -> None:
     """An empty peer set, and no forwarding, while the agent still listens. One that does not answer is removed all the
     same; one whose host cannot be logged in to goes on as it is.
@@ -51,6 +70,8 @@ def _drain(work: Work, dialer: Dialer) -> None:
     work.remember(noted=True)  # of what is taken off, if anything is; releases before this one noted nothing
     work.ask("fleet", fleet.CheckNodeUnused(view.node.id))  # before anything is stopped, as at the end it would be refused
     host = reached(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
+    if not view.node.enabled or view.link_state in _SILENT:
+        _check_certificate(work, host, view.node)
     if not view.node.enabled:
         work.say("the node is disabled; its clients were cut off with its service")
         return
@@ -66,7 +87,13 @@ def _drain(work: Work, dialer: Dialer) -> None:
         work.wait_for(lambda: node_view(work).in_sync, "the node taking its clients off", timeout=_DRAIN_S)
     except CoxswainError as error:
         work.check()
+        _check_certificate(work, host, view.node)
         work.say(f"it did not answer ({error}); the agent is stopped all the same")
+
+
+def _check_certificate(work: Work, host: Host, node: Node) -> None:
+    """Nobody has to ask where a link stands: its agent showed that certificate."""
+    check_is_ours(work, host, f"{NODE.directory}/node.crt", f"To forget it here only: cox nodes remove {node.name} --forget")
 
 
 def _refill(work: Work) -> None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coxswain.errors import CoxswainError, NodeFailure, Refused
+from coxswain.errors import CoxswainError, NodeFailure, NodeRefused, Refused
 from coxswain.inventory import check_name, check_region
 from coxswain.messages import servers as m
 from coxswain.onboarding.access import KEY, facts_of, login_with_key
@@ -81,10 +81,7 @@ def server_add(dialer: Dialer) -> Kind:
     def lock_out(work: Work) -> None:
         if not work.remembered.get("adding"):
             return
-        host = login_with_key(work, target(work), dialer)
-        work.hold(host)
-        host.ask(_REMOVE.format(line=shlex.quote(_line(work))), deadline=60)
-        work.say("the controller's key is taken out of authorized_keys again")
+        _take_out(work, target(work), dialer)
 
     def look(work: Work) -> None:
         host: SshHost = work.shared(KEY, lambda: login_with_key(work, target(work), dialer))
@@ -196,6 +193,17 @@ def _with_password(work: Work, at: Target, dialer: Dialer) -> None:
         host.close()
         raise
     host.close()
+
+
+def _take_out(work: Work, at: Target, dialer: Dialer) -> None:
+    try:
+        host = login_with_key(work, at, dialer)
+    except NodeRefused as error:
+        work.say(f"{error}: so there is nothing to take out of its authorized_keys")
+        return
+    work.hold(host)
+    host.ask(_REMOVE.format(line=shlex.quote(_line(work))), deadline=60)
+    work.say("the controller's key is taken out of authorized_keys again")
 
 
 def _line(work: Work) -> str:

@@ -17,7 +17,7 @@ import hashlib
 import ipaddress
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -41,6 +41,7 @@ __all__ = [
     "fingerprint",
     "hosts_of",
     "is_for",
+    "is_of_another",
     "issue_controller_leaf",
     "issue_device_leaf",
     "issue_grpc_leaf",
@@ -319,6 +320,17 @@ def issued_by(certificate: x509.Certificate, authority: Authority) -> bool:
 def fingerprint(certificate: x509.Certificate) -> str:
     """Lower hex SHA-256 of the DER, as enrolment links pin the root (accounts-profiles.md 7.3)."""
     return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def is_of_another(chain_pem: bytes, authorities: Collection[str], now: float) -> bool:
+    """Whether a certificate that counts now, with what issued it, is of none of these authorities (by fingerprint)."""
+    try:
+        chain = x509.load_pem_x509_certificates(chain_pem)
+    except ValueError:
+        return False
+    if len(chain) < 2 or chain[0].not_valid_after_utc <= _instant(now):
+        return False
+    return not any(fingerprint(certificate) in authorities for certificate in chain[1:])
 
 
 def renewal_due_at(not_before: float, not_after: float, rng: random.Random) -> float:

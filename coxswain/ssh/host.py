@@ -61,6 +61,7 @@ class Host(ABC):
         sudo: commands are run as root through ``sudo -n``.
         facts: what it is, once that was asked.
         absent: files that were not there then; see ``was_absent``.
+        clock: the time there then, in seconds since the epoch; None: it did not tell.
     """
 
     def __init__(self, name: str) -> None:
@@ -68,6 +69,7 @@ class Host(ABC):
         self.sudo = False
         self.facts: dict[str, str] | None = None
         self.absent: set[str] = set()
+        self.clock: float | None = None
 
     @abstractmethod
     def execute(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.fleet import Daemon
+from tests.fleet import ROOT, Daemon
 from tests.machines import PASSWORD, Machine, agent_file
 from tests.support import eventually
 
@@ -189,6 +191,37 @@ def test_the_controller_is_killed_at_every_step(killable, prepare):
     (node,) = killable.daemon.client().get("/api/nodes")
     assert (node["status"], node["link_state"]) == ("active", "live")
     assert "resumed" in (killable.home / "serve.log").read_text()
+
+
+def test_who_follows_an_operation_is_told_what_becomes_of_it_when_the_controller_is_killed(killable):
+    """And a retry of what was being taken back has come to what was wanted when all of it is."""
+    machine, daemon = killable.machine, killable.daemon
+    killable.add_server()
+    machine.hold("systemctl restart node")
+    agent = str(agent_file(killable.home / "agent"))
+    command = daemon.command("nodes", "add", "--server", machine.address, "--region", "fra", "--binary", agent)
+    adding = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(machine.held, timeout=40, every=0.02)
+    daemon.kill()
+    _, said = adding.communicate(timeout=60)
+    assert adding.returncode == 3 and "resumed or undone when the daemon runs again" in said, said
+    operation = {"id": re.search("op_[a-z0-9]+", said).group()}
+    machine.stop()
+    daemon.start()
+    over = killable.over(operation)
+    assert over["state"] == "failed" and "interrupted in its step 'service'; resumed there" in over["notes"]
+    daemon.client().post(f"/api/operations/{operation['id']}/cancel")
+    over = killable.over(operation)
+    assert (over["state"], over["direction"]) == ("failed", "back")
+    machine.go_on()
+    machine.start()
+    took = {step["name"]: step["finished_at"] for step in over["steps"]}
+    daemon.cox("operations", "retry", operation["id"])
+    over = killable.over(operation)
+    assert over["state"] == "cancelled"
+    kept = [step["name"] for step in over["steps"] if step["state"] == "kept"]
+    assert "host" in kept
+    assert all(step["finished_at"] == took[step["name"]] for step in over["steps"] if step["state"] == "kept")
 
 
 def test_the_controller_is_killed_in_the_middle_of_the_login_with_a_password(killable):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from coxswain.cli.client import RemoteError
 from tests.machines import PASSWORD, relay_file
+from tests.onboarding.conftest import Rig
 from tests.support import eventually
 
 
@@ -226,6 +230,20 @@ def test_a_user_who_may_not_become_root(rig):
     assert refused.status == 502 and "deploy may not become root" in str(refused) and "sudoers" in refused.remedy
 
 
+def test_an_addition_that_got_no_key_into_the_host_can_be_cancelled(rig):
+    """As where its home is on a disk that is full, or may not be written to. Nothing is there to take out again."""
+    machine = rig.machine()
+    machine.authorized_keys.parent.rmdir()
+    machine.authorized_keys.parent.write_text("in its way")
+    body = {"ssh_host": machine.address, "password": PASSWORD, "host_key": machine.fingerprint}
+    failed = rig.over(rig.begin("/api/servers", **body))
+    assert failed["state"] == "failed" and "installing the controller's key failed" in failed["error"]
+    rig.client.post(f"/api/operations/{failed['id']}/cancel")
+    over = rig.over(failed)
+    assert over["state"] == "cancelled", over
+    assert "nothing to take out of its authorized_keys" in over["steps"][1]["output"]
+
+
 def test_the_wrong_architecture_is_refused_before_anything_is_installed(rig):
     machine = rig.machine()
     server = rig.add_server(machine)
@@ -265,6 +283,25 @@ def test_a_host_without_a_default_route_is_told_of_in_the_first_step(rig):
     assert rig.deploy(server, agent)["id"] == node["id"] and not told()
     assert rig.last("node.add")["data"]["facts"]["uplink"] == "eth0"
     route.write_text(known)
+
+
+def test_a_host_whose_clock_is_years_off_is_told_of_in_the_first_step(rig, monkeypatch):
+    """By it no certificate is valid: the agent listens, the link never comes, and neither of them says why."""
+    monkeypatch.setattr("coxswain.onboarding.node._LIVE_S", 3.0)
+    machine = rig.machine()
+    server = rig.add_server(machine)
+    date = machine.scratch / "bin/date"
+    date.write_text('#!/bin/sh\nexec /usr/bin/date -d "1000 days ago" "$@"\n')
+    date.chmod(0o755)
+    assert rig.deploy(server, rig.agent())["status"] == "active", "it may work all the same"
+    assert "! the host's clock is 1000 days behind" in rig.last("node.add")["steps"][0]["output"]
+    mute = rig.home / "mute"
+    mute.write_text(f'#!/bin/sh\n[ "$1" != run ] || exec sleep 600\nexec {sys.executable} {rig.agent()} "$@"\n')
+    refused = rig.fails(f"/api/servers/{server['id']}/deploy", role="node", binary_path=str(mute))
+    assert "the link to the agent: not within 3 s" in str(refused) and "1000 days behind" in str(refused)
+    date.unlink()
+    assert rig.deploy(server, rig.agent())["status"] == "active"
+    assert "clock" not in rig.last("node.add")["steps"][0]["output"]
 
 
 def test_node_js_in_the_agents_place_is_left_alone(rig):
@@ -512,6 +549,33 @@ def test_a_removal_that_is_cancelled_is_taken_back(rig, at, forwarding):
         rig.controller.until("r0", link_state="live", status="active", in_sync=True, peers_configured=1)
     else:
         assert "the agent is gone from its host" in str(over["steps"])
+
+
+def test_what_another_controller_has_on_the_host_by_now_is_not_removed_from_it(rig):
+    """As an old controller would whose hosts a new one has taken over: the other one's keys and clients would be gone."""
+    machine, hop = rig.machine(), rig.machine()
+    hop.path("/etc/relay/address").write_text(hop.address)
+    program = str(relay_file(rig.home / "relay"))
+    node, relay = rig.node_on(machine, rig.agent()), rig.deploy(rig.add_server(hop), program, role="relay")
+    with tempfile.TemporaryDirectory(prefix="cox-") as home:
+        other = Rig(Path(home))
+        try:
+            theirs = other.node_on(machine, rig.agent())
+            assert "where that is another controller's node, it is taken from that one" in str(
+                other.last("node.add")["steps"]
+            )
+            other.deploy(other.add_server(hop), program, role="relay")
+            rig.controller.until(node["name"], link_state="backing_off")
+            for thing, there in ((f"nodes/{node['id']}", node), (f"relays/{relay['id']}", relay)):
+                refused = rig.fails(f"/api/{thing}/remove")
+                assert refused.status == 409 and "another controller's by now" in str(refused)
+                assert f"{there['name']} --forget" in refused.remedy
+            assert {"node.key", "node.crt"} < set(machine.files("/etc/node")) and "relay.key" in hop.files("/etc/relay")
+            other.controller.until(theirs["name"], link_state="live", status="active")
+            other.client.post(f"/api/nodes/{theirs['id']}/remove")
+            assert machine.files("/usr/local/bin") == [] and other.client.get("/api/nodes") == []
+        finally:
+            other.close()
 
 
 def test_a_removal_that_an_earlier_release_began_says_what_it_leaves_switched_off(rig):

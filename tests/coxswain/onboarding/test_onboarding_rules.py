@@ -8,6 +8,7 @@ import hashlib
 import os
 import struct
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -18,7 +19,17 @@ from hypothesis import strategies as st
 from coxswain.errors import CoxswainError, InvalidInput, NodeMisbehaved, NodeRefused
 from coxswain.onboarding.binary import check_binary, display_version, is_newer, normalise_version
 from coxswain.onboarding.candidate import candidate_version
-from coxswain.onboarding.facts import OURS, SCRIPT, check_fit, check_room, has_no_uplink, read_absent, read_facts
+from coxswain.onboarding.facts import (
+    OURS,
+    SCRIPT,
+    check_fit,
+    check_room,
+    clock_words,
+    has_no_uplink,
+    read_absent,
+    read_clock,
+    read_facts,
+)
 from coxswain.onboarding.rollout import plan_batches
 from coxswain.onboarding.service import last_words
 from coxswain.onboarding.sources import Source, Sources, source_from
@@ -141,6 +152,30 @@ def test_what_was_absent_is_told_once():
     assert not host.was_absent(OURS[0], OURS[3])
     assert host.was_absent(OURS[0], OURS[1])
     assert not host.was_absent(OURS[1]) and host.was_absent(OURS[2])
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("clock=1700000000", ""),
+        ("clock=1699999701", ""),
+        ("clock=1699999000", "17 minutes behind"),
+        ("clock=1700009000", "2 hours ahead"),
+        ("clock=0", "19676 days behind"),
+        ("clock=", ""),
+        ("clock=soon", ""),
+        ("", ""),
+    ],
+)
+def test_a_clock_that_is_wrong_is_told_of(told, says):
+    assert says in clock_words(read_clock(f"sudo=root\n{told}\n"), 1_700_000_000.0)
+    assert bool(says) == bool(clock_words(read_clock(told), 1_700_000_000.0))
+
+
+def test_a_host_tells_its_clock():
+    done = subprocess.run(["sh", "-c", SCRIPT], capture_output=True, text=True, check=True)
+    told = read_clock(done.stdout)
+    assert told is not None and clock_words(told, time.time()) == ""
 
 
 @pytest.mark.parametrize(

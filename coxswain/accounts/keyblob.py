@@ -19,7 +19,7 @@ from coxswain.accounts.primitives import (
 )
 from coxswain.errors import InvalidInput
 
-__all__ = ["MAX_BLOB_BYTES", "check_wrapped", "unwrap_key", "wrap_key"]
+__all__ = ["MAX_BLOB_BYTES", "read_wrapped", "unwrap_key", "wrap_key"]
 
 MAX_BLOB_BYTES = 4096
 _WHERE = "wrapped key"
@@ -36,17 +36,12 @@ def wrap_key(private: bytes, passphrase: str, rng: RandomBytes = random_bytes) -
 
 def unwrap_key(blob: bytes, passphrase: str) -> bytes:
     """Raises ``InvalidInput``: no such blob, or another passphrase."""
-    salt, nonce, sealed = _parts(blob)
+    salt, nonce, sealed = read_wrapped(blob)
     return decrypt(derive_from_password(passphrase, salt), nonce, sealed, _WHERE)
 
 
-def check_wrapped(blob: bytes) -> bytes:
-    """Returns ``blob`` if it has the form of one. Raises ``InvalidInput``."""
-    _parts(blob)
-    return blob
-
-
-def _parts(blob: bytes) -> tuple[bytes, bytes, bytes]:
+def read_wrapped(blob: bytes) -> tuple[bytes, bytes, bytes]:
+    """Salt, nonce and ciphertext. Raises ``InvalidInput``."""
     value = parse_object(blob, _WHERE, most=MAX_BLOB_BYTES)
     return (
         from_base64(value.get("salt"), f"{_WHERE}.salt", length=SALT_BYTES),

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 
-from coxswain.accounts.keyblob import check_wrapped
+from coxswain.accounts.keyblob import MAX_BLOB_BYTES
 from coxswain.accounts.primitives import KEY_BYTES, agree
 from coxswain.errors import (
     AlreadyExists,
@@ -74,10 +74,10 @@ def check_claim(token: str, csr_pem: bytes, name: str, platform: str, encryption
 
 
 def check_keys(public_key: bytes, wrapped_private_key: bytes) -> tuple[bytes, bytes]:
-    """Of an account. Raises ``InvalidInput``."""
-    if not wrapped_private_key:
-        raise InvalidInput("wrapped_private_key: is missing")
-    return _usable_key("public_key", public_key), check_wrapped(wrapped_private_key)
+    """Of an account. What is in the second is its clients' matter (accounts-profiles.md 3.4). Raises ``InvalidInput``."""
+    if not 0 < len(wrapped_private_key) <= MAX_BLOB_BYTES:
+        raise InvalidInput(f"wrapped_private_key: {len(wrapped_private_key)} bytes; 1 to {MAX_BLOB_BYTES} are taken")
+    return _usable_key("public_key", public_key), wrapped_private_key
 
 
 def is_fingerprint(text: str) -> bool:

@@ -345,7 +345,7 @@ def test_a_legacy_device_from_its_account_to_its_profile(running: Controller, me
     for bad in (
         pb.EnrollKeysRequest(public_key=b"short", wrapped_private_key=keys.wrapped_private_key),
         pb.EnrollKeysRequest(public_key=keys.public_key),
-        pb.EnrollKeysRequest(public_key=keys.public_key, wrapped_private_key=b"{}"),
+        pb.EnrollKeysRequest(public_key=keys.public_key, wrapped_private_key=b"x" * 5_000),
     ):
         refused(Code.INVALID_ARGUMENT, lambda bad=bad: leg.call("EnrollKeys", bad, session=session.session_token))
     leg.call("EnrollKeys", keys, session=session.session_token)

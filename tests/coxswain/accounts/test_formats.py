@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from coxswain.accounts.container import open_password, read_container, write_password, write_plain
 from coxswain.accounts.identity import DeviceIdentity, read_identity, write_identity
 from coxswain.accounts.invites import JoinLink, check_relay, host_of_relay, new_token, parse_link
-from coxswain.accounts.keyblob import check_wrapped, unwrap_key, wrap_key
+from coxswain.accounts.keyblob import read_wrapped, unwrap_key, wrap_key
 from coxswain.accounts.primitives import agree, signing_public_key, x25519_public_key
 from coxswain.accounts.sealed import MAX_DOCUMENT_BYTES, open_sealed, read_sealed, seal
 from coxswain.errors import InvalidInput
@@ -31,7 +31,7 @@ JSON = st.recursive(
 READERS: dict[str, tuple[Callable[[Any], object], str]] = {
     "bundle": (read_sealed, seal(b"{}", PUBLIC, SEED).to_text()),
     "container": (read_container, write_plain({"profiles": []})),
-    "key": (check_wrapped, wrap_key(PRIVATE, "x").decode()),
+    "key": (read_wrapped, wrap_key(PRIVATE, "x").decode()),
     "identity": (
         read_identity, write_identity(DeviceIdentity("r:443", "ca", "cert", "key", encryption_key=PRIVATE))
     ),

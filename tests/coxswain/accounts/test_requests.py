@@ -36,10 +36,22 @@ def test_anything_else_is_taken_as_it_is_or_refused(token: str, csr: bytes, key:
     assert len(secret) < 20 or secret not in shown
 
 
-@given(public=st.binary(max_size=40), wrapped=st.binary(max_size=200))
+@given(public=st.binary(max_size=31) | st.binary(min_size=33, max_size=40), wrapped=st.binary(max_size=200))
 def test_keys_of_accounts_are_keys(public: bytes, wrapped: bytes) -> None:
     with pytest.raises(errors.InvalidInput):
         check_keys(public, wrapped)
+
+
+@given(wrapped=st.binary(min_size=1, max_size=4096))
+def test_what_a_client_wraps_is_its_own_matter(wrapped: bytes) -> None:
+    """accounts-profiles.md 3.4: opaque to the controller."""
+    assert check_keys(KEY, wrapped) == (KEY, wrapped)
+
+
+@pytest.mark.parametrize("size", [0, 4097])
+def test_but_not_nothing_and_not_without_end(size: int) -> None:
+    with pytest.raises(errors.InvalidInput, match="1 to 4096"):
+        check_keys(KEY, b"x" * size)
 
 
 def test_a_key_of_an_account_that_is_one() -> None:

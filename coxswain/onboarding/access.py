@@ -119,7 +119,7 @@ def facts_of(host: Host) -> dict[str, str]:
     """What the host is; asked once in each connection. Raises ``NodeRefused`` where nothing can be done."""
     if host.facts is not None:
         return host.facts
-    done = host.ask(SCRIPT, deadline=30)
+    done = host.ask(SCRIPT, what="asking what it is", deadline=30)
     if done.code:
         raise NodeFailure(f"{host.name}: asking what it is failed (exit code {done.code}): {done.printed[:300]}")
     facts = read_facts(done.stdout)

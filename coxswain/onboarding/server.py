@@ -182,7 +182,7 @@ def _with_password(work: Work, at: Target, dialer: Dialer) -> None:
         line = _line(work)
         before = bool(work.remembered.get("adding"))  # an attempt that was interrupted may have added it
         work.remember(adding=True)
-        done = host.ask(_INSTALL.format(line=shlex.quote(line)), deadline=30)
+        done = host.ask(_INSTALL.format(line=shlex.quote(line)), what="installing the controller's key", deadline=30)
         if done.code:
             raise NodeFailure(f"{at.name}: installing the controller's key failed: {done.printed[:300]}")
         if done.stdout.strip() == "there" and not before:
@@ -202,7 +202,7 @@ def _take_out(work: Work, at: Target, dialer: Dialer) -> None:
         work.say(f"{error}: so there is nothing to take out of its authorized_keys")
         return
     work.hold(host)
-    host.ask(_REMOVE.format(line=shlex.quote(_line(work))), deadline=60)
+    host.ask(_REMOVE.format(line=shlex.quote(_line(work))), what="removing the controller's key", deadline=60)
     work.say("the controller's key is taken out of authorized_keys again")
 
 

@@ -9,10 +9,11 @@ import shlex
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coxswain.errors import NodeFailure, NodeMisbehaved, NodeRefused
+from coxswain.errors import NodeFailure, NodeMisbehaved, NodeRefused, NodeUnreachable
 from coxswain.words import plain
 
 __all__ = ["BLOCK", "MAX_OUTPUT", "CommandFailed", "Done", "Host", "SentFile", "digest_of", "script_of", "text_of"]
@@ -89,14 +90,18 @@ class Host(ABC):
         Raises:
             CommandFailed: it failed, and ``check``.
         """
-        done = _said(self.execute(self.as_root(script), stdin=None if stdin is None else iter([stdin]), deadline=deadline))
+        what = what or _brief(script)
+        with _telling(what):
+            done = self.execute(self.as_root(script), stdin=None if stdin is None else iter([stdin]), deadline=deadline)
+        done = _said(done)
         if check and done.code:
-            raise CommandFailed(self.name, what or _brief(script), done)
+            raise CommandFailed(self.name, what, done)
         return done
 
-    def ask(self, script: str, *, deadline: float = 60.0) -> Done:
-        """Runs a shell script as the login user. Raises as ``execute`` does."""
-        return _said(self.execute(_in_sh(script), deadline=deadline))
+    def ask(self, script: str, *, what: str = "", deadline: float = 60.0) -> Done:
+        """Runs a shell script as the login user. ``what``: as in ``run``. Raises as ``execute`` does."""
+        with _telling(what or _brief(script)):
+            return _said(self.execute(_in_sh(script), deadline=deadline))
 
     def was_absent(self, *paths: str) -> bool:
         """Whether none of them was there when the host told what it is. Says yes once in a connection: who asks may make
@@ -164,18 +169,21 @@ class Host(ABC):
         if script:  # under the umask of everybody's root
             lines += [f"echo '{_IN_PLACE}'; set +e; umask 022", script]
         blocks = itertools.chain.from_iterable(_blocks(file.content, file.size, progress) for file in files)
-        done = _said(self.execute(self.as_root("\n".join(lines)), stdin=blocks, deadline=deadline))
+        names = ", ".join(file.path for file in files)
+        writing = f"writing {names} ({sum(file.size for file in files)} bytes)"
+        what = what or _brief(script)
+        with _telling(" and ".join(filter(None, (files and writing, script and what)))):
+            done = _said(self.execute(self.as_root("\n".join(lines)), stdin=blocks, deadline=deadline))
         marked, _, rest = done.stdout.partition("\n")
         if script and marked == _IN_PLACE:
             done = Done(done.code, rest, done.stderr)
             if done.code:
-                raise CommandFailed(self.name, what or _brief(script), done)
+                raise CommandFailed(self.name, what, done)
             return done
-        names = ", ".join(file.path for file in files)
         if done.code == _DAMAGED:
             raise NodeFailure(f"{self.name}: {names} did not arrive whole: {done.stderr.strip()[-_SHOWN:]}")
         if done.code:
-            raise CommandFailed(self.name, f"writing {names} ({sum(file.size for file in files)} bytes)", done)
+            raise CommandFailed(self.name, writing, done)
         return done
 
     def read(self, path: str, limit: int = 64 * 1024) -> bytes | None:
@@ -213,6 +221,15 @@ def script_of(command: str) -> str:
     """The beginning of a command line, for an error: of its script, if it is one of ours, as all begin alike."""
     _, ours, script = command.partition(_WITH_PATH)
     return repr((script.removesuffix("'") if ours else command)[:100])
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """A connection that breaks is told with what it broke at: that may be done, or half done."""
+    try:
+        yield
+    except NodeUnreachable as error:
+        raise NodeUnreachable(f"{error}; it was at {what}", remedy=error.remedy) from error
 
 
 def _said(done: Done) -> Done:

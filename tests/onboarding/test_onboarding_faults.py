@@ -31,6 +31,8 @@ def test_the_line_breaks_at_every_step_of_taking_a_machine_in(rig):
     while operation["state"] != "done":
         assert operation["state"] == "failed", operation
         assert "the connection broke" in operation["error"], operation["error"]
+        at = {"login": "it was at installing the controller's key", "facts": "it was at asking what it is"}
+        assert at[step_names(operation, "failed")[0]] in operation["error"], operation["error"]
         broke_at += step_names(operation, "failed")
         again = {"password": PASSWORD} if broke_at[-1] == "login" else {}
         operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry", again))
@@ -74,6 +76,7 @@ def test_the_line_breaks_while_a_renewed_certificate_is_pushed(rig):
     rig.controller.until(node["name"], link_state="live", in_sync=True)
     for _ in range(2):
         assert step_names(operation, "failed") == ["certificate"], operation
+        assert "; it was at writing /etc/node/node.crt, /etc/node/ca.crt (" in operation["error"], operation["error"]
         operation = rig.over(rig.client.post(f"/api/operations/{operation['id']}/retry"))
     assert operation["state"] == "done", operation
     assert machine.cuts() == 2

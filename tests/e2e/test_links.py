@@ -223,7 +223,7 @@ def test_a_node_that_sends_events_is_not_lost_however_slow_its_answers(fleet: Li
     for _ in range(60):  # twelve deadlines of a second, less the pauses between them
         states.add(fleet.controller.node("n0")["link_state"])
         time.sleep(0.2)
-    assert states == {"live", "degraded"}
+    assert "degraded" in states and states <= {"live", "degraded"}
     fleet.controller.until("n0", link_reason=lambda r: "its events still come" in r)
     fleet.nodes.do("rate", events_per_s=0)
     emitted = fleet.nodes.do("stats")["stats"]["generated"] - emitted

@@ -172,7 +172,7 @@ class Host(ABC):
         names = ", ".join(file.path for file in files)
         writing = f"writing {names} ({sum(file.size for file in files)} bytes)"
         what = what or _brief(script)
-        with _telling(" and ".join(filter(None, (files and writing, script and what)))):
+        with _telling(" and ".join(filter(None, (writing if files else "", what if script else "")))):
             done = _said(self.execute(self.as_root("\n".join(lines)), stdin=blocks, deadline=deadline))
         marked, _, rest = done.stdout.partition("\n")
         if script and marked == _IN_PLACE:

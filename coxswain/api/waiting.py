@@ -13,15 +13,29 @@ from coxswain.api.areas.operations import operation_view
 from coxswain.api.call import Call
 from coxswain.api.problems import dumps
 from coxswain.api.route import Reply
-from coxswain.errors import CoxswainError, class_called
+from coxswain.errors import Conflict, CoxswainError, class_called
 from coxswain.messages import operations as m
 from coxswain.messages.versions import Seen
 from coxswain.operations.model import FINAL, Direction, Operation, OperationState, Secrets
 
-__all__ = ["run_operation"]
+__all__ = ["check_not_set_up", "run_operation"]
 
 _LONGEST_S = 600.0
 _POLL_S = 0.1
+
+
+def check_not_set_up(call: Call, kind: str, target_id: str) -> None:
+    """What an operation of this kind sets up just now is not to be forgotten: that would fail in its middle, and what it put
+    on the host by then would go on there, out of sight. Raises ``Conflict``.
+    """
+    page: m.OperationsPage = call.ask("operations", m.ListOperations(kind=kind, target_id=target_id, open_only=True))
+    for operation in page.operations:
+        if operation.state in (OperationState.QUEUED, OperationState.RUNNING):
+            raise Conflict(
+                f"operation {operation.id} ({kind}) works on it just now",
+                remedy=f"Wait for it: cox operations show {operation.id} --follow, "
+                f"or stop it: cox operations cancel {operation.id}",
+            )
 
 
 def run_operation(

@@ -402,6 +402,26 @@ def test_a_cancelled_onboarding_leaves_the_host_as_it_was(rig):
     assert "node.key" not in machine.files("/etc/node") and "node.crt" not in machine.files("/etc/node")
 
 
+def test_what_is_being_set_up_is_not_forgotten_meanwhile(rig):
+    """The onboarding would fail in its middle, and the agent that it had started by then would go on out of sight."""
+    machine = rig.machine(faults=True)
+    server = rig.add_server(machine)
+    machine.path("/etc/relay/address").write_text(machine.address)
+    for role, program in (("relay", str(relay_file(rig.home / "relay"))), ("node", rig.agent())):
+        machine.hold(f"systemctl restart {role}")
+        more = {"no_ingress": True, "egress": True} if role == "relay" else {}
+        operation = rig.begin(f"/api/servers/{server['id']}/deploy", role=role, binary_path=program, **more)
+        eventually(machine.held, timeout=30)
+        (there,) = rig.client.get(f"/api/{role}s")
+        with pytest.raises(RemoteError, match=f"{operation['id']} .{role}.add. works on it just now") as caught:
+            rig.client.call("DELETE", f"/api/{role}s/{there['id']}")
+        assert caught.value.status == 409 and "cox operations cancel" in caught.value.remedy
+        machine.go_on()
+        assert rig.over(operation)["state"] == "done"
+        rig.client.call("DELETE", f"/api/{role}s/{there['id']}")
+        assert rig.client.get(f"/api/{role}s") == []
+
+
 def test_a_cancelled_onboarding_of_a_node_that_is_there_gives_it_back_as_it_was(rig):
     machine = rig.machine(faults=True)
     server = rig.add_server(machine)

@@ -10,6 +10,7 @@ from coxswain.api.call import ALL, NODE_S, Call
 from coxswain.api.paging import LIMIT, search
 from coxswain.api.route import Param, Reply, Route, Scope
 from coxswain.api.schema import BOOL, INT, NUMBER, STAMP, TEXT, array, choice, limited, nullable, obj, shape
+from coxswain.api.waiting import check_not_set_up
 from coxswain.errors import CoxswainError
 from coxswain.messages import ca, fleet, links
 from coxswain.messages.servers import GetServer
@@ -221,8 +222,9 @@ def _machine(call: Call) -> str | None:
 
 
 def _remove(call: Call) -> None:
-    message = fleet.RemoveNode(call.caller, call.node().id, call.number("version"))
-    call.change("fleet", message)
+    node = call.node()
+    check_not_set_up(call, "node.add", node.id)
+    call.change("fleet", fleet.RemoveNode(call.caller, node.id, call.number("version")))
 
 
 def _enable(call: Call) -> Any:

@@ -13,7 +13,7 @@ from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp, where
-from coxswain.api.waiting import run_operation
+from coxswain.api.waiting import check_not_set_up, run_operation
 from coxswain.errors import Conflict, NotFound, Unavailable
 from coxswain.messages import servers as m
 from coxswain.messages.relays import EMBEDDED, DescribeTunnels, TunnelState, TunnelView
@@ -161,7 +161,9 @@ def _show(call: Call) -> Any:
 
 
 def _delete(call: Call) -> None:
-    call.change("servers", m.RemoveRelay(call.caller, _relay(call).id, call.number("version")))
+    relay = _relay(call)
+    check_not_set_up(call, "relay.add", relay.id)
+    call.change("servers", m.RemoveRelay(call.caller, relay.id, call.number("version")))
 
 
 def _remove(call: Call) -> Any:

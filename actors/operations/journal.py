@@ -147,7 +147,9 @@ class Journal:
 
     def step_begins(self, position: int, state: StepState) -> None:
         """Before anything of it happens: with this its undo is registered."""
-        attempts = self.step(position).attempts + 1
+        before = self.step(position)
+        turned = state is StepState.UNDOING and before.state is StepState.RUNNING  # what it was interrupted at is no more
+        attempts = 1 if turned else before.attempts + 1
         self._save_step(
             position,
             Durability.ACKNOWLEDGED,

@@ -147,6 +147,8 @@ def node(
 def _reason(view: NodeView) -> str:
     if view.link_state is LinkState.DISABLED and view.node.status is NodeStatus.ERROR:
         return "its onboarding failed; see cox operations list"
+    if view.link_state is LinkState.DISABLED and view.node.status is NodeStatus.PROVISIONING:
+        return "it is being onboarded; see cox operations list"
     return view.link_reason
 
 

@@ -563,6 +563,24 @@ def test_a_step_that_always_takes_the_controller_down_is_not_tried_for_ever(stor
         engine.over(operation, OperationState.DONE)
 
 
+def test_interruptions_of_what_was_to_be_done_are_none_of_what_takes_it_back(store, place, script):
+    """Cancelled for taking the controller down, as it did each time, it is not given up at the first one on the way back."""
+    kind = touch_kind(place, script)
+    operation = None
+    for number in range(5):
+        blocker, back = script.do["a"], script.undo["a"] = Blocker(), Blocker()
+        with running(store, kind) as engine:
+            operation = operation or engine.begin("a")
+            assert blocker.entered.wait(30)
+            if number == 4:
+                engine.ask(m.CancelOperation(CALLER, operation.id))
+                assert back.entered.wait(30)
+    script.do.clear()
+    script.undo.clear()
+    with running(store, kind) as engine:
+        engine.over(operation, OperationState.CANCELLED)
+
+
 def test_the_keeper_falls_and_nothing_is_done_twice(store, place, script):
     blocker = script.do["a"] = Blocker()
     with running(store, touch_kind(place, script), at_once=1) as engine:

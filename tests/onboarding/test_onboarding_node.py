@@ -413,6 +413,7 @@ def test_what_is_being_set_up_is_not_forgotten_meanwhile(rig):
         operation = rig.begin(f"/api/servers/{server['id']}/deploy", role=role, binary_path=program, **more)
         eventually(machine.held, timeout=30)
         (there,) = rig.client.get(f"/api/{role}s")
+        assert role == "relay" or "it is being onboarded" in there["link_reason"], "nobody disabled it"
         with pytest.raises(RemoteError, match=f"{operation['id']} .{role}.add. works on it just now") as caught:
             rig.client.call("DELETE", f"/api/{role}s/{there['id']}")
         assert caught.value.status == 409 and "cox operations cancel" in caught.value.remedy

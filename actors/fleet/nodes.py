@@ -171,13 +171,21 @@ def _set_enabled(fleet: FleetState, message: m.SetNodeEnabled) -> Committed[Node
     return fleet.committed(after, outbox_id)
 
 
-def _check_unused(tx: Tx, node: Node) -> None:
+def _check_unused(tx: Tx, node: Node, *, clients: bool = True) -> None:
+    """``clients``: whether it may have some, who have it by no profile of theirs and lose it."""
     profiles = profiles_through(tx, node_id=node.id)
     if profiles:
         raise StillUsed(
             f"node {node.name} is what {counted(profiles, 'profile leads', 'profiles lead')} to",
             count=profiles,
             remedy="Remove these profiles, or lead them to another node. See: cox profiles list",
+        )
+    served = 0 if clients else rows.clients_of_node(tx, node.id)
+    if served:
+        raise StillUsed(
+            f"node {node.name} serves {counted(served, 'client')}",
+            count=served,
+            remedy="If they may lose this node, say clients=true, or take it off its machine as well: cox nodes remove",
         )
     used = path_rows.paths_of_node(tx, node.id)
     if used:
@@ -196,7 +204,7 @@ def _see_that_it_is_unused(fleet: FleetState, message: m.CheckNodeUnused) -> Non
 def _remove(fleet: FleetState, message: m.RemoveNode) -> Committed[Node]:
     node = fleet.checked(message.id, message.version)
     with fleet.changing() as tx:
-        _check_unused(tx, node)
+        _check_unused(tx, node, clients=message.clients)
         touch_profiles_through(tx, [node.id])
         rows.delete_node(tx, node.id, by=message.caller.actor, now=fleet.now())
         target = ("node", node.id)
@@ -236,7 +244,7 @@ def _drain(fleet: FleetState, message: m.DrainNode) -> Committed[Node]:
 def _record_push(fleet: FleetState, message: m.RecordPush) -> Committed[None]:
     node = fleet.known(message.node_id)
     with fleet.changing() as tx:
-        detail = {"name": node.name} | ({} if message.action != "node.push" else {"revision": message.revision})
+        detail = {"name": node.name, **message.done}
         target = ("node", node.id)
         outbox_id = record(tx, message.caller, message.action, target, detail, now=fleet.now(), error=message.error)
     fleet.context.tell("audit_writer", OutboxGrew())

@@ -6,6 +6,7 @@ Mutations carry a ``Caller`` and reply ``Committed``; what they changed is durab
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -139,11 +140,15 @@ class CheckNodeUnused:
 
 @dataclass(frozen=True, slots=True)
 class RemoveNode:
-    """Takes the node, its peers and certificates out of the inventory. Reply: ``Committed[Node]`` (the removed one)."""
+    """Takes the node, its peers and certificates out of the inventory. Reply: ``Committed[Node]`` (the removed one).
+
+    Raises ``Conflict``: paths or profiles lead over it, or, where ``clients`` is false, devices have peers on it.
+    """
 
     caller: Caller
     id: str
     version: int | None = None
+    clients: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +170,13 @@ class ApplyPeers:
 class RecordPush:
     """Asked by doors after a push or a look that an operator asked for: its audit record. Reply: ``Committed[None]``.
 
-    ``error``: what went wrong; then nobody knows for sure whether there is a ``revision``. ``action``: for the audit log.
+    ``done``: for the detail of the record. ``error``: what went wrong; then nobody knows for sure what was done. ``action``:
+    for the audit log.
     """
 
     caller: Caller
     node_id: str
-    revision: int | None
+    done: Mapping[str, int | bool] = field(default_factory=dict)
     error: str = ""
     action: str = "node.push"
 

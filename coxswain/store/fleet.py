@@ -27,6 +27,7 @@ __all__ = [
     "attribution",
     "bump_revision",
     "bump_revisions",
+    "clients_of_node",
     "counts",
     "delete_node",
     "get_node",
@@ -196,6 +197,16 @@ def node_keys(tx: Tx) -> frozenset[str]:
 
 
 _OBFUSCATION_FIELDS = dataclasses.fields(Obfuscation)
+
+
+def clients_of_node(tx: Tx, node_id: str) -> int:
+    """How many devices have a peer on the node, or are bound, or being bound, to a path over it (fleet-model.md 2.5)."""
+    count: int = tx.execute(
+        "SELECT count(*) FROM (SELECT device_id FROM peers WHERE node_id = ? UNION SELECT x.device_id FROM device_exits x "
+        "JOIN path_hops h ON h.path_id = x.path_id OR h.path_id = x.next_path_id WHERE h.node_id = ?) AS clients",
+        (node_id, node_id),
+    )[0][0]
+    return count
 
 
 @dataclass(frozen=True, slots=True)

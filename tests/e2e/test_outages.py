@@ -161,6 +161,14 @@ def test_a_policy_in_doubt_is_set_again(fleet: LiveFleet) -> None:
     assert fleet.controller.client.get("/api/nodes/n0/plan")["steps"] == []
 
 
+def test_what_a_push_did_is_in_the_audit_log(fleet: LiveFleet) -> None:
+    """Under the names of its answer (management-plane.md 3.2)."""
+    done = fleet.controller.client.post("/api/nodes/n0/push")
+    detail = next(r for r in fleet.controller.client.get("/api/audit?limit=5") if r["action"] == "node.push")["detail"]
+    told = ("PushedRevision", "AppliedRevision", "AmneziaPeers", "Reloaded")
+    assert detail == {"name": "n0"} | {name: done[name] for name in told}
+
+
 def test_a_failed_push_is_in_the_audit_log(fleet: LiveFleet) -> None:
     fleet.nodes.do("fail", node=0, method="PushConfig", code="INTERNAL", times=1)
     with pytest.raises(RemoteError):

@@ -18,7 +18,7 @@ from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
 from coxswain.onboarding.candidate import candidate_version
 from coxswain.servers import Server
 
-__all__ = ["NODE", "ROUTES", "WHERE"]
+__all__ = ["CLIENTS", "NODE", "ROUTES", "WHERE", "may_drop_clients"]
 
 _STATUSES = choice(*(status.value for status in NodeStatus))
 _POLICY_KEYS = {"forwarding": BOOL, "masquerade": BOOL, "isolation": BOOL}
@@ -142,6 +142,9 @@ ISSUED = shape(
 )
 
 _VERSION = Param("version", "the version that its author saw; another one is refused with 409", limited(0, 2**53 - 1))
+CLIENTS = Param("clients", "true: also while devices have peers on it, and lose them; absent: only with version", BOOL)
+_RECORDED = ("PushedRevision", "AppliedRevision", "AmneziaPeers", "Reloaded")
+"""Of a push, in the audit log (management-plane.md 3.2)."""
 _AFTER = Param("after", "the cursor of the page before: a name")
 _REGION = Param("region", "only nodes of these regions, separated by commas")
 
@@ -221,10 +224,18 @@ def _machine(call: Call) -> str | None:
     return found.id
 
 
+def may_drop_clients(call: Call) -> bool:
+    """Whether a node may be removed although clients use it. Who names no version may be a caller of the existing
+    controller, which refuses that; who does saw the node, and was asked.
+    """
+    said = call.flag("clients")
+    return call.number("version") is not None if said is None else said
+
+
 def _remove(call: Call) -> None:
     node = call.node()
     check_not_set_up(call, "node.add", node.id)
-    call.change("fleet", fleet.RemoveNode(call.caller, node.id, call.number("version")))
+    call.change("fleet", fleet.RemoveNode(call.caller, node.id, call.number("version"), clients=may_drop_clients(call)))
 
 
 def _enable(call: Call) -> Any:
@@ -260,17 +271,18 @@ def _push(call: Call) -> Any:
         outcome: links.PushOutcome = _ask_link(call, node, links.PushNow())
     except CoxswainError as error:
         # It may have reached the node, or still will: that somebody asked for it is in the log in any case.
-        call.change("fleet", fleet.RecordPush(call.caller, node.id, None, str(error)))
+        call.change("fleet", fleet.RecordPush(call.caller, node.id, error=str(error)))
         error.audited = 0
         raise
-    call.change("fleet", fleet.RecordPush(call.caller, node.id, outcome.pushed_revision))
-    return views.push_outcome(outcome)
+    answer = views.push_outcome(outcome)
+    call.change("fleet", fleet.RecordPush(call.caller, node.id, {name: answer[name] for name in _RECORDED}))
+    return answer
 
 
 def _look(call: Call) -> None:
     node = call.node()
     call.ask(f"node_link:{node.id}", links.Look())
-    call.change("fleet", fleet.RecordPush(call.caller, node.id, None, action="node.look"))
+    call.change("fleet", fleet.RecordPush(call.caller, node.id, action="node.look"))
 
 
 def _plan(call: Call) -> Any:
@@ -316,7 +328,7 @@ ROUTES = (
     ),
     Route(
         "DELETE", "/api/nodes/{key}", _ADMIN, "Takes a node out of the inventory.", _remove, "node.rm",
-        status=204, query=(_VERSION,), target="node", also=(404, 409),
+        status=204, query=(_VERSION, CLIENTS), target="node", also=(404, 409),
     ),
     Route(
         "POST", "/api/nodes/{key}/enable", _ADMIN, "Holds the link to a node again.", _enable, "node.enable",

@@ -85,9 +85,9 @@ def _push(call: Call) -> Any:
     try:
         outcome: links.PolicyOutcome = call.ask(f"node_link:{node.id}", links.PushPolicy(), NODE_S)
     except CoxswainError as error:
-        call.change("fleet", fleet.RecordPush(call.caller, node.id, None, str(error), action="node.push-policy"))
+        call.change("fleet", fleet.RecordPush(call.caller, node.id, error=str(error), action="node.push-policy"))
         raise
-    call.change("fleet", fleet.RecordPush(call.caller, node.id, None, action="node.push-policy"))
+    call.change("fleet", fleet.RecordPush(call.caller, node.id, action="node.push-policy"))
     return {
         "forwarding": outcome.forwarding,
         "masquerade": outcome.masquerade,

@@ -14,7 +14,7 @@ from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import BOOL, INT, STAMP, TEXT, array, choice, limited, nullable, obj, shape
 from coxswain.api.views import stamp, where
 from coxswain.api.waiting import check_not_set_up, run_operation
-from coxswain.errors import Conflict, NotFound, Unavailable
+from coxswain.errors import Conflict, NodeFailure, NotFound, Unavailable
 from coxswain.messages import servers as m
 from coxswain.messages.relays import EMBEDDED, DescribeTunnels, TunnelState, TunnelView
 from coxswain.onboarding.binary import display_version, is_newer
@@ -182,7 +182,15 @@ def _renew(call: Call) -> Any:
 
 
 def _update(call: Call) -> Any:
-    relay, body = _on_machine(call), call.body
+    """Of a relay that is on no machine it is a 502 (management-plane.md 3.2), also of the one inside the daemon."""
+    try:
+        relay, body = _on_machine(call), call.body
+    except NotFound as error:
+        if call.path["id"] != EMBEDDED:
+            raise
+        raise NodeFailure(str(error), remedy=error.remedy) from None
+    except Conflict as error:
+        raise NodeFailure(str(error), remedy=error.remedy) from None
     seen = call.seen("relay", relay.id, relay.name)
     given = {"path": body.get("binary_path", str), "url": body.get("url", str), "sha256": body.get("sha256", str)}
     params = {

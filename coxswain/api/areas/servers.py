@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from coxswain.api import views
-from coxswain.api.areas.nodes import NODE, WHERE
+from coxswain.api.areas.nodes import CLIENTS, NODE, WHERE, may_drop_clients
 from coxswain.api.areas.operations import secrets_of
 from coxswain.api.areas.relays import RELAY, relay_view
 from coxswain.api.bodies import one_line
@@ -170,7 +170,7 @@ def _clear(call: Call, server: Server) -> None:
     for relay_id in on_it:
         call.ask("servers", m.CheckNoHop(relay_id))
     for view in nodes:
-        call.change("fleet", RemoveNode(call.caller, view.node.id))
+        call.change("fleet", RemoveNode(call.caller, view.node.id, clients=may_drop_clients(call)))
     for relay_id in on_it:
         call.change("servers", m.RemoveRelay(call.caller, relay_id))
 
@@ -335,7 +335,7 @@ ROUTES = (
         audit="server.rm",
         target="server",
         status=204,
-        query=(_VERSION, Param("empty", "true: only if no node or relay is on it", BOOL)),
+        query=(_VERSION, Param("empty", "true: only if no node or relay is on it", BOOL), CLIENTS),
         also=(404, 409),
     ),
     Route(

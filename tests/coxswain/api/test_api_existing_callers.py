@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -169,6 +170,16 @@ def test_what_a_body_names_and_is_not_there_is_a_bad_body(admin: Web) -> None:
     admin.call("DELETE", f"/api/users/{user['id']}")
 
 
+def test_a_relay_on_no_machine_is_not_upgraded(webbed: Controller, admin: Web) -> None:
+    """A 502, also for the one inside the daemon (management-plane.md 3.2)."""
+    relay = webbed.system.ask("servers", AddRelay(Caller("tests", "system"), Relay("", "adrift")), deadline=30).value
+    for key in (relay.id, "embedded"):
+        answer = admin.post(f"/api/relays/{key}/update-agent", {})
+        assert answer.status == 502 and "machine" in answer.error, key
+    assert admin.post("/api/relays/rly_aaaaaaaaaaaaaaaa/update-agent", {}).status == 404
+    webbed.client.call("DELETE", f"/api/relays/{relay.id}")
+
+
 # -- a machine goes with what is on it
 
 
@@ -183,6 +194,46 @@ def machine(webbed: Controller) -> Iterator[tuple[str, str]]:
     for place, known in (("nodes", node.id), ("servers", server.id)):
         if any(item["id"] == known for item in webbed.client.get(f"/api/{place}")):
             webbed.client.call("DELETE", f"/api/{place}/{known}")
+
+
+def key(letter: str, kind: int) -> str:
+    return base64.b64encode(letter.encode() * 32).decode() if kind == 1 else f"{letter * 8}-aaaa-4aaa-8aaa-{letter * 12}"
+
+
+@pytest.fixture
+def clients(webbed: Controller, machine: tuple[str, str]) -> Iterator[str]:
+    """The machine's node serves two devices, one of them over two protocols; nothing else leads there."""
+    node, user = machine[1], "usr_cccccccccccccccc"
+    peers = [("a", 1), ("a", 2), ("b", 1)]
+    body = {
+        "users": [{"id": user, "name": "clients"}],
+        "devices": [{"id": f"dev_{letter * 16}", "user_id": user, "name": letter} for letter in "ab"],
+        "add": [
+            {"id": f"peer_{letter * 15}{kind}", "node_id": node, "device_id": f"dev_{letter * 16}",
+             "public_key": key(letter, kind), "protocol": ("amneziawg", "xray-reality")[kind - 1],
+             "allowed_ips": [f"10.99.0.{ord(letter)}/32"]}
+            for letter, kind in peers
+        ],
+    }  # fmt: skip
+    webbed.client.post("/api/peers", body)
+    yield node
+    webbed.client.call("DELETE", f"/api/users/{user}?wait=0")
+
+
+def test_a_node_with_clients_stays(webbed: Controller, admin: Web, machine: tuple[str, str], clients: str) -> None:
+    """A 409 with their number (fleet-model.md 2.5); who says which record he saw, or that he means it, knows of them."""
+    for place in (f"/api/nodes/{clients}", f"/api/nodes/{clients}?clients=false&version=1", f"/api/servers/{machine[0]}"):
+        answer = admin.call("DELETE", place)
+        assert answer.status == 409 and "2 clients" in answer.error, place
+    assert [relay for relay in admin.get("/api/relays").json if relay["server_id"] == machine[0]], "nothing went before"
+    assert {record["result"] for record in webbed.client.get(f"/api/audit?target_id={clients}&action=node.rm")} == {"error"}
+    assert admin.call("DELETE", f"/api/nodes/{clients}?clients=true").status == 204
+
+
+def test_who_saw_the_node_removes_it_with_its_clients(webbed: Controller, admin: Web, clients: str) -> None:
+    """As the dashboard and ``cox`` do, which ask before."""
+    version = webbed.node(clients)["version"]
+    assert admin.call("DELETE", f"/api/nodes/{clients}?version={version}").status == 204
 
 
 def test_a_removed_machine_takes_its_records_with_it(webbed: Controller, admin: Web, machine: tuple[str, str]) -> None:

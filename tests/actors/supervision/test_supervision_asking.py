@@ -235,8 +235,8 @@ def test_messages_to_itself_and_timers():
 
     class Timed(Actor):
         def started(self):
-            self.context.after(0.02, "timer")
-            self.context.after(0.01, "cancelled").cancel()
+            self.context.after(0.4, "timer")
+            self.context.after(0.3, "cancelled").cancel()  # by when we come to that, on a busy machine as well
             self.context.tell_self("at once")
 
         def receive(self, message):
@@ -251,14 +251,14 @@ def test_a_storm_of_questions_and_crashes_answers_everybody():
     with running(worker("a", backoff=Backoff(0.001, 0.002))) as system:
 
         def asker(base):
-            answered = failed = 0
-            for n in range(100):
+            asked = failed = 0
+            while asked < 100 or node(system, "a").restarts < 3:  # else they may be too quick to meet a crash
+                asked += 1
                 try:
-                    assert system.ask("a", base + n, deadline=30)[0] == base + n
-                    answered += 1
+                    assert system.ask("a", base + asked, deadline=30)[0] == base + asked
                 except Unavailable:
                     failed += 1
-            return answered, failed
+            return failed
 
         stop = threading.Event()
 
@@ -268,8 +268,7 @@ def test_a_storm_of_questions_and_crashes_answers_everybody():
 
         threading.Thread(target=crasher, daemon=True).start()
         results = [in_thread(lambda b=b: asker(b * 1000)) for b in range(8)]
-        totals = [r.result(60) for r in results]
+        failed = [r.result(60) for r in results]
         stop.set()
-        assert node(system, "a").restarts > 0
         # None was worked on when a crash came: the crashes are messages of their own.
-        assert totals == [(100, 0)] * 8
+        assert failed == [0] * 8

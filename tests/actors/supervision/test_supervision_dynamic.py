@@ -26,7 +26,7 @@ def dynamic(**kwargs):
 
 
 def names(system):
-    return [child.id for child in system.ask("d", WhichChildren(), deadline=10)]
+    return [child.id for child in system.ask("d", WhichChildren(), deadline=120)]  # thousands may have to be started first
 
 
 def test_start_replace_terminate():

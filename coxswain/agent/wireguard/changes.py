@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from coxswain.agent.dataplane import PeerConfig
 
-__all__ = ["Changes", "Settings", "changes", "clamped", "read_settings"]
+__all__ = ["NO_PRESHARED_KEY", "Changes", "Settings", "changes", "clamped", "read_settings"]
+
+NO_PRESHARED_KEY = base64.b64encode(bytes(32)).decode()
+"""What WireGuard takes for none. A conf without one leaves a peer the one that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +30,23 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """``changed``: new peers, and those to be otherwise, with the addresses that are theirs. ``gone``: public keys."""
+    """``changed``: new peers, and those to be otherwise, with the addresses that are theirs, and ``NO_PRESHARED_KEY``
+    where one has to go. ``gone``: public keys.
+    """
 
     changed: tuple[PeerConfig, ...]
     gone: tuple[str, ...]
 
 
 def read_settings(dump: str) -> Settings | None:
-    """What ``wg show IFACE dump`` says (node-contract.md 6.5). None: it is not what plain WireGuard writes."""
+    """What ``wg show IFACE dump`` says (node-contract.md 6.5).
+
+    None: it is not what plain WireGuard writes, or the interface has a mark, which no conf of ours gives it.
+    """
     first, *rest = (line.split("\t") for line in dump.splitlines() or [""])
-    if len(first) != 4 or not (first[2].isascii() and first[2].isdigit()) or any(len(columns) != 8 for columns in rest):
+    if len(first) != 4 or first[3] != "off" or any(len(columns) != 8 for columns in rest):
+        return None
+    if not (first[2].isascii() and first[2].isdigit()):
         return None
     peers = {}
     for public_key, preshared_key, endpoint, allowed_ips, *_ in rest:
@@ -83,5 +93,6 @@ def changes(live: Settings, peers: Iterable[PeerConfig]) -> Changes:
             or (peer.endpoint and there.endpoint != peer.endpoint)
             or set(there.allowed_ips) != set(own)
         ):
-            changed.append(replace(peer, allowed_ips=tuple(own)))
+            had = NO_PRESHARED_KEY if there is not None and there.preshared_key else ""
+            changed.append(replace(peer, allowed_ips=tuple(own), preshared_key=peer.preshared_key or had))
     return Changes(tuple(changed), tuple(key for key in live.peers if key not in wanted))

@@ -195,7 +195,7 @@ class Interface:
             had = {peer.public_key for peer in peers}
         for peer in peers:
             if peer.public_key in had and not peer.preshared_key:
-                await self._tools().set_peer(self.name, peer, drop_psk=True)
+                await self._tools().drop_preshared_key(self.name, peer.public_key)
 
     async def _go_back(self, before: str | None, failed: str) -> None:
         """Best effort: what was in force is in force again; where there was nothing, nothing is left."""
@@ -209,6 +209,7 @@ class Interface:
                 return
             await self._write(self._conf, before)
             await self._make_live(before)
+            await self._drop_preshared_keys(failed, parse_peers(before))
             await self._drop_routes(failed, before)
         except (DataPlaneFailed, OSError) as failure:
             _log.warning("%s: the conf before could not be put back in force: %s", self.name, failure)

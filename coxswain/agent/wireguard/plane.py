@@ -31,7 +31,7 @@ from coxswain.agent.wireguard.interface import Interface
 from coxswain.agent.wireguard.knock import knock
 from coxswain.agent.wireguard.nftables import NftablesFirewall, has_ipv6
 from coxswain.agent.wireguard.settings import FirewallChoice, WireguardSettings
-from coxswain.agent.wireguard.tools import Tools, choose
+from coxswain.agent.wireguard.tools import Tools, Turns, choose
 from coxswain.agent.wireguard.transits import is_there
 from coxswain.agent.xray_engine import XrayEngine, XrayProcess
 from coxswain.netpolicy import Policy
@@ -59,6 +59,7 @@ class WireguardPlane:
         self._clients = self._interface(CLIENT_INTERFACE)
         self._block = InterfaceBlock(identity.private_text, CLIENT_PORT, CLIENT_MTU, identity.obfuscation)
         self.xray: XrayEngine = XrayProcess(self._shell)
+        self._turns = Turns(asyncio.Lock)
         self._links: set[str] = set()
         self._policy: Policy | None = None
         self._firewall: Firewall | None = None
@@ -230,7 +231,7 @@ class WireguardPlane:
     # -- inside
 
     def _tools(self) -> Tools:
-        return choose(self._shell)
+        return choose(self._shell, self._turns)
 
     async def _is_up(self, interface: str) -> bool:
         """What the tools say is what counts (node-contract.md 6.5); they are asked only where a glance does not show it."""

@@ -8,9 +8,11 @@ interface speaks plain WireGuard and the status says so.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +21,7 @@ from coxswain.agent.wireguard.changes import Changes, changes, clamped, read_set
 from coxswain.agent.wireguard.commands import Shell, ToolFailed, ToolMissing
 from coxswain.agent.wireguard.conf import InterfaceBlock, render_peers, render_plain
 
-__all__ = ["USERSPACE_VARIABLE", "AwgTools", "PlainTools", "Tools", "choose"]
+__all__ = ["USERSPACE_VARIABLE", "AwgTools", "PlainTools", "Tools", "Turns", "choose"]
 
 USERSPACE_VARIABLE = "WG_QUICK_USERSPACE_IMPLEMENTATION"
 """Names the userspace program, for us as for awg-quick (node-contract.md 6.5)."""
@@ -30,6 +32,10 @@ CHANGE_TIMEOUT_S = 120.0
 
 _PEERS_PER_COMMAND = 1000
 """60 bytes each: far below what a command line may be long."""
+
+Turns = defaultdict[str, asyncio.Lock]
+"""By interface: it is either made or looked at. ``wg show`` removes the socket of a userspace program that is bound and
+does not listen yet, and the program ends without it."""
 
 
 class Tools(Protocol):
@@ -66,6 +72,10 @@ class Tools(Protocol):
         """
         ...
 
+    async def drop_preshared_key(self, interface: str, public_key: str) -> None:
+        """Of a peer that keeps what else it has: addresses that are said again go to whom they are said of last."""
+        ...
+
     async def remove_peer(self, interface: str, public_key: str) -> None: ...
 
     async def down(self, conf: Path) -> None:
@@ -100,6 +110,10 @@ class _Common:
             argv += ["persistent-keepalive", str(keepalive)]
         argv += ["allowed-ips", ",".join(peer.allowed_ips)]
         (await self._shell(*argv, stdin=stdin)).check()
+
+    async def drop_preshared_key(self, interface: str, public_key: str) -> None:
+        argv = (self._program, "set", interface, "peer", public_key, "preshared-key", "/dev/stdin")
+        (await self._shell(*argv, stdin="")).check()
 
     async def remove_peer(self, interface: str, public_key: str) -> None:
         (await self._shell(self._program, "set", interface, "peer", public_key, "remove")).check()
@@ -142,17 +156,28 @@ class PlainTools(_Common):
     Args:
         program: ``wg`` or ``awg``.
         userspace: programs to run an interface with if the kernel cannot, the first that is on PATH.
+        turns: shared by all that use these interfaces.
     """
 
-    def __init__(self, shell: Shell, program: str, userspace: tuple[str, ...]) -> None:
+    def __init__(self, shell: Shell, program: str, userspace: tuple[str, ...], turns: Turns) -> None:
         super().__init__(shell, program)
+        self._turns = turns
         self._obfuscated = program == "awg"
         self._userspace = userspace
         self.note = "" if self._obfuscated else "plain WireGuard: this host has no awg, obfuscation is not in force"
 
+    async def is_up(self, interface: str) -> bool:
+        async with self._turns[interface]:
+            return await super().is_up(interface)
+
+    async def dump(self, interface: str) -> str:
+        async with self._turns[interface]:
+            return await super().dump(interface)
+
     async def up(self, conf: Path, block: InterfaceBlock, peers: tuple[PeerConfig, ...]) -> None:
         interface = conf.stem
-        await self._create(interface)
+        async with self._turns[interface]:
+            await self._create(interface)
         try:
             plain = render_plain(block, peers, obfuscated=self._obfuscated)
             (await self._shell(self._program, "setconf", interface, "/dev/stdin", stdin=plain)).check()
@@ -205,7 +230,7 @@ class PlainTools(_Common):
             ended.check()
 
 
-def choose(shell: Shell) -> Tools:
+def choose(shell: Shell, turns: Turns) -> Tools:
     """What this host has, looked up each time: tools may be installed while the agent runs.
 
     Raises:
@@ -215,8 +240,8 @@ def choose(shell: Shell) -> Tools:
     if shutil.which("awg"):
         if shutil.which("awg-quick") and os.geteuid() == 0:
             return AwgTools(shell)
-        return PlainTools(shell, "awg", (named,) if named else ("amneziawg-go",))
+        return PlainTools(shell, "awg", (named,) if named else ("amneziawg-go",), turns)
     if shutil.which("wg"):
         # amneziawg-go listens where wg does not look, so it is used only if it is asked for.
-        return PlainTools(shell, "wg", (named,) if named else ("wireguard-go",))
+        return PlainTools(shell, "wg", (named,) if named else ("wireguard-go",), turns)
     raise DataPlaneFailed("neither awg nor wg is on PATH: install amneziawg-tools, or wireguard-tools for plain WireGuard")

@@ -22,6 +22,7 @@ esac
 while read -r pattern; do
     case "$line" in $pattern) echo "$line: it broke" >&2; /bin/cat $H/words >&2; exit 1 ;; esac
 done < $H/failing
+while [ "$me" = "$(/bin/cat $H/slow)" ]; do /bin/sleep 0.02; done
 [ -e $H/once ] && read -r pattern < $H/once && case "$line" in $pattern) /bin/rm $H/once; exit 1 ;; esac
 if [ "$me" = iptables ]; then
     rule=$(echo "$*" | /bin/sed -E 's/^-w //; s/-[AIDC] /@ /; s/(@ FORWARD) 1 /\1 /')
@@ -93,6 +94,7 @@ class Host:
         for name, content in {
             "calls": "",
             "failing": "",
+            "slow": "",
             "words": "",
             "dump": "",
             "default": "",
@@ -124,6 +126,14 @@ class Host:
     def failing_once(self, pattern):
         """The next tool called like this fails, and no later one."""
         self.write("once", f"{pattern}\n")
+
+    def slow(self, tool):
+        """This one takes as long as it is here."""
+        self.write("slow", tool)
+
+    def seen(self):
+        """Every call so far, as lines."""
+        return (self.directory / "calls").read_text().replace("\037", " ").splitlines()
 
     def calls(self):
         """Every call so far as a list of words, and forgets them."""

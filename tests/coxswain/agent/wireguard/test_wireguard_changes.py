@@ -5,7 +5,7 @@ import random
 import pytest
 
 from coxswain.agent.dataplane import PeerConfig
-from coxswain.agent.wireguard.changes import changes, clamped, read_settings
+from coxswain.agent.wireguard.changes import NO_PRESHARED_KEY, changes, clamped, read_settings
 
 
 def dump(*peers, port=443):
@@ -77,10 +77,14 @@ def test_from_anything_to_anything_ends_where_writing_all_of_it_would():
         return [PeerConfig(key, tuple(rng.sample(addresses, rng.randint(0, 3))), rng.choice(["", "psk"])) for key in keys]
 
     def set_to(state, peers):
-        """As the kernel takes peers over, one after the other, each with all of its addresses in place of those it had."""
+        """As the kernel takes peers over, one after the other, each with all of its addresses in place of those it had.
+
+        A preshared key that is not named stays.
+        """
         for peer in peers:
             state = {key: (psk, own - set(peer.allowed_ips)) for key, (psk, own) in state.items()}
-            state[peer.public_key] = (peer.preshared_key, set(peer.allowed_ips))
+            psk = peer.preshared_key or state.get(peer.public_key, ("",))[0]
+            state[peer.public_key] = ("" if psk == NO_PRESHARED_KEY else psk, set(peer.allowed_ips))
         return state
 
     for _ in range(2000):
@@ -98,6 +102,7 @@ def test_from_anything_to_anything_ends_where_writing_all_of_it_would():
         "\n",
         "PRIVATE\tPUBLIC\n",
         "PRIVATE\tPUBLIC\tport\toff\n",
+        "PRIVATE\tPUBLIC\t443\t0x1\n",
         "PRIVATE\tPUBLIC\t443\t4\t10\t50\t0\t0\t1\t2\t3\t4\toff\n",
         dump(A).rstrip("\n").rpartition("\t")[0],
         dump() + "short\n",

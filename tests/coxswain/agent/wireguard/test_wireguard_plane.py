@@ -1,5 +1,6 @@
 """What the data plane does to the host: the command lines of node-contract.md 6.5, and what comes when they fail."""
 
+import asyncio
 import time
 
 import pytest
@@ -123,6 +124,32 @@ async def test_an_address_goes_back_to_whom_it_was_taken_from(host, made):
         f"awg set awg0 peer {made.key(9)} remove",
         f"awg set awg0 peer {made.key(3)} allowed-ips 10.7.0.3/32",
     ]
+
+
+async def test_a_preshared_key_that_goes_leaves_the_addresses_where_they_are(host, made):
+    """Told with its addresses, the device's own peer would take back what the edge peer of its path has (contract 4.15)."""
+    plane = host.plane()
+    edge = made.peer(9, allowed_ips=("10.7.0.2/32",))
+    await plane.replace_peers([made.peer(2, preshared_key=made.key(99)), edge])
+    host.calls()
+    await plane.replace_peers([made.peer(2), edge])
+    lines = host.lines()
+    assert lines[-1] == f"awg set awg0 peer {made.key(2)} preshared-key /dev/stdin"
+    assert len([line for line in lines if line.startswith("awg set")]) == 1
+    assert host.stdin(len(lines)) == ""
+
+
+async def test_a_preshared_key_that_came_with_a_change_that_failed_goes_with_it(host, made):
+    """Syncconf would leave it, and the device, which knows of none, would be deaf until the next push."""
+    plane = host.plane()
+    await plane.replace_peers([made.peer(2)])
+    host.calls()
+    host.failing("ip route replace 10.7.0.3/32*")
+    with pytest.raises(DataPlaneFailed):
+        await plane.replace_peers([made.peer(2, preshared_key=made.key(99)), made.peer(3)])
+    lines = host.lines()
+    assert lines[-2:] == [f"awg set awg0 peer {made.key(2)} preshared-key /dev/stdin", "ip route del 10.7.0.3/32 dev awg0"]
+    assert host.stdin(len(lines) - 1) == ""
 
 
 async def test_many_routes_are_one_command(host, made):
@@ -329,6 +356,42 @@ async def test_plain_wireguard_is_told_only_what_it_does_not_have(plain_host, ma
     plain_host.calls()
     await plane.replace_peers(peers)
     assert "wg syncconf awg0 /dev/stdin" in plain_host.lines()
+
+
+async def test_plain_wireguard_forgets_a_preshared_key_that_is_not_the_confs(plain_host, made):
+    """Whoever gave it: to leave it out, as it is in a conf, is to leave it."""
+    plane = plain_host.plane()
+    await plane.replace_peers([made.peer(2)])
+    live = f"{clamped(plain_host.identity.private_text)}\tPUBLIC\t443\toff\n"
+    live += f"{made.key(2)}\t{made.key(99)}\t(none)\t10.7.0.2/32\t0\t0\t0\toff\n"
+    plain_host.write("dump", live)
+    plain_host.calls()
+    await plane.replace_peers([made.peer(2)])
+    assert plain_host.lines()[2] == "wg addconf awg0 /dev/stdin"
+    assert f"PresharedKey = {'A' * 43}=\n" in plain_host.stdin(3)
+
+
+async def eventually_seen(host, line):
+    async with asyncio.timeout(30):
+        while line not in host.seen():  # noqa: ASYNC110 - another program writes it
+            await asyncio.sleep(0.01)
+
+
+async def test_nobody_looks_at_an_interface_while_it_is_made(plain_host, made):
+    """``wg show`` removes a socket that is bound and does not listen yet, and wireguard-go ends without its socket."""
+    plane = plain_host.plane()
+    plain_host.slow("wireguard-go")
+    making = asyncio.create_task(plane.replace_peers([made.peer(2)]))
+    await eventually_seen(plain_host, "wireguard-go awg0")
+    looks = [asyncio.create_task(look) for look in (plane.status(), plane.dump(), plane.status())]
+    other = await plane.link_is_up("awg7")  # has a socket of its own
+    assert not other and not any(look.done() for look in looks)
+    during = plain_host.seen()
+    plain_host.slow("")
+    await making
+    assert (await looks[0]).up and (await looks[1]) == {}
+    await looks[2]
+    assert [line for line in during if line.startswith("wg")] == ["wg show awg0", "wg show awg7"]
 
 
 async def test_plain_wireguard_in_the_kernel(plain_host, made):

@@ -128,13 +128,16 @@ class Transits:
                 await self._run(hop.refusal("replace"))
                 if new and not any(hop.table == known.table and hop.family == known.family for known in before):
                     undo.insert(0, hop.refusal("del"))
-                if without_links and not is_there(hop.interface):
-                    continue
-                await self._run(hop.route("replace"))
+                try:
+                    await self._run(hop.route("replace"))
+                except DataPlaneFailed:
+                    if without_links and not is_there(hop.interface):
+                        continue
+                    raise
                 if new:
                     undo.insert(0, hop.route("del"))
             for family in dict.fromkeys(hop.family for hop in wanted):
-                there = await self._rules(family)
+                there = await self._rules(family) or Counter()
                 for hop in wanted:
                     if hop.family == family and not there[hop.mark, hop.table]:
                         await self._run(hop.rule("add"))
@@ -158,6 +161,10 @@ class Transits:
             except DataPlaneFailed as failure:
                 _log.warning("rules of links that are not used any more may remain: %s", failure)
                 continue
+            if there is None:
+                left = [hop for hop in before if hop.family == family and (family, hop.mark, hop.table) not in wanted_rules]
+                await self.take_down(hop.rule("del") for hop in left)
+                continue
             for hop in dict.fromkeys((*wanted, *before)):
                 if hop.family == family:
                     keep = 1 if (family, hop.mark, hop.table) in wanted_rules else 0
@@ -174,7 +181,7 @@ class Transits:
         try:
             for family in dict.fromkeys(hop.family for hop in wanted):
                 there = await self._rules(family)
-                if not all(there[hop.mark, hop.table] for hop in wanted if hop.family == family):
+                if there is None or not all(there[hop.mark, hop.table] for hop in wanted if hop.family == family):
                     return False
             for hop in wanted:
                 routes = await self._routes(hop)
@@ -211,12 +218,14 @@ class Transits:
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise DataPlaneFailed("ip route show: its output cannot be read") from None
 
-    async def _rules(self, family: int) -> Counter[tuple[int, int]]:
-        """How many rules look up a table for a mark."""
+    async def _rules(self, family: int) -> Counter[tuple[int, int]] | None:
+        """How many rules look up a table for a mark. None: the tool says nothing, not even that there are none."""
         listed = (await self._shell("ip", *(("-6",) if family == 6 else ()), "-N", "-j", "rule", "show")).check()
+        if not listed.output.strip():
+            return None
         found: Counter[tuple[int, int]] = Counter()
         try:
-            for rule in json.loads(listed.output or "[]"):
+            for rule in json.loads(listed.output):
                 if "fwmark" in rule and str(rule.get("table", "")).isdigit():
                     found[int(str(rule["fwmark"]), 0), int(rule["table"])] += 1
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -201,12 +201,39 @@ async def test_an_unreadable_list_of_rules_is_a_failure_before_and_none_after(ho
     await host.plane().apply_policy(NAT, by_the_existing_agent(FULL))
 
 
+async def test_where_the_rules_are_not_told_the_one_that_was_added_is_taken_away(host):
+    """As by the teardown of the contract (7.3)."""
+    host.write("marks", "")
+    plane = host.plane()
+    stored = await plane.apply_policy(FULL, None)
+    assert LINK_UP[2] in host.changes()
+    await plane.apply_policy(FULL, stored)
+    assert LINK_DOWN[0] not in host.changes()
+    await plane.apply_policy(NAT, stored)
+    assert [line for line in host.changes() if line.startswith("ip ")] == LINK_DOWN
+
+
 async def test_at_a_start_a_missing_link_costs_only_what_it_carries(host):
-    await host.plane().apply_policy(FULL, None, restoring=True)
+    host.failing("ip route replace default dev awg1*", words="Cannot find device awg1\n")
+    stored = await host.plane().apply_policy(FULL, None, restoring=True)
     lines = host.changes()
     assert f"ip route replace {REFUSE}" in lines
-    assert "ip route replace default dev awg1 table 7100" not in lines
     assert "ip rule add fwmark 7100 lookup 7100" in lines
+    assert f"ip route del {REFUSE}" not in lines
+    assert ("ip", *LINK_DOWN[1].split()[1:]) in stored.down
+
+
+async def test_at_a_start_every_link_that_the_host_takes_a_route_to_gets_one(host):
+    """Also one that cannot be seen: in a network namespace of its own, an agent may have the /sys of another."""
+    await host.plane().apply_policy(FULL, None, restoring=True)
+    assert [line for line in host.changes() if line.startswith("ip ")] == LINK_UP
+
+
+async def test_at_a_start_a_link_that_is_there_and_gets_no_route_is_a_failure(host, monkeypatch):
+    monkeypatch.setattr("coxswain.agent.wireguard.transits.is_there", lambda _: True)
+    host.failing("ip route replace default dev awg1*")
+    with pytest.raises(DataPlaneFailed, match="default dev awg1"):
+        await host.plane().apply_policy(FULL, None, restoring=True)
 
 
 # -- nftables

@@ -28,6 +28,7 @@ from coxswain.messages.access import RecordRefusal
 from coxswain.messages.audit import AwaitAudited, Committed, GetAuditFindings
 from coxswain.messages.fleet import GetNode, NodeView, RemoveNode
 from coxswain.messages.geo import Locate
+from coxswain.messages.operations import ListOperations, OperationsPage
 from coxswain.messages.sessions import GetActiveSessions
 from coxswain.model import LinkState, Node
 from tests.support import eventually
@@ -47,6 +48,7 @@ class Stand:
             RecordRefusal: lambda: None,
             GetAuditFindings: tuple,
             Locate: dict,
+            ListOperations: lambda: OperationsPage(()),
         }
         self.answers = views | answers
         self.asked: list[Any] = []

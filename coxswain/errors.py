@@ -4,6 +4,7 @@ The tree::
 
     CoxswainError
     ├── InvalidInput            a value that cannot be accepted; names the field, the value and what would be
+    │   ├── NothingToInstall    no program was given, and the configuration names none
     │   ├── TooLarge            more bytes than are taken
     │   └── UnknownMediaType    a body that is not called what it has to be
     ├── NotFound                no such record
@@ -54,6 +55,7 @@ __all__ = [
     "NodeRefused",
     "NodeUnreachable",
     "NotFound",
+    "NothingToInstall",
     "Refused",
     "SourceFailure",
     "StaleVersion",
@@ -87,6 +89,10 @@ class CoxswainError(Exception):
 
 class InvalidInput(CoxswainError):
     """A value that cannot be accepted. The message names the field, the value and what would be accepted."""
+
+
+class NothingToInstall(InvalidInput):
+    """No program was given, and the configuration names none: existing callers, who cannot give one, know it as a 502."""
 
 
 class TooLarge(InvalidInput):
@@ -226,6 +232,7 @@ class Door:
 DOORS: dict[type[CoxswainError], Door] = {
     CoxswainError: Door(500, 1),
     InvalidInput: Door(400, 2),
+    NothingToInstall: Door(502, 2),
     TooLarge: Door(413, 2),
     UnknownMediaType: Door(415, 2),
     NotFound: Door(404, 4),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from coxswain.errors import InvalidInput, Refused
+from coxswain.errors import InvalidInput, NothingToInstall, Refused
 from coxswain.onboarding.signature import signed_digest
 from coxswain.ssh.host import digest_of
 
@@ -96,7 +96,7 @@ def source_from(path: str, url: str, sha256: str, where: str) -> Source:
             raise InvalidInput(f"{where}: {path} cannot be read: {error.strerror}") from None
     if not url:
         key = where.partition(",")[0]
-        raise InvalidInput(
+        raise NothingToInstall(
             f"{where}: there is no program to install",
             remedy=f"Give --binary FILE, or --url URL --sha256 DIGEST, or set {key} in the configuration.",
         )

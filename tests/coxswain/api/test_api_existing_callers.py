@@ -180,6 +180,19 @@ def test_a_relay_on_no_machine_is_not_upgraded(webbed: Controller, admin: Web) -
     webbed.client.call("DELETE", f"/api/relays/{relay.id}")
 
 
+def test_nothing_to_install_is_no_fault_of_the_request(webbed: Controller, admin: Web, machine: tuple[str, str]) -> None:
+    """A 502 (management-plane.md 3.6): the configuration names no program. What is wrong in the body stays a 400."""
+    server, node = machine
+    bare = {"name": "", "region": "", "egress": False, "onion": False, "egress_port": 0, "onion_port": 0, "route": []}
+    for role in ("node", "relay"):
+        answer = admin.post(f"/api/servers/{server}/deploy", bare | {"role": role})
+        assert answer.status == 502 and "no program to install" in answer.error, role
+        assert answer.json["exit_code"] == 2
+    assert admin.post(f"/api/nodes/{node}/update-agent", {}).status == 502
+    assert admin.post(f"/api/servers/{server}/deploy", bare | {"role": "buoy"}).status == 400
+    assert admin.post(f"/api/servers/{server}/deploy", bare | {"role": "node", "url": "https://x.example"}).status == 400
+
+
 # -- a machine goes with what is on it
 
 

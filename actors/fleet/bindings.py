@@ -59,6 +59,7 @@ def _stage(fleet: FleetState, message: m.StageBinding) -> Committed[m.BindingVie
             raise _revoked(message.device_id)
         if gives_up:
             rows.remove_exit(tx, message.device_id)
+            rows.touch_device(tx, message.device_id)
         else:
             after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
         wires = rewired(fleet, tx)
@@ -83,6 +84,8 @@ def _settle(fleet: FleetState, message: m.SettleBinding) -> Committed[m.BindingV
             after = dataclasses.replace(after, version=rows.put_exit(tx, after, now=fleet.now()).version)
         else:
             rows.remove_exit(tx, message.device_id)
+        if after.route != before.route:
+            rows.touch_device(tx, message.device_id)
         wires = rewired(fleet, tx)
         outbox_id = 0
         if not message.forward:

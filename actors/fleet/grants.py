@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from actors.fleet.state import FleetState
 from actors.fleet.wiring import wired
+from coxswain.cascade.types import Path
 from coxswain.errors import Conflict
-from coxswain.model import Credential, Device, Profile
+from coxswain.model import Credential, Device, Peer, Profile, Protocol
 from coxswain.provisioning import keys
 from coxswain.provisioning.document import Grant, in_order
 from coxswain.store import Tx
@@ -23,7 +24,12 @@ def grants_of(fleet: FleetState, tx: Tx, device: Device, *, profile_id: str = ""
     if profile_id:
         credentials = [c for c in credentials if profile_id in (c.profile_id, _name(profiles, c))]
     wanted = fleet.find(node).id if node else ""
-    paths = wired(fleet).paths if any(p.path_id for p in profiles.values()) else {}
+    paths = {profile.id: wired(fleet).paths.get(profile.path_id) for profile in profiles.values() if profile.path_id}
+    everywhere = {c.id for c in credentials if not c.profile_id}
+    bound = _bound_to(fleet, device, [p for p in peers if p.credential_id in everywhere], wanted)
+    if bound is not None:
+        paths[""] = bound
+        peers = [p for p in peers if p.node_id == bound.entry or p.credential_id not in everywhere]
     grants = [
         Grant(
             credential=credential,
@@ -37,7 +43,7 @@ def grants_of(fleet: FleetState, tx: Tx, device: Device, *, profile_id: str = ""
             fallbacks=tuple(fleet.known(node_id) for node_id in path.fallbacks) if path is not None else (),
         )
         for credential in credentials
-        for path in [paths.get(profiles[credential.profile_id].path_id) if credential.profile_id in profiles else None]
+        for path in [paths.get(credential.profile_id)]
     ]
     return in_order(grant for grant in grants if grant.peers)
 
@@ -56,6 +62,22 @@ def some_grants(fleet: FleetState, tx: Tx, device: Device, *, profile_id: str = 
             remedy=f"Provision it first: cox devices provision {device.id}",
         )
     return grants
+
+
+def _bound_to(fleet: FleetState, device: Device, everywhere: list[Peer], wanted: str) -> Path | None:
+    """The path on which a device is that is given every node: its client is then shown the entry alone. On other nodes its
+    traffic would leave there, or not get through (accounts-profiles.md 6.2, fleet-model.md 12, 25).
+
+    Args:
+        everywhere: what it has on every node.
+        wanted: the id of the one node that was asked for; empty: none was.
+    """
+    found = wired(fleet)
+    path = found.paths.get(next((binding.route for binding in found.bindings if binding.id == device.id), ""))
+    if path is None or wanted not in ("", path.entry):
+        return None
+    on_entry = any(peer.node_id == path.entry and peer.protocol is Protocol.AMNEZIAWG for peer in everywhere)
+    return path if on_entry else None
 
 
 def _name(profiles: dict[str, Profile], credential: Credential) -> str:

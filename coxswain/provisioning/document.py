@@ -99,7 +99,12 @@ def _profiles(grant: Grant, offer: Offer) -> list[dict[str, Any]]:
         profile = grant.profile
         return [_profile((profile.id, profile.name, profile.protocol), grant, grant.peers, offer)]
     by_protocol = {p: [pair for pair in grant.peers if pair[1].protocol is p] for p in Protocol}
-    return [_profile(_AUTO[p], grant, pairs, offer) for p, pairs in by_protocol.items() if pairs]
+    entry = replace(grant, path="", hops=(), fallbacks=())  # XRay goes no further (fleet-model.md 12, 21)
+    return [
+        _profile(_AUTO[p], grant if p is Protocol.AMNEZIAWG else entry, pairs, offer)
+        for p, pairs in by_protocol.items()
+        if pairs
+    ]
 
 
 def _profile(

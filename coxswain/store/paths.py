@@ -30,6 +30,7 @@ __all__ = [
     "put_exit",
     "put_fallbacks",
     "remove_exit",
+    "touch_device",
     "touch_profiles_over",
     "tunnels_at",
     "update_link",
@@ -117,8 +118,9 @@ def touch_profiles_over(tx: Tx, path_id: str) -> None:
     """What devices have to know of this path is another now."""
     tx.execute(
         "UPDATE devices SET profile_revision = profile_revision + 1 "
-        "WHERE id IN (SELECT device_id FROM profile_specs WHERE path_id = ?)",
-        (path_id,),
+        "WHERE id IN (SELECT device_id FROM profile_specs WHERE path_id = ? "
+        "UNION SELECT device_id FROM device_exits WHERE path_id = ?)",
+        (path_id, path_id),
     )
 
 
@@ -361,6 +363,11 @@ def put_exit(tx: Tx, binding: Binding, *, now: float) -> Binding:
         (binding.device_id, binding.route or None, binding.next_route or None, binding.phase.value, at, at),
     )
     return dataclasses.replace(binding, version=rows[0][0])
+
+
+def touch_device(tx: Tx, device_id: str) -> None:
+    """What it has to know is another now: it is on another path, or on none."""
+    tx.execute("UPDATE devices SET profile_revision = profile_revision + 1 WHERE id = ?", (device_id,))
 
 
 def is_revoked(tx: Tx, device_id: str) -> bool:

@@ -102,6 +102,34 @@ def test_provisioning_again_changes_nothing(fleet: LiveFleet, device: dict[str, 
     assert keys(fleet, device["id"]) == before
 
 
+def test_a_device_with_every_node_that_is_bound_to_a_path_is_shown_the_entry_alone(
+    fleet: LiveFleet, device: dict[str, Any]
+) -> None:
+    """On the others its traffic would leave there, or not get through. Its keys are all there still."""
+    post(fleet, f"/api/devices/{device['id']}/provision")
+    before, place = keys(fleet, device["id"]), f"/api/devices/{device['id']}"
+
+    def shown(**more: str) -> Any:
+        return json.loads(post(fleet, f"{place}/export", {"format": "pharos", **more})["text"])["payload"]
+
+    everything = shown()
+    (every,) = everything["profiles"]
+    assert ([node["name"] for node in every["nodes"]], "path" in every) == (["n0", "n1", "n2"], False)
+    path = post(fleet, "/api/paths", {"name": "bound", "node_ids": ["n1", "n2"]})
+    post(fleet, f"{place}/bind", {"path_id": "bound"})
+    bound = shown()
+    (only,) = bound["profiles"]
+    assert (only["id"], [node["name"] for node in only["nodes"]]) == ("auto-amneziawg", ["n1"])
+    assert (only["path"]["name"], [hop["role"] for hop in only["path"]["hops"]]) == ("bound", ["entry", "exit"])
+    assert bound["revision"] > everything["revision"]
+    assert post(fleet, f"{place}/export", {"format": "conf"})["name"] == "phone-n1.conf"
+    assert "path" not in shown(node="n0")["profiles"][0], "who asks for a node is given it"
+    delete(fleet, f"{place}/bind")
+    assert shown()["profiles"] == everything["profiles"]
+    assert keys(fleet, device["id"]) == before
+    delete(fleet, f"/api/paths/{path['id']}")
+
+
 def test_profiles_lead_to_their_nodes_only(fleet: LiveFleet, device: dict[str, Any]) -> None:
     one = profile(fleet, device, "one", "n0")
     two = profile(fleet, device, "two", "n1", entry_ips=["203.0.113.2"])

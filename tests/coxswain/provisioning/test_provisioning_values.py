@@ -215,6 +215,15 @@ def test_profiles_and_nodes_come_oldest_first_however_they_lie_in_the_store() ->
     assert [[n.name for n, _ in g.peers] for g in ordered] == [["n0", "n1", "n2"]] * 3
 
 
+def test_of_a_device_that_is_bound_to_a_path_xray_goes_no_further_than_the_entry() -> None:
+    """So it is shown without the path (fleet-model.md 12, 21)."""
+    exit_ = dataclasses.replace(NODE, id="nod_exit", name="exit")
+    given = dataclasses.replace(grant(Protocol.AMNEZIAWG, Protocol.XRAY_REALITY), path="p", hops=(NODE, exit_))
+    awg, xray = document(DEVICE, [given], Offer.of(SETTINGS), 0.0)["profiles"]
+    assert (awg["id"], [hop["id"] for hop in awg["path"]["hops"]]) == ("auto-amneziawg", [NODE.id, "nod_exit"])
+    assert (xray["id"], "path" in xray) == ("auto-xray-reality", False)
+
+
 def test_a_profile_that_names_entry_addresses_shows_no_others() -> None:
     """Not in the flat list either, to which a client may fall back (accounts-profiles.md 4.2)."""
     profile = Profile("pspec_1", "dev_1", "x", node_id=NODE.id, entry_ips=("2001:db8::1",))

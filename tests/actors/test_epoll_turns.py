@@ -48,8 +48,11 @@ def world() -> Iterator[tuple[EpollTurns, dict[int, object]]]:
     turns.close()
 
 
-def pair(connections: dict[int, object]) -> tuple[socket.socket, Echo]:
+def pair(connections: dict[int, object], wanted: int = -1) -> tuple[socket.socket, Echo]:
+    """``wanted``: the descriptor that theirs is to have, if the kernel gives it out now."""
     ours, theirs = socket.socketpair()
+    if ours.fileno() == wanted:
+        ours, theirs = theirs, ours
     theirs.setblocking(False)
     ours.settimeout(5)
     return ours, Echo(theirs, connections)
@@ -75,11 +78,11 @@ def test_a_descriptor_that_comes_back_as_another_connection_is_served(world: tup
     number = echo.socket.fileno()
     echo.close()
     ours.close()
-    again, second = pair(connections)
+    again, second = pair(connections, number)
     numbers = {second.socket.fileno()}
     more = [again]
     while number not in numbers:  # until the kernel gives that number out again
-        other, one = pair(connections)
+        other, one = pair(connections, number)
         more.append(other)
         numbers.add(one.socket.fileno())
     assert all(answered(turns, other, b"two") for other in more)

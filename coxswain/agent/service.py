@@ -351,12 +351,11 @@ class NodeService:
 
         async def change() -> pb.ConfigureInnerLinkResponse:
             applied = self._state.link_revision(link.interface)
-            up = await self._plane.link_is_up(link.interface)
             if revision < applied:
                 text = f"revision {revision} of {link.interface} is older than the applied {applied}"
                 raise RpcRefused(grpc.StatusCode.FAILED_PRECONDITION, text)
             # A link that is gone is made anew, where the existing agent takes it for applied (node-contract.md 4.12).
-            if revision == applied and applied > 0 and up:
+            if revision == applied and applied > 0 and await self._plane.link_is_up(link.interface):
                 return pb.ConfigureInnerLinkResponse(applied_revision=applied, reloaded=False)
             await self._plane.configure_link(link)
             await self._save(lambda: self._state.set_link_revision(link.interface, revision))

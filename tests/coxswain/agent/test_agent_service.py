@@ -475,6 +475,23 @@ async def test_a_link_has_the_mtu_that_its_controller_thinks_fit(authority, t, m
         assert lab.node.plane.links["awg1"].mtu == mtu
 
 
+async def test_only_a_revision_that_was_applied_has_its_link_looked_for(authority, t, monkeypatch):
+    """Of another one the tools are asked once, in the order that the contract measured (4.4)."""
+    async with t.one_node(authority) as lab:
+        looks, look = [], lab.node.plane.link_is_up
+
+        async def counted(interface):
+            looks.append(interface)
+            return await look(interface)
+
+        monkeypatch.setattr(lab.node.plane, "link_is_up", counted)
+        assert (await lab.control.configure_inner_link(link(t), 2)).reloaded
+        assert (await t.refused(lab.control.configure_inner_link(link(t), 1)))[0] == Code.FAILED_PRECONDITION
+        assert looks == []
+        assert not (await lab.control.configure_inner_link(link(t), 2)).reloaded
+        assert looks == ["awg1"]
+
+
 async def test_links_have_revisions_of_their_own(authority, t):
     async with t.one_node(authority) as lab:
         control, plane = lab.control, lab.node.plane

@@ -179,6 +179,18 @@ def test_a_device_that_is_deleted_is_bound_no_longer(world):
     assert read(world, paths.device_bindings) == {}
 
 
+def test_a_nodes_clients_have_a_peer_there_or_a_path_over_it(world):
+    """Each is counted once (fleet-model.md 2.5)."""
+    assert read(world, fleet.clients_of_node, "nod_b") == 0
+    write(world, paths.put_exit, Binding("dev_1", "dev_1", "pth_1"), now=NOW)
+    peers = [Peer(f"peer_{n}", "nod_b", f"dev_{d}", Protocol.AMNEZIAWG, f"k{n}", ()) for n, d in ((1, 1), (2, 2), (3, 2))]
+    write(world, fleet.put_peers, peers, now=NOW)
+    assert [read(world, fleet.clients_of_node, f"nod_{name}") for name in "abcd"] == [1, 2, 1, 0]
+    write(world, paths.insert_path, Path("pth_2", "next", ("nod_a", "nod_d"), created_at=NOW, updated_at=NOW))
+    write(world, paths.put_exit, Binding("dev_1", "dev_1", "pth_1", "pth_2"), now=NOW)
+    assert read(world, fleet.clients_of_node, "nod_d") == 1, "it is being moved there"
+
+
 # -- exits
 
 

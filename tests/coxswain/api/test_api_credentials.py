@@ -188,7 +188,7 @@ TABLE: dict[str, Row] = {
     "POST /api/nodes/{key}/start": Row(ADMIN, 404),
     "POST /api/nodes/{key}/stop": Row(ADMIN, 404),
     "POST /api/nodes/{key}/remove": Row(ADMIN, 404),
-    "POST /api/rollouts": Row(ADMIN, 400),
+    "POST /api/rollouts": Row(ADMIN, 502),
     "GET /static/{path:path}": Row(NONE, 404),
 }
 

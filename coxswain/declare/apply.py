@@ -74,7 +74,8 @@ class Stopped(CoxswainError):
         self, change: Change, done: int, cause: CoxswainError, notes: Sequence[str] = (), waiting: Sequence[Waiting] = ()
     ) -> None:
         where = f"{change.wanted.where}: " if change.wanted is not None else ""
-        again = f"{counted(done, 'change')} before that {'stays' if done == 1 else 'stay'} made; when it is mended, apply the file again."
+        stay = "stays" if done == 1 else "stay"
+        again = f"{counted(done, 'change')} before that {stay} made; when it is mended, apply the file again."
         super().__init__(f"{where}{change.action} {change.item.title}: {cause}", remedy=f"{again} {cause.remedy}".strip())
         self.change = change
         self.done = done

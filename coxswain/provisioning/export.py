@@ -37,7 +37,8 @@ def export(kind: ExportFormat, device: Device, grants: Sequence[Grant], offer: O
         suffix = "conf" if kind is ExportFormat.CONF else "txt"
         also = tuple(dict.fromkeys(other.name for _, other, _ in ways if other.id != node.id))
         name = f"{file_name(f'{device.name}-{node.name}')}.{suffix}"
-        return Exported(name, text, also=also, leaves_at="" if grant.hops else node.id)
+        goes_on = kind is ExportFormat.CONF and grant.hops  # XRay goes no further (fleet-model.md 12, 21)
+        return Exported(name, text, also=also, leaves_at="" if goes_on else node.id)
     deaf = next((node for grant in grants for node, peer in grant.peers if peer.protocol is protocol), None)
     if deaf is not None:
         raise Conflict(

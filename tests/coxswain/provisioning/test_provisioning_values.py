@@ -224,6 +224,14 @@ def test_of_a_device_that_is_bound_to_a_path_xray_goes_no_further_than_the_entry
     assert (xray["id"], "path" in xray) == ("auto-xray-reality", False)
 
 
+def test_a_link_leaves_at_its_node_also_where_the_device_is_bound_to_a_path() -> None:
+    """Only AmneziaWG goes over it, and who exports the other is told so by this."""
+    exit_ = dataclasses.replace(NODE, id="nod_exit", name="exit")
+    given = dataclasses.replace(grant(Protocol.AMNEZIAWG, Protocol.XRAY_REALITY), path="p", hops=(NODE, exit_))
+    files = (export(kind, DEVICE, [given], Offer.of(SETTINGS), 0.0) for kind in (ExportFormat.CONF, ExportFormat.VLESS))
+    assert [file.leaves_at for file in files] == ["", NODE.id]
+
+
 def test_a_profile_that_names_entry_addresses_shows_no_others() -> None:
     """Not in the flat list either, to which a client may fall back (accounts-profiles.md 4.2)."""
     profile = Profile("pspec_1", "dev_1", "x", node_id=NODE.id, entry_ips=("2001:db8::1",))

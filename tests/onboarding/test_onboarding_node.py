@@ -414,9 +414,10 @@ def test_what_is_being_set_up_is_not_forgotten_meanwhile(rig):
         eventually(machine.held, timeout=30)
         (there,) = rig.client.get(f"/api/{role}s")
         assert role == "relay" or "it is being onboarded" in there["link_reason"], "nobody disabled it"
-        with pytest.raises(RemoteError, match=f"{operation['id']} .{role}.add. works on it just now") as caught:
-            rig.client.call("DELETE", f"/api/{role}s/{there['id']}")
-        assert caught.value.status == 409 and "cox operations cancel" in caught.value.remedy
+        for place in (f"{role}s/{there['id']}", f"servers/{server['id']}"):
+            with pytest.raises(RemoteError, match=f"{operation['id']} .{role}.add. works on it just now") as caught:
+                rig.client.call("DELETE", f"/api/{place}")
+            assert caught.value.status == 409 and "cox operations cancel" in caught.value.remedy
         machine.go_on()
         assert rig.over(operation)["state"] == "done"
         rig.client.call("DELETE", f"/api/{role}s/{there['id']}")

@@ -16,7 +16,7 @@ from coxswain.api.call import Call
 from coxswain.api.paging import PAGE, page_of
 from coxswain.api.route import Param, Route, Scope
 from coxswain.api.schema import BOOL, INT, TEXT, array, choice, limited, nullable, obj, shape
-from coxswain.api.waiting import run_operation
+from coxswain.api.waiting import check_not_set_up, run_operation
 from coxswain.errors import InvalidInput
 from coxswain.messages import servers as m
 from coxswain.messages.access import RecordAction
@@ -167,7 +167,10 @@ def _clear(call: Call, server: Server) -> None:
     nodes: list[NodeView] = call.ask("fleet", ListNodes(server_id=server.id))
     relays: list[Relay] = call.ask("servers", m.ListRelays())
     on_it = [relay.id for relay in relays if relay.server_id == server.id]
+    for view in nodes:
+        check_not_set_up(call, "node.add", view.node.id)
     for relay_id in on_it:
+        check_not_set_up(call, "relay.add", relay_id)
         call.ask("servers", m.CheckNoHop(relay_id))
     for view in nodes:
         call.change("fleet", RemoveNode(call.caller, view.node.id, clients=may_drop_clients(call)))

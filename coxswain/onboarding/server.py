@@ -199,7 +199,7 @@ def _take_out(work: Work, at: Target, dialer: Dialer) -> None:
     try:
         host = login_with_key(work, at, dialer)
     except NodeRefused as error:
-        work.say(f"{error}: so there is nothing to take out of its authorized_keys")
+        work.say(f"{error}: so its authorized_keys is left as it is; if the controller's key is there, take it out by hand")
         return
     work.hold(host)
     host.ask(_REMOVE.format(line=shlex.quote(_line(work))), what="removing the controller's key", deadline=60)

@@ -231,7 +231,9 @@ def test_a_user_who_may_not_become_root(rig):
 
 
 def test_an_addition_that_got_no_key_into_the_host_can_be_cancelled(rig):
-    """As where its home is on a disk that is full, or may not be written to. Nothing is there to take out again."""
+    """As where its home is on a disk that is full, or may not be written to. That we are not let in may have other reasons,
+    an sshd that takes no keys for one: nobody is told that ours is not there.
+    """
     machine = rig.machine()
     machine.authorized_keys.parent.rmdir()
     machine.authorized_keys.parent.write_text("in its way")
@@ -241,7 +243,7 @@ def test_an_addition_that_got_no_key_into_the_host_can_be_cancelled(rig):
     rig.client.post(f"/api/operations/{failed['id']}/cancel")
     over = rig.over(failed)
     assert over["state"] == "cancelled", over
-    assert "nothing to take out of its authorized_keys" in over["steps"][1]["output"]
+    assert "so its authorized_keys is left as it is; if the controller's key is there" in over["steps"][1]["output"]
 
 
 def test_the_wrong_architecture_is_refused_before_anything_is_installed(rig):

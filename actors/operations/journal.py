@@ -168,8 +168,9 @@ class Journal:
         )
 
     def step_stays(self, position: int) -> None:
-        """There is nothing of it to take back. When it was over is as it was."""
-        self._save_step(position, Durability.ACKNOWLEDGED, state=StepState.KEPT, error="", attempts=0)
+        """There is nothing of it to take back. When it was over is as it was; one that was cut off is over now."""
+        ended = self.step(position).finished_at or self._clock.now()
+        self._save_step(position, Durability.ACKNOWLEDGED, state=StepState.KEPT, error="", attempts=0, finished_at=ended)
 
     def remembers(self, position: int, values: Mapping[str, Any]) -> None:
         self._save_step(position, Durability.ACKNOWLEDGED, data={**self.step(position).data, **values})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import tempfile
 import threading
@@ -279,6 +280,23 @@ def test_a_cancelled_operation_is_cut_off_and_taken_back(store, place, script):
         assert states(operation) == ["undone", "undone", "pending"]
         with pytest.raises(Conflict, match="nothing to cancel"):
             engine.ask(m.CancelOperation(CALLER, operation.id))
+
+
+def test_what_stays_is_over_when_it_was_or_when_it_was_cut_off(store, place, script):
+    """A page would count on, had it no end, as if it still ran."""
+    blocker = script.do["b"] = Blocker()
+    kind = touch_kind(place, script)
+    staying = dataclasses.replace(kind, steps=lambda params: [dataclasses.replace(s, undo=None) for s in kind.steps(params)])
+    with running(store, staying) as engine:
+        operation = engine.begin("a", "b")
+        assert blocker.entered.wait(30)
+        made_at = engine.get(operation).steps[0].finished_at
+        engine.ask(m.CancelOperation(CALLER, operation.id))
+        operation = engine.over(operation, OperationState.CANCELLED)
+        assert states(operation) == ["kept", "kept"]
+        first, second = operation.steps
+        assert first.finished_at == made_at
+        assert second.finished_at >= second.started_at >= made_at
 
 
 class Late(Blocker):

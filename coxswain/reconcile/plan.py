@@ -99,7 +99,7 @@ def plan(desired: Desired, observed: Observed, memory: LinkMemory, now: float) -
     push = _push(desired, observed, memory, findings) or _revive(observed, memory, now, findings)
     xray = _xray(desired, observed, memory, now, findings)
     runs = _service(observed, Protocol.XRAY_REALITY)
-    may_run = memory.xray_confirmed != "" if runs is None else runs.running
+    may_run = bool(memory.xray_confirmed or memory.xray_refused) if runs is None else runs.running
     if xray is not None and push is None and may_run:
         # An agent whose XRay runs takes an equal revision for a repetition, whatever is in it (node-contract.md 4.5). Its
         # counter is its own and in no status: one that is ahead of ours shows in a refusal only.

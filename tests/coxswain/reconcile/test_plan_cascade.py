@@ -382,6 +382,9 @@ def test_xray_whose_revision_is_ahead_is_reached_in_a_few_attempts() -> None:
 
     assert revision(0) == 6, "one more is enough, as a rule"
     assert revision(5) > 10_000
+    silent = seen(uptime=60, services=(service(),))
+    push, _ = made(wanted, silent, knows(wanted, xray_confirmed="", xray_refused=5)).steps
+    assert isinstance(push, PushPeers) and push.at_least > 10_000, "nor does an agent without a status of XRay say its own"
     assert revision(1_000) < 2**32, "however often it is refused, and for whatever reason, the numbers last"
 
 

@@ -118,7 +118,7 @@ class Dialer:
         forwarder = await self._forwarders.start(route, target.address, number, claimed=claimed)
         return Channel(grpc.aio.secure_channel(forwarder.target, self._credentials, options), number, forwarder)
 
-    def pace(self, node_id: str) -> _Pace:
+    def event_pace(self, node_id: str) -> _Pace:
         """Of this node's events, over all its connections: who connects anew has said no less before. On the loop."""
         return self._paces.setdefault(node_id, _Pace(self.clock.monotonic()))
 
@@ -132,14 +132,14 @@ class Dialer:
             async with self._first:
                 yield
             return
-        await self._pace()
+        await self._space_out()
         if self.routes.current()[1].is_direct:
             async with self._knocks:  # not in a lane: an address that swallows packets holds its place for seconds
                 await _knock(target.address)
         async with self._retry:
             yield
 
-    async def _pace(self) -> None:
+    async def _space_out(self) -> None:
         """However many nodes are down, retries come at a bounded rate."""
         now = asyncio.get_running_loop().time()
         at = max(now, self._next_retry_at)
@@ -180,7 +180,7 @@ class NodeConnection:
         self.number = channel.number
         self._channel = channel
         self._clock = dialer.clock
-        self._pace = dialer.pace(node_id)
+        self._pace = dialer.event_pace(node_id)
         self._control = NodeControl(channel.grpc, dialer.deadlines)
         self._reader: asyncio.Task[None] | None = None
         self._heard_at = 0.0

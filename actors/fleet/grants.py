@@ -72,8 +72,7 @@ def _bound_to(fleet: FleetState, device: Device, everywhere: list[Peer], wanted:
         everywhere: what it has on every node.
         wanted: the id of the one node that was asked for; empty: none was.
     """
-    found = wired(fleet)
-    path = found.paths.get(next((binding.route for binding in found.bindings if binding.id == device.id), ""))
+    path = wired(fleet).path_of(device.id)
     if path is None or wanted not in ("", path.entry):
         return None
     on_entry = any(peer.node_id == path.entry and peer.protocol is Protocol.AMNEZIAWG for peer in everywhere)

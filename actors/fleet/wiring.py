@@ -46,6 +46,14 @@ class Wired:
         """The link between two nodes."""
         return self._by_ends.get((dialer, target))
 
+    def path_of(self, device_id: str) -> Path | None:
+        """The path to which a device is bound."""
+        return self.paths.get(self._routes.get(device_id, ""))
+
+    @cached_property
+    def _routes(self) -> dict[str, str]:
+        return {binding.id: binding.route for binding in self.bindings}
+
     @cached_property
     def _by_ends(self) -> dict[tuple[str, str], NodeLink]:
         return {(link.entry_node_id, link.exit_node_id): link for link in self.links.values()}

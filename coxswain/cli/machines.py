@@ -117,7 +117,8 @@ def _no_machine(host: str, error: RemoteError) -> RemoteError:
         f"If {host} is to be the name, say where it is to be, too: --server SERVER --name {host}; or of a node that is set "
         f"up by hand: cox nodes add {host} --addr HOST"
     )
-    return RemoteError(str(error), status=error.status, exit_code=error.exit_code, remedy=remedy)
+    both = f"{error.remedy} {remedy}".strip()
+    return RemoteError(str(error), status=error.status, exit_code=error.exit_code, remedy=both)
 
 
 def _is_meant(server: dict[str, Any], host: str, port: int) -> bool:

@@ -139,6 +139,7 @@ def test_mistakes(cox: Cox) -> None:
 
 
 def test_a_name_does_where_an_id_is_asked_for_unless_several_have_it(cox: Cox, fleet: LiveFleet) -> None:
+    cox("nodes", "endpoints", "n0", "198.51.100.9")
     api = fleet.controller.client
     ann, other = (api.post("/api/users", {"name": name, "email": f"{name[-1]}@x.org"})["id"] for name in ("Dora", "Dora B"))
     cox("devices", "add", "Dora", "watch")

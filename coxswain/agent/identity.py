@@ -23,6 +23,7 @@ from coxswain.agent.state import MALFORMED, Files
 from coxswain.errors import InvalidInput, Refused
 from coxswain.model import Obfuscation
 from coxswain.wire import validate
+from coxswain.x25519 import clamped
 
 __all__ = [
     "AwgIdentity",
@@ -131,10 +132,7 @@ def load_or_create_xray(files: Files, rng: random.Random | None = None) -> XrayI
     """Reads ``xray-node.json``, or makes it. Raises ``Refused`` if it is corrupt."""
     content = files.read(XRAY_IDENTITY, secret=True)
     if content is None:
-        raw = bytearray((rng or secrets.SystemRandom()).randbytes(32))
-        raw[0] &= 248
-        raw[31] = raw[31] & 127 | 64
-        identity = XrayIdentity(bytes(raw))
+        identity = XrayIdentity(clamped((rng or secrets.SystemRandom()).randbytes(32)))
         document = {"private_key": identity.private_text}
         files.write(XRAY_IDENTITY, json.dumps(document, indent=2).encode() + b"\n", 0o600)
         return identity

@@ -23,7 +23,6 @@ __all__ = [
     "node_id_of",
     "node_view",
     "open_host",
-    "reached",
     "server_of",
     "take_back_on_host",
     "target_of",
@@ -66,13 +65,6 @@ def open_host(work: Work, dialer: Dialer, otherwise: str = "") -> Host:
         NodeFailure: it cannot be reached, or does not let us in.
     """
     return work.shared(KEY, lambda: _open(work, dialer, otherwise))
-
-
-def reached(work: Work, dialer: Dialer, otherwise: str) -> Host:
-    """``open_host``, before anything is changed that is of no use without it. ``otherwise``: what to do about a host that is
-    gone.
-    """
-    return open_host(work, dialer, otherwise)
 
 
 def take_back_on_host(work: Work, dialer: Dialer, undo: Callable[[Work, Host], None]) -> None:

@@ -13,7 +13,7 @@ from coxswain.errors import Conflict, InvalidInput, NodeFailure, NodeUnreachable
 from coxswain.inventory import check_name, check_region, check_runs, parse_control_addr
 from coxswain.messages import ca, fleet, links
 from coxswain.model import LinkState, NetworkPolicy, Node, NodeStatus
-from coxswain.onboarding.access import facts_of, node_id_of, node_view, open_host, reached, server_of, take_back_on_host
+from coxswain.onboarding.access import facts_of, node_id_of, node_view, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over, made_for
 from coxswain.onboarding.beforehand import check_node
 from coxswain.onboarding.binary import is_newer, normalise_version
@@ -425,7 +425,7 @@ def _enable(work: Work) -> None:
 
 def _disable(work: Work, dialer: Dialer) -> None:
     """Not of one whose service could not be stopped then, and would go on out of sight."""
-    reached(work, dialer, f"To close its link only: cox nodes disable {work.params['name']}")
+    open_host(work, dialer, f"To close its link only: cox nodes disable {work.params['name']}")
     if node_view(work).node.enabled:
         work.change("fleet", fleet.SetNodeEnabled(work.caller, node_id_of(work), False))
 

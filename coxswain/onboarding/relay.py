@@ -15,7 +15,7 @@ from coxswain.inventory import check_name, check_region, host_of, parse_control_
 from coxswain.messages import ca
 from coxswain.messages import servers as m
 from coxswain.messages.relays import DescribeTunnels, TunnelState, TunnelView
-from coxswain.onboarding.access import facts_of, open_host, reached, server_of, take_back_on_host
+from coxswain.onboarding.access import facts_of, open_host, server_of, take_back_on_host
 from coxswain.onboarding.account import hand_over
 from coxswain.onboarding.beforehand import check_relay
 from coxswain.onboarding.facts import check_room, clock_words
@@ -241,7 +241,7 @@ def _forget(work: Work) -> None:
 
 def _uninstall(work: Work, dialer: Dialer) -> None:
     forgetting = f"cox relays remove {work.params['name']} --forget"
-    host = reached(work, dialer, f"If the host is gone: {forgetting}")
+    host = open_host(work, dialer, f"If the host is gone: {forgetting}")
     check_is_ours(work, host, f"{RELAY.directory}/relay.crt", f"To forget it here only: {forgetting}")
     uninstall(host, RELAY, *_UNITS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coxswain.errors import Conflict, CoxswainError, NodeFailure, NotFound
 from coxswain.messages import ca, fleet
 from coxswain.model import LinkState, NetworkPolicy, Node
-from coxswain.onboarding.access import node_id_of, node_view, open_host, reached
+from coxswain.onboarding.access import node_id_of, node_view, open_host
 from coxswain.onboarding.install import uninstall
 from coxswain.onboarding.units import NODE, NODE_UNIT, unit_file
 from coxswain.operations import Step, Work
@@ -69,7 +69,7 @@ def _drain(work: Work, dialer: Dialer) -> None:
         return
     work.remember(noted=True)  # of what is taken off, if anything is; releases before this one noted nothing
     work.ask("fleet", fleet.CheckNodeUnused(view.node.id))  # before anything is stopped, as at the end it would be refused
-    host = reached(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
+    host = open_host(work, dialer, f"If the host is gone: cox nodes remove {view.node.name} --forget")
     if not view.node.enabled or view.link_state in _SILENT:
         _check_certificate(work, host, view.node)
     if not view.node.enabled:

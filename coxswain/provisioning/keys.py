@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from coxswain.ids import new_id
 from coxswain.keyring import Keyring
 from coxswain.model import Credential
+from coxswain.x25519 import clamped
 
 __all__ = ["mint", "new_preshared_key", "open_private_key"]
 
@@ -21,7 +22,7 @@ _KEY_BYTES = 32
 def mint(keyring: Keyring, device_id: str, profile_id: str, address: str, *, credential_id: str = "") -> Credential:
     """New keys for a device and profile. ``credential_id``: of the row whose keys they replace; empty: a new row."""
     credential_id = credential_id or new_id("cred")
-    raw = _clamped(secrets.token_bytes(_KEY_BYTES))
+    raw = clamped(secrets.token_bytes(_KEY_BYTES))
     public = X25519PrivateKey.from_private_bytes(raw).public_key().public_bytes_raw()
     return Credential(
         id=credential_id,
@@ -46,8 +47,3 @@ def new_preshared_key(random_bytes: Callable[[int], bytes] = secrets.token_bytes
 
 def _label(credential_id: str) -> str:
     return f"credential {credential_id}"
-
-
-def _clamped(raw: bytes) -> bytes:
-    """As X25519 uses a private key anyway (RFC 7748, section 5); clients show it in this form (accounts-profiles.md 6.2)."""
-    return bytes([raw[0] & 248]) + raw[1:31] + bytes([(raw[31] & 127) | 64])

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from coxswain.agent.dataplane import PeerConfig
+from coxswain.x25519 import clamped
 
-__all__ = ["NO_PRESHARED_KEY", "Changes", "Settings", "changes", "clamped", "read_settings"]
+__all__ = ["NO_PRESHARED_KEY", "Changes", "Settings", "as_shown", "changes", "read_settings"]
 
 NO_PRESHARED_KEY = base64.b64encode(bytes(32)).decode()
 """What WireGuard takes for none. A conf without one leaves a peer the one that it has."""
@@ -55,12 +56,9 @@ def read_settings(dump: str) -> Settings | None:
     return Settings(_said(first[0]), int(first[2]), peers)
 
 
-def clamped(private_key: str) -> str:
-    """As an interface shows a private key, whichever of its equals it was given (RFC 7748, section 5)."""
-    key = bytearray(base64.b64decode(private_key))
-    key[0] &= 248
-    key[31] = key[31] & 127 | 64
-    return base64.b64encode(key).decode()
+def as_shown(private_key: str) -> str:
+    """A conf's private key as an interface shows it."""
+    return base64.b64encode(clamped(base64.b64decode(private_key))).decode()
 
 
 def _said(column: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from coxswain.agent.dataplane import DataPlaneFailed, PeerConfig
-from coxswain.agent.wireguard.changes import Changes, changes, clamped, read_settings
+from coxswain.agent.wireguard.changes import Changes, as_shown, changes, read_settings
 from coxswain.agent.wireguard.commands import Shell, ToolFailed, ToolMissing
 from coxswain.agent.wireguard.conf import InterfaceBlock, render_peers, render_plain
 
@@ -217,7 +217,7 @@ class PlainTools(_Common):
         shown = await self._shell(self._program, "show", interface, "dump", timeout=SHOW_TIMEOUT_S)
         live = read_settings(shown.output) if shown.ok else None
         with contextlib.suppress(ValueError, IndexError):  # the tool is to say what it does not take
-            if live and (live.private_key, live.listen_port) == (clamped(block.private_key), block.listen_port):
+            if live and (live.private_key, live.listen_port) == (as_shown(block.private_key), block.listen_port):
                 return changes(live, peers)
         return None
 

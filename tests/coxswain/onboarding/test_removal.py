@@ -58,7 +58,7 @@ def test_an_agent_that_answers_is_drained_also_where_no_unit_of_ours_runs(
     state: LinkState, drained: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(code=3), read=lambda _: None)
-    monkeypatch.setattr(steps, "reached", lambda *_: host)
+    monkeypatch.setattr(steps, "open_host", lambda *_: host)
     work = Played(state)
     steps._drain(work, None)  # type: ignore[arg-type]
     assert work.drained is drained

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from coxswain.agent.dataplane import PeerConfig
-from coxswain.agent.wireguard.changes import NO_PRESHARED_KEY, changes, clamped, read_settings
+from coxswain.agent.wireguard.changes import NO_PRESHARED_KEY, as_shown, changes, read_settings
 
 
 def dump(*peers, port=443):
@@ -119,7 +119,7 @@ def test_an_address_that_is_none_is_not_taken_for_one():
 
 def test_a_private_key_is_shown_as_it_is_used():
     """Checked against ``wg`` itself."""
-    assert clamped("hAdSAK2JsjaoBPux4puf2BVGBq69enhbDV7IptAMFKI=") == "gAdSAK2JsjaoBPux4puf2BVGBq69enhbDV7IptAMFGI="
+    assert as_shown("hAdSAK2JsjaoBPux4puf2BVGBq69enhbDV7IptAMFKI=") == "gAdSAK2JsjaoBPux4puf2BVGBq69enhbDV7IptAMFGI="
 
 
 def test_keys_are_not_shown():

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from coxswain.agent.dataplane import DataPlane, DataPlaneFailed, LinkConfig, LivePeer
-from coxswain.agent.wireguard.changes import clamped
+from coxswain.agent.wireguard.changes import as_shown
 from coxswain.agent.wireguard.conf import InterfaceBlock, parse_block, parse_peers, render
 from coxswain.agent.wireguard.routes import BATCH_ABOVE
 from coxswain.model import Obfuscation
@@ -334,7 +334,7 @@ async def test_plain_wireguard_is_told_only_what_it_does_not_have(plain_host, ma
     peers = [made.peer(number) for number in range(2, 6)]
     await plane.replace_peers(peers)
     port = parse_block(plain_host.conf()).listen_port
-    live = [f"{clamped(block.private_text)}\tPUBLIC\t{port}\toff"]
+    live = [f"{as_shown(block.private_text)}\tPUBLIC\t{port}\toff"]
     live += [f"{p.public_key}\t(none)\t192.0.2.1:7\t{p.allowed_ips[0]}\t0\t0\t0\toff" for p in peers]
     plain_host.write("dump", "\n".join(live) + "\n")
     plain_host.calls()
@@ -362,7 +362,7 @@ async def test_plain_wireguard_forgets_a_preshared_key_that_is_not_the_confs(pla
     """Whoever gave it: to leave it out, as it is in a conf, is to leave it."""
     plane = plain_host.plane()
     await plane.replace_peers([made.peer(2)])
-    live = f"{clamped(plain_host.identity.private_text)}\tPUBLIC\t443\toff\n"
+    live = f"{as_shown(plain_host.identity.private_text)}\tPUBLIC\t443\toff\n"
     live += f"{made.key(2)}\t{made.key(99)}\t(none)\t10.7.0.2/32\t0\t0\t0\toff\n"
     plain_host.write("dump", live)
     plain_host.calls()
